@@ -1,0 +1,1 @@
+"""The `taskstore` command. One file per command; each parses, calls one function, prints."""

@@ -1,0 +1,60 @@
+"""The group of commands, and the one place where errors become a line and an exit status.
+
+0 done   1 bad input, damaged store, failed check   2 wrong usage   130 interrupted
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from taskstore import TaskstoreError, __version__
+from taskstore_cli.info import info
+from taskstore_cli.pack import pack
+from taskstore_cli.unpack import unpack
+from taskstore_cli.verify import verify
+
+
+class Group(click.Group):
+    """Turns what taskstore raises into one line on stderr."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TaskstoreError as error:
+            fail(str(error))
+        except MemoryError:
+            fail("out of memory; lower --jobs or --max-memory")
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line on stderr and leave with status 1."""
+    line = " ".join(message.split())
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
+    sys.exit(1)
+
+
+def _terminate(_: int, __: Any) -> NoReturn:
+    """SIGTERM ends like Ctrl-C, so that a partial folder is removed."""
+    raise KeyboardInterrupt
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="taskstore")
+def main() -> None:
+    """Pack a base model and its fine-tunes into one small store, and get every model back."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+for command in (pack, unpack, info, verify):
+    main.add_command(command)

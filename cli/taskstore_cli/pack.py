@@ -1,0 +1,149 @@
+"""`taskstore pack`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taskstore_cli.console import jobs_option, json_option, print_json, progress_bar, quiet_option
+
+if TYPE_CHECKING:
+    from taskstore.options import PackOptions
+
+
+@click.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("finetunes", metavar="[NAME=]FINETUNE...", nargs=-1)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="STORE",
+    help="Folder to write.",
+)
+@click.option(
+    "--lambda",
+    "lambdas",
+    multiple=True,
+    metavar="[NAME=]X",
+    help="Mask threshold, for all tasks or for one; repeatable. Higher keeps fewer "
+    "weights of the multi-task model; 0.2 to 0.6 are usual.  [default: 0.4]",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["sum", "ties"]),
+    default="sum",
+    show_default=True,
+    help="How task vectors are merged.",
+)
+@click.option(
+    "--density",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Share of weights that ties keeps of each task.",
+)
+@click.option(
+    "--base",
+    "base_mode",
+    type=click.Choice(["embed", "reference"]),
+    default="embed",
+    show_default=True,
+    help="Carry the base losslessly coded, or only where it is and its checksums.",
+)
+@jobs_option
+@click.option(
+    "--max-memory",
+    default="2GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory for blocks in flight.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a store that is there already.")
+@json_option
+@quiet_option
+def pack(
+    base: Path,
+    finetunes: tuple[str, ...],
+    target: Path,
+    lambdas: tuple[str, ...],
+    method: str,
+    density: float,
+    base_mode: str,
+    jobs: int | None,
+    max_memory: str,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Pack BASE and its FINETUNEs into one store.
+
+    Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders. A task is
+    named after its folder unless NAME= stands before it. The store appears when it is whole.
+
+    \b
+    taskstore pack llama billing=runs/17/final legal=runs/22/final -o family
+    """
+    import taskstore
+    from taskstore_cli.render import print_report
+
+    tasks = named(finetunes)
+    options = make_options(
+        lambdas,
+        method=method,
+        density=density,
+        base=base_mode,
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+    )
+    with progress_bar(quiet or as_json) as progress:
+        report = taskstore.pack(base, tasks, target, options, progress)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report, quiet=quiet)
+
+
+def named(finetunes: tuple[str, ...]) -> dict[str, str]:
+    """NAME=MODEL or MODEL -> name -> model; raises BadName where two have one name."""
+    from taskstore.errors import BadName
+
+    tasks: dict[str, str] = {}
+    for word in finetunes:
+        name, equals, model = word.partition("=")
+        if not equals or "/" in name or (Path(word).exists() and not Path(model).exists()):
+            name, model = Path(word).resolve().name, word
+        if name in tasks:
+            raise BadName("task name", name, "is given twice; name one as NAME=MODEL")
+        tasks[name] = model
+    return tasks
+
+
+def make_options(
+    lambdas: tuple[str, ...], *, jobs: int | None, max_memory: str, **others: object
+) -> PackOptions:
+    """Raises InputError for values that make no sense."""
+    from taskstore.errors import InputError
+    from taskstore.options import PackOptions, parse_bytes
+    from taskstore.parallel import default_jobs
+
+    values: dict[str, float] = {}
+    for word in lambdas:
+        name, _, number = word.rpartition("=")
+        try:
+            values[name] = float(number)
+        except ValueError:
+            raise InputError(f"--lambda {word!r} is not a number or NAME=number") from None
+    if "" in values:
+        others["lam"] = values.pop("")
+    return PackOptions(
+        lambdas=values,
+        jobs=jobs or default_jobs(),
+        max_memory=parse_bytes(max_memory),
+        **others,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,101 @@
+"""Tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from taskstore_cli.console import size, stdout
+
+if TYPE_CHECKING:
+    from taskstore.report import PackReport
+    from taskstore.summary import Summary
+
+
+def print_report(report: PackReport, *, quiet: bool) -> None:
+    """The result of a pack; warnings go to stderr even when quiet."""
+    if not quiet:
+        print_summary(str(report.path), report.summary)
+    for warning in report.warnings:
+        click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
+
+
+def print_summary(path: str, summary: Summary) -> None:
+    console = stdout()
+    console.print(_headline(path, summary), soft_wrap=True)
+    console.print(_parts(summary))
+    console.print(_tasks(summary))
+    for line in _private(summary):
+        console.print(line, soft_wrap=True)
+    console.print(_provenance(summary), soft_wrap=True)
+
+
+def _headline(path: str, s: Summary) -> str:
+    counted = "base and fine-tunes" if s.base_carried else "fine-tunes, base not counted"
+    return (
+        f"[bold]{escape(path)}[/]: {size(s.store_bytes)} for {size(s.original_bytes)} of {counted}"
+        f", [bold]{s.ratio:.2f}x[/] smaller ({s.ratio_without_base:.2f}x without the base)"
+    )
+
+
+def _parts(s: Summary) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("part")
+    table.add_column("size", justify="right")
+    table.add_column("bits/parameter", justify="right")
+    codings = ", ".join(f"{n} {codec}" for codec, n in sorted(s.codings.items()))
+    rows = {
+        "base" if s.base_carried else "base (referenced)": s.base_bytes,
+        f"multi-task model ({codings})": s.multitask_bytes,
+        f"masks of {len(s.tasks)} tasks": s.masks_bytes,
+        "private tensors": s.private_bytes,
+        "configs, tokenizers": s.assets_bytes,
+        "manifest, card": s.other_bytes,
+    }
+    for part, count in rows.items():
+        table.add_row(part, size(count), f"{8 * count / max(1, s.parameters):.2f}")
+    table.add_row("all", size(s.store_bytes), f"{s.bits_per_parameter:.2f}", style="bold")
+    table.add_row(
+        "per task, base not counted", "", f"{s.bits_per_parameter_and_task:.2f}", style="bold"
+    )
+    return table
+
+
+def _tasks(s: Summary) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("task", "lambda", "density", "masks", "private", "bits/parameter", "original"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    for t in s.tasks:
+        table.add_row(
+            escape(t.name),
+            f"{t.lam:g}",
+            f"{t.density:.3f}",
+            size(t.masks_bytes),
+            size(t.private_bytes),
+            f"{t.bits_per_parameter:.2f}",
+            size(t.original_bytes),
+        )
+    return table
+
+
+def _private(s: Summary) -> list[str]:
+    lines = []
+    for t in s.tasks:
+        for p in t.private[:8]:
+            lines.append(f"private: {escape(f'{t.name} {p.name} {p.shape} {p.dtype}: {p.reason}')}")
+        if len(t.private) > 8:
+            lines.append(f"private: {escape(t.name)} and {len(t.private) - 8} more; see --json")
+    return lines
+
+
+def _provenance(s: Summary) -> str:
+    options = "".join(f", {name} {value:g}" for name, value in s.options.items())
+    source = f" from {s.base_source}" if s.base_source else ""
+    revision = f" at {s.base_revision}" if s.base_revision else ""
+    return (
+        f"base {escape(s.base_name + source + revision)}; {s.parameters:,} parameters in "
+        f"{s.tensors} tensors; merged by {s.method}{options}; written by {s.writer}"
+    )

@@ -1,0 +1,86 @@
+"""`taskstore unpack`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from taskstore_cli.console import (
+    StorePath,
+    TaskName,
+    base_from_option,
+    jobs_option,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+    size,
+)
+
+
+@click.command()
+@click.argument("store", type=StorePath(), is_eager=True)
+@click.argument("task", type=TaskName(), required=False)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder to write.",
+)
+@click.option("--all", "every", is_flag=True, help="Every task, each in DIR/TASK.")
+@click.option("--base", is_flag=True, help="The base, bit for bit.")
+@base_from_option
+@click.option(
+    "--shard-size", default="5GB", show_default=True, metavar="SIZE", help="Largest weight file."
+)
+@jobs_option
+@click.option("--overwrite", is_flag=True, help="Replace a model folder that is there already.")
+@json_option
+@quiet_option
+def unpack(
+    store: Path,
+    task: str | None,
+    target: Path,
+    every: bool,
+    base: bool,
+    base_from: Path | None,
+    shard_size: str,
+    jobs: int | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Rebuild TASK of STORE as a Hugging Face folder: weights, config, tokenizer, templates.
+
+    Every file that is read and every tensor that is written is checked; where one is damaged,
+    nothing is written.
+    """
+    import taskstore
+    from taskstore.options import parse_bytes
+
+    if (task is not None) + every + base != 1:
+        raise click.UsageError("name one TASK, or give --all or --base")
+    opened = taskstore.open(store, base=base_from)
+    limit = parse_bytes(shard_size)
+    with progress_bar(quiet or as_json) as progress:
+        if every:
+            opened.unpack_all(
+                target, overwrite=overwrite, jobs=jobs, shard_bytes=limit, progress=progress
+            )
+        else:
+            opened.unpack(
+                task, target, overwrite=overwrite, jobs=jobs, shard_bytes=limit, progress=progress
+            )
+    files = sorted(p for p in target.rglob("*") if p.is_file())
+    total = sum(p.stat().st_size for p in files)
+    models = {n: str(target / n) for n in opened.tasks} if every else {task or "": str(target)}
+    if as_json:
+        names = {name or "base": path for name, path in models.items()}
+        print_json({"models": names, "files": len(files), "bytes": total})
+    elif not quiet:
+        what = f"{len(models)} tasks" if every else task or "the base"
+        click.echo(f"{what} -> {target} ({len(files)} files, {size(total)}, checked)")

@@ -1,0 +1,53 @@
+"""`taskstore verify`"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from taskstore_cli.console import (
+    StorePath,
+    base_from_option,
+    jobs_option,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+)
+
+
+@click.command()
+@click.argument("store", type=StorePath())
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Also rebuild every tensor of every model against its recorded checksum.",
+)
+@base_from_option
+@jobs_option
+@json_option
+@quiet_option
+def verify(
+    store: Path, deep: bool, base_from: Path | None, jobs: int | None, as_json: bool, quiet: bool
+) -> None:
+    """Prove that STORE holds what was packed; exit status 1 where it does not."""
+    import taskstore
+    from taskstore.verify import verify as run
+
+    opened = taskstore.open(store, base=base_from)
+    with progress_bar(quiet or as_json) as progress:
+        report = run(opened, deep=deep, jobs=jobs, progress=progress)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for problem in report.problems:
+            click.echo(f"{click.style('damaged:', fg='red', bold=True)} {problem}", err=True)
+        for path in report.unlisted if not quiet else ():
+            click.echo(f"note: {path} is not part of the store", err=True)
+        if report.ok and not quiet:
+            rebuilt = f", {report.tensors:,} tensors rebuilt" if deep else ""
+            click.echo(f"{store} is whole: {report.files + 1} files{rebuilt}")
+    if not report.ok:
+        sys.exit(1)

@@ -1,0 +1,60 @@
+"""taskstore: one base model and its fine-tunes, packed small, rebuilt exactly.
+
+    import taskstore
+    taskstore.pack("base", {"billing": "ft/billing", "legal": "ft/legal"}, "family")
+    store = taskstore.open("family")
+    store.tasks                                  # ['billing', 'legal']
+    store.tensor("legal", "lm_head.weight")      # one rebuilt tensor
+    store.state_dict("legal")                    # all of them
+    store.unpack("legal", "legal-model")         # a Hugging Face folder
+
+Importing this costs nothing: torch and the compiled loops load when they are needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taskstore.errors import TaskstoreError
+from taskstore.version import __version__
+
+if TYPE_CHECKING:
+    from taskstore.options import PackOptions
+    from taskstore.packing import pack
+    from taskstore.progress import Progress
+    from taskstore.report import PackReport
+    from taskstore.store import Store, open
+
+__all__ = [
+    "PackOptions",
+    "PackReport",
+    "Progress",
+    "Store",
+    "TaskstoreError",
+    "__version__",
+    "open",
+    "pack",
+]
+
+_HOMES = {
+    "PackOptions": "taskstore.options",
+    "PackReport": "taskstore.report",
+    "Progress": "taskstore.progress",
+    "Store": "taskstore.store",
+    "open": "taskstore.store",
+    "pack": "taskstore.packing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'taskstore' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,13 @@
+"""Model folders as lazy, named tensors: whatever comes in, read a block of bytes at a time.
+
+`open_checkpoint` is the one way in. What it returns knows names, dtypes and shapes from headers
+alone and reads any range of elements on demand, so memory never depends on the model. Hub ids
+resolve to a local snapshot in `locate`, the only place that would ever touch a network.
+"""
+
+from __future__ import annotations
+
+from taskstore.checkpoint.api import Checkpoint, TensorInfo
+from taskstore.checkpoint.open import open_checkpoint
+
+__all__ = ["Checkpoint", "TensorInfo", "open_checkpoint"]

@@ -1,0 +1,155 @@
+"""PEFT LoRA adapter folders, read as the full fine-tune that they stand for.
+
+Legend: W (O, I) a weight of the base, A (R, I) and B (O, R) its adapter, s = alpha / R, or
+alpha / sqrt(R) for rank-stabilised LoRA. The fine-tune is round(W + s B A) in the base's dtype,
+computed row block by row block in float64, so the adapter's factors are all that stays in memory.
+Embeddings and Conv1D layers (`fan_in_fan_out`) are transposed; `modules_to_save` and trained
+biases replace the base's tensors. DoRA, LoRA biases and other adapter kinds are refused by name.
+
+Source: Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732 (rsLoRA); PEFT's file layout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore import floats
+from taskstore.checkpoint.api import Reader, TensorInfo
+from taskstore.errors import CheckpointError
+from taskstore.format.dtypes import MASKED
+
+F64 = NDArray[np.float64]
+CONFIG = "adapter_config.json"
+_LORA = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?$")
+_REFUSED = ("use_dora", "lora_bias", "trainable_token_indices", "megatron_config", "use_qalora")
+
+
+@dataclass(frozen=True)
+class Delta:
+    """s * left @ right, float64 (rows, R) and (R, columns), in the base tensor's own layout."""
+
+    left: F64
+    right: F64
+
+    def rows(self, start: int, stop: int) -> F64:
+        product: F64 = self.left[start:stop] @ self.right
+        return product
+
+
+class LoraReader:
+    """The fine-tune that `adapter` makes of `base`."""
+
+    def __init__(self, folder: Path, adapter: Reader, base: Reader) -> None:
+        """Raises CheckpointError where the adapter cannot be applied to this base exactly."""
+        self._path, self._adapter, self._base = folder, adapter, base
+        self._config = read_config(folder)
+        self.tensors: dict[str, TensorInfo] = dict(base.tensors)
+        self._deltas: dict[str, Delta] = {}
+        self._saved: dict[str, str] = {}
+        sides: dict[str, dict[str, str]] = {}
+        for key in adapter.tensors:
+            name = re.sub(r"^base_model\.model\.", "", key).replace(".default.", ".")
+            found = _LORA.match(name)
+            if found:
+                kind = "embedding" if found["embedding"] else "linear"
+                sides.setdefault(f"{kind} {found['module']}", {})[found["side"]] = key
+            elif "lora_" in name or "ia3" in name or "vera" in name:
+                raise CheckpointError(folder, f"adapter tensor {key!r} is of a kind not supported")
+            else:
+                self._save(re.sub(r"\.modules_to_save\.", ".", name), key)
+        for target, keys in sides.items():
+            kind, module = target.split(" ", 1)
+            self._target(kind, module, keys)
+
+    def _save(self, name: str, key: str) -> None:
+        name = self._resolve(name) or name
+        self._saved[name] = key
+        self.tensors[name] = self._adapter.tensors[key]
+
+    def _resolve(self, name: str) -> str | None:
+        """The base's name for a tensor that the adapter calls `name`, prefixes aside."""
+        if name in self._base.tensors:
+            return name
+        ends = [n for n in self._base.tensors if n.endswith(f".{name}") or name.endswith(f".{n}")]
+        return ends[0] if len(ends) == 1 else None
+
+    def _target(self, kind: str, module: str, keys: dict[str, str]) -> None:
+        if set(keys) != {"A", "B"}:
+            raise CheckpointError(self._path, f"layer {module!r} has not both lora_A and lora_B")
+        name = self._resolve(f"{module}.weight")
+        if name is None:
+            raise CheckpointError(self._path, f"the base has no weight for layer {module!r}")
+        info = self._base.tensors[name]
+        if info.dtype not in MASKED or len(info.shape) < 2:
+            raise CheckpointError(self._path, f"layer {module!r} is {info.dtype} in the base")
+        a, b = (self._factor(keys[side]) for side in "AB")
+        rank = a.shape[0]
+        left, right = b.reshape(b.shape[0], -1), a.reshape(rank, -1)
+        if kind == "embedding" or self._config.get("fan_in_fan_out"):
+            left, right = right.T, left.T
+        columns = math.prod(info.shape[1:])
+        if left.shape != (info.shape[0], rank) or right.shape != (rank, columns):
+            raise CheckpointError(
+                self._path,
+                f"layer {module!r}: A {a.shape} and B {b.shape} do not make {list(info.shape)}",
+            )
+        alpha = float(self._pattern("alpha_pattern", module, self._config.get("lora_alpha", 8)))
+        scale = alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
+        self._deltas[name] = Delta(np.ascontiguousarray(left) * scale, np.ascontiguousarray(right))
+
+    def _pattern(self, option: str, module: str, default: Any) -> Any:
+        for key, value in (self._config.get(option) or {}).items():
+            if re.match(rf"(.*\.)?({key})$", module):
+                return value
+        return default
+
+    def _factor(self, key: str) -> F64:
+        info = self._adapter.tensors[key]
+        if info.dtype not in MASKED:
+            raise CheckpointError(self._path, f"adapter tensor {key!r} is {info.dtype}")
+        raw = self._adapter.read(key, 0, info.numel)
+        return floats.to_float32(raw, info.dtype).astype(np.float64).reshape(info.shape)
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        if name in self._saved:
+            return self._adapter.read(self._saved[name], start, stop)
+        block_N = self._base.read(name, start, stop)
+        if name not in self._deltas or start == stop:
+            return block_N
+        info, delta = self.tensors[name], self._deltas[name]
+        columns = delta.right.shape[1]
+        first, last = start // columns, -(-stop // columns)
+        step_N = delta.rows(first, last).reshape(-1)[start - first * columns :][: stop - start]
+        weights_N = floats.to_float32(block_N, info.dtype).astype(np.float64) + step_N
+        return floats.from_float32(weights_N.astype(np.float32), info.dtype)
+
+    def close(self) -> None:
+        """The base is its owner's to close."""
+        self._adapter.close()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`adapter_config.json`, refused where it is not plain LoRA."""
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except (ValueError, OSError, RecursionError):
+        raise CheckpointError(folder / CONFIG, "cannot be read as JSON") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise CheckpointError(folder, "is an adapter of a kind other than LoRA")
+    for option in _REFUSED:
+        if config.get(option):
+            raise CheckpointError(folder, f"is a LoRA adapter with {option}, not supported")
+    for key in config.get("alpha_pattern") or {}:
+        try:
+            re.compile(key)
+        except re.error:
+            raise CheckpointError(folder, f"alpha_pattern {key!r} is no pattern") from None
+    return config

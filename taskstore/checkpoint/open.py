@@ -1,0 +1,96 @@
+"""From what a user names to an open checkpoint."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from taskstore.checkpoint import index, lora
+from taskstore.checkpoint.api import Checkpoint, Reader
+from taskstore.checkpoint.assets import collect
+from taskstore.checkpoint.safetensors import SafetensorsReader
+from taskstore.errors import CheckpointError
+
+_HUB_CACHE = re.compile(r"models--(?P<id>[^/]+)/snapshots/(?P<revision>[0-9a-f]{40})$")
+
+
+def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
+    """A user's word for a model -> local path, source, revision. The seam for hub ids."""
+    path = Path(os.path.abspath(os.path.expanduser(model)))
+    if not path.exists():
+        raise CheckpointError(model, "there is no such folder or file")
+    found = _HUB_CACHE.search(path.as_posix())
+    if found:
+        return path, found["id"].replace("--", "/", 1), found["revision"]
+    return path, str(path), None
+
+
+def open_checkpoint(
+    model: str | os.PathLike[str], name: str | None = None, base: Checkpoint | None = None
+) -> Checkpoint:
+    """Open a model folder, a single weight file, or a LoRA adapter folder of `base`.
+
+    Reads headers only. Raises CheckpointError for anything that is not a whole model.
+    """
+    path, source, revision = locate(model)
+    if path.is_file():
+        reader = _open_files([path], path.suffix)
+        return Checkpoint(
+            name or path.stem, path, reader, {}, (), path.stat().st_size, source, revision
+        )
+    if (path / lora.CONFIG).is_file():
+        reader, files = _open_adapter(path, base)
+    else:
+        reader, files = _open_folder(path)
+    assets, skipped = collect(path)
+    total = sum(f.stat().st_size for f in (*files, *assets.values()))
+    if (path / lora.CONFIG).is_file() and base is not None:
+        assets = _adapter_assets(assets, base.assets)
+    return Checkpoint(name or path.name, path, reader, assets, skipped, total, source, revision)
+
+
+def _open_folder(folder: Path) -> tuple[Reader, list[Path]]:
+    for suffix in index.STEMS:
+        files, index_path = index.find(folder, suffix)
+        if not files:
+            continue
+        reader = _open_files(files, suffix)
+        if index_path is not None:
+            try:
+                index.check_against_index(index_path, reader.tensors, index.weight_map(index_path))
+            except CheckpointError:
+                reader.close()
+                raise
+        return reader, files
+    raise CheckpointError(folder, "holds no weights (*.safetensors or pytorch_model.bin)")
+
+
+def _open_files(files: list[Path], suffix: str) -> Reader:
+    if suffix == ".safetensors":
+        return SafetensorsReader(files)
+    if suffix in (".bin", ".pt", ".pth"):
+        from taskstore.checkpoint.pickled import PickledReader  # torch, only where it is needed
+
+        return PickledReader(files)
+    raise CheckpointError(files[0], "is neither a safetensors file nor a PyTorch weight file")
+
+
+def _open_adapter(folder: Path, base: Checkpoint | None) -> tuple[Reader, list[Path]]:
+    if base is None:
+        raise CheckpointError(folder, "is a LoRA adapter; it can be a fine-tune, not a base")
+    for file in ("adapter_model.safetensors", "adapter_model.bin"):
+        if (folder / file).is_file():
+            adapter = _open_files([folder / file], Path(file).suffix)
+            try:
+                return lora.LoraReader(folder, adapter, base.reader), [folder / file]
+            except BaseException:
+                adapter.close()
+                raise
+    raise CheckpointError(folder, "holds an adapter_config.json and no adapter_model")
+
+
+def _adapter_assets(own: Mapping[str, Path], base: Mapping[str, Path]) -> dict[str, Path]:
+    """The base's, except where the adapter has its own; what only PEFT reads is left out."""
+    return {**base, **{k: v for k, v in own.items() if k not in (lora.CONFIG, "README.md")}}

@@ -1,0 +1,102 @@
+"""`pytorch_model.bin`: pickles, opened only through torch's `weights_only` unpickler.
+
+Files of the zip form are memory-mapped, so only the blocks that are read become resident. Files
+of the form before torch 1.6 cannot be mapped and are loaded whole.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taskstore.checkpoint.api import TensorInfo
+from taskstore.errors import BadName, CheckpointError
+from taskstore.format.dtypes import ITEMSIZE
+from taskstore.format.names import check_tensor_name
+
+DTYPES = {
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.bool: "BOOL",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+
+
+class PickledReader:
+    """All tensors of some `.bin` files."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Raises CheckpointError for anything but flat dicts of dense tensors."""
+        self.tensors: dict[str, TensorInfo] = {}
+        self._values: dict[str, torch.Tensor] = {}
+        for path in files:
+            for name, value in _load(path).items():
+                self._add(path, name, value)
+
+    def _add(self, path: Path, name: Any, value: Any) -> None:
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                path, f"is not a flat dict of tensors: {name!r} is a {type(value).__name__}"
+            )
+        if value.dtype not in DTYPES or value.layout != torch.strided or value.is_quantized:
+            raise CheckpointError(path, f"tensor {name!r} is {value.dtype}, {value.layout}")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(path, f"tensor {name!r} claims more elements than are stored")
+        try:
+            check_tensor_name(name)
+        except BadName as error:
+            raise CheckpointError(path, str(error)) from None
+        if name in self._values:
+            raise CheckpointError(path, f"tensor {name!r} stands in two files")
+        self._values[name] = value.detach()
+        self.tensors[name] = TensorInfo(DTYPES[value.dtype], tuple(value.shape))
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        value = self._values[name]
+        size = ITEMSIZE[self.tensors[name].dtype]
+        flat = value.reshape(-1) if not value.is_contiguous() else value.view(-1)
+        block = flat[start:stop].contiguous().view(torch.uint8)
+        return block.numpy().view(f"<u{size}") if stop > start else np.empty(0, f"<u{size}")
+
+    def close(self) -> None:
+        self._values.clear()
+
+
+def _load(path: Path) -> dict[Any, Any]:
+    try:
+        try:
+            value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            value = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(path, "is missing") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            path, "is a pickle that is not plain tensors, and is not opened; convert it yourself"
+        ) from None
+    except Exception as error:  # a hostile file may break the unpickler anywhere
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(path, f"cannot be read: {reason}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(path, f"is not a dict of tensors but a {type(value).__name__}")
+    return value

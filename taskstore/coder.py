@@ -1,0 +1,241 @@
+"""From a block of the family to coded streams: what one worker thread does.
+
+Legend: N = elements of a block, S = tasks that mask it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore import bits, floats
+from taskstore.checkpoint import TensorInfo
+from taskstore.codecs.rounded import values
+from taskstore.errors import NotFinite
+from taskstore.format import names
+from taskstore.format.dtypes import plain_codec
+from taskstore.format.section import encode
+from taskstore.kernels import cpu
+from taskstore.masks.tall import tall
+from taskstore.merge import Method
+from taskstore.options import PackOptions
+from taskstore.parallel import ordered_map
+from taskstore.plan import Plan
+from taskstore.store_writer import StoreWriter
+from taskstore.vectors import Block, Family, Weights, blocks, read, read_base
+
+F32 = NDArray[np.float32]
+SAMPLES = 4  # chunks of an fp32 tensor on which both codings of W1 are measured
+
+
+@dataclass
+class Part:
+    """Streams for one section, and the rebuilt elements of one model's tensor."""
+
+    stem: str | None  # None: nothing is stored, only the checksum grows
+    streams: list[bytes]
+    task: str | None
+    rebuilt_N: NDArray[Any]
+    ones: int = 0
+    moved: bool = False
+    open_ended: bool = False  # more rows of this tensor follow from another section
+
+
+@dataclass
+class Coded:
+    """One block, coded; `write` hands it to the store in order."""
+
+    name: str
+    first: bool
+    last: bool
+    read_bytes: int
+    parts: list[Part] = field(default_factory=list)
+    multitask: list[bytes] | None = None
+
+    def write(self, writer: StoreWriter) -> None:
+        if self.multitask is not None:
+            self._section(writer, names.MULTITASK, self.multitask)
+        for part in self.parts:
+            if part.stem is not None:
+                self._section(writer, part.stem, part.streams)
+            writer.hash(part.task, self.name, part.rebuilt_N)
+            if part.task is not None:
+                writer.count(part.task, self.name, part.ones, moved=part.moved)
+            if self.last and not part.open_ended:
+                writer.close_hash(part.task, self.name)
+
+    def _section(self, writer: StoreWriter, stem: str, streams: list[bytes]) -> None:
+        if self.first:
+            writer.begin(stem, self.name)
+        writer.add(stem, streams)
+        if self.last:
+            writer.end(stem)
+
+
+class Coder:
+    """Knows the family, the plan and the merge; makes the work items of a pack, in order."""
+
+    def __init__(self, family: Family, plan: Plan, method: Method, options: PackOptions) -> None:
+        self._family, self._plan, self._method, self._options = family, plan, method, options
+        self._carried = options.base == "embed"
+        self.codings = self._choose_codings()
+
+    def work(self) -> Iterator[Callable[[], Coded]]:
+        """One item per block: the base's tensors by name, then each task's private ones."""
+        for name, info in sorted(self._family.base.tensors.items()):
+            if name in self._plan.aliases:
+                continue
+            masked = self._plan.masked_by(name)
+            for block in self._blocks(name, info, masked):
+                yield lambda block=block: self._shared(block)  # type: ignore[misc]
+        for t, planned in enumerate(self._plan.tasks):
+            for name, entry in planned.entries.items():
+                start = self._private_start(name, entry.info, entry.kind)
+                if start is None:
+                    continue
+                rest = TensorInfo(entry.info.dtype, (entry.info.numel - start,))
+                for block in self._blocks(name, rest, (t,)):
+                    yield lambda block=block, start=start: self._private(  # type: ignore[misc]
+                        block, start
+                    )
+
+    def _blocks(self, name: str, info: TensorInfo, tasks: tuple[int, ...]) -> Iterator[Block]:
+        """At least one block, so that a tensor without elements has its section too."""
+        if not info.numel:
+            yield Block(name, info, tasks, 0, 0, 0)
+        yield from blocks(name, info, tasks, self._options.chunk)
+
+    def _private_start(self, name: str, info: TensorInfo, kind: str) -> int | None:
+        """First element of a task's tensor that is kept privately; None where all is shared."""
+        if kind == "private":
+            return 0
+        if kind == "mask" and info.shape != self._family.base.tensors[name].shape:
+            return self._family.base.tensors[name].numel
+        return None
+
+    def _coded(self, block: Block, read_bytes: int) -> Coded:
+        empty = block.info.numel == 0
+        return Coded(
+            block.name, block.start == 0, block.stop == block.info.numel or empty, read_bytes
+        )
+
+    def _shared(self, block: Block) -> Coded:
+        dtype = block.info.dtype
+        coded = self._coded(block, self._bytes(block))
+        if not block.tasks:
+            coded.parts.append(self._base_part(read_base(self._family, block), dtype))
+            return coded
+        weights = read(self._family, block)
+        coded.parts.append(self._base_part(weights.w0_N, dtype))
+        merged_N = self._method.merge(weights.tau_SN, weights.rows)
+        w1_N, coded.multitask = _multitask(self.codings[block.name], weights, merged_N, dtype)
+        for s, t in enumerate(block.tasks):
+            coded.parts.append(self._masked(block, t, weights.tau_SN[s], merged_N, weights, w1_N))
+        if block.info.numel == 0:
+            _strip(coded)
+        return coded
+
+    def _bytes(self, block: Block) -> int:
+        n = block.stop - block.start
+        models = [self._family.base, *(self._family.tasks[t] for t in block.tasks)]
+        return sum(
+            n * model.tensors[block.name].nbytes // max(1, model.tensors[block.name].numel)
+            for model in models
+        )
+
+    def _base_part(self, w0_N: NDArray[Any], dtype: str) -> Part:
+        streams = encode(plain_codec(dtype), w0_N) if self._carried and w0_N.size else []
+        return Part(names.BASE if self._carried else None, streams, None, w0_N)
+
+    def _masked(
+        self,
+        block: Block,
+        t: int,
+        tau_N: F32,
+        merged_N: F32,
+        weights: Weights,
+        w1_N: NDArray[Any],
+    ) -> Part:
+        task = self._family.tasks[t]
+        bits_P, chosen_N = tall(
+            tau_N, merged_N, weights.w0_N, w1_N, self._options.lam_of(task.name)
+        )
+        info = task.tensors[block.name]
+        rebuilt_N = cpu.cast(chosen_N, block.info.dtype, info.dtype)
+        if info.dtype != block.info.dtype and not floats.all_finite(rebuilt_N, info.dtype):
+            raise NotFinite(f"{task.name} rebuilt in {info.dtype}", block.name)
+        return Part(
+            names.masks_of(task.name),
+            encode("bits", bits_P),
+            task.name,
+            rebuilt_N,
+            ones=bits.count(bits_P),
+            moved=bool(tau_N.any()),
+            open_ended=info.shape != block.info.shape,
+        )
+
+    def _private(self, block: Block, start: int) -> Coded:
+        (t,) = block.tasks
+        task, dtype = self._family.tasks[t], block.info.dtype
+        raw_N = task.read(block.name, start + block.start, start + block.stop)
+        if not floats.all_finite(raw_N, dtype):
+            raise NotFinite(task.name, block.name)
+        coded = self._coded(block, raw_N.nbytes)
+        coded.parts.append(
+            Part(names.private_of(task.name), encode(plain_codec(dtype), raw_N), task.name, raw_N)
+        )
+        if block.info.numel == 0:
+            _strip(coded)
+        return coded
+
+    def _choose_codings(self) -> dict[str, str]:
+        """Codec of W1 per masked tensor: for fp32 the smaller of two on a sample of its chunks."""
+        codings: dict[str, str] = {}
+        measured: list[tuple[str, Block]] = []
+        for name, info in sorted(self._family.base.tensors.items()):
+            masked = self._plan.masked_by(name)
+            if not masked or name in self._plan.aliases:
+                continue
+            codings[name] = "ulp"
+            if info.dtype == "F32" and info.numel:
+                count = -(-info.numel // self._options.chunk)
+                sample = sorted({round(i * (count - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})
+                some = blocks(name, info, masked, self._options.chunk, only=sample)
+                measured += [(name, block) for block in some]
+        gain: dict[str, int] = {}
+        for name, saved in ordered_map(self._measure, measured, jobs=self._options.jobs):
+            gain[name] = gain.get(name, 0) + saved
+        return codings | {name: "rounded" for name, saved in gain.items() if saved > 0}
+
+    def _measure(self, item: tuple[str, Block]) -> tuple[str, int]:
+        """Bytes that `rounded` saves against `ulp` on one block."""
+        name, block = item
+        weights = read(self._family, block)
+        merged_N = self._method.merge(weights.tau_SN, weights.rows)
+        sizes = [
+            sum(map(len, _multitask(codec, weights, merged_N, block.info.dtype)[1]))
+            for codec in ("ulp", "rounded")
+        ]
+        return name, sizes[0] - sizes[1]
+
+
+def _multitask(
+    codec: str, weights: Weights, merged_N: F32, dtype: str
+) -> tuple[NDArray[Any], list[bytes]]:
+    """W1 as the store will rebuild it, bits (N,), and its streams."""
+    if codec == "rounded":
+        vector_N = floats.from_float32(merged_N, "BF16")
+        return values(vector_N, weights.w0_N), encode(codec, vector_N)
+    w1_N = cpu.add(weights.theta0_N, merged_N, weights.w0_N, dtype)
+    return w1_N, encode(codec, w1_N, weights.w0_N)
+
+
+def _strip(coded: Coded) -> None:
+    """A tensor without elements has sections without streams."""
+    coded.multitask = None if coded.multitask is None else []
+    for part in coded.parts:
+        part.streams = []

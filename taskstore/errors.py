@@ -1,0 +1,109 @@
+"""Every exception that taskstore raises for a reason outside its own code.
+
+    TaskstoreError                 one line: what is wrong, with what, and the way out
+    ├── InputError                 the models or options that were given
+    │   ├── CheckpointError        a model folder or file cannot be read
+    │   ├── NotFinite              NaN or Inf in a tensor
+    │   ├── NotOneFamily           a fine-tune of another architecture
+    │   ├── UnknownTask            no task of that name in the store
+    │   └── BadName                a task, tensor or file name that is not allowed
+    ├── FormatError                a store breaks a MUST of format/SPEC.md
+    │   ├── NewerVersion           written by a newer taskstore
+    │   ├── ChecksumMismatch       bytes on disk or rebuilt bytes are not the recorded ones
+    │   └── UnknownCodec           a section uses a codec that this build does not know
+    ├── BaseUnavailable            the referenced base is missing or has changed
+    └── OutputError                the target cannot be written
+        └── TargetExists           it is there already and --overwrite was not given
+
+`assert` is kept for our own mistakes; nothing here is raised for one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TaskstoreError(Exception):
+    """Base of all; `str(error)` is one line fit for a terminal."""
+
+
+class InputError(TaskstoreError):
+    """The models or options that were given."""
+
+
+class CheckpointError(InputError):
+    """A model folder or file cannot be read."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+
+
+class NotFinite(InputError):
+    def __init__(self, model: str, tensor: str) -> None:
+        super().__init__(
+            f"{model}: tensor {tensor!r} holds NaN or Inf; a task vector needs finite weights"
+        )
+
+
+class NotOneFamily(InputError):
+    def __init__(self, model: str, base: str, differences: Iterable[str]) -> None:
+        super().__init__(
+            f"{model} is not a fine-tune of {base}: {'; '.join(differences)}; "
+            "pack only fine-tunes of one base"
+        )
+
+
+class UnknownTask(InputError):
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = list(known)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+        super().__init__(f"no task {name!r} in this store; {hint}")
+
+
+class BadName(InputError):
+    def __init__(self, kind: str, name: str, problem: str) -> None:
+        super().__init__(f"{kind} {name!r} {problem}")
+
+
+class FormatError(TaskstoreError):
+    """A store breaks a MUST of format/SPEC.md."""
+
+
+class NewerVersion(FormatError):
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(
+            f"the store has format version {found}, this taskstore reads up to {known}; "
+            "upgrade taskstore"
+        )
+
+
+class ChecksumMismatch(FormatError):
+    def __init__(self, what: str, recorded: str, found: str) -> None:
+        super().__init__(
+            f"{what} is damaged: BLAKE3 {found[:16]}... where the manifest records "
+            f"{recorded[:16]}...; restore it from a good copy"
+        )
+
+
+class UnknownCodec(FormatError):
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown codec {name!r}; this build knows {', '.join(sorted(known))}")
+
+
+class BaseUnavailable(TaskstoreError):
+    def __init__(self, base: str, problem: str) -> None:
+        super().__init__(
+            f"the store only references its base {base}: {problem}; "
+            "name the right folder with --base-from"
+        )
+
+
+class OutputError(TaskstoreError):
+    """The target cannot be written."""
+
+
+class TargetExists(OutputError):
+    def __init__(self, path: object) -> None:
+        super().__init__(f"{path} exists already; give another path or --overwrite")

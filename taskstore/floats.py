@@ -1,0 +1,78 @@
+"""Between a checkpoint's bit patterns and float32, IEEE, round to nearest even.
+
+Legend: N = elements; raw_N = little-endian unsigned integers of the dtype's size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore._jit import jit
+
+F32 = NDArray[np.float32]
+_EXPONENT = {"BF16": np.uint16(0x7F80), "F16": np.uint16(0x7C00), "F32": np.uint32(0x7F800000)}
+
+
+def to_float32(raw_N: NDArray[Any], dtype: str) -> F32:
+    """BF16, F16 or F32 bits (N,) -> float32 (N,); every value is kept exactly."""
+    if dtype == "F32":
+        return raw_N.view(np.float32)
+    if dtype == "F16":
+        return raw_N.view(np.float16).astype(np.float32)
+    assert dtype == "BF16", dtype
+    values_N = np.empty(raw_N.size, np.float32)
+    _widen_bf16(raw_N, values_N)
+    return values_N
+
+
+def from_float32(values_N: F32, dtype: str) -> NDArray[Any]:
+    """float32 (N,) -> bits (N,) of that dtype; overflow gives infinity, NaN stays NaN."""
+    if dtype == "F32":
+        return values_N.view(np.uint32)
+    if dtype == "F16":
+        with np.errstate(over="ignore"):
+            return values_N.astype(np.float16).view(np.uint16)
+    assert dtype == "BF16", dtype
+    raw_N = np.empty(values_N.size, np.uint16)
+    _round_bf16(values_N, raw_N)
+    return raw_N
+
+
+def all_finite(raw_N: NDArray[Any], dtype: str) -> bool:
+    """False where a float of BF16, F16, F32, F64 or C64 is NaN or infinite; True for the rest."""
+    if dtype == "F64":
+        return bool(np.isfinite(raw_N.view(np.float64)).all())
+    if dtype == "C64":
+        return bool(np.isfinite(raw_N.view(np.complex64)).all())
+    if dtype not in _EXPONENT:
+        return True
+    exponent = _EXPONENT[dtype]
+    return bool(_largest(raw_N, exponent) != exponent)
+
+
+@jit
+def _largest(raw_N: NDArray[Any], exponent: Any) -> Any:
+    """The largest exponent field, as it stands in the element."""
+    largest = exponent & ~exponent
+    for i in range(raw_N.size):
+        largest = max(largest, raw_N[i] & exponent)
+    return largest
+
+
+@jit
+def _widen_bf16(raw_N: NDArray[np.uint16], values_N: F32) -> None:
+    for i in range(raw_N.size):
+        values_N[i] = np.uint32(np.uint32(raw_N[i]) << np.uint32(16)).view(np.float32)
+
+
+@jit
+def _round_bf16(values_N: F32, raw_N: NDArray[np.uint16]) -> None:
+    for i in range(raw_N.size):
+        u = np.float32(values_N[i]).view(np.uint32)
+        odd = (u >> np.uint32(16)) & np.uint32(1)
+        rounded = np.uint16((u + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+        nan = (u & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+        raw_N[i] = np.uint16((u >> np.uint32(16)) | np.uint32(0x40)) if nan else rounded

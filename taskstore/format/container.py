@@ -1,0 +1,146 @@
+"""Containers: the safetensors files of a store, each a row of uint8 sections (SPEC.md 2).
+
+Writing streams: how long a section gets is known only when it is coded, so the header's room is
+reserved from an upper bound, filled with spaces, and written last.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from taskstore.errors import FormatError
+from taskstore.format import header
+
+ALIGN = 64
+METADATA = {"format": "taskstore"}
+
+
+class ContainerReader:
+    """An open container; `entries` are its sections. Reads are positioned and thread-safe."""
+
+    def __init__(self, path: Path, size: int, label: str) -> None:
+        """`size` is what the manifest records. Raises FormatError for anything else."""
+        self.label = label
+        try:
+            self._fd = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise FormatError(f"{label} cannot be opened: {error.strerror}") from None
+        try:
+            found = os.fstat(self._fd).st_size
+            if found != size:
+                raise FormatError(f"{label} has {found} bytes where the manifest records {size}")
+            self.entries = self._sections(size)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _sections(self, size: int) -> dict[str, header.Entry]:
+        try:
+            entries, metadata = header.read(self._fd, size, {"U8": 1})
+        except header.BadHeader as error:
+            raise FormatError(f"{self.label} {error}") from None
+        if metadata != METADATA:
+            raise FormatError(f"{self.label} is not a container of taskstore")
+        for name, entry in entries.items():
+            if len(entry.shape) != 1 or entry.begin % ALIGN or entry.end % ALIGN:
+                raise FormatError(f"{self.label}: section {name!r} is not aligned to {ALIGN}")
+        return entries
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """Bytes [begin, end) of the file, which must lie in it."""
+        return memoryview(read_exactly(self._fd, begin, end - begin, self.label))
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def read_exactly(fd: int, begin: int, count: int, label: str) -> bytes:
+    """`count` bytes at `begin`; one call reads at most 2 GiB, so large ones are joined."""
+    raw = os.pread(fd, count, begin)
+    if len(raw) == count:
+        return raw
+    parts, got = [raw], len(raw)
+    while raw and got < count:
+        raw = os.pread(fd, count - got, begin + got)
+        parts.append(raw)
+        got += len(raw)
+    if got != count:
+        raise FormatError(f"{label} became shorter while it was read")
+    return b"".join(parts)
+
+
+class ContainerWriter:
+    """Writes the named sections, in that order, one after the other."""
+
+    def __init__(self, path: Path, names: Sequence[str], bound: int) -> None:
+        """`bound`: no file with these sections is longer than that, header not counted."""
+        widest = dict.fromkeys(names, ("U8", (bound,), bound, bound))
+        self._reserved = len(header.render(widest, METADATA, ALIGN))
+        self._names = list(names)
+        self._spans: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
+        self._position = self._reserved
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        os.lseek(self._fd, self._position, os.SEEK_SET)
+
+    def begin(self, name: str, table: int) -> None:
+        """Start section `name`, leaving room for `table` bytes in front of its payload."""
+        assert name == self._names[len(self._spans)], f"{name} out of order"
+        self._name, self._start = name, self._position
+        if table:
+            self.append(bytes(table))
+
+    def append(self, data: bytes) -> None:
+        write_all(self._fd, data)
+        self._position += len(data)
+
+    def end(self, table: bytes) -> None:
+        """Finish the section: pad it and fill in its table."""
+        padding = -self._position % ALIGN
+        if padding:
+            self.append(bytes(padding))
+        if table:
+            write_all_at(self._fd, table, self._start)
+        begin, end = self._start - self._reserved, self._position - self._reserved
+        self._spans[self._name] = ("U8", (end - begin,), begin, end)
+
+    def finish(self) -> None:
+        """Write the header, flush to disk, close."""
+        assert list(self._spans) == self._names, "a section was announced and not written"
+        raw = header.render(self._spans, METADATA, ALIGN, self._reserved)
+        assert len(raw) == self._reserved
+        write_all_at(self._fd, raw, 0)
+        os.fsync(self._fd)
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_all_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done

@@ -1,0 +1,118 @@
+"""The header of a safetensors file, read without trusting it and written without surprises.
+
+Used for stores and for the checkpoints that come in. Our own reader, because blocks must be read
+at their offsets with plain reads: a memory map would count every page towards the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAX_HEADER = 100_000_000
+BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # sub-byte dtypes that safetensors knows, we do not
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: safetensors dtype, shape, and its bytes [begin, end) in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class BadHeader(ValueError):
+    """What is wrong, without the file's name; callers turn it into their own error."""
+
+
+def read(fd: int, size: int, itemsize: Mapping[str, int]) -> tuple[dict[str, Entry], Any]:
+    """All entries of an open file of `size` bytes, and its `__metadata__` (or None).
+
+    Raises BadHeader where the file is no whole, hole-free safetensors file of dtypes in
+    `itemsize`. Nothing larger than the file is allocated.
+    """
+    if size < 8:
+        raise BadHeader("is truncated: shorter than a safetensors header")
+    length = int.from_bytes(os.pread(fd, 8, 0), "little")
+    if length > MAX_HEADER:
+        raise BadHeader("is not a safetensors file: its header would be over 100 MB")
+    if 8 + length > size:
+        raise BadHeader("is truncated: its header goes past the end of the file")
+    raw = os.pread(fd, length, 8)
+    if len(raw) != length:
+        raise BadHeader("is truncated")
+    document = _parse(raw)
+    metadata = document.pop("__metadata__", None)
+    data = 8 + length
+    entries = {name: _entry(name, value, data, size, itemsize) for name, value in document.items()}
+    position = data
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != position:
+            raise BadHeader(f"has a hole or an overlap before tensor {name!r}")
+        position = entry.end
+    if position != size:
+        raise BadHeader(f"holds {size - position} bytes that belong to no tensor")
+    return entries, metadata
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a name stands twice in its header")
+        return result
+
+    try:
+        document = json.loads(raw.decode(), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise BadHeader(f"has a broken safetensors header: {error}") from None
+    if not isinstance(document, dict):
+        raise BadHeader("has a safetensors header that is no JSON object")
+    return document
+
+
+def _entry(name: str, value: Any, data: int, size: int, itemsize: Mapping[str, int]) -> Entry:
+    try:
+        dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
+        numbers = [*shape, begin, end]
+    except (TypeError, KeyError, ValueError):
+        raise BadHeader(f"describes tensor {name!r} incompletely") from None
+    if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers) or len(shape) > 64:
+        raise BadHeader(f"gives tensor {name!r} an impossible shape or offset")
+    if not isinstance(dtype, str) or dtype not in itemsize:
+        raise BadHeader(f"holds tensor {name!r} of dtype {dtype!r}, which is not supported")
+    count = itemsize[dtype]
+    for n in shape:
+        count *= n
+    if not begin <= end or data + end > size:
+        raise BadHeader(f"is truncated: tensor {name!r} goes past the end of the file")
+    if end - begin != count:
+        raise BadHeader(
+            f"gives tensor {name!r} of shape {list(shape)} {end - begin} bytes where {dtype} "
+            f"needs {count}"
+        )
+    return Entry(dtype, tuple(shape), data + begin, data + end)
+
+
+def render(
+    entries: Mapping[str, tuple[str, tuple[int, ...], int, int]],
+    metadata: Mapping[str, str],
+    align: int = 8,
+    at_least: int = 0,
+) -> bytes:
+    """Length and JSON, padded with spaces so that data starts at a multiple of `align`.
+
+    entries: name -> dtype, shape, begin, end, offsets counted from the start of the data.
+    """
+    document: dict[str, Any] = {"__metadata__": dict(metadata)}
+    for name, (dtype, shape, begin, end) in entries.items():
+        document[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    total = max(8 + len(text), at_least)
+    total += -total % align
+    return (total - 8).to_bytes(8, "little") + text.ljust(total - 8)

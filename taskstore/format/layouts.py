@@ -1,0 +1,54 @@
+"""Which sections a store must hold, as the manifest has it: one source for writer and reader."""
+
+from __future__ import annotations
+
+from taskstore.format.dtypes import ITEMSIZE, numel, plain_codec
+from taskstore.format.manifest import Manifest, Task, Tensor
+from taskstore.format.section import Layout
+
+
+def base_layout(tensor: Tensor, chunk: int) -> Layout:
+    return Layout(tensor.codec, numel(tensor.shape), ITEMSIZE[tensor.dtype], chunk)
+
+
+def base_layouts(manifest: Manifest) -> dict[str, Layout]:
+    """Sections of base*.safetensors."""
+    return {
+        name: base_layout(tensor, manifest.chunk)
+        for name, tensor in manifest.tensors.items()
+        if tensor.alias is None and manifest.base.carried
+    }
+
+
+def multitask_layouts(manifest: Manifest) -> dict[str, Layout]:
+    """Sections of multitask*.safetensors."""
+    return {
+        name: Layout(t.multitask, numel(t.shape), ITEMSIZE[t.dtype], manifest.chunk)
+        for name, t in manifest.tensors.items()
+        if t.multitask is not None
+    }
+
+
+def mask_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
+    """Sections of a task's masks.safetensors."""
+    return {
+        name: Layout("bits", numel(manifest.tensors[name].shape), 1, manifest.chunk)
+        for name, entry in task.tensors.items()
+        if entry.kind == "mask"
+    }
+
+
+def private_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
+    """Sections of a task's private.safetensors: whole tensors, and rows past the base's."""
+    layouts = {}
+    for name, entry in task.tensors.items():
+        if entry.kind == "private":
+            assert entry.dtype is not None and entry.shape is not None
+            dtype, n = entry.dtype, numel(entry.shape)
+        elif entry.kind == "mask" and entry.shape is not None:
+            base = manifest.tensors[name]
+            dtype, n = entry.dtype or base.dtype, numel(entry.shape) - numel(base.shape)
+        else:
+            continue
+        layouts[name] = Layout(plain_codec(dtype), n, ITEMSIZE[dtype], manifest.chunk)
+    return layouts

@@ -1,0 +1,178 @@
+"""The manifest `taskstore.json`: SPEC.md section 5 as types, and its bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from blake3 import blake3
+
+from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion
+from taskstore.format.names import MANIFEST
+
+VERSION = 1
+MAX_BYTES = 256 << 20
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53))]
+Shape = list[Size]
+
+_TAIL = b'"checksum": "'
+_END = b'"\n}\n'
+_ZEROS = b"0" * 64
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Members of SPEC.md, in its order; unknown ones are refused."""
+
+
+class File(Struct, frozen=True, kw_only=True):
+    bytes: Size
+    blake3: Digest
+
+
+class Asset(Struct, frozen=True, kw_only=True):
+    bytes: Size
+    stored: Literal["raw", "zstd"]
+
+
+class Base(Struct, frozen=True, kw_only=True):
+    name: str
+    carried: bool
+    source: str | None
+    revision: str | None
+    original_bytes: Size
+    assets: dict[str, Digest]
+
+
+class Merge(Struct, frozen=True, kw_only=True):
+    method: str
+    options: dict[str, float]
+
+
+class Tensor(Struct, frozen=True, kw_only=True):
+    dtype: str
+    shape: Shape
+    codec: str
+    multitask: str | None
+    alias: str | None
+    blake3: Digest
+
+
+class TaskTensor(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    kind: Literal["mask", "base", "private", "alias"]
+    dtype: str | None = None
+    shape: Shape | None = None
+    of: str | None = None
+    ones: Size | None = None
+    reason: str | None = None
+    blake3: Digest
+
+
+class Task(Struct, frozen=True, kw_only=True, rename={"lam": "lambda"}):
+    lam: float
+    origin: str
+    source: str | None
+    revision: str | None
+    original_bytes: Size
+    assets: dict[str, Digest]
+    tensors: dict[str, TaskTensor]
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    format: Literal["taskstore"]
+    version: int
+    writer: str
+    chunk: Size
+    base: Base
+    merge: Merge
+    tensors: dict[str, Tensor]
+    tasks: dict[str, Task]
+    assets: dict[Digest, Asset]
+    files: dict[str, File]
+
+
+def to_bytes(manifest: Manifest) -> bytes:
+    """The manifest's file: one line per tensor, keys in a fixed order, its checksum last."""
+    document: dict[str, Any] = msgspec.to_builtins(manifest)
+    document["checksum"] = _ZEROS.decode()
+    text = "\n".join(_lines(document)) + "\n"
+    raw = text.encode()
+    assert raw.endswith(_TAIL + _ZEROS + _END)
+    return raw[: -len(_ZEROS + _END)] + blake3(raw).hexdigest().encode() + _END
+
+
+def _lines(document: Mapping[str, Any], depth: int = 0) -> list[str]:
+    """JSON where an object without nested objects takes one line."""
+    lines, pad = ["{"], " " * (depth + 1)
+    last = len(document) - 1
+    for index, (key, value) in enumerate(document.items()):
+        comma = "," if index < last else ""
+        name = json.dumps(key, ensure_ascii=False)
+        if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
+            first, *rest = _lines(value, depth + 1)
+            lines += [f"{pad}{name}: {first}", *rest[:-1], f"{rest[-1]}{comma}"]
+        else:
+            lines.append(f"{pad}{name}: {json.dumps(value, ensure_ascii=False)}{comma}")
+    return [*lines, " " * depth + "}"]
+
+
+def from_bytes(raw: bytes) -> Manifest:
+    """Parse and check types; `validate.check` does the rest. Raises FormatError and its kin."""
+    document = _parse(raw)
+    if not isinstance(document, dict) or document.get("format") != "taskstore":
+        raise FormatError(f"{MANIFEST} is not a taskstore manifest")
+    version = document.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise FormatError(f"{MANIFEST} has no valid version")
+    if version > VERSION:
+        raise NewerVersion(version, VERSION)
+    _check_sum(raw)
+    del document["checksum"]
+    try:
+        return msgspec.convert(document, Manifest)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"{MANIFEST}: {error}") from None
+
+
+def _parse(raw: bytes) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a member is given twice")
+        return result
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(raw.decode(), object_pairs_hook=once, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{MANIFEST} is not valid JSON: {error}") from None
+
+
+def _check_sum(raw: bytes) -> None:
+    digits = raw[-len(_ZEROS + _END) : -len(_END)]
+    head = raw[: -len(_ZEROS + _END)]
+    if not head.endswith(_TAIL) or not raw.endswith(_END):
+        raise FormatError(f"{MANIFEST} does not end with its checksum")
+    found = blake3(head + _ZEROS + _END).hexdigest()
+    if found.encode() != digits:
+        raise ChecksumMismatch(MANIFEST, digits.decode("ascii", "replace"), found)
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a store folder, of plausible size and right checksum."""
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FormatError(f"{path} is larger than {MAX_BYTES >> 20} MB; it is no manifest")
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        what = "there is no such folder" if not folder.exists() else f"it holds no {MANIFEST}"
+        raise FormatError(f"{folder} is not a taskstore store: {what}") from None
+    except NotADirectoryError:
+        raise FormatError(f"{folder} is not a taskstore store: it is not a folder") from None
+    return from_bytes(raw)

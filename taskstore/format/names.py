@@ -1,0 +1,83 @@
+"""Which names may enter a store, so that none leaves its folder on any file system."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+from taskstore.errors import BadName
+
+MANIFEST = "taskstore.json"
+CARD = "README.md"
+MAX_NAME = 128
+BASE = "base"
+MULTITASK = "multitask"
+
+
+def _control(text: str) -> bool:
+    return any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") for c in text)
+
+
+def check_task_name(name: str) -> None:
+    """Raise BadName unless `name` can be a task: a folder name, a model name in an API."""
+    problem = None
+    if not name or len(name) > MAX_NAME:
+        problem = f"must have 1 to {MAX_NAME} characters"
+    elif _control(name):
+        problem = "holds a control character"
+    elif any(c in name for c in "/\\:"):
+        problem = "must not hold '/', '\\' or ':'"
+    elif name[0] in ".-" or name != name.strip() or name.endswith("."):
+        problem = "must not start with '.' or '-', end with '.', or have spaces around it"
+    if problem:
+        raise BadName("task name", name, f"{problem}; give another as NAME=MODEL")
+
+
+def check_distinct(names: Iterable[str]) -> None:
+    """Raise BadName where two task names are equal or differ only in case or normal form."""
+    seen: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in seen:
+            raise BadName(
+                "task name", name, f"is given twice ({seen[key]!r}); name one as NAME=MODEL"
+            )
+        seen[key] = name
+
+
+def check_path(path: str, kind: str = "path") -> None:
+    """Raise BadName unless `path` is a plain relative path that stays in its folder."""
+    parts = path.split("/")
+    if (
+        not path
+        or len(path) > 1024
+        or any(part in ("", ".", "..") for part in parts)
+        or any(c in path for c in "\\:")
+        or _control(path)
+    ):
+        raise BadName(kind, path, "is not a plain relative path")
+
+
+def check_tensor_name(name: str) -> None:
+    """Raise BadName for a tensor name that no safetensors file should hold."""
+    bad = any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
+    if not name or len(name) > 1024 or bad or name == "__metadata__":
+        raise BadName("tensor name", name, "is empty, too long or holds a control character")
+
+
+def masks_of(task: str) -> str:
+    return f"tasks/{task}/masks"
+
+
+def private_of(task: str) -> str:
+    return f"tasks/{task}/private"
+
+
+def of_stem(stem: str, files: Iterable[str]) -> list[str]:
+    """The listed files of one kind, in order of their numbers."""
+    return sorted(
+        path
+        for path in files
+        if path == f"{stem}.safetensors"
+        or (path.startswith(f"{stem}-") and path.endswith(".safetensors"))
+    )

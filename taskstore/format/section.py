@@ -1,0 +1,121 @@
+"""Sections: one tensor, chunk by chunk, each chunk a fixed number of streams (SPEC.md 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.codecs import codec, stream
+from taskstore.errors import FormatError
+from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
+
+Chunk = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor of `n` elements of `itemsize` bytes is cut and coded."""
+
+    codec: str
+    n: int
+    itemsize: int
+    chunk: int
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.n // self.chunk)
+
+    def elements(self, k: int) -> int:
+        """Elements of chunk `k`."""
+        return min(self.chunk, self.n - k * self.chunk)
+
+    def sizes(self, k: int) -> tuple[int, ...]:
+        """Raw bytes of the streams of chunk `k`."""
+        return codec(self.codec).sizes(self.elements(k), self.itemsize)
+
+    @property
+    def streams(self) -> int:
+        return len(codec(self.codec).sizes(0, self.itemsize))
+
+    @property
+    def bound(self) -> int:
+        """No section of this layout is longer."""
+        raw = sum(codec(self.codec).sizes(self.n, self.itemsize)) + self.chunks * self.streams
+        return self.chunks * self.streams * 4 + raw + ALIGN
+
+
+def encode(name: str, chunk_N: Chunk, given_N: Chunk | None = None) -> list[bytes]:
+    """One chunk with codec `name` -> its stored streams."""
+    return [stream.store(s) for s in codec(name).encode(chunk_N, given_N)]
+
+
+class SectionWriter:
+    """Appends one section to a container, a chunk at a time, in order."""
+
+    def __init__(self, container: ContainerWriter, name: str, layout: Layout) -> None:
+        self._container, self._layout = container, layout
+        self._lengths: list[int] = []
+        container.begin(name, 4 * layout.chunks * layout.streams)
+
+    def add(self, streams: Sequence[bytes]) -> None:
+        for stored in streams:
+            self._container.append(stored)
+            self._lengths.append(len(stored))
+
+    def finish(self) -> None:
+        assert len(self._lengths) == self._layout.chunks * self._layout.streams
+        self._container.end(np.array(self._lengths, "<u4").tobytes())
+
+
+class SectionReader:
+    """Decodes any chunk of one section; its table is checked when it is opened."""
+
+    def __init__(self, container: ContainerReader, name: str, layout: Layout) -> None:
+        if name not in container.entries:
+            raise FormatError(f"{container.label} has no section {name!r}")
+        entry = container.entries[name]
+        self._container, self._layout = container, layout
+        self._label = f"{container.label}: section {name!r}"
+        table = 4 * layout.chunks * layout.streams
+        if table > entry.end - entry.begin:
+            raise FormatError(f"{self._label} is shorter than its table")
+        raw = container.read(entry.begin, entry.begin + table)
+        lengths = np.frombuffer(raw, "<u4").astype(np.int64)
+        self._lengths = lengths.reshape(layout.chunks, layout.streams)
+        self._starts = entry.begin + table + np.concatenate([[0], lengths.cumsum()])
+        self._check(entry.end)
+
+    def _check(self, end: int) -> None:
+        padding = end - int(self._starts[-1])
+        if not 0 <= padding < ALIGN:
+            raise FormatError(f"{self._label} does not add up to its length")
+        if any(self._container.read(end - padding, end)):
+            raise FormatError(f"{self._label} has bytes in its padding")
+        last = self._layout.chunks - 1
+        for k in {0, last} if last >= 0 else ():  # all but the last have one size
+            rows = self._lengths[k:] if k == last else self._lengths[:last]
+            if (rows > np.array(self._layout.sizes(k))).any():
+                raise FormatError(f"{self._label} stores a stream in more bytes than it has")
+
+    def chunk(self, k: int, given_N: Chunk | None = None) -> Chunk:
+        """Chunk `k`: unsigned (elements,) or, for masks, uint8 (ceil(elements / 8),)."""
+        layout, s = self._layout, self._layout.streams
+        begin = int(self._starts[k * s])
+        raw = self._container.read(begin, int(self._starts[(k + 1) * s]))
+        streams, position = [], 0
+        try:
+            for size, length in zip(layout.sizes(k), self._lengths[k], strict=True):
+                streams.append(stream.load(raw[position : position + int(length)], size))
+                position += int(length)
+            return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
+        except FormatError as error:
+            raise FormatError(f"{self._label}, chunk {k}: {error}") from None
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the payload."""
+        return int(self._lengths.sum())

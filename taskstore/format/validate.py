@@ -1,0 +1,121 @@
+"""What SPEC.md section 5 says a reader must refuse in a manifest that parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from taskstore.errors import BadName, FormatError, UnknownCodec
+from taskstore.format import names
+from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
+from taskstore.format.manifest import Manifest, Task, TaskTensor, Tensor
+
+MULTITASK_CODECS = ("rounded", "ulp")
+PLAIN_CODECS = ("planes", "rotated")
+
+
+def check(manifest: Manifest) -> None:
+    """Raise FormatError at the first MUST that the manifest breaks."""
+    if manifest.chunk % 64 or not 64 <= manifest.chunk <= 1 << 24:
+        raise FormatError(f"chunk {manifest.chunk} is not a multiple of 64 from 64 to 16777216")
+    if not manifest.tasks:
+        raise FormatError("the store has no task")
+    try:
+        _check_names(manifest)
+    except BadName as error:
+        raise FormatError(str(error)) from None
+    for name, tensor in manifest.tensors.items():
+        _check_tensor(manifest, name, tensor)
+    for task_name, task in manifest.tasks.items():
+        for name, entry in task.tensors.items():
+            try:
+                _check_entry(manifest, task, name, entry)
+            except FormatError as error:
+                raise FormatError(f"task {task_name!r}: {error}") from None
+
+
+def _check_names(manifest: Manifest) -> None:
+    for path in manifest.files:
+        names.check_path(path, "file")
+        if path == names.MANIFEST:
+            raise FormatError("the manifest lists itself")
+    for task_name, task in manifest.tasks.items():
+        names.check_task_name(task_name)
+        _check_assets(manifest, task.assets)
+        for name in task.tensors:
+            names.check_tensor_name(name)
+    names.check_distinct(manifest.tasks)
+    _check_assets(manifest, manifest.base.assets)
+    for digest in manifest.assets:
+        if f"assets/{digest}" not in manifest.files:
+            raise FormatError(f"asset {digest} has no file")
+    for name in manifest.tensors:
+        names.check_tensor_name(name)
+
+
+def _check_assets(manifest: Manifest, assets: Mapping[str, str]) -> None:
+    for path, digest in assets.items():
+        names.check_path(path, "asset")
+        if digest not in manifest.assets:
+            raise FormatError(f"asset {path!r} has a hash that is not listed")
+
+
+def _check_layout(name: str, dtype: str, shape: list[int]) -> None:
+    if dtype not in ITEMSIZE:
+        raise FormatError(f"tensor {name!r} has unknown dtype {dtype!r}")
+    if len(shape) > 64 or nbytes(dtype, shape) > MAX_TENSOR_BYTES:
+        raise FormatError(f"tensor {name!r} of shape {shape} is too large")
+
+
+def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
+    _check_layout(name, tensor.dtype, tensor.shape)
+    if tensor.codec not in PLAIN_CODECS:
+        raise UnknownCodec(tensor.codec, PLAIN_CODECS)
+    if tensor.codec != plain_codec(tensor.dtype):
+        raise FormatError(f"tensor {name!r}: codec {tensor.codec!r} does not fit {tensor.dtype}")
+    if tensor.multitask is not None:
+        if tensor.multitask not in MULTITASK_CODECS:
+            raise UnknownCodec(tensor.multitask, MULTITASK_CODECS)
+        fits = tensor.dtype in MASKED and (tensor.multitask == "ulp" or tensor.dtype == "F32")
+        if not fits or tensor.alias is not None:
+            raise FormatError(f"tensor {name!r} cannot have a multi-task part")
+    if tensor.alias is not None:
+        of = manifest.tensors.get(tensor.alias)
+        same = of is not None and (of.dtype, of.shape, of.blake3) == (
+            tensor.dtype,
+            tensor.shape,
+            tensor.blake3,
+        )
+        if of is None or of.alias is not None or not same:
+            raise FormatError(f"tensor {name!r} is an alias of something else")
+
+
+def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -> None:
+    base = manifest.tensors.get(name)
+    if entry.kind == "private":
+        if entry.dtype is None or entry.shape is None:
+            raise FormatError(f"private tensor {name!r} has no dtype or no shape")
+        _check_layout(name, entry.dtype, entry.shape)
+    elif entry.kind == "alias":
+        of = task.tensors.get(entry.of or "")
+        if of is None or of.kind == "alias" or of.blake3 != entry.blake3:
+            raise FormatError(f"tensor {name!r} is an alias of something else")
+    elif base is None:
+        raise FormatError(f"tensor {name!r} is not in the base")
+    elif entry.kind == "mask":
+        _check_masked(name, entry, base)
+
+
+def _check_masked(name: str, entry: TaskTensor, base: Tensor) -> None:
+    if base.multitask is None or base.alias is not None:
+        raise FormatError(f"tensor {name!r} has a mask and no multi-task part")
+    if entry.dtype is not None and entry.dtype not in MASKED:
+        raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
+    if entry.shape is not None:
+        _check_layout(name, entry.dtype or base.dtype, entry.shape)
+        if (
+            not base.shape
+            or entry.shape[1:] != base.shape[1:]
+            or len(entry.shape) != len(base.shape)
+            or entry.shape[0] <= base.shape[0]
+        ):
+            raise FormatError(f"tensor {name!r} grew from {base.shape} to {entry.shape}")

@@ -1,0 +1,91 @@
+"""The arithmetic of packing and rebuilding on the CPU, compiled, one pass over memory each.
+
+Legend: N = elements of a chunk, P = ceil(N / 8) packed bytes (LSB first), U = the dtype's
+unsigned integer view (uint16 or uint32). Masks are spread to bytes in blocks of 1024 elements that
+stay in the first-level cache, eight bits by one multiplication.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore._jit import jit
+from taskstore.floats import from_float32, to_float32
+
+F32 = NDArray[np.float32]
+U = NDArray[Any]
+Bytes = NDArray[np.uint8]
+
+_ONES = np.uint64(0x0101010101010101)
+_PICK = np.uint64(0x8040201008040201)  # bit j of every byte -> byte j
+_LIFT = np.uint64(0x7F7F7F7F7F7F7F7F)
+
+
+def task_vector(theta_N: U, dtype: str, theta0_N: F32, tau_N: F32) -> None:
+    """tau = theta_t - theta_0 in float32, into `tau_N`; theta as bits of `dtype`."""
+    if dtype == "BF16":
+        _subtract_bf16(theta_N, theta0_N, tau_N)
+    else:
+        np.subtract(to_float32(theta_N, dtype), theta0_N, out=tau_N)
+
+
+def add(theta0_N: F32, tau_N: F32, w0_N: U, dtype: str) -> U:
+    """W1 = round(theta_0 + tau) as bits of `dtype`; W0 where that is not finite."""
+    if dtype == "BF16":
+        w1_N = np.empty_like(w0_N)
+        _add_bf16(theta0_N, tau_N, w0_N, w1_N)
+        return w1_N
+    with np.errstate(over="ignore", invalid="ignore"):
+        bits_N = from_float32(theta0_N + tau_N, dtype)
+    exponent = bits_N.dtype.type(0x7C00 if dtype == "F16" else 0x7F800000)
+    return np.where((bits_N & exponent) == exponent, w0_N, bits_N)
+
+
+def select(bits_P: Bytes, w0_N: U, w1_N: U) -> U:
+    """where(mask, W1, W0) on bit patterns, (N,)."""
+    chosen_N = np.empty_like(w0_N)
+    _select(bits_P, w0_N, w1_N, chosen_N)
+    return chosen_N
+
+
+def cast(bits_N: U, source: str, target: str) -> U:
+    """Bits of one float dtype -> bits of another, through float32, round to nearest even."""
+    return bits_N if source == target else from_float32(to_float32(bits_N, source), target)
+
+
+@jit
+def _subtract_bf16(theta_N: U, theta0_N: F32, tau_N: F32) -> None:
+    for i in range(theta_N.size):
+        theta = np.uint32(np.uint32(theta_N[i]) << np.uint32(16)).view(np.float32)
+        tau_N[i] = np.float32(theta - theta0_N[i])
+
+
+@jit
+def _add_bf16(theta0_N: F32, tau_N: F32, w0_N: U, w1_N: U) -> None:
+    for i in range(w0_N.size):
+        value = np.float32(theta0_N[i] + tau_N[i])
+        u = np.float32(value).view(np.uint32)
+        odd = (u >> np.uint32(16)) & np.uint32(1)
+        rounded = np.uint16((u + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+        over = (rounded & np.uint16(0x7F80)) == np.uint16(0x7F80)
+        bad = over | ((u & np.uint32(0x7F800000)) == np.uint32(0x7F800000))
+        w1_N[i] = w0_N[i] if bad else rounded
+
+
+@jit
+def _select(bits_P: Bytes, w0_N: U, w1_N: U, chosen_N: U) -> None:
+    mask = np.empty(1024, np.uint8)
+    words = mask.view(np.uint64)
+    n = w0_N.size
+    for start in range(0, n, 1024):
+        stop = min(start + 1024, n)
+        packed = bits_P[start >> 3 : (stop + 7) >> 3]
+        for j in range(packed.size):
+            spread = (np.uint64(packed[j]) * _ONES) & _PICK
+            words[j] = ((spread + _LIFT) >> np.uint64(7)) & _ONES
+        w0, w1, chosen = w0_N[start:stop], w1_N[start:stop], chosen_N[start:stop]
+        for j in range(stop - start):
+            chosen[j] = w1[j] if mask[j] else w0[j]

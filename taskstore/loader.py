@@ -1,0 +1,214 @@
+"""The way out: read, decode, select.
+
+A task's tensor is rebuilt chunk by chunk: decode W0, decode W1 given W0, take W1 where the mask
+is one. Chunks are independent, so threads work ahead of whoever consumes them in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from taskstore.checkpoint import Checkpoint
+from taskstore.errors import ChecksumMismatch
+from taskstore.format import layouts
+from taskstore.format import names as filenames
+from taskstore.format.dtypes import ITEMSIZE, numel
+from taskstore.format.manifest import Manifest, Task
+from taskstore.format.section import SectionReader
+from taskstore.format.sharded import ShardedReader
+from taskstore.kernels import cpu
+from taskstore.parallel import ordered_map
+
+Bits = NDArray[Any]
+Chunk = Callable[[], Bits]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a rebuilt tensor will be: safetensors dtype, shape, checksum of its bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    blake3: str
+
+    @property
+    def nbytes(self) -> int:
+        return numel(self.shape) * ITEMSIZE[self.dtype]
+
+
+class BaseSource(Protocol):
+    """Where the base's bits come from: the store, or the checkpoint that it references."""
+
+    def chunks(self, name: str) -> Callable[[int], Bits]:
+        """chunk number -> bits (N,), for a tensor that is no alias."""
+
+    @property
+    def assets(self) -> Mapping[str, Path]:
+        """Files beside a referenced base's weights; a carried base's are in the store."""
+
+    def close(self) -> None:
+        """Release what is open."""
+
+
+class CarriedBase:
+    """The base as the store carries it."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self._reader = ShardedReader(
+            root, filenames.BASE, manifest.files, layouts.base_layouts(manifest)
+        )
+        self.assets: Mapping[str, Path] = {}
+
+    def chunks(self, name: str) -> Callable[[int], Bits]:
+        return self._reader.section(name).chunk
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class ReferencedBase:
+    """The base in its own folder; `reference.open_base` has checked that it is the right one."""
+
+    def __init__(self, checkpoint: Checkpoint, chunk: int) -> None:
+        self._checkpoint, self._chunk = checkpoint, chunk
+        self.assets = checkpoint.assets
+
+    def chunks(self, name: str) -> Callable[[int], Bits]:
+        n = self._checkpoint.tensors[name].numel
+
+        def read(k: int) -> Bits:
+            return self._checkpoint.read(name, k * self._chunk, min((k + 1) * self._chunk, n))
+
+        return read
+
+    def close(self) -> None:
+        self._checkpoint.close()
+
+
+class ModelReader:
+    """One model of a store: a task, or the base (`task` None). Opens only the files it needs."""
+
+    def __init__(self, root: Path, manifest: Manifest, task: str | None, base: BaseSource) -> None:
+        """Raises FormatError where those files break the format."""
+        self._manifest, self._base, self._name = manifest, base, task
+        self._task: Task | None = None if task is None else manifest.tasks[task]
+        self._readers: dict[str, ShardedReader] = {}
+        if self._task is not None and task is not None:
+            wanted = {
+                filenames.MULTITASK: layouts.multitask_layouts(manifest),
+                filenames.masks_of(task): layouts.mask_layouts(manifest, self._task),
+                filenames.private_of(task): layouts.private_layouts(manifest, self._task),
+            }
+            try:
+                for stem, sections in wanted.items():
+                    self._readers[stem] = ShardedReader(root, stem, manifest.files, sections)
+            except BaseException:
+                self.close()
+                raise
+        self.tensors = self._list()
+
+    def close(self) -> None:
+        """Its own files; the base is its owner's to close."""
+        for reader in self._readers.values():
+            reader.close()
+        self._readers = {}
+
+    @property
+    def label(self) -> str:
+        return "the base" if self._name is None else f"task {self._name!r}"
+
+    def _list(self) -> dict[str, Rebuilt]:
+        base = self._manifest.tensors
+        if self._task is None:
+            return {n: Rebuilt(n, t.dtype, tuple(t.shape), t.blake3) for n, t in base.items()}
+        found: dict[str, Rebuilt] = {}
+        for name, entry in self._task.tensors.items():
+            of, source = name, entry
+            if entry.of is not None:
+                of, source = entry.of, self._task.tensors[entry.of]
+            inherited = base.get(of)
+            dtype = source.dtype or (inherited.dtype if inherited else "")
+            shape = (
+                source.shape if source.shape is not None else (inherited.shape if inherited else [])
+            )
+            found[name] = Rebuilt(name, dtype, tuple(shape), entry.blake3)
+        return found
+
+    def chunks(self, name: str) -> Iterator[Chunk]:
+        """The tensor's chunks in order, each a call that decodes it; calls are thread-safe."""
+        if self._task is None or self._name is None:
+            yield from self._base_chunks(name)
+            return
+        entry = self._task.tensors[name]
+        if entry.of is not None:
+            yield from self.chunks(entry.of)
+        elif entry.kind == "base":
+            yield from self._base_chunks(name)
+        elif entry.kind == "mask":
+            yield from self._selected(self._task, self._name, name)
+        if entry.kind == "private" or (entry.kind == "mask" and entry.shape is not None):
+            yield from self._private(self._task, self._name, name)
+
+    def _base_chunks(self, name: str) -> Iterator[Chunk]:
+        tensor = self._manifest.tensors[name]
+        chunk = self._base.chunks(tensor.alias or name)
+        for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):
+            yield lambda k=k: chunk(k)  # type: ignore[misc]
+
+    def _selected(self, task: Task, task_name: str, name: str) -> Iterator[Chunk]:
+        tensor, entry = self._manifest.tensors[name], task.tensors[name]
+        base = self._base.chunks(name)
+        multitask = self._readers[filenames.MULTITASK].section(name)
+        mask = self._readers[filenames.masks_of(task_name)].section(name)
+
+        def one(k: int) -> Bits:
+            w0_N = base(k)
+            w1_N = multitask.chunk(k, w0_N)
+            chosen_N = cpu.select(mask.chunk(k), w0_N, w1_N)
+            return cpu.cast(chosen_N, tensor.dtype, entry.dtype or tensor.dtype)
+
+        for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):
+            yield lambda k=k: one(k)  # type: ignore[misc]
+
+    def _private(self, task: Task, task_name: str, name: str) -> Iterator[Chunk]:
+        section: SectionReader = self._readers[filenames.private_of(task_name)].section(name)
+        for k in range(layouts.private_layouts(self._manifest, task)[name].chunks):
+            yield lambda k=k: section.chunk(k)  # type: ignore[misc]
+
+
+def rebuild(
+    reader: ModelReader, names: Iterable[str], jobs: int
+) -> Iterator[tuple[Rebuilt, int, Bits]]:
+    """(tensor, offset in bytes, bits) for each chunk of each tensor, in order.
+
+    A tensor's checksum is compared after its last chunk, so nothing that came is good before
+    the iterator has ended. Raises ChecksumMismatch.
+    """
+
+    def work() -> Iterator[tuple[Rebuilt, Chunk | None]]:
+        for name in names:
+            yield from ((reader.tensors[name], chunk) for chunk in reader.chunks(name))
+            yield reader.tensors[name], None
+
+    def run(item: tuple[Rebuilt, Chunk | None]) -> tuple[Rebuilt, Bits | None]:
+        tensor, chunk = item
+        return tensor, None if chunk is None else chunk()
+
+    state, offset = blake3(), 0
+    for tensor, bits_N in ordered_map(run, work(), jobs=jobs):
+        if bits_N is not None:
+            state.update(bits_N.view("u1"))
+            yield tensor, offset, bits_N
+            offset += bits_N.nbytes
+            continue
+        if state.hexdigest() != tensor.blake3 or offset != tensor.nbytes:
+            what = f"tensor {tensor.name!r} of {reader.label}"
+            raise ChecksumMismatch(what, tensor.blake3, state.hexdigest())
+        state, offset = blake3(), 0

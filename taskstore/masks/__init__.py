@@ -1,0 +1,1 @@
+"""Masks: which weights of the multi-task model a task wants. One method per file."""

@@ -1,0 +1,63 @@
+"""`tall`: the TALL-mask (Wang et al., arXiv 2405.07813, equation 5).
+
+    m_t = |tau_t| > lambda_t |tau_MTL - tau_t|  and  W0 != W1
+
+Strict, where the paper writes >=: a tensor that a task left alone has an empty mask. The second
+condition clears bits whose choice cannot matter, which would otherwise cost bytes and be counted
+as agreement. tau_t is untrimmed, whatever the merge did. float32; lambda from 0.2 to 0.6 in the
+paper, per task.
+
+Legend: N = elements of a chunk, P = ceil(N / 8) packed bytes (LSB first), U = the dtype's
+unsigned integer view (uint16 or uint32). The mask is made in blocks of 1024 elements that stay in
+the first-level cache, where eight 0/1 bytes become one packed byte by a multiplication.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore._jit import jit
+from taskstore.bits import packed_size
+
+F32 = NDArray[np.float32]
+U = NDArray[Any]
+Bytes = NDArray[np.uint8]
+
+_GATHER = np.uint64(0x0102040810204080)  # eight 0/1 bytes -> one byte, first byte lowest
+
+
+def tall(tau_N: F32, merged_N: F32, w0_N: U, w1_N: U, lam: float) -> tuple[Bytes, U]:
+    """TALL-mask of one task, packed (P,), and the weights it selects, (N,).
+
+    float32 (N,) twice, bits (N,) twice -> uint8 (P,), bits (N,).
+    """
+    bits_P = np.zeros(packed_size(tau_N.size), np.uint8)
+    chosen_N = np.empty_like(w0_N)
+    _tall(tau_N, merged_N, w0_N, w1_N, np.float32(lam), bits_P, chosen_N)
+    return bits_P, chosen_N
+
+
+@jit
+def _tall(
+    tau_N: F32, merged_N: F32, w0_N: U, w1_N: U, lam: np.float32, bits_P: Bytes, chosen_N: U
+) -> None:
+    mask = np.zeros(1024, np.uint8)
+    words = mask.view(np.uint64)
+    n = tau_N.size
+    for start in range(0, n, 1024):
+        stop = min(start + 1024, n)
+        tau, merged = tau_N[start:stop], merged_N[start:stop]
+        w0, w1, chosen = w0_N[start:stop], w1_N[start:stop], chosen_N[start:stop]
+        for j in range(stop - start):
+            wanted = np.uint8(abs(tau[j]) > lam * abs(merged[j] - tau[j]))
+            live = np.uint8(w0[j] != w1[j])
+            mask[j] = wanted & live
+            chosen[j] = w1[j] if wanted else w0[j]
+        for j in range(stop - start, ((stop - start + 7) >> 3) << 3):
+            mask[j] = 0
+        packed = bits_P[start >> 3 : (stop + 7) >> 3]
+        for j in range(packed.size):
+            packed[j] = np.uint8((words[j] * _GATHER) >> np.uint64(56))

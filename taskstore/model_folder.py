@@ -1,0 +1,98 @@
+"""A rebuilt model as a Hugging Face folder: shards, index, and the files beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from blake3 import blake3
+
+from taskstore.codecs.stream import inflate
+from taskstore.errors import ChecksumMismatch, FormatError
+from taskstore.format import header
+from taskstore.format.container import write_all_at
+from taskstore.format.dtypes import ITEMSIZE
+from taskstore.format.manifest import Manifest
+from taskstore.format.sharded import shard_names, split
+from taskstore.loader import ModelReader, Rebuilt, rebuild
+
+METADATA = {"format": "pt"}
+INDEX = "model.safetensors.index.json"
+
+
+def write_model(
+    reader: ModelReader,
+    folder: Path,
+    *,
+    shard_bytes: int,
+    jobs: int,
+    report: Callable[[str, int], None],
+) -> None:
+    """Write all tensors of a model to `folder`, each proved against its checksum.
+
+    Tensors stand in the order that safetensors itself writes: larger elements first, then names.
+    """
+    order = sorted(reader.tensors.values(), key=lambda t: (-ITEMSIZE[t.dtype], t.name))
+    shards = split({t.name: t.nbytes for t in order}, shard_bytes)
+    files = shard_names("model", len(shards))
+    for file, names in zip(files, shards, strict=True):
+        _write_shard(reader, folder / file, names, jobs, report)
+    if len(files) > 1:
+        place = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        total = sum(t.nbytes for t in order)
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(place.items()))}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_shard(
+    reader: ModelReader,
+    path: Path,
+    names: list[str],
+    jobs: int,
+    report: Callable[[str, int], None],
+) -> None:
+    spans, position = {}, 0
+    for name in names:
+        tensor = reader.tensors[name]
+        spans[name] = (tensor.dtype, tensor.shape, position, position + tensor.nbytes)
+        position += tensor.nbytes
+    head = header.render(spans, METADATA)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        write_all_at(fd, head, 0)
+        for tensor, offset, bits_N in rebuild(reader, names, jobs):
+            write_all_at(fd, bits_N.data.cast("B"), len(head) + spans[tensor.name][2] + offset)
+            report(tensor.name, bits_N.nbytes)
+    finally:
+        os.close(fd)
+
+
+def write_assets(root: Path, manifest: Manifest, assets: Mapping[str, str], folder: Path) -> None:
+    """Write a model's configs, tokenizer and templates, each proved against its hash."""
+    for inside, digest in sorted(assets.items()):
+        raw = read_asset(root, manifest, digest)
+        target = folder / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(raw)
+
+
+def read_asset(root: Path, manifest: Manifest, digest: str) -> bytes:
+    """One asset by its hash; raises FormatError where it is missing or damaged."""
+    recorded = manifest.assets[digest]
+    try:
+        raw = (root / "assets" / digest).read_bytes()
+    except OSError as error:
+        raise FormatError(f"assets/{digest} cannot be read: {error.strerror}") from None
+    if recorded.stored == "zstd":
+        raw = inflate(raw, recorded.bytes)
+    found = blake3(raw).hexdigest()
+    if found != digest or len(raw) != recorded.bytes:
+        raise ChecksumMismatch(f"assets/{digest}", digest, found)
+    return raw
+
+
+def size_of(tensors: Mapping[str, Rebuilt]) -> int:
+    """Bytes of all tensors."""
+    return sum(t.nbytes for t in tensors.values())

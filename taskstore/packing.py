@@ -1,0 +1,134 @@
+"""The way in: a base and its fine-tunes become a store.
+
+Tensor by tensor, chunk by chunk: read, subtract, merge, mask, encode, write. A chunk is worked on
+in one thread from reading to coding; the main thread writes and hashes in order. Memory is a few
+chunks of the family, whatever the models' size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from taskstore import atomic, draft
+from taskstore import plan as planning
+from taskstore.checkpoint import open_checkpoint
+from taskstore.coder import Coder
+from taskstore.errors import InputError
+from taskstore.format import names
+from taskstore.format.dtypes import ITEMSIZE
+from taskstore.format.manifest import Manifest
+from taskstore.merge import MERGES, Method
+from taskstore.options import PackOptions
+from taskstore.parallel import ordered_map
+from taskstore.plan import Plan
+from taskstore.progress import Callback, Meter, silent
+from taskstore.report import PackReport
+from taskstore.store_writer import StoreWriter
+from taskstore.vectors import Family, VectorScan
+
+PathLike = str | os.PathLike[str]
+
+
+def pack(
+    base: PathLike,
+    finetunes: Mapping[str, PathLike],
+    target: PathLike,
+    options: PackOptions | None = None,
+    progress: Callback = silent,
+) -> PackReport:
+    """Write the family to the folder `target`; nothing is there until all of it is.
+
+    `finetunes` maps task names to model folders, weight files or LoRA adapter folders. Raises
+    InputError for what cannot be packed and OutputError for a target that cannot be written.
+    """
+    options = options or PackOptions()
+    atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=_is_store)
+    with closing(open_family(base, finetunes, options)) as family:
+        plan = planning.make(family)
+        meter = Meter(progress, _total_bytes(family, options))
+        with atomic.folder(Path(target), overwrite=options.overwrite, ours=_is_store) as folder:
+            manifest = _write(family, plan, options, meter, folder)
+        return PackReport.of(Path(target), manifest, family)
+
+
+def open_family(base: PathLike, finetunes: Mapping[str, PathLike], options: PackOptions) -> Family:
+    """Open all models by their headers; raises InputError for names and models that do not fit."""
+    if not finetunes:
+        raise InputError("no fine-tune is given; a family needs at least one")
+    for name in finetunes:
+        names.check_task_name(name)
+    names.check_distinct(finetunes)
+    options.check_tasks(finetunes)
+    opened = [open_checkpoint(base)]
+    try:
+        for name, model in sorted(finetunes.items()):
+            if os.path.realpath(model) == os.path.realpath(base):
+                raise InputError(f"task {name!r} is the base itself ({model}); leave it out")
+            opened.append(open_checkpoint(model, name, opened[0]))
+    except BaseException:
+        for checkpoint in opened:
+            checkpoint.close()
+        raise
+    return Family(opened[0], tuple(opened[1:]))
+
+
+def _total_bytes(family: Family, options: PackOptions) -> int:
+    """Weights that will be read, over all passes."""
+    passes = 1 + MERGES[options.method].passes
+    models = (family.base, *family.tasks)
+    return passes * sum(info.nbytes for model in models for info in model.tensors.values())
+
+
+def _is_store(folder: Path) -> bool:
+    return (folder / names.MANIFEST).is_file()
+
+
+def _fit(family: Family, plan: Plan, options: PackOptions, meter: Meter) -> tuple[Method, int]:
+    """The merge method, having seen what it needs, and how many blocks may be in flight."""
+    wants = {"density": options.density} if options.method == "ties" else {}
+    method = MERGES[options.method](**wants)
+    itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
+    in_flight = options.in_flight(len(family.tasks), itemsize)
+    masked = [
+        (name, info, plan.masked_by(name)) for name, info in sorted(family.base.tensors.items())
+    ]
+    shared = [entry for entry in masked if entry[2]]
+    method.fit(VectorScan(family, shared, options.chunk, options.jobs, in_flight, meter.add))
+    return method, in_flight
+
+
+def _write(
+    family: Family, plan: Plan, options: PackOptions, meter: Meter, folder: Path
+) -> Manifest:
+    method, in_flight = _fit(family, plan, options, meter)
+    coder = Coder(family, plan, method, options)
+    manifest = draft.make(family, plan, options, method.options, coder.codings)
+    writer = StoreWriter(folder, manifest, options.shard_bytes)
+    try:
+        for coded in ordered_map(
+            lambda work: work(), coder.work(), jobs=options.jobs, in_flight=in_flight
+        ):
+            coded.write(writer)
+            meter.add(coded.name, coded.read_bytes)
+        _check_moved(family, plan, writer)
+        meter.stage("checking", family.base.name)
+        return writer.finish(family, options.jobs)
+    finally:
+        writer.abort()
+
+
+def _check_moved(family: Family, plan: Plan, writer: StoreWriter) -> None:
+    """A task that is the base in disguise is a mistake in the call."""
+    for task, planned in zip(family.tasks, plan.tasks, strict=True):
+        own = any(
+            entry.kind == "private" or entry.info.shape != family.base.tensors[name].shape
+            for name, entry in planned.entries.items()
+            if entry.kind != "alias"
+        )
+        if not own and task.name not in writer.moved:
+            raise InputError(
+                f"task {task.name!r} has the base's weights, all of them; leave it out"
+            )

@@ -1,0 +1,164 @@
+"""An open store: what it holds, and every model in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskstore import summary
+from taskstore.errors import InputError, UnknownTask
+from taskstore.format import manifest as manifests
+from taskstore.format import names as filenames
+from taskstore.format.names import MANIFEST, of_stem
+from taskstore.format.validate import check
+from taskstore.parallel import default_jobs
+from taskstore.progress import Callback, silent
+from taskstore.summary import Summary
+
+if TYPE_CHECKING:
+    import torch
+
+    from taskstore.loader import BaseSource, ModelReader
+
+PathLike = str | os.PathLike[str]
+SHARD_BYTES = 5 * 10**9
+
+
+def open(path: PathLike, *, base: PathLike | None = None) -> Store:
+    """Open a store folder. `base` says where a base is that the store only references.
+
+    Reads the manifest alone. Raises FormatError, NewerVersion or ChecksumMismatch.
+    """
+    return Store(Path(path), base)
+
+
+class Store:
+    """One packed family. Thread-safe: every call opens what it reads."""
+
+    def __init__(self, path: Path, base: PathLike | None = None) -> None:
+        self.path = path
+        self.manifest = manifests.read(path)
+        check(self.manifest)
+        self._base_path = base
+
+    def __repr__(self) -> str:
+        return f"<taskstore.Store {str(self.path)!r}: {len(self.tasks)} tasks>"
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, sorted."""
+        return list(self.manifest.tasks)
+
+    def summary(self) -> Summary:
+        """Sizes, ratios, densities."""
+        return summary.of(self.manifest, (self.path / MANIFEST).stat().st_size)
+
+    def check_task(self, task: str) -> None:
+        """Raise UnknownTask, with the nearest name, unless there is such a task."""
+        if task not in self.manifest.tasks:
+            raise UnknownTask(task, self.tasks)
+
+    @contextmanager
+    def open_base(self, jobs: int = 1) -> Iterator[BaseSource]:
+        """The base's bits, from the store or from the folder that it references."""
+        from taskstore.loader import CarriedBase, ReferencedBase
+        from taskstore.reference import open_base
+
+        base: BaseSource
+        if self.manifest.base.carried:
+            base = CarriedBase(self.path, self.manifest)
+        else:
+            checkpoint = open_base(self.manifest, self._base_path, jobs)
+            base = ReferencedBase(checkpoint, self.manifest.chunk)
+        try:
+            yield base
+        finally:
+            base.close()
+
+    @contextmanager
+    def reader(self, task: str | None, base: BaseSource) -> Iterator[ModelReader]:
+        """One model's tensors; `task` None is the base."""
+        from taskstore.loader import ModelReader
+
+        if task is not None:
+            self.check_task(task)
+        reader = ModelReader(self.path, self.manifest, task, base)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def tensor(self, task: str | None, name: str) -> torch.Tensor:
+        """One rebuilt tensor on the CPU, checked; raises InputError for an unknown name."""
+        return self.state_dict(task, names=[name])[name]
+
+    def state_dict(
+        self,
+        task: str | None,
+        *,
+        names: Sequence[str] | None = None,
+        jobs: int | None = None,
+        progress: Callback = silent,
+    ) -> dict[str, torch.Tensor]:
+        """All tensors of a task (None: of the base) on the CPU, or those of `names`, checked.
+
+        Tensors that share their bytes in the task share their memory here too.
+        """
+        from taskstore.tensors import load
+
+        jobs = jobs or default_jobs()
+        with self.open_base(jobs) as base, self.reader(task, base) as reader:
+            unknown = [name for name in names or () if name not in reader.tensors]
+            if unknown:
+                raise InputError(f"{reader.label} has no tensor {unknown[0]!r}")
+            aliases = self._aliases(task)
+            return load(
+                reader, list(reader.tensors if names is None else names), aliases, jobs, progress
+            )
+
+    def _aliases(self, task: str | None) -> dict[str, str]:
+        if task is None:
+            return {n: t.alias for n, t in self.manifest.tensors.items() if t.alias}
+        return {n: e.of for n, e in self.manifest.tasks[task].tensors.items() if e.of}
+
+    def files_of(self, task: str | None) -> list[str]:
+        """Files of the store that rebuilding a model reads."""
+        stems = [filenames.BASE]
+        model = self.manifest.base if task is None else self.manifest.tasks[task]
+        if task is not None:
+            stems += [filenames.MULTITASK, filenames.masks_of(task), filenames.private_of(task)]
+        weights = [p for stem in stems for p in of_stem(stem, self.manifest.files)]
+        return [*weights, *sorted({f"assets/{digest}" for digest in model.assets.values()})]
+
+    def unpack(
+        self,
+        task: str | None,
+        target: PathLike,
+        *,
+        overwrite: bool = False,
+        jobs: int | None = None,
+        shard_bytes: int = SHARD_BYTES,
+        progress: Callback = silent,
+    ) -> Path:
+        """Write a task (None: the base) as a Hugging Face folder; see `unpacking.unpack`."""
+        from taskstore.unpacking import unpack
+
+        return unpack(self, {"": task}, Path(target), overwrite, jobs, shard_bytes, progress)
+
+    def unpack_all(
+        self,
+        target: PathLike,
+        *,
+        overwrite: bool = False,
+        jobs: int | None = None,
+        shard_bytes: int = SHARD_BYTES,
+        progress: Callback = silent,
+    ) -> Path:
+        """Write every task to a folder of its name below `target`."""
+        from taskstore.unpacking import unpack
+
+        tasks: dict[str, str | None] = {task: task for task in self.tasks}
+        return unpack(self, tasks, Path(target), overwrite, jobs, shard_bytes, progress)

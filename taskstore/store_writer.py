@@ -1,0 +1,160 @@
+"""Writes what the packer coded into a folder: containers, assets, card, manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zstandard
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from taskstore import card
+from taskstore.checkpoint import Checkpoint
+from taskstore.errors import CheckpointError
+from taskstore.format import layouts, names
+from taskstore.format import manifest as m
+from taskstore.format.digests import file_digests
+from taskstore.format.names import CARD, MANIFEST
+from taskstore.format.section import SectionWriter
+from taskstore.format.sharded import ShardedWriter
+from taskstore.format.validate import check
+from taskstore.vectors import Family
+
+ASSET_LEVEL = 12
+Hash = Any
+
+
+class StoreWriter:
+    """Chunks arrive in order, tensor by tensor; each kind of section goes to its own files.
+
+    Sections are keyed by their file's stem and the tensor, digests by task (or None for the
+    base) and the tensor.
+    """
+
+    def __init__(self, root: Path, draft: m.Manifest, shard_bytes: int) -> None:
+        self._root, self._draft = root, draft
+        stems = {
+            names.BASE: layouts.base_layouts(draft),
+            names.MULTITASK: layouts.multitask_layouts(draft),
+        }
+        for name, task in draft.tasks.items():
+            stems[names.masks_of(name)] = layouts.mask_layouts(draft, task)
+            stems[names.private_of(name)] = layouts.private_layouts(draft, task)
+        self._writers = {
+            stem: ShardedWriter(root, stem, sections, shard_bytes)
+            for stem, sections in stems.items()
+            if sections
+        }
+        self._sections: dict[str, SectionWriter] = {}
+        self._hashes: dict[tuple[str | None, str], Hash] = {}
+        self._digests: dict[tuple[str | None, str], str] = {}
+        self._ones: dict[tuple[str, str], int] = {}
+        self.moved: set[str] = set()  # tasks with any weight that differs from the base's
+
+    def begin(self, stem: str, tensor: str) -> None:
+        """Start a section; `add` and `end` go to it until the next one of this stem."""
+        self._sections[stem] = self._writers[stem].section(tensor)
+
+    def add(self, stem: str, streams: Sequence[bytes]) -> None:
+        self._sections[stem].add(streams)
+
+    def end(self, stem: str) -> None:
+        self._sections.pop(stem).finish()
+
+    def hash(self, task: str | None, tensor: str, elements: NDArray[Any]) -> None:
+        """Feed rebuilt elements, in order."""
+        key = (task, tensor)
+        if key not in self._hashes:
+            self._hashes[key] = blake3()
+        self._hashes[key].update(elements.view("u1"))
+
+    def close_hash(self, task: str | None, tensor: str) -> None:
+        """The tensor is complete."""
+        done = self._hashes.pop((task, tensor), None) or blake3()
+        self._digests[task, tensor] = done.hexdigest()
+
+    def count(self, task: str, tensor: str, ones: int, *, moved: bool) -> None:
+        """Bits set in a chunk's mask, and whether the task moved any of its weights."""
+        self._ones[task, tensor] = self._ones.get((task, tensor), 0) + ones
+        if moved:
+            self.moved.add(task)
+
+    def abort(self) -> None:
+        for writer in self._writers.values():
+            writer.abort()
+
+    def finish(self, family: Family, jobs: int) -> m.Manifest:
+        """Assets, card and manifest; returns what was written."""
+        for writer in self._writers.values():
+            writer.finish()
+        paths = [path for writer in self._writers.values() for path in writer.paths]
+        assets: dict[str, m.Asset] = {}
+        carried = self._draft.base.carried
+        base_assets = self._assets(family.base, assets) if carried else {}
+        task_assets = {task.name: self._assets(task, assets) for task in family.tasks}
+        paths += [f"assets/{digest}" for digest in assets]
+        files = file_digests(self._root, paths, jobs)
+        done = msgspec.structs.replace(
+            self._draft,
+            base=msgspec.structs.replace(self._draft.base, assets=base_assets),
+            tensors=self._tensors(),
+            tasks={
+                name: msgspec.structs.replace(
+                    task, assets=task_assets[name], tensors=self._entries(name, task)
+                )
+                for name, task in self._draft.tasks.items()
+            },
+            assets=dict(sorted(assets.items())),
+            files=files,
+        )
+        (self._root / CARD).write_text(card.render(done), encoding="utf-8")
+        files |= file_digests(self._root, [CARD], 1)
+        done = msgspec.structs.replace(done, files=dict(sorted(files.items())))
+        check(done)
+        (self._root / MANIFEST).write_bytes(m.to_bytes(done))
+        return done
+
+    def _tensors(self) -> dict[str, m.Tensor]:
+        return {
+            name: msgspec.structs.replace(t, blake3=self._digests[None, t.alias or name])
+            for name, t in self._draft.tensors.items()
+        }
+
+    def _entries(self, task_name: str, task: m.Task) -> dict[str, m.TaskTensor]:
+        def digest(name: str, entry: m.TaskTensor) -> str:
+            if entry.kind == "alias":
+                assert entry.of is not None
+                return digest(entry.of, task.tensors[entry.of])
+            return self._digests[None if entry.kind == "base" else task_name, name]
+
+        return {
+            name: msgspec.structs.replace(
+                entry,
+                blake3=digest(name, entry),
+                ones=self._ones.get((task_name, name), 0) if entry.kind == "mask" else None,
+            )
+            for name, entry in task.tensors.items()
+        }
+
+    def _assets(self, model: Checkpoint, known: dict[str, m.Asset]) -> dict[str, str]:
+        """Store the files beside a model's weights, each content once; path -> hash."""
+        stored = {}
+        for inside, path in sorted(model.assets.items()):
+            try:
+                raw = path.read_bytes()
+            except OSError as error:
+                raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
+            digest = blake3(raw).hexdigest()
+            stored[inside] = digest
+            if digest in known:
+                continue
+            frame = zstandard.ZstdCompressor(level=ASSET_LEVEL).compress(raw)
+            smaller = len(frame) < len(raw)
+            known[digest] = m.Asset(bytes=len(raw), stored="zstd" if smaller else "raw")
+            target = self._root / "assets" / digest
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(frame if smaller else raw)
+        return stored

@@ -1,0 +1,160 @@
+"""What a store holds, in figures: one source for `pack`, `info` and the model card."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from taskstore.format import names
+from taskstore.format.dtypes import MASKED, numel
+from taskstore.format.manifest import Manifest
+from taskstore.format.names import of_stem
+
+
+@dataclass(frozen=True)
+class PrivateTensor:
+    """A tensor, or the rows past the base's, that one task keeps for itself."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """`density` is the share of masked weights that the task takes from the multi-task model."""
+
+    name: str
+    lam: float
+    density: float
+    masks_bytes: int
+    private_bytes: int
+    bits_per_parameter: float  # masks and private tensors, per masked parameter
+    original_bytes: int
+    origin: str
+    source: str | None
+    revision: str | None
+    private: list[PrivateTensor]
+    absent: list[str]  # tensors of the base that the task does not have
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Sizes in bytes; ratios are originals over store."""
+
+    parameters: int  # float weights of the base, tied ones once
+    base_name: str
+    base_carried: bool
+    base_source: str | None
+    base_revision: str | None
+    method: str
+    options: dict[str, float]
+    writer: str
+    tensors: int
+    base_bytes: int
+    multitask_bytes: int
+    masks_bytes: int
+    private_bytes: int
+    assets_bytes: int
+    other_bytes: int  # manifest and card
+    store_bytes: int
+    original_bytes: int  # base and tasks
+    ratio: float
+    ratio_without_base: float
+    bits_per_parameter: float  # the whole store
+    bits_per_parameter_and_task: float  # everything but the base, per task
+    codings: dict[str, int]  # codec of W1 -> tensors
+    tasks: list[TaskSummary]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def is_smaller(self) -> bool:
+        """Whether the store is smaller than what it was made of."""
+        originals = self.original_bytes
+        return self.ratio > 1 if originals else False
+
+
+def of(manifest: Manifest, manifest_bytes: int) -> Summary:
+    """Figures of a store, from its manifest alone."""
+    files = manifest.files
+    parts = {stem: sum(files[p].bytes for p in of_stem(stem, files)) for stem in _stems(manifest)}
+    assets = sum(f.bytes for path, f in files.items() if path.startswith("assets/"))
+    total = sum(f.bytes for f in files.values()) + manifest_bytes
+    parameters = sum(
+        numel(t.shape) for t in manifest.tensors.values() if t.dtype in MASKED and t.alias is None
+    )
+    tasks = [_task(manifest, name, parts) for name in manifest.tasks]
+    masks, private = (sum(t.masks_bytes for t in tasks), sum(t.private_bytes for t in tasks))
+    base, multitask = parts[names.BASE], parts[names.MULTITASK]
+    task_originals = sum(t.original_bytes for t in tasks)
+    originals = task_originals + manifest.base.original_bytes
+    base_counted = originals if manifest.base.carried else task_originals
+    codings: dict[str, int] = {}
+    for tensor in manifest.tensors.values():
+        if tensor.multitask:
+            codings[tensor.multitask] = codings.get(tensor.multitask, 0) + 1
+    return Summary(
+        parameters=parameters,
+        base_name=manifest.base.name,
+        base_carried=manifest.base.carried,
+        base_source=manifest.base.source,
+        base_revision=manifest.base.revision,
+        method=manifest.merge.method,
+        options=manifest.merge.options,
+        writer=manifest.writer,
+        tensors=len(manifest.tensors),
+        base_bytes=base,
+        multitask_bytes=multitask,
+        masks_bytes=masks,
+        private_bytes=private,
+        assets_bytes=assets,
+        other_bytes=total - base - multitask - masks - private - assets,
+        store_bytes=total,
+        original_bytes=base_counted,
+        ratio=base_counted / total,
+        ratio_without_base=task_originals / (total - base),
+        bits_per_parameter=8 * total / max(1, parameters),
+        bits_per_parameter_and_task=8 * (total - base) / max(1, parameters) / len(tasks),
+        codings=codings,
+        tasks=tasks,
+    )
+
+
+def _stems(manifest: Manifest) -> list[str]:
+    own = [f(name) for name in manifest.tasks for f in (names.masks_of, names.private_of)]
+    return [names.BASE, names.MULTITASK, *own]
+
+
+def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
+    task = manifest.tasks[name]
+    masked = {n: e for n, e in task.tensors.items() if e.kind == "mask"}
+    weights = sum(numel(manifest.tensors[n].shape) for n in masked)
+    private = [
+        PrivateTensor(n, e.shape or [], e.dtype or "", e.reason or "")
+        for n, e in task.tensors.items()
+        if e.kind == "private"
+    ]
+    for n, e in masked.items():
+        base = manifest.tensors[n]
+        if e.shape is not None:
+            rows = [e.shape[0] - base.shape[0], *e.shape[1:]]
+            reason = f"rows past the base's {base.shape[0]}"
+            private.append(PrivateTensor(n, rows, e.dtype or base.dtype, reason))
+    sizes = parts[names.masks_of(name)], parts[names.private_of(name)]
+    return TaskSummary(
+        name=name,
+        lam=task.lam,
+        density=sum(e.ones or 0 for e in masked.values()) / max(1, weights),
+        masks_bytes=sizes[0],
+        private_bytes=sizes[1],
+        bits_per_parameter=8 * sum(sizes) / max(1, weights),
+        original_bytes=task.original_bytes,
+        origin=task.origin,
+        source=task.source,
+        revision=task.revision,
+        private=sorted(private, key=lambda p: p.name),
+        absent=sorted(set(manifest.tensors) - set(task.tensors)),
+    )

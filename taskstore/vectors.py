@@ -1,0 +1,124 @@
+"""A family's task vectors: which tensors they run over, and their values a block at a time.
+
+Legend: S = tasks that have a tensor, T = all tasks, N = elements of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore import floats
+from taskstore.checkpoint import Checkpoint, TensorInfo
+from taskstore.errors import NotFinite
+from taskstore.kernels import cpu
+from taskstore.parallel import ordered_map
+
+F32 = NDArray[np.float32]
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A base and its fine-tunes, open; tasks in the order of their names."""
+
+    base: Checkpoint
+    tasks: tuple[Checkpoint, ...]
+
+    def close(self) -> None:
+        for model in (*self.tasks, self.base):
+            model.close()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Elements [start, stop) of one tensor: chunk `k` of it."""
+
+    name: str
+    info: TensorInfo
+    tasks: tuple[int, ...]  # the tasks that have a mask for it
+    k: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A block as it was read: the base's bits, the tasks' bits, and their float32 vectors."""
+
+    w0_N: NDArray[Any]
+    theta0_N: F32
+    tau_SN: F32
+    rows: Rows
+
+
+def blocks(
+    name: str, info: TensorInfo, tasks: Sequence[int], chunk: int, *, only: Sequence[int] = ()
+) -> Iterator[Block]:
+    """The chunks of one tensor, all of them or those of the numbers in `only`."""
+    count = -(-info.numel // chunk)
+    for k in only or range(count):
+        yield Block(name, info, tuple(tasks), k, k * chunk, min((k + 1) * chunk, info.numel))
+
+
+def read_base(family: Family, block: Block) -> NDArray[Any]:
+    """The base's bits (N,); raises NotFinite."""
+    w0_N = family.base.read(block.name, block.start, block.stop)
+    if not floats.all_finite(w0_N, block.info.dtype):
+        raise NotFinite(family.base.name, block.name)
+    return w0_N
+
+
+def read(family: Family, block: Block) -> Weights:
+    """Read a block of the base and of every task that has it; raises NotFinite."""
+    w0_N = read_base(family, block)
+    theta0_N = floats.to_float32(w0_N, block.info.dtype)
+    tau_SN = np.empty((len(block.tasks), w0_N.size), np.float32)
+    for s, t in enumerate(block.tasks):
+        task = family.tasks[t]
+        dtype = task.tensors[block.name].dtype
+        theta_N = task.read(block.name, block.start, block.stop)
+        if not floats.all_finite(theta_N, dtype):
+            raise NotFinite(task.name, block.name)
+        cpu.task_vector(theta_N, dtype, theta0_N, tau_SN[s])
+    return Weights(w0_N, theta0_N, tau_SN, np.array(block.tasks, np.intp))
+
+
+@dataclass(frozen=True)
+class VectorScan:
+    """All task vectors of a family once over, for merge methods that look before they merge."""
+
+    family: Family
+    masked: Sequence[tuple[str, TensorInfo, tuple[int, ...]]]
+    chunk: int
+    jobs: int
+    in_flight: int
+    report: Callable[[str, int], None]  # tensor name, bytes of the family that were read
+
+    @property
+    def tasks(self) -> int:
+        return len(self.family.tasks)
+
+    def elements(self) -> list[int]:
+        counts = [0] * self.tasks
+        for _, info, tasks in self.masked:
+            for t in tasks:
+                counts[t] += info.numel
+        return counts
+
+    def blocks(self, function: Callable[[F32, Rows], Any]) -> Iterator[Any]:
+        def one(block: Block) -> tuple[Block, Any]:
+            weights = read(self.family, block)
+            return block, function(weights.tau_SN, weights.rows)
+
+        every = (
+            b for name, info, tasks in self.masked for b in blocks(name, info, tasks, self.chunk)
+        )
+        for block, result in ordered_map(one, every, jobs=self.jobs, in_flight=self.in_flight):
+            size = block.info.nbytes // max(1, block.info.numel)
+            self.report(block.name, (block.stop - block.start) * size * (1 + len(block.tasks)))
+            yield result
