@@ -27,6 +27,9 @@ class Group(click.Group):
             return super().invoke(ctx)
         except TaskstoreError as error:
             fail(str(error))
+        except KeyboardInterrupt:
+            click.echo("interrupted; nothing was written", err=True)
+            sys.exit(130)
         except MemoryError:
             fail("out of memory; lower --jobs or --max-memory")
         except BrokenPipeError:

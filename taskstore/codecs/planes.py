@@ -15,7 +15,7 @@ class Planes:
         return (n,) * itemsize
 
     def encode(self, chunk_N: NDArray[Any], given_N: NDArray[Any] | None) -> list[Bytes]:
-        table = np.ascontiguousarray(chunk_N).view(np.uint8).reshape(chunk_N.size, -1)
+        table = np.ascontiguousarray(chunk_N).view(np.uint8).reshape(-1, chunk_N.itemsize)
         return [np.ascontiguousarray(table[:, j]) for j in range(chunk_N.itemsize)]
 
     def decode(

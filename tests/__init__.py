@@ -1,0 +1,1 @@
+"""Tests mirror the modules; `families.py` makes the small models that they use."""

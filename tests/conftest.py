@@ -1,0 +1,49 @@
+"""Fixtures and Hypothesis profiles: `dev` is quick, `ci` looks longer, both without deadlines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import taskstore
+from taskstore.options import PackOptions
+from tests import families
+
+_CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_CHECKS)
+settings.register_profile("ci", max_examples=60, deadline=None, suppress_health_check=_CHECKS)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+FAMILIES = Path(os.environ.get("TASKSTORE_FAMILIES", "../shared/families"))
+
+
+def pytest_configure() -> None:
+    """With TASKSTORE_EXPECT_INSTALLED the suite must run against the built wheel."""
+    if os.environ.get("TASKSTORE_EXPECT_INSTALLED"):
+        home = Path(taskstore.__file__).parent
+        assert home.parent.name == "site-packages", f"taskstore is imported from {home}"
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> families.Family:
+    """Three bf16 fine-tunes of a base; never written to."""
+    return families.family(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def packed(small: families.Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of `small`; never written to, copy it to break it."""
+    target = tmp_path_factory.mktemp("packed") / "store"
+    taskstore.pack(small.base_path, small.paths, target, PackOptions(chunk=families.CHUNK))
+    return target
+
+
+def real_family(name: str) -> Path:
+    """A shared real family; skips, and says why, where it is not there."""
+    path = FAMILIES / name
+    if not path.is_dir():
+        pytest.skip(f"{path} is not there; set TASKSTORE_FAMILIES to the families' folder")
+    return path

@@ -1,0 +1,73 @@
+"""The published method in plain torch, whole models at once: what a store must reproduce."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from taskstore.kernels import reference
+from tests.families import State
+
+DENSITY = 0.2
+
+
+def task_vectors(base: State, tasks: Mapping[str, State]) -> dict[str, State]:
+    """task -> tensor -> float32 vector, for tensors of equal shape; tasks by name."""
+    return {
+        name: {
+            k: state[k].float() - base[k].float()
+            for k in sorted(base)
+            if k in state and state[k].shape == base[k].shape
+        }
+        for name, state in sorted(tasks.items())
+    }
+
+
+def merged_sum(vectors: Mapping[str, State], name: str) -> Tensor:
+    """tau_MTL = sum_t tau_t, added one after the other."""
+    total: Tensor | None = None
+    for vector in vectors.values():
+        if name in vector:
+            total = vector[name].clone() if total is None else total + vector[name]
+    assert total is not None
+    return total
+
+
+def merged_ties(vectors: Mapping[str, State]) -> State:
+    """TIES with a disjoint sum over flat vectors, every task having every tensor."""
+    names = sorted(next(iter(vectors.values())))
+    flat_TN = torch.stack([torch.cat([v[k].reshape(-1) for k in names]) for v in vectors.values()])
+    d = flat_TN.shape[1]
+    kth_T1 = flat_TN.abs().kthvalue(max(1, d - int(d * DENSITY)), dim=1, keepdim=True).values
+    trimmed_TN = flat_TN * (flat_TN.abs() >= kth_T1)
+    sum_N = torch.zeros(d)
+    for row in trimmed_TN:
+        sum_N = sum_N + row
+    sign_N = torch.sign(sum_N)
+    sign_N[sign_N == 0] = torch.sign(sign_N.sum())
+    keep_TN = torch.where(sign_N > 0, trimmed_TN > 0, trimmed_TN < 0)
+    merged_N = torch.zeros(d)
+    for row, keep in zip(trimmed_TN, keep_TN, strict=True):
+        merged_N = merged_N + row * keep
+    result, position = {}, 0
+    for name in names:
+        shape = next(iter(vectors.values()))[name].shape
+        result[name] = merged_N[position : position + shape.numel()].reshape(shape)
+        position += shape.numel()
+    return result
+
+
+def rounded_w1(theta0: Tensor, merged: Tensor) -> Tensor:
+    """W1 of the `rounded` coding: fp32(theta_0 + bf16(tau_MTL))."""
+    w1 = theta0 + merged.to(torch.bfloat16).float()
+    return torch.where(torch.isfinite(w1), w1, theta0)
+
+
+def rebuild(
+    theta0: Tensor, tau: Tensor, merged: Tensor, lam: float, *, rounded: bool = False
+) -> Tensor:
+    """where(mask, W1, W0) of one tensor."""
+    w1 = rounded_w1(theta0, merged) if rounded else reference.add(theta0, merged)
+    return reference.select(reference.tall(tau, merged, theta0, w1, lam), theta0, w1)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from taskstore import atomic
+from taskstore.errors import OutputError, TargetExists
+
+
+def ours(folder: Path) -> bool:
+    return (folder / "mine").exists()
+
+
+def test_it_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "store"
+    with atomic.folder(target) as folder:
+        (folder / "mine").write_text("1")
+        assert not target.exists()
+        assert folder.name == ".store.partial"
+    assert (target / "mine").read_text() == "1"
+    assert [p.name for p in target.parent.iterdir()] == ["store"]
+
+
+def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic.folder(tmp_path / "store") as folder:
+        (folder / "mine").write_text("1")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_target_is_kept_unless_told(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    target.mkdir()
+    (target / "mine").write_text("old")
+    with pytest.raises(TargetExists, match="--overwrite"), atomic.folder(target):
+        pass
+    with (
+        pytest.raises(ZeroDivisionError),
+        atomic.folder(target, overwrite=True, ours=ours) as folder,
+    ):
+        (folder / "mine").write_text("new")
+        raise ZeroDivisionError
+    assert (target / "mine").read_text() == "old"
+    with atomic.folder(target, overwrite=True, ours=ours) as folder:
+        (folder / "mine").write_text("new")
+    assert (target / "mine").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_without_the_exchange_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
+    target = tmp_path / "store"
+    for text in ("old", "new"):
+        with atomic.folder(target, overwrite=True, ours=ours) as folder:
+            (folder / "mine").write_text(text)
+    assert (target / "mine").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
+    for name in ("folder", "link", "file"):
+        target = tmp_path / name
+        if name == "folder":
+            target.mkdir()
+            (target / "thesis.tex").write_text("x")
+        elif name == "link":
+            target.symlink_to(tmp_path / "folder")
+        else:
+            target.write_text("x")
+        with (
+            pytest.raises(OutputError, match="not something that taskstore wrote"),
+            atomic.folder(target, overwrite=True, ours=ours),
+        ):
+            pass
+    assert (tmp_path / "folder" / "thesis.tex").exists()
+
+
+def test_an_abandoned_partial_folder_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".store.partial"
+    left.mkdir()
+    (left / "half").write_text("x")
+    with atomic.folder(tmp_path / "store") as folder:
+        assert list(folder.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_two_writers_of_one_target(tmp_path: Path) -> None:
+    with atomic.folder(tmp_path / "store") as folder:
+        (folder / "mine").write_text("first")
+        with (
+            pytest.raises(OutputError, match="being written by another taskstore"),
+            atomic.folder(tmp_path / "store"),
+        ):
+            pass
+        assert (folder / "mine").exists()
+    assert (tmp_path / "store" / "mine").read_text() == "first"
+
+
+def test_a_lock_that_is_gone_does_not_matter(tmp_path: Path) -> None:
+    left = tmp_path / ".store.partial"
+    left.mkdir()
+    fd = os.open(left, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    os.close(fd)  # what the kernel does when a writer is killed
+    with atomic.folder(tmp_path / "store"):
+        pass
+    assert (tmp_path / "store").is_dir()
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="no space left on the disk of"),
+        atomic.folder(tmp_path / "store") as folder,
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_space_is_checked_before_writing(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="MiB are needed"):
+        atomic.check_space(tmp_path / "not" / "there", 1 << 60)
+
+
+def test_a_target_without_a_name() -> None:
+    with pytest.raises(OutputError, match="cannot be a target"):
+        atomic.check_target(Path("/"), overwrite=True)

@@ -1,0 +1,109 @@
+"""Merge methods: by hand, against an independent computation, for any block size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from taskstore.merge import MERGES
+from taskstore.merge.ties import Ties
+from tests import oracle
+
+F32 = NDArray[np.float32]
+
+
+class Flat:
+    """A scan over a (T, d) matrix that every task has whole."""
+
+    def __init__(self, tau_TN: F32, block: int) -> None:
+        self.tau_TN, self.block = tau_TN, block
+        self.rows = np.arange(tau_TN.shape[0])
+
+    @property
+    def tasks(self) -> int:
+        return self.tau_TN.shape[0]
+
+    def elements(self) -> list[int]:
+        return [self.tau_TN.shape[1]] * self.tasks
+
+    def slices(self) -> Iterator[F32]:
+        for start in range(0, self.tau_TN.shape[1], self.block):
+            yield np.ascontiguousarray(self.tau_TN[:, start : start + self.block])
+
+    def blocks(self, function: Callable[[F32, NDArray[np.intp]], Any]) -> Iterator[Any]:
+        for tau in self.slices():
+            yield function(tau, self.rows)
+
+
+def merge(name: str, tau_TN: F32, block: int = 1000, **options: float) -> F32:
+    method = MERGES[name](**options)
+    scan = Flat(tau_TN, block)
+    method.fit(scan)
+    return np.concatenate([method.merge(tau, scan.rows) for tau in scan.slices()])
+
+
+def ties_oracle(tau_TN: F32) -> F32:
+    vectors = {f"{t:02d}": {"w": torch.from_numpy(row.copy())} for t, row in enumerate(tau_TN)}
+    result: F32 = oracle.merged_ties(vectors)["w"].numpy()
+    return result
+
+
+def random_tau(tasks: int, n: int, seed: int) -> F32:
+    """bf16-like steps, so that magnitudes repeat and cancel exactly."""
+    rng = np.random.default_rng(seed)
+    steps: F32 = (rng.integers(-8, 9, (tasks, n)) * 2.0**-10).astype(np.float32)
+    return steps
+
+
+def test_sum_by_hand() -> None:
+    tau = np.array([[1, -2, 0.5], [3, 2, 0.25], [0, 1, -1]], np.float32)
+    assert merge("sum", tau).tolist() == [4.0, 1.0, -0.25]
+
+
+def test_sum_adds_in_order_of_tasks() -> None:
+    tau = np.array([[1e8], [1.0], [-1e8]], np.float32)
+    assert merge("sum", tau).tolist() == [0.0]
+
+
+def test_ties_by_hand() -> None:
+    """density 0.5 of 4 weights: threshold is the second smallest magnitude, ties kept."""
+    tau = np.array([[4, -3, 0.1, 2], [-1, 5, 2, 0.1]], np.float32)
+    # kept: task 0: 4 -3 2 (>= 2), task 1: -1 5 2 (>= 1); signs: +, +, +, +
+    assert merge("ties", tau, density=0.5).tolist() == [4.0, 5.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+@pytest.mark.parametrize("tasks", [1, 2, 5])
+def test_ties_equals_the_flat_computation(tasks: int, block: int) -> None:
+    tau = random_tau(tasks, 501, tasks)
+    assert (merge("ties", tau, block) == ties_oracle(tau)).all()
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=6, max_size=6), min_size=1, max_size=4))
+def test_ties_with_many_equal_values(rows: Sequence[Sequence[int]]) -> None:
+    tau = np.array(rows, np.float32)
+    assert (merge("ties", tau, 2) == ties_oracle(tau)).all()
+
+
+def test_the_threshold_is_exact_to_the_last_bit() -> None:
+    rng = np.random.default_rng(3)
+    tau = rng.standard_normal((2, 10_007)).astype(np.float32)
+    method = Ties()
+    method.fit(Flat(tau, 999))
+    k = 10_007 - int(10_007 * 0.2)
+    assert (method.threshold_T == np.sort(np.abs(tau), axis=1)[:, k - 1]).all()
+
+
+def test_tasks_that_lack_a_tensor_use_their_own_thresholds() -> None:
+    method = Ties(density=0.5)
+    method.threshold_T, method.majority = np.array([1, 5, 2], np.float32), np.float32(1)
+    tau = np.array([[1, 4], [3, 1]], np.float32)
+    assert method.merge(tau, np.array([0, 2])).tolist() == [4.0, 4.0]
+    assert method.merge(tau, np.array([1, 2])).tolist() == [3.0, 0.0]
