@@ -57,12 +57,13 @@ class Coded:
     multitask: list[bytes] | None = None
 
     def write(self, writer: StoreWriter) -> None:
-        if self.multitask is not None:
-            self._section(writer, names.MULTITASK, self.multitask)
+        with writer.hashing((part.task, self.name, part.rebuilt_N) for part in self.parts):
+            if self.multitask is not None:
+                self._section(writer, names.MULTITASK, self.multitask)
+            for part in self.parts:
+                if part.stem is not None:
+                    self._section(writer, part.stem, part.streams)
         for part in self.parts:
-            if part.stem is not None:
-                self._section(writer, part.stem, part.streams)
-            writer.hash(part.task, self.name, part.rebuilt_N)
             if part.task is not None:
                 writer.count(part.task, self.name, part.ones, moved=part.moved)
             if self.last and not part.open_ended:
@@ -168,13 +169,14 @@ class Coder:
         rebuilt_N = cpu.cast(chosen_N, block.info.dtype, info.dtype)
         if info.dtype != block.info.dtype and not floats.all_finite(rebuilt_N, info.dtype):
             raise NotFinite(f"{task.name} rebuilt in {info.dtype}", block.name)
+        ones = bits.count(bits_P)
         return Part(
             names.masks_of(task.name),
             encode("bits", bits_P),
             task.name,
             rebuilt_N,
-            ones=bits.count(bits_P),
-            moved=bool(tau_N.any()),
+            ones=ones,
+            moved=ones > 0 or bool(tau_N.any()),
             open_ended=info.shape != block.info.shape,
         )
 

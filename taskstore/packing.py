@@ -106,7 +106,7 @@ def _write(
     method, in_flight = _fit(family, plan, options, meter)
     coder = Coder(family, plan, method, options)
     manifest = draft.make(family, plan, options, method.options, coder.codings)
-    writer = StoreWriter(folder, manifest, options.shard_bytes)
+    writer = StoreWriter(folder, manifest, options.shard_bytes, options.jobs)
     try:
         for coded in ordered_map(
             lambda work: work(), coder.work(), jobs=options.jobs, in_flight=in_flight

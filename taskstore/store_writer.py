@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,9 @@ class StoreWriter:
     base) and the tensor.
     """
 
-    def __init__(self, root: Path, draft: m.Manifest, shard_bytes: int) -> None:
+    def __init__(self, root: Path, draft: m.Manifest, shard_bytes: int, jobs: int) -> None:
         self._root, self._draft = root, draft
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="taskstore-hash")
         stems = {
             names.BASE: layouts.base_layouts(draft),
             names.MULTITASK: layouts.multitask_layouts(draft),
@@ -64,12 +67,18 @@ class StoreWriter:
     def end(self, stem: str) -> None:
         self._sections.pop(stem).finish()
 
-    def hash(self, task: str | None, tensor: str, elements: NDArray[Any]) -> None:
-        """Feed rebuilt elements, in order."""
-        key = (task, tensor)
-        if key not in self._hashes:
-            self._hashes[key] = blake3()
-        self._hashes[key].update(elements.view("u1"))
+    @contextmanager
+    def hashing(self, parts: Iterable[tuple[str | None, str, NDArray[Any]]]) -> Iterator[None]:
+        """Feed the next rebuilt elements of each (task, tensor), while the block writes."""
+        waiting = [
+            self._pool.submit(
+                self._hashes.setdefault((task, tensor), blake3()).update, elements.view("u1")
+            )
+            for task, tensor, elements in parts
+        ]
+        yield
+        for future in waiting:
+            future.result()
 
     def close_hash(self, task: str | None, tensor: str) -> None:
         """The tensor is complete."""
@@ -83,6 +92,7 @@ class StoreWriter:
             self.moved.add(task)
 
     def abort(self) -> None:
+        self._pool.shutdown()
         for writer in self._writers.values():
             writer.abort()
 

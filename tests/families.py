@@ -68,7 +68,7 @@ def save(
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     else:
         names = list(state)
-        place = {}
+        place: dict[str, str] = {}
         for i in range(shards):
             file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
             part = {name: state[name] for name in names[i::shards]}

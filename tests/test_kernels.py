@@ -92,7 +92,7 @@ def test_overflow_keeps_the_base(dtype: str) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_found(dtype: str, value: float) -> None:
     numpy_dtype = {"F64": np.float64, "C64": np.complex64}.get(dtype, np.float32)
-    clean = np.ones(100, numpy_dtype)
+    clean: NDArray[Any] = np.ones(100, numpy_dtype)
     dirty = clean.copy()
     dirty[77] = value
     width = {"F64": 8, "C64": 8}

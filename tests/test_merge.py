@@ -28,7 +28,7 @@ class Flat:
 
     @property
     def tasks(self) -> int:
-        return self.tau_TN.shape[0]
+        return len(self.tau_TN)
 
     def elements(self) -> list[int]:
         return [self.tau_TN.shape[1]] * self.tasks

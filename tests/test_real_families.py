@@ -151,7 +151,8 @@ def test_lm6_keeps_the_accuracy_of_the_reference(lm6: Store, tmp_path: Path) -> 
     lm6.unpack("mansec", tmp_path / "m")
     module, root = evaluator("lm6"), real_family("lm6")
     items = module.load(str(root / "data"), "mansec", "test", 0)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.bfloat16).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.bfloat16)
+    model.eval()
     score = module.run(model, AutoTokenizer.from_pretrained(tmp_path / "m"), items)
     reference = json.loads((root / "tall_ref.json").read_text())["tall"]["mansec"]["test"]
     assert abs(score - reference) <= 0.02  # bf16 logits move with the batch and the machine
@@ -173,7 +174,8 @@ def test_vision4_keeps_its_heads_and_its_accuracy(vision4: Store, tmp_path: Path
         images, labels = module.load(str(root / "data"), task, "test", 500)
         scores = []
         for folder in (root / task, tmp_path / task):
-            model = ViTForImageClassification.from_pretrained(folder).eval()
+            model: Any = ViTForImageClassification.from_pretrained(folder)
+            model.eval()
             scores.append(module.run(model, images, labels))
         kept = load_file(tmp_path / task / "model.safetensors")["classifier.weight"]
         assert same(kept, load_file(root / task / "model.safetensors")["classifier.weight"])

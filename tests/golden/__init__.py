@@ -1,0 +1,1 @@
+"""Stores written by each release, kept for ever: added, never regenerated."""

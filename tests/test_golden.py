@@ -1,0 +1,28 @@
+"""Stores of earlier releases stay readable, to the last bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import taskstore
+from taskstore.verify import verify
+from tests.golden.make_v1 import digests
+
+GOLDEN = Path(__file__).parent / "golden"
+STORES = sorted(path.parent for path in GOLDEN.glob("v*/*/taskstore.json"))
+
+
+@pytest.mark.parametrize("path", STORES, ids=lambda p: f"{p.parent.name}-{p.name}")
+def test_it_reads_as_it_was_written(path: Path) -> None:
+    expected = json.loads((path.parent / "expected.json").read_text())[path.name]
+    store = taskstore.open(path)
+    assert verify(store, deep=True).ok
+    assert digests(store) == expected
+
+
+def test_there_are_golden_stores() -> None:
+    assert {path.parent.name for path in STORES} >= {"v1"}
+    assert len(STORES) >= 5
