@@ -10,9 +10,9 @@ from pathlib import Path
 from blake3 import blake3
 
 from taskstore.codecs.stream import inflate
+from taskstore.disk import Flusher, write_all
 from taskstore.errors import ChecksumMismatch, FormatError
 from taskstore.format import header
-from taskstore.format.container import write_all_at
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
 from taskstore.format.sharded import shard_names, split
@@ -60,12 +60,17 @@ def _write_shard(
         position += tensor.nbytes
     head = header.render(spans, METADATA)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    flusher = Flusher(fd)
     try:
-        write_all_at(fd, head, 0)
-        for tensor, offset, bits_N in rebuild(reader, names, jobs):
-            write_all_at(fd, bits_N.data.cast("B"), len(head) + spans[tensor.name][2] + offset)
+        write_all(fd, head)
+        end = len(head)
+        for tensor, _, bits_N in rebuild(reader, names, jobs):
+            write_all(fd, bits_N.data)
+            end += bits_N.nbytes
+            flusher.written_to(end)
             report(tensor.name, bits_N.nbytes)
     finally:
+        flusher.close()
         os.close(fd)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from taskstore.disk import Flusher, write_all, write_all_at
 from taskstore.errors import FormatError
 from taskstore.format import header
 
@@ -85,6 +86,7 @@ class ContainerWriter:
         self._position = self._reserved
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         os.lseek(self._fd, self._position, os.SEEK_SET)
+        self._flusher = Flusher(self._fd)
 
     def begin(self, name: str, table: int) -> None:
         """Start section `name`, leaving room for `table` bytes in front of its payload."""
@@ -96,6 +98,7 @@ class ContainerWriter:
     def append(self, data: bytes) -> None:
         write_all(self._fd, data)
         self._position += len(data)
+        self._flusher.written_to(self._position)
 
     def end(self, table: bytes) -> None:
         """Finish the section: pad it and fill in its table."""
@@ -118,6 +121,7 @@ class ContainerWriter:
 
     def close(self) -> None:
         if self._fd >= 0:
+            self._flusher.close()
             os.close(self._fd)
             self._fd = -1
 
@@ -131,16 +135,3 @@ class ContainerWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    view = memoryview(data).cast("B")
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def write_all_at(fd: int, data: bytes | memoryview, offset: int) -> None:
-    view = memoryview(data).cast("B")
-    while view:
-        done = os.pwrite(fd, view, offset)
-        view, offset = view[done:], offset + done

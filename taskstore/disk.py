@@ -1,0 +1,49 @@
+"""Writing: whole, at an offset, and towards the disk while the next block is still being made."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+
+STEP = 16 << 20
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_all_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
+
+
+class Flusher:
+    """Flushes a growing file in a thread, so that the fsync at the end finds little to do.
+
+    Without it the disk idles while blocks are coded and the processor while the disk flushes.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._flushed = fd, 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="taskstore-flush")
+        self._running: Future[None] | None = None
+
+    def written_to(self, end: int) -> None:
+        """The file has grown to `end`; raises the error of an earlier flush."""
+        if end - self._flushed < STEP or (self._running and not self._running.done()):
+            return
+        if self._running:
+            self._running.result()
+        self._running = self._pool.submit(_flush, self._fd)
+        self._flushed = end
+
+    def close(self) -> None:
+        """Wait for the flush that runs; call it before the file is closed."""
+        self._pool.shutdown()
+
+
+_flush = getattr(os, "fdatasync", os.fsync)
