@@ -7,6 +7,7 @@ of the form before torch 1.6 cannot be mapped and are loaded whole.
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class PickledReader:
         """Raises CheckpointError for anything but flat dicts of dense tensors."""
         self.tensors: dict[str, TensorInfo] = {}
         self._values: dict[str, torch.Tensor] = {}
+        self._lock = threading.Lock()
+        self._flat: tuple[str, torch.Tensor] = ("", torch.empty(0))
         for path in files:
             for name, value in _load(path).items():
                 self._add(path, name, value)
@@ -70,14 +73,24 @@ class PickledReader:
         self.tensors[name] = TensorInfo(DTYPES[value.dtype], tuple(value.shape))
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        value = self._values[name]
         size = ITEMSIZE[self.tensors[name].dtype]
-        flat = value.reshape(-1) if not value.is_contiguous() else value.view(-1)
-        block = flat[start:stop].contiguous().view(torch.uint8)
-        return block.numpy().view(f"<u{size}") if stop > start else np.empty(0, f"<u{size}")
+        if stop <= start:
+            return np.empty(0, f"<u{size}")
+        return self._flatten(name)[start:stop].view(torch.uint8).numpy().view(f"<u{size}")
+
+    def _flatten(self, name: str) -> torch.Tensor:
+        """(N,), C order. A tensor that lies otherwise in its file is copied, one at a time."""
+        value = self._values[name]
+        if value.is_contiguous():
+            return value.view(-1)
+        with self._lock:
+            if self._flat[0] != name:
+                self._flat = name, value.reshape(-1)
+            return self._flat[1]
 
     def close(self) -> None:
         self._values.clear()
+        self._flat = ("", torch.empty(0))
 
 
 def _load(path: Path) -> dict[Any, Any]:
