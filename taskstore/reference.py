@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from blake3 import blake3
 
 from taskstore.checkpoint import Checkpoint, open_checkpoint
 from taskstore.errors import BaseUnavailable, CheckpointError
-from taskstore.format.manifest import Manifest
+from taskstore.format.manifest import Base, Manifest
 from taskstore.parallel import ordered_map
 
 BLOCK = 1 << 20
@@ -19,9 +20,9 @@ def open_base(manifest: Manifest, path: str | os.PathLike[str] | None, jobs: int
 
     Raises BaseUnavailable where it is missing or holds other weights.
     """
-    where = path or manifest.base.source
+    where = path or _recorded(manifest.base)
     label = f"{manifest.base.name!r}"
-    if where is None or not os.path.exists(where):
+    if not os.path.exists(where):
         raise BaseUnavailable(label, f"it is not at {where}")
     try:
         base = open_checkpoint(where)
@@ -33,6 +34,17 @@ def open_base(manifest: Manifest, path: str | os.PathLike[str] | None, jobs: int
         base.close()
         raise
     return base
+
+
+def _recorded(base: Base) -> Path:
+    """Where the base was: its folder, or for a hub id its place in the local hub cache."""
+    assert base.source is not None, "validate.check wants a source for a base not carried"
+    if base.revision is None:
+        return Path(base.source)
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = f"models--{base.source.replace('/', '--')}"
+    return Path(HF_HUB_CACHE) / folder / "snapshots" / base.revision
 
 
 def _check(base: Checkpoint, manifest: Manifest, label: str, jobs: int) -> None:

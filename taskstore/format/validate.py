@@ -19,6 +19,8 @@ def check(manifest: Manifest) -> None:
         raise FormatError(f"chunk {manifest.chunk} is not a multiple of 64 from 64 to 16777216")
     if not manifest.tasks:
         raise FormatError("the store has no task")
+    if not manifest.base.carried and manifest.base.source is None:
+        raise FormatError("the store references a base and does not say where it is")
     try:
         _check_names(manifest)
     except BadName as error:
