@@ -3,8 +3,8 @@
 Legend: W (O, I) a weight of the base, A (R, I) and B (O, R) its adapter, s = alpha / R, or
 alpha / sqrt(R) for rank-stabilised LoRA. The fine-tune is round(W + s B A) in the base's dtype,
 computed row block by row block in float64, so the adapter's factors are all that stays in memory.
-Embeddings and Conv1D layers (`fan_in_fan_out`) are transposed; `modules_to_save` and trained
-biases replace the base's tensors. DoRA, LoRA biases and other adapter kinds are refused by name.
+Embeddings and Conv1D layers (`fan_in_fan_out`) are transposed; `modules_to_save`, trained biases
+and a `base_layer` that was saved (an embedding, perhaps with new rows) replace the base's tensors. DoRA, LoRA biases and other adapter kinds are refused by name.
 
 Source: Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732 (rsLoRA); PEFT's file layout.
 """
@@ -64,7 +64,7 @@ class LoraReader:
             elif "lora_" in name or "ia3" in name or "vera" in name:
                 raise CheckpointError(folder, f"adapter tensor {key!r} is of a kind not supported")
             else:
-                self._save(re.sub(r"\.modules_to_save\.", ".", name), key)
+                self._save(re.sub(r"\.(modules_to_save|base_layer)\.", ".", name), key)
         for target, keys in sides.items():
             kind, module = target.split(" ", 1)
             self._target(kind, module, keys)
@@ -87,7 +87,7 @@ class LoraReader:
         name = self._resolve(f"{module}.weight")
         if name is None:
             raise CheckpointError(self._path, f"the base has no weight for layer {module!r}")
-        info = self._base.tensors[name]
+        info = self.tensors[name]
         if info.dtype not in MASKED or len(info.shape) < 2:
             raise CheckpointError(self._path, f"layer {module!r} is {info.dtype} in the base")
         a, b = (self._factor(keys[side]) for side in "AB")
@@ -120,8 +120,9 @@ class LoraReader:
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         if name in self._saved:
-            return self._adapter.read(self._saved[name], start, stop)
-        block_N = self._base.read(name, start, stop)
+            block_N = self._adapter.read(self._saved[name], start, stop)
+        else:
+            block_N = self._base.read(name, start, stop)
         if name not in self._deltas or start == stop:
             return block_N
         info, delta = self.tensors[name], self._deltas[name]
