@@ -75,7 +75,7 @@ def adapt(root: Path, make: Callable[[], Any], config: dict[str, Any], dtype: to
     for name, weight in adapted.named_parameters():
         if "lora_" in name or "modules_to_save" in name:
             weight.data.normal_(0, 0.05)
-    adapted.save_pretrained(root / "adapter")
+    adapted.save_pretrained(str(root / "adapter"))
     return adapted.merge_and_unload()
 
 
@@ -104,9 +104,8 @@ def test_it_is_what_peft_merges(case: str, dtype: torch.dtype, tmp_path: Path) -
         ours, theirs = values(adapter, name), merged[name]
         assert ours.shape == theirs.shape, name
         assert tuple(info.shape) == tuple(theirs.shape)
-        tolerance = {"rtol": 3e-7, "atol": 3e-8} if dtype == torch.float32 else {
-            "rtol": 2**-7, "atol": 2**-10}  # fmt: skip
-        torch.testing.assert_close(ours, theirs, **tolerance)
+        rtol, atol = (3e-7, 3e-8) if dtype == torch.float32 else (2**-7, 2**-10)
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
         moved += not torch.equal(bits(ours), bits(values(base, name)))
     assert moved >= (3 if case == "embedding" else 4)
     adapter.close()
@@ -158,12 +157,12 @@ def spoil_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callab
 
 
 KEY = f"base_model.model.{Q}.lora_B.weight"
-BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "DoRA": (spoil_config(use_dora=True), "with use_dora, not supported"),
     "bias of LoRA": (spoil_config(lora_bias=True), "with lora_bias, not supported"),
     "another kind": (spoil_config(peft_type="IA3"), "of a kind other than LoRA"),
     "pattern": (spoil_config(alpha_pattern={"(": 1}), "is no pattern"),
-    "no JSON": (lambda f: (f / "adapter_config.json").write_text("{") and None, "read as JSON"),
+    "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "read as JSON"),
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "no adapter_model"),
     "B missing": (spoil_weights(lambda s: s.pop(KEY)), "not both lora_A and lora_B"),
     "wrong shape": (

@@ -4,7 +4,8 @@ Legend: W (O, I) a weight of the base, A (R, I) and B (O, R) its adapter, s = al
 alpha / sqrt(R) for rank-stabilised LoRA. The fine-tune is round(W + s B A) in the base's dtype,
 computed row block by row block in float64, so the adapter's factors are all that stays in memory.
 Embeddings and Conv1D layers (`fan_in_fan_out`) are transposed; `modules_to_save`, trained biases
-and a `base_layer` that was saved (an embedding, perhaps with new rows) replace the base's tensors. DoRA, LoRA biases and other adapter kinds are refused by name.
+and a `base_layer` that was saved (an embedding, perhaps with new rows) replace the base's tensors.
+DoRA, LoRA biases and other adapter kinds are refused by name.
 
 Source: Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732 (rsLoRA); PEFT's file layout.
 """
