@@ -80,10 +80,12 @@ class Coded:
 class Coder:
     """Knows the family, the plan and the merge; makes the work items of a pack, in order."""
 
-    def __init__(self, family: Family, plan: Plan, method: Method, options: PackOptions) -> None:
+    def __init__(
+        self, family: Family, plan: Plan, method: Method, options: PackOptions, in_flight: int
+    ) -> None:
         self._family, self._plan, self._method, self._options = family, plan, method, options
         self._carried = options.base == "embed"
-        self.codings = self._choose_codings()
+        self.codings = self._choose_codings(in_flight)
 
     def work(self) -> Iterator[Callable[[], Coded]]:
         """One item per block: the base's tensors by name, then each task's private ones."""
@@ -194,7 +196,7 @@ class Coder:
             _strip(coded)
         return coded
 
-    def _choose_codings(self) -> dict[str, str]:
+    def _choose_codings(self, in_flight: int) -> dict[str, str]:
         """Codec of W1 per masked tensor: for fp32 the smaller of two on a sample of its chunks."""
         codings: dict[str, str] = {}
         measured: list[tuple[str, Block]] = []
@@ -209,7 +211,8 @@ class Coder:
                 some = blocks(name, info, masked, self._options.chunk, only=sample)
                 measured += [(name, block) for block in some]
         gain: dict[str, int] = {}
-        for name, saved in ordered_map(self._measure, measured, jobs=self._options.jobs):
+        jobs = self._options.jobs
+        for name, saved in ordered_map(self._measure, measured, jobs=jobs, in_flight=in_flight):
             gain[name] = gain.get(name, 0) + saved
         return codings | {name: "rounded" for name, saved in gain.items() if saved > 0}
 

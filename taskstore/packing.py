@@ -104,7 +104,7 @@ def _write(
     family: Family, plan: Plan, options: PackOptions, meter: Meter, folder: Path
 ) -> Manifest:
     method, in_flight = _fit(family, plan, options, meter)
-    coder = Coder(family, plan, method, options)
+    coder = Coder(family, plan, method, options, in_flight)
     manifest = draft.make(family, plan, options, method.options, coder.codings)
     writer = StoreWriter(folder, manifest, options.shard_bytes, options.jobs)
     try:

@@ -73,8 +73,7 @@ class Summary:
     @property
     def is_smaller(self) -> bool:
         """Whether the store is smaller than what it was made of."""
-        originals = self.original_bytes
-        return self.ratio > 1 if originals else False
+        return self.ratio > 1
 
 
 def of(manifest: Manifest, manifest_bytes: int) -> Summary:
