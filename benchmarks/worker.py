@@ -1,0 +1,124 @@
+"""The sides that run in the library's own Python: `python worker.py ACTION JSON`.
+
+Each prints one line of JSON: seconds of the work alone, and for taskstore the peak memory above
+what was resident once its modules were imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BUFFER = 8 << 20
+COPY = 1 << 20
+
+Given = dict[str, Any]
+
+
+def pack(given: Given) -> Given:
+    """taskstore.pack()"""
+    import taskstore
+    import taskstore.packing
+
+    before = _resident("VmRSS")
+    options = taskstore.PackOptions(jobs=given["jobs"])
+    began = time.perf_counter()
+    report = taskstore.pack(given["base"], given["tasks"], given["target"], options)
+    seconds = time.perf_counter() - began
+    return {
+        "seconds": seconds,
+        "above_imports": _resident("VmHWM") - before,
+        "imports": before,
+        "summary_ratio": report.summary.ratio,
+        "bits_per_parameter": report.summary.bits_per_parameter,
+    }
+
+
+def unpack(given: Given) -> Given:
+    """taskstore.open(store).unpack()"""
+    import taskstore
+    import taskstore.loader
+    import taskstore.store
+    import taskstore.unpacking
+
+    before = _resident("VmRSS")
+    began = time.perf_counter()
+    store = taskstore.open(given["store"])
+    store.unpack(given["task"], given["target"], jobs=given["jobs"])
+    seconds = time.perf_counter() - began
+    return {
+        "seconds": seconds,
+        "above_imports": _resident("VmHWM") - before,
+        "imports": before,
+    }
+
+
+def read(given: Given) -> Given:
+    """Every byte of the files, into one buffer."""
+    buffer = memoryview(bytearray(BUFFER))
+    began = time.perf_counter()
+    for path in given["files"]:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return {"seconds": time.perf_counter() - began}
+
+
+def copy(given: Given) -> Given:
+    """A folder, file by file; with `sync`, every file and folder is flushed to the disk."""
+    began = time.perf_counter()
+    target = Path(shutil.copytree(given["source"], given["target"], copy_function=shutil.copyfile))
+    if given["sync"]:
+        for path in (*target.rglob("*"), target, target.parent):
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+    return {"seconds": time.perf_counter() - began}
+
+
+def tar(given: Given) -> Given:
+    """All folders into one tar, through zstd."""
+    import zstandard
+
+    compressor = zstandard.ZstdCompressor(level=given["level"], threads=given["jobs"])
+    began = time.perf_counter()
+    with (
+        open(given["target"], "wb") as file,
+        compressor.stream_writer(file) as stream,
+        tarfile.open(  # type: ignore[call-overload]  # it does take a copybufsize
+            mode="w|", fileobj=stream, bufsize=COPY, copybufsize=COPY
+        ) as archive,
+    ):
+        for folder in given["folders"]:
+            archive.add(folder, Path(folder).name)
+    return {
+        "seconds": time.perf_counter() - began,
+        "bytes": os.path.getsize(given["target"]),
+    }
+
+
+def _resident(field: str) -> int:
+    """Bytes; VmRSS is now, VmHWM the most so far."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) << 10
+    raise OSError(f"this system does not report {field}")
+
+
+ACTIONS: dict[str, Callable[[Given], Given]] = {
+    "pack": pack,
+    "unpack": unpack,
+    "read": read,
+    "copy": copy,
+    "tar": tar,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(ACTIONS[sys.argv[1]](json.loads(sys.argv[2]))))
