@@ -5,6 +5,7 @@ Legend: S = tasks that have a tensor, T = all tasks, N = elements of a block.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Weights:
-    """A block as it was read: the base's bits, the tasks' bits, and their float32 vectors."""
+    """A block as it was read: the base's bits and values, and the float32 task vectors.
+
+    The vectors lie in memory that the thread's next `read` uses again.
+    """
 
     w0_N: NDArray[Any]
     theta0_N: F32
@@ -65,6 +69,18 @@ def blocks(
         yield Block(name, info, tuple(tasks), k, k * chunk, min((k + 1) * chunk, info.numel))
 
 
+_local = threading.local()
+
+
+def _scratch(tasks: int, n: int) -> F32:
+    """float32 (tasks, n), the thread's own; fresh pages for every block would cost a tenth."""
+    if getattr(_local, "size", -1) < tasks * n:
+        _local.size = tasks * n
+        _local.memory = np.empty(_local.size, np.float32)
+    memory: F32 = _local.memory
+    return memory[: tasks * n].reshape(tasks, n)
+
+
 def read_base(family: Family, block: Block) -> NDArray[Any]:
     """The base's bits (N,); raises NotFinite."""
     w0_N = family.base.read(block.name, block.start, block.stop)
@@ -77,14 +93,13 @@ def read(family: Family, block: Block) -> Weights:
     """Read a block of the base and of every task that has it; raises NotFinite."""
     w0_N = read_base(family, block)
     theta0_N = floats.to_float32(w0_N, block.info.dtype)
-    tau_SN = np.empty((len(block.tasks), w0_N.size), np.float32)
+    tau_SN = _scratch(len(block.tasks), w0_N.size)
     for s, t in enumerate(block.tasks):
         task = family.tasks[t]
         dtype = task.tensors[block.name].dtype
         theta_N = task.read(block.name, block.start, block.stop)
-        if not floats.all_finite(theta_N, dtype):
+        if not cpu.task_vector(theta_N, dtype, theta0_N, tau_SN[s]):
             raise NotFinite(task.name, block.name)
-        cpu.task_vector(theta_N, dtype, theta0_N, tau_SN[s])
     return Weights(w0_N, theta0_N, tau_SN, np.array(block.tasks, np.intp))
 
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import taskstore
-from taskstore.options import PackOptions
 from tests import families
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
@@ -37,7 +36,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> families.Family:
 def packed(small: families.Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of `small`; never written to, copy it to break it."""
     target = tmp_path_factory.mktemp("packed") / "store"
-    taskstore.pack(small.base_path, small.paths, target, PackOptions(chunk=families.CHUNK))
+    taskstore.pack(small.base_path, small.paths, target, families.options())
     return target
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="[NAME=]X",
     help="Mask threshold, for all tasks or for one; repeatable. Higher keeps fewer "
-    "weights of the multi-task model; 0.2 to 0.6 are usual.  [default: 0.4]",
+    "weights of the multi-task model; 0.2 to 0.6 are usual.  [default: 0.5]",
 )
 @click.option(
     "--method",

@@ -13,23 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore._jit import jit
-from taskstore.floats import from_float32, to_float32
+from taskstore.floats import all_finite, from_float32, to_float32
 
 F32 = NDArray[np.float32]
 U = NDArray[Any]
 Bytes = NDArray[np.uint8]
 
+_EXPONENT = np.uint32(0x7F800000)
 _ONES = np.uint64(0x0101010101010101)
 _PICK = np.uint64(0x8040201008040201)  # bit j of every byte -> byte j
 _LIFT = np.uint64(0x7F7F7F7F7F7F7F7F)
 
 
-def task_vector(theta_N: U, dtype: str, theta0_N: F32, tau_N: F32) -> None:
-    """tau = theta_t - theta_0 in float32, into `tau_N`; theta as bits of `dtype`."""
+def task_vector(theta_N: U, dtype: str, theta0_N: F32, tau_N: F32) -> bool:
+    """tau = theta_t - theta_0 in float32, into `tau_N`; theta as bits of `dtype`.
+
+    False where tau is not finite: theta is not, given a finite theta_0.
+    """
     if dtype == "BF16":
-        _subtract_bf16(theta_N, theta0_N, tau_N)
-    else:
+        return bool(_subtract_bf16(theta_N, theta0_N, tau_N) != _EXPONENT)
+    with np.errstate(over="ignore", invalid="ignore"):
         np.subtract(to_float32(theta_N, dtype), theta0_N, out=tau_N)
+    return all_finite(tau_N.view(np.uint32), "F32")
 
 
 def add(theta0_N: F32, tau_N: F32, w0_N: U, dtype: str) -> U:
@@ -57,10 +62,15 @@ def cast(bits_N: U, source: str, target: str) -> U:
 
 
 @jit
-def _subtract_bf16(theta_N: U, theta0_N: F32, tau_N: F32) -> None:
+def _subtract_bf16(theta_N: U, theta0_N: F32, tau_N: F32) -> np.uint32:
+    """Returns the largest exponent field of tau, as it stands in its bits."""
+    largest = np.uint32(0)
     for i in range(theta_N.size):
         theta = np.uint32(np.uint32(theta_N[i]) << np.uint32(16)).view(np.float32)
-        tau_N[i] = np.float32(theta - theta0_N[i])
+        tau = np.float32(theta - theta0_N[i])
+        tau_N[i] = tau
+        largest = max(largest, np.float32(tau).view(np.uint32) & _EXPONENT)
+    return largest
 
 
 @jit
