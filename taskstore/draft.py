@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from taskstore.checkpoint import Checkpoint
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import VERSION, Base, Manifest, Merge, Task, TaskTensor, Tensor
+from taskstore.format.names import plain
 from taskstore.options import PackOptions
 from taskstore.plan import Entry, Plan
 from taskstore.vectors import Family
@@ -31,7 +32,7 @@ def make(
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
-            name=base.name,
+            name=plain(base.name),
             carried=carried,
             source=_hub_id(base) if carried else base.source,
             revision=base.revision,
@@ -53,7 +54,7 @@ def make(
         tasks={
             task.name: Task(
                 lam=options.lam_of(task.name),
-                origin=task.path.name,
+                origin=plain(task.path.name),
                 source=_hub_id(task),
                 revision=task.revision,
                 original_bytes=task.original_bytes,

@@ -64,6 +64,8 @@ def open_family(base: PathLike, finetunes: Mapping[str, PathLike], options: Pack
     options.check_tasks(finetunes)
     opened = [open_checkpoint(base)]
     try:
+        if options.base == "reference" and names.has_control(opened[0].source or ""):
+            raise InputError(f"the path of the base, {opened[0].source!r}, cannot be recorded")
         for name, model in sorted(finetunes.items()):
             if os.path.realpath(model) == os.path.realpath(base):
                 raise InputError(f"task {name!r} is the base itself ({model}); leave it out")

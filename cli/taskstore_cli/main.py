@@ -39,7 +39,7 @@ class Group(click.Group):
 
 def fail(message: str) -> NoReturn:
     """Print one line on stderr and leave with status 1."""
-    line = " ".join(message.split())
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
     sys.exit(1)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from taskstore.errors import BadName
-from taskstore.format.names import check_path
+from taskstore.format.manifest import MAX_ASSET
+from taskstore.format.names import check_asset_path
 
-MAX_ASSET = 256 << 20
 WEIGHTS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
     | {".npz", ".npy", ".tflite", ".pkl", ".pickle"}
@@ -17,8 +18,11 @@ INDEXES = (".safetensors.index.json", ".bin.index.json")
 FOLDERS = ("checkpoint-", "runs", "logs", "wandb", "__pycache__")
 
 
-def collect(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Path inside the folder -> file, for every asset; and what was left out, with the reason."""
+def collect(folder: Path, weights: Collection[Path]) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Path inside the folder -> file, for every asset; and what was left out, with the reason.
+
+    `weights` are the files that the model is read from.
+    """
     assets: dict[str, Path] = {}
     skipped: list[str] = []
     for root, folders, files in os.walk(folder):
@@ -28,12 +32,12 @@ def collect(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
         for file in sorted(files):
             path = Path(root) / file
             inside = path.relative_to(folder).as_posix()
-            if file.startswith(".") or file.endswith(INDEXES):
+            if file.startswith(".") or file.endswith(INDEXES) or path in weights:
                 continue
-            reason = _reason(path, inside, at_top=Path(root) == folder)
+            reason = _reason(path, inside)
             if reason is None:
                 assets[inside] = path
-            elif reason:
+            else:
                 skipped.append(f"{inside} ({reason})")
     return assets, tuple(skipped)
 
@@ -42,15 +46,14 @@ def _link(root: str, name: str) -> bool:
     return os.path.islink(os.path.join(root, name))
 
 
-def _reason(path: Path, inside: str, *, at_top: bool) -> str | None:
-    """None: an asset. "": the model's own weights. Else why it is left out."""
+def _reason(path: Path, inside: str) -> str | None:
+    """None: an asset. Else why it is left out."""
     if not path.is_file():
         return "not a regular file"
     if path.suffix in WEIGHTS:
-        weights = path.suffix in (".safetensors", ".bin") and not path.name.startswith("training_")
-        return "" if at_top and weights else "weights of another format or part"
+        return "weights that the model is not read from"
     try:
-        check_path(inside)
+        check_asset_path(inside)
     except BadName:
         return "its name is not portable"
     if path.stat().st_size > MAX_ASSET:

@@ -3,7 +3,7 @@
 Legend: W (O, I) a weight of the base, A (R, I) and B (O, R) its adapter, s = alpha / R, or
 alpha / sqrt(R) for rank-stabilised LoRA. The fine-tune is round(W + s B A) in the base's dtype,
 computed row block by row block in float64, so the adapter's factors are all that stays in memory.
-Embeddings and Conv1D layers (`fan_in_fan_out`) are transposed; `modules_to_save`, trained biases
+Embeddings and Conv1D layers are transposed, told by their shapes; `modules_to_save`, trained biases
 and a `base_layer` that was saved (an embedding, perhaps with new rows) replace the base's tensors.
 DoRA, LoRA biases and other adapter kinds are refused by name.
 
@@ -30,7 +30,14 @@ from taskstore.format.dtypes import MASKED
 F64 = NDArray[np.float64]
 CONFIG = "adapter_config.json"
 _LORA = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?$")
-_REFUSED = ("use_dora", "lora_bias", "trainable_token_indices", "megatron_config", "use_qalora")
+_OTHER = re.compile(r"(^|\.)(lora|ia3|vera|hada|lokr|oft|boft|hra|fourierft)_")
+_REFUSED = (
+    *("use_dora", "lora_bias", "trainable_token_indices", "megatron_config", "use_qalora"),
+    *("layer_replication", "alora_invocation_tokens", "arrow_config", "use_bdlora"),
+    *("kasa_config", "monteclora_config", "velora_config"),
+)
+_WIDE = ("c_attn.weight", "c_fc.weight")  # layers of GPT-2's kind, more outputs than inputs
+_RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that change W itself
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class LoraReader:
             if found:
                 kind = "embedding" if found["embedding"] else "linear"
                 sides.setdefault(f"{kind} {found['module']}", {})[found["side"]] = key
-            elif "lora_" in name or "ia3" in name or "vera" in name:
+            elif _OTHER.search(name):
                 raise CheckpointError(folder, f"adapter tensor {key!r} is of a kind not supported")
             else:
                 self._save(re.sub(r"\.(modules_to_save|base_layer)\.", ".", name), key)
@@ -92,30 +99,48 @@ class LoraReader:
         if info.dtype not in MASKED or len(info.shape) < 2:
             raise CheckpointError(self._path, f"layer {module!r} is {info.dtype} in the base")
         a, b = (self._factor(keys[side]) for side in "AB")
-        rank = a.shape[0]
+        rank, columns = a.shape[0], math.prod(info.shape[1:])
         left, right = b.reshape(b.shape[0], -1), a.reshape(rank, -1)
-        if kind == "embedding" or self._config.get("fan_in_fan_out"):
-            left, right = right.T, left.T
-        columns = math.prod(info.shape[1:])
-        if left.shape != (info.shape[0], rank) or right.shape != (rank, columns):
+        straight = (left.shape, right.shape) == ((info.shape[0], rank), (rank, columns))
+        turned = (right.shape, left.shape) == ((rank, info.shape[0]), (columns, rank))
+        if kind == "embedding":
+            straight = False
+        if not straight and not turned:
             raise CheckpointError(
                 self._path,
                 f"layer {module!r}: A {a.shape} and B {b.shape} do not make {list(info.shape)}",
             )
-        alpha = float(self._pattern("alpha_pattern", module, self._config.get("lora_alpha", 8)))
+        if turned and (not straight or self._is_conv1d(name)):
+            left, right = right.T, left.T
+        alpha = self._pattern("alpha_pattern", module, self._config.get("lora_alpha", 8))
         scale = alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
         self._deltas[name] = Delta(np.ascontiguousarray(left) * scale, np.ascontiguousarray(right))
 
-    def _pattern(self, option: str, module: str, default: Any) -> Any:
+    def _is_conv1d(self, name: str) -> bool:
+        """Whether a square weight is stored (in, out), as transformers' Conv1D does.
+
+        The adapter has one `fan_in_fan_out` for all its layers, and PEFT saves the last layer's,
+        so a sibling of the same block that is not square tells better.
+        """
+        block = re.match(r"(.*\.\d+\.)", name)
+        for other, info in self._base.tensors.items():
+            sibling = block and other.startswith(block[1]) and other.endswith(_WIDE)
+            if sibling and len(info.shape) == 2 and info.shape[0] != info.shape[1]:
+                return info.shape[0] < info.shape[1]
+        return bool(self._config.get("fan_in_fan_out"))
+
+    def _pattern(self, option: str, module: str, default: Any) -> float:
         for key, value in (self._config.get(option) or {}).items():
             if re.match(rf"(.*\.)?({key})$", module):
-                return value
-        return default
+                return float(value)
+        return float(default)
 
     def _factor(self, key: str) -> F64:
         info = self._adapter.tensors[key]
-        if info.dtype not in MASKED:
-            raise CheckpointError(self._path, f"adapter tensor {key!r} is {info.dtype}")
+        if info.dtype not in MASKED or len(info.shape) < 2 or not info.numel:
+            raise CheckpointError(
+                self._path, f"adapter tensor {key!r} is {info.dtype} {list(info.shape)}"
+            )
         raw = self._adapter.read(key, 0, info.numel)
         return floats.to_float32(raw, info.dtype).astype(np.float64).reshape(info.shape)
 
@@ -129,9 +154,10 @@ class LoraReader:
         info, delta = self.tensors[name], self._deltas[name]
         columns = delta.right.shape[1]
         first, last = start // columns, -(-stop // columns)
-        step_N = delta.rows(first, last).reshape(-1)[start - first * columns :][: stop - start]
-        weights_N = floats.to_float32(block_N, info.dtype).astype(np.float64) + step_N
-        return floats.from_float32(weights_N.astype(np.float32), info.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused as infinite
+            step_N = delta.rows(first, last).reshape(-1)[start - first * columns :][: stop - start]
+            weights_N = floats.to_float32(block_N, info.dtype).astype(np.float64) + step_N
+            return floats.from_float32(weights_N.astype(np.float32), info.dtype)
 
     def close(self) -> None:
         """The base is its owner's to close."""
@@ -149,9 +175,34 @@ def read_config(folder: Path) -> dict[str, Any]:
     for option in _REFUSED:
         if config.get(option):
             raise CheckpointError(folder, f"is a LoRA adapter with {option}, not supported")
-    for key in config.get("alpha_pattern") or {}:
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_RESIDUAL):
+        raise CheckpointError(
+            folder,
+            f"is a LoRA adapter that started with {start}, which changes the base; convert it to "
+            "plain LoRA with PEFT first",
+        )
+    _check_alphas(folder, config)
+    return config
+
+
+def _check_alphas(folder: Path, config: dict[str, Any]) -> None:
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise CheckpointError(folder, "has an alpha_pattern that is no object")
+    for key in patterns:
         try:
             re.compile(key)
         except re.error:
             raise CheckpointError(folder, f"alpha_pattern {key!r} is no pattern") from None
-    return config
+    for value in (config.get("lora_alpha", 8), *patterns.values()):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise CheckpointError(folder, f"has an alpha that is no number: {value!r}")
+
+
+def adapter_file(folder: Path) -> Path | None:
+    """The weights of an adapter folder; None for a folder that is none."""
+    for file in ("adapter_model.safetensors", "adapter_model.bin"):
+        if (folder / CONFIG).is_file() and (folder / file).is_file():
+            return folder / file
+    return None

@@ -40,13 +40,14 @@ def open_checkpoint(
         return Checkpoint(
             name or path.stem, path, reader, {}, (), path.stat().st_size, source, revision
         )
-    if (path / lora.CONFIG).is_file():
-        reader, files = _open_adapter(path, base)
+    adapter = lora.adapter_file(path)
+    if adapter is not None:
+        reader, files = _open_adapter(adapter, base), [adapter]
     else:
         reader, files = _open_folder(path)
-    assets, skipped = collect(path)
+    assets, skipped = collect(path, files)
     total = sum(f.stat().st_size for f in (*files, *assets.values()))
-    if (path / lora.CONFIG).is_file() and base is not None:
+    if adapter is not None and base is not None:
         assets = _adapter_assets(assets, base.assets)
     return Checkpoint(name or path.name, path, reader, assets, skipped, total, source, revision)
 
@@ -64,7 +65,12 @@ def _open_folder(folder: Path) -> tuple[Reader, list[Path]]:
                 reader.close()
                 raise
         return reader, files
-    raise CheckpointError(folder, "holds no weights (*.safetensors or pytorch_model.bin)")
+    what = (
+        "adapter_config.json and no adapter_model"
+        if (folder / lora.CONFIG).exists()
+        else ("no weights (*.safetensors or pytorch_model.bin)")
+    )
+    raise CheckpointError(folder, f"holds {what}")
 
 
 def _open_files(files: list[Path], suffix: str) -> Reader:
@@ -77,18 +83,15 @@ def _open_files(files: list[Path], suffix: str) -> Reader:
     raise CheckpointError(files[0], "is neither a safetensors file nor a PyTorch weight file")
 
 
-def _open_adapter(folder: Path, base: Checkpoint | None) -> tuple[Reader, list[Path]]:
+def _open_adapter(file: Path, base: Checkpoint | None) -> Reader:
     if base is None:
-        raise CheckpointError(folder, "is a LoRA adapter; it can be a fine-tune, not a base")
-    for file in ("adapter_model.safetensors", "adapter_model.bin"):
-        if (folder / file).is_file():
-            adapter = _open_files([folder / file], Path(file).suffix)
-            try:
-                return lora.LoraReader(folder, adapter, base.reader), [folder / file]
-            except BaseException:
-                adapter.close()
-                raise
-    raise CheckpointError(folder, "holds an adapter_config.json and no adapter_model")
+        raise CheckpointError(file.parent, "is a LoRA adapter; it can be a fine-tune, not a base")
+    adapter = _open_files([file], file.suffix)
+    try:
+        return lora.LoraReader(file.parent, adapter, base.reader)
+    except BaseException:
+        adapter.close()
+        raise
 
 
 def _adapter_assets(own: Mapping[str, Path], base: Mapping[str, Path]) -> dict[str, Path]:

@@ -61,6 +61,8 @@ class PickledReader:
             )
         if value.dtype not in DTYPES or value.layout != torch.strided or value.is_quantized:
             raise CheckpointError(path, f"tensor {name!r} is {value.dtype}, {value.layout}")
+        if value.is_meta or value.is_conj() or value.is_neg():
+            raise CheckpointError(path, f"tensor {name!r} is a view that is not stored as it is")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise CheckpointError(path, f"tensor {name!r} claims more elements than are stored")
         try:

@@ -7,6 +7,7 @@ reserved from an upper bound, filled with spaces, and written last.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,10 @@ class ContainerReader:
         except OSError as error:
             raise FormatError(f"{label} cannot be opened: {error.strerror}") from None
         try:
-            found = os.fstat(self._fd).st_size
+            status = os.fstat(self._fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise FormatError(f"{label} is not a regular file")
+            found = status.st_size
             if found != size:
                 raise FormatError(f"{label} has {found} bytes where the manifest records {size}")
             self.entries = self._sections(size)

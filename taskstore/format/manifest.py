@@ -11,10 +11,11 @@ import msgspec
 from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion
-from taskstore.format.names import MANIFEST
+from taskstore.format.names import MANIFEST, has_control
 
 VERSION = 1
 MAX_BYTES = 256 << 20
+MAX_ASSET = 256 << 20
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53))]
 Shape = list[Size]
@@ -34,7 +35,7 @@ class File(Struct, frozen=True, kw_only=True):
 
 
 class Asset(Struct, frozen=True, kw_only=True):
-    bytes: Size
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_ASSET)]
     stored: Literal["raw", "zstd"]
 
 
@@ -130,7 +131,8 @@ def from_bytes(raw: bytes) -> Manifest:
     if version > VERSION:
         raise NewerVersion(version, VERSION)
     _check_sum(raw)
-    del document["checksum"]
+    if document.pop("checksum", None) is None:
+        raise FormatError(f"{MANIFEST} has no checksum")
     try:
         return msgspec.convert(document, Manifest)
     except msgspec.ValidationError as error:
@@ -142,6 +144,9 @@ def _parse(raw: bytes) -> Any:
         result = dict(pairs)
         if len(result) != len(pairs):
             raise ValueError("a member is given twice")
+        for text in (t for pair in pairs for t in pair if isinstance(t, str)):
+            if has_control(text):
+                raise FormatError(f"{MANIFEST}: {text!a} holds a control character")
         return result
 
     def refuse(constant: str) -> Any:
@@ -175,4 +180,6 @@ def read(folder: Path) -> Manifest:
         raise FormatError(f"{folder} is not a taskstore store: {what}") from None
     except NotADirectoryError:
         raise FormatError(f"{folder} is not a taskstore store: it is not a folder") from None
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from None
     return from_bytes(raw)

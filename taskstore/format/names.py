@@ -14,8 +14,16 @@ BASE = "base"
 MULTITASK = "multitask"
 
 
-def _control(text: str) -> bool:
+def has_control(text: str) -> bool:
+    """Control and formatting characters, line separators, lone surrogates."""
+    if text.isascii():
+        return not text.isprintable()
     return any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") for c in text)
+
+
+def plain(text: str) -> str:
+    """The text with a question mark for each character that `has_control` objects to."""
+    return "".join("?" if has_control(c) else c for c in text)
 
 
 def check_task_name(name: str) -> None:
@@ -23,7 +31,7 @@ def check_task_name(name: str) -> None:
     problem = None
     if not name or len(name) > MAX_NAME:
         problem = f"must have 1 to {MAX_NAME} characters"
-    elif _control(name):
+    elif has_control(name):
         problem = "holds a control character"
     elif any(c in name for c in "/\\:"):
         problem = "must not hold '/', '\\' or ':'"
@@ -53,15 +61,24 @@ def check_path(path: str, kind: str = "path") -> None:
         or len(path) > 1024
         or any(part in ("", ".", "..") for part in parts)
         or any(c in path for c in "\\:")
-        or _control(path)
+        or has_control(path)
     ):
         raise BadName(kind, path, "is not a plain relative path")
 
 
+WEIGHT_FILES = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
+
+
+def check_asset_path(path: str) -> None:
+    """Raise BadName unless a file of that name may lie beside a model's weights."""
+    check_path(path, "asset")
+    if path.lower().endswith(WEIGHT_FILES):
+        raise BadName("asset", path, "would stand for weights")
+
+
 def check_tensor_name(name: str) -> None:
     """Raise BadName for a tensor name that no safetensors file should hold."""
-    bad = any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
-    if not name or len(name) > 1024 or bad or name == "__metadata__":
+    if not name or len(name) > 1024 or has_control(name) or name == "__metadata__":
         raise BadName("tensor name", name, "is empty, too long or holds a control character")
 
 

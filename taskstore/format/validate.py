@@ -56,7 +56,7 @@ def _check_names(manifest: Manifest) -> None:
 
 def _check_assets(manifest: Manifest, assets: Mapping[str, str]) -> None:
     for path, digest in assets.items():
-        names.check_path(path, "asset")
+        names.check_asset_path(path)
         if digest not in manifest.assets:
             raise FormatError(f"asset {path!r} has a hash that is not listed")
 
@@ -91,8 +91,19 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
             raise FormatError(f"tensor {name!r} is an alias of something else")
 
 
+MEMBERS = {
+    "mask": {"dtype", "shape", "ones"},
+    "base": set(),
+    "private": {"dtype", "shape", "reason"},
+    "alias": {"of"},
+}
+
+
 def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -> None:
     base = manifest.tensors.get(name)
+    for member in ("dtype", "shape", "of", "ones", "reason"):
+        if getattr(entry, member) is not None and member not in MEMBERS[entry.kind]:
+            raise FormatError(f"tensor {name!r} is of kind {entry.kind!r} and has {member!r}")
     if entry.kind == "private":
         if entry.dtype is None or entry.shape is None:
             raise FormatError(f"private tensor {name!r} has no dtype or no shape")

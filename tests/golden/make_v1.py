@@ -67,7 +67,8 @@ def main(target: Path) -> None:
     for name, (base, tasks, changes) in variants().items():
         with tempfile.TemporaryDirectory() as scratch:
             family = families.Family(Path(scratch), base, tasks)
-            taskstore.pack(family.base_path, family.paths, target / name, options(**{"lam": 0.4, **changes}))
+            chosen = options(**{"lam": 0.4, **changes})
+            taskstore.pack(family.base_path, family.paths, target / name, chosen)
         expected[name] = digests(taskstore.open(target / name))
     (target / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
