@@ -159,7 +159,8 @@ def test_aliases(store: Path, name: str) -> None:
 NUMBERS: dict[str, tuple[Callable[[Document], object], str]] = {
     "just over 2^46 bytes": (lambda d: d["tensors"][W].update(shape=[(1 << 45) + 1]), "too large"),
     "2^45 private": (
-        lambda d: entry(d).update(kind="private", dtype="F32", shape=[1 << 45]), "is too large"),
+        lambda d: entry(d).update(kind="private", dtype="F32", shape=[1 << 45], ones=None),
+        "is too large"),
     "grown over 2^46": (
         lambda d: entry(d, "embed_tokens.weight").update(shape=[1 << 42, 16]), "is too large"),
     "negative private": (
