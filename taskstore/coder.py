@@ -13,20 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore import bits, floats
-from taskstore.checkpoint import TensorInfo
+from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.codecs.rounded import values
 from taskstore.errors import NotFinite
 from taskstore.format import names
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.section import encode
-from taskstore.kernels import cpu
+from taskstore.kernels import cpu, fused
 from taskstore.masks.tall import tall
 from taskstore.merge import Method
+from taskstore.merge.sum import Sum
 from taskstore.options import PackOptions
 from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
 from taskstore.store_writer import StoreWriter
-from taskstore.vectors import Block, Family, Weights, blocks, read, read_base
+from taskstore.vectors import Block, Family, Weights, blocks, read, read_base, read_bits
 
 F32 = NDArray[np.float32]
 SAMPLES = 4  # chunks of an fp32 tensor on which both codings of W1 are measured
@@ -132,6 +133,9 @@ class Coder:
         if not block.tasks:
             coded.parts.append(self._base_part(read_base(self._family, block), dtype))
             return coded
+        if self._is_common(block):
+            self._fused(block, coded)
+            return coded
         weights = read(self._family, block)
         coded.parts.append(self._base_part(weights.w0_N, dtype))
         merged_N = self._method.merge(weights.tau_SN, weights.rows)
@@ -141,6 +145,47 @@ class Coder:
         if block.info.numel == 0:
             _strip(coded)
         return coded
+
+    def _is_common(self, block: Block) -> bool:
+        """Whether `kernels.fused` does this block: bf16 everywhere, merged by sum."""
+        dtypes = {self._family.tasks[t].tensors[block.name].dtype for t in block.tasks}
+        bf16 = dtypes == {"BF16"} and block.info.dtype == "BF16" and block.info.numel > 0
+        return bf16 and isinstance(self._method, Sum)
+
+    def _fused(self, block: Block, coded: Coded) -> None:
+        w0_N, theta_SN = read_bits(self._family, block)
+        tasks = [self._family.tasks[t] for t in block.tasks]
+        lam_S = np.array([self._options.lam_of(task.name) for task in tasks], np.float32)
+        w1_N, bits_SP, chosen_SN, finite = fused.sum_tall_bf16(theta_SN, w0_N, lam_S)
+        if not finite:
+            for task, theta_N in zip(tasks, theta_SN, strict=True):
+                if not floats.all_finite(theta_N, "BF16"):
+                    raise NotFinite(task.name, block.name)
+        coded.parts.append(self._base_part(w0_N, "BF16"))
+        coded.multitask = encode("ulp", w1_N, w0_N)
+        for s, task in enumerate(tasks):
+            ones = bits.count(bits_SP[s])
+            moved = ones > 0 or not np.array_equal(theta_SN[s], w0_N)
+            coded.parts.append(self._mask_part(block, task, bits_SP[s], ones, chosen_SN[s], moved))
+
+    def _mask_part(
+        self,
+        block: Block,
+        task: Checkpoint,
+        bits_P: NDArray[np.uint8],
+        ones: int,
+        rebuilt_N: NDArray[Any],
+        moved: bool,
+    ) -> Part:
+        return Part(
+            names.masks_of(task.name),
+            encode("bits", bits_P),
+            task.name,
+            rebuilt_N,
+            ones=ones,
+            moved=moved,
+            open_ended=task.tensors[block.name].shape != block.info.shape,
+        )
 
     def _bytes(self, block: Block) -> int:
         n = block.stop - block.start
@@ -172,15 +217,8 @@ class Coder:
         if info.dtype != block.info.dtype and not floats.all_finite(rebuilt_N, info.dtype):
             raise NotFinite(f"{task.name} rebuilt in {info.dtype}", block.name)
         ones = bits.count(bits_P)
-        return Part(
-            names.masks_of(task.name),
-            encode("bits", bits_P),
-            task.name,
-            rebuilt_N,
-            ones=ones,
-            moved=ones > 0 or bool(tau_N.any()),
-            open_ended=info.shape != block.info.shape,
-        )
+        moved = ones > 0 or bool(tau_N.any())
+        return self._mask_part(block, task, bits_P, ones, rebuilt_N, moved)
 
     def _private(self, block: Block, start: int) -> Coded:
         (t,) = block.tasks

@@ -72,12 +72,12 @@ def blocks(
 _local = threading.local()
 
 
-def _scratch(tasks: int, n: int) -> F32:
-    """float32 (tasks, n), the thread's own; fresh pages for every block would cost a tenth."""
+def _scratch(tasks: int, n: int, dtype: type[Any]) -> NDArray[Any]:
+    """(tasks, n), the thread's own; fresh pages for every block would cost a tenth."""
     if getattr(_local, "size", -1) < tasks * n:
         _local.size = tasks * n
         _local.memory = np.empty(_local.size, np.float32)
-    memory: F32 = _local.memory
+    memory: NDArray[Any] = _local.memory.view(dtype)
     return memory[: tasks * n].reshape(tasks, n)
 
 
@@ -93,7 +93,7 @@ def read(family: Family, block: Block) -> Weights:
     """Read a block of the base and of every task that has it; raises NotFinite."""
     w0_N = read_base(family, block)
     theta0_N = floats.to_float32(w0_N, block.info.dtype)
-    tau_SN = _scratch(len(block.tasks), w0_N.size)
+    tau_SN = _scratch(len(block.tasks), w0_N.size, np.float32)
     for s, t in enumerate(block.tasks):
         task = family.tasks[t]
         dtype = task.tensors[block.name].dtype
@@ -101,6 +101,18 @@ def read(family: Family, block: Block) -> Weights:
         if not cpu.task_vector(theta_N, dtype, theta0_N, tau_SN[s]):
             raise NotFinite(task.name, block.name)
     return Weights(w0_N, theta0_N, tau_SN, np.array(block.tasks, np.intp))
+
+
+def read_bits(family: Family, block: Block) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The base's bits (N,) and the tasks' (S, N), for tasks of the base's dtype.
+
+    Only the base is known to be finite. The tasks' bits lie where the thread's next read goes.
+    """
+    w0_N = read_base(family, block)
+    theta_SN = _scratch(len(block.tasks), w0_N.size, w0_N.dtype.type)
+    for s, t in enumerate(block.tasks):
+        family.tasks[t].read_into(block.name, block.start, theta_SN[s])
+    return w0_N, theta_SN
 
 
 @dataclass(frozen=True)

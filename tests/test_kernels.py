@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taskstore import bits, floats
-from taskstore.kernels import cpu, reference
+from taskstore.kernels import cpu, fused, reference
 from taskstore.masks.tall import tall
+from taskstore.merge.sum import Sum
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 SIZES = [0, 1, 7, 8, 9, 1023, 1024, 1025, 4099]
@@ -57,6 +58,32 @@ def test_the_whole_chain(dtype: str, n: int, lam: float) -> None:
         assert (chosen == expected).all()
         assert (cpu.select(packed, w0, w1) == expected).all()
         assert n == 0 or bits.padding_is_zero(packed, n)
+
+
+@pytest.mark.parametrize("n", SIZES[1:])
+@pytest.mark.parametrize("tasks", [1, 2, 5])
+def test_the_fused_pass_equals_the_general_way(n: int, tasks: int) -> None:
+    """W1, masks and selected weights, bit for bit; a task that is not finite is noticed."""
+    theta0 = weights(n, "BF16", 1)
+    thetas = [
+        to_bits((theta0.float() + weights(n, "F32", s, 0.002)).bfloat16()) for s in range(tasks)
+    ]
+    w0, lam = to_bits(theta0), np.linspace(0.2, 0.6, tasks, dtype=np.float32)
+    theta0_f32, tau = floats.to_float32(w0, "BF16"), np.empty((tasks, n), np.float32)
+    for s in range(tasks):
+        assert cpu.task_vector(thetas[s], "BF16", theta0_f32, tau[s])
+    merged = Sum().merge(tau, np.arange(tasks))
+    w1, masks, chosen, finite = fused.sum_tall_bf16(np.stack(thetas), w0, lam)
+    assert finite
+    assert (w1 == cpu.add(theta0_f32, merged, w0, "BF16")).all()
+    for s in range(tasks):
+        expected = tall(tau[s], merged, w0, w1, float(lam[s]))
+        assert (masks[s] == expected[0]).all()
+        assert (chosen[s] == expected[1]).all()
+    for value in (0x7F80, 0xFF80, 0x7FC0):
+        broken = np.stack(thetas)
+        broken[-1, n // 2] = value
+        assert not fused.sum_tall_bf16(broken, w0, lam)[3]
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50))

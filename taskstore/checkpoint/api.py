@@ -41,6 +41,9 @@ class Reader(Protocol):
         A dtype of 8-byte elements or less comes as uint8, 16, 32 or 64; thread-safe.
         """
 
+    def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
+        """Like `read`, as many elements as `out` has, into it."""
+
     def close(self) -> None:
         """Release what is open; reading afterwards is an error."""
 
@@ -64,6 +67,9 @@ class Checkpoint:
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         return self.reader.read(name, start, stop)
+
+    def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
+        self.reader.read_into(name, start, out)
 
     def close(self) -> None:
         self.reader.close()

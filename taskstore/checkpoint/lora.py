@@ -159,6 +159,9 @@ class LoraReader:
             weights_N = floats.to_float32(block_N, info.dtype).astype(np.float64) + step_N
             return floats.from_float32(weights_N.astype(np.float32), info.dtype)
 
+    def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
+        out[:] = self.read(name, start, start + out.size)
+
     def close(self) -> None:
         """The base is its owner's to close."""
         self._adapter.close()

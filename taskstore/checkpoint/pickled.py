@@ -90,6 +90,9 @@ class PickledReader:
                 self._flat = name, value.reshape(-1)
             return self._flat[1]
 
+    def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
+        out[:] = self.read(name, start, start + out.size)
+
     def close(self) -> None:
         self._values.clear()
         self._flat = ("", torch.empty(0))

@@ -68,6 +68,18 @@ class SafetensorsReader:
             raise CheckpointError(path, str(error)) from None
         return np.frombuffer(raw, f"<u{size}")
 
+    def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
+        fd, entry, path = self._places[name]
+        view, offset = memoryview(out).cast("B"), entry.begin + start * ITEMSIZE[entry.dtype]
+        try:
+            while view:
+                got = os.preadv(fd, [view], offset)
+                if not got:
+                    raise CheckpointError(path, "became shorter while it was read")
+                view, offset = view[got:], offset + got
+        except OSError as error:
+            raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
+
     def close(self) -> None:
         while self._fds:
             os.close(self._fds.pop())
