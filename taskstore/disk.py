@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 
-STEP = 16 << 20
+STEP = 64 << 20
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

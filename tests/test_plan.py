@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import taskstore
 from taskstore.store import Store
@@ -170,3 +173,46 @@ def test_a_frozen_tensor_has_an_empty_mask(tmp_path: Path) -> None:
     store = pack(tmp_path, base, tasks)
     assert store.manifest.tasks["a"].tensors["norm.weight"].ones == 0
     assert same(store.tensor("a", "norm.weight"), base["norm.weight"])
+
+
+@given(st.data())
+def test_any_mix_of_missing_tied_added_and_cast(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Whatever a task lacks, ties, adds or casts, every tensor comes back as the oracle has it."""
+    base = random_state(data.draw(st.integers(0, 9)))
+    if data.draw(st.booleans()):
+        base["lm_head.weight"] = base["embed_tokens.weight"].clone()
+    tasks: dict[str, State] = {}
+    for i, name in enumerate("abc"[: data.draw(st.integers(1, 3))]):
+        dtype = data.draw(st.sampled_from([None, torch.float32]))
+        state = tuned(base, i, dtype=dtype)
+        for dropped in data.draw(
+            st.sets(st.sampled_from(["norm.weight", "scale", "layers.0.bias"]))
+        ):
+            del state[dropped]
+        if data.draw(st.booleans()):
+            state["lm_head.weight"] = state["embed_tokens.weight"].clone()
+        if data.draw(st.booleans()):
+            state["head.weight"] = torch.randn(3, 4)
+        tasks[name] = state
+    root = tmp_path_factory.mktemp("mix")
+    store = pack(root, base, tasks)
+    vectors = oracle.task_vectors(base, tasks)
+    assert all(same(tensor, base[name]) for name, tensor in store.state_dict(None).items())
+    for task, state in tasks.items():
+        rebuilt = store.state_dict(task)
+        assert rebuilt.keys() == state.keys()
+        for name, tensor in rebuilt.items():
+            entry = store.manifest.tasks[task].tensors[name]
+            if entry.kind == "private":
+                assert same(tensor, state[name])
+            elif entry.kind == "alias":
+                assert entry.of is not None
+                assert same(tensor, rebuilt[entry.of])
+                assert same(state[name], state[entry.of])
+            else:
+                merged = oracle.merged_sum(vectors, name)
+                want = oracle.rebuild(base[name], vectors[task][name], merged, 0.4)
+                assert same(tensor, want.to(state[name].dtype))
+    shutil.rmtree(root)
