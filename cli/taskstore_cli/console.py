@@ -57,7 +57,7 @@ def progress_bar(quiet: bool) -> Iterator[Callback]:
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=12),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
@@ -66,12 +66,12 @@ def progress_bar(quiet: bool) -> Iterator[Callback]:
         task = bar.add_task("starting", total=None)
 
         def show(progress: Progress) -> None:
-            item = progress.item if len(progress.item) <= 40 else "..." + progress.item[-37:]
+            item = progress.item if len(progress.item) <= 20 else "..." + progress.item[-17:]
             bar.update(
                 task,
                 total=progress.total,
                 completed=progress.done,
-                description=f"{progress.stage} {item:<40}",
+                description=f"{progress.stage} {item:<20}",
             )
 
         yield show
