@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_HEADER = 100_000_000
-BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # sub-byte dtypes that safetensors knows, we do not
 
 
 @dataclass(frozen=True)

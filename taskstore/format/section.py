@@ -114,8 +114,3 @@ class SectionReader:
             return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
         except FormatError as error:
             raise FormatError(f"{self._label}, chunk {k}: {error}") from None
-
-    @property
-    def stored(self) -> int:
-        """Bytes of the payload."""
-        return int(self._lengths.sum())
