@@ -42,8 +42,14 @@ class Flusher:
         self._flushed = end
 
     def close(self) -> None:
-        """Wait for the flush that runs; call it before the file is closed."""
+        """Wait for the flush that runs, before the file is closed; raises its error.
+
+        The kernel reports a failed write once per open file: to this flush or to the fsync after
+        it, so neither result may be dropped.
+        """
         self._pool.shutdown()
+        if self._running:
+            self._running.result()
 
 
 _flush = getattr(os, "fdatasync", os.fsync)

@@ -70,8 +70,10 @@ def _write_shard(
             flusher.written_to(end)
             report(tensor.name, bits_N.nbytes)
     finally:
-        flusher.close()
-        os.close(fd)
+        try:
+            flusher.close()
+        finally:
+            os.close(fd)
 
 
 def write_assets(root: Path, manifest: Manifest, assets: Mapping[str, str], folder: Path) -> None:

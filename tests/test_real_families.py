@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +32,22 @@ LM6 = {
 VISION4 = {"digits": 0.5, "fashion": 0.6, "letters": 0.6, "rotation": 0.4}  # best on validation
 
 
+def packed_family(name: str, lambdas: Mapping[str, float], scratch: Path) -> Store:
+    """A shared family at the lambdas that validation chose."""
+    root = real_family(name)
+    paths = {task: root / task for task in lambdas}
+    taskstore.pack(root / "base", paths, scratch / "store", PackOptions(lambdas=lambdas))
+    return taskstore.open(scratch / "store")
+
+
 @pytest.fixture(scope="module")
 def lm6(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The six tasks at the lambdas that validation chose for the reference computation."""
-    root = real_family("lm6")
-    target = tmp_path_factory.mktemp("lm6") / "store"
-    paths = {task: root / task for task in LM6}
-    taskstore.pack(root / "base", paths, target, PackOptions(lambdas=LM6))
-    return taskstore.open(target)
+    return packed_family("lm6", LM6, tmp_path_factory.mktemp("lm6"))
 
 
 @pytest.fixture(scope="module")
 def vision4(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    root = real_family("vision4")
-    target = tmp_path_factory.mktemp("vision4") / "store"
-    paths = {task: root / task for task in VISION4}
-    taskstore.pack(root / "base", paths, target, PackOptions(lambdas=VISION4))
-    return taskstore.open(target)
+    return packed_family("vision4", VISION4, tmp_path_factory.mktemp("vision4"))
 
 
 def rebuilt_in_torch(root: Path, store: Store) -> Iterator[tuple[str, State]]:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from taskstore.errors import BadName
 from taskstore.format.manifest import MAX_ASSET
-from taskstore.format.names import check_asset_path
+from taskstore.format.names import INDEXES, check_asset_path
 
 WEIGHTS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
     | {".npz", ".npy", ".tflite", ".pkl", ".pickle"}
 )
-INDEXES = (".safetensors.index.json", ".bin.index.json")
 FOLDERS = ("checkpoint-", "runs", "logs", "wandb", "__pycache__")
 
 

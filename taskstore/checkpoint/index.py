@@ -47,21 +47,22 @@ def check_against_index(
         raise CheckpointError(index, what)
 
 
-def find(folder: Path, suffix: str) -> tuple[list[Path], Path | None]:
-    """Weight files with `suffix` in a folder and the index that names them, if any.
+def find(folder: Path, suffix: str) -> tuple[list[Path], Path | None, Mapping[str, str]]:
+    """Weight files with `suffix` in a folder; the index that names them, if any, and its map.
 
     Raises CheckpointError where shards are missing or it is unclear which files are the model.
     """
     for stem in STEMS[suffix]:
         index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
-            return [folder / f for f in sorted(set(weight_map(index).values()))], index
+            names = weight_map(index)
+            return [folder / f for f in sorted(set(names.values()))], index, names
         if (folder / f"{stem}{suffix}").is_file():
-            return [folder / f"{stem}{suffix}"], None
+            return [folder / f"{stem}{suffix}"], None, {}
     files = sorted(p for p in folder.glob(f"*{suffix}") if _is_model(p))
     if len(files) > 1:
         _check_complete(folder, files)
-    return files, None
+    return files, None, {}
 
 
 def _is_model(path: Path) -> bool:

@@ -112,8 +112,7 @@ class LoraReader:
             )
         if turned and (not straight or self._is_conv1d(name)):
             left, right = right.T, left.T
-        alpha = self._pattern("alpha_pattern", module, self._config.get("lora_alpha", 8))
-        scale = alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
+        scale = self._alpha(module) / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
         self._deltas[name] = Delta(np.ascontiguousarray(left) * scale, np.ascontiguousarray(right))
 
     def _is_conv1d(self, name: str) -> bool:
@@ -129,11 +128,11 @@ class LoraReader:
                 return info.shape[0] < info.shape[1]
         return bool(self._config.get("fan_in_fan_out"))
 
-    def _pattern(self, option: str, module: str, default: Any) -> float:
-        for key, value in (self._config.get(option) or {}).items():
+    def _alpha(self, module: str) -> float:
+        for key, value in (self._config.get("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({key})$", module):
                 return float(value)
-        return float(default)
+        return float(self._config.get("lora_alpha", 8))
 
     def _factor(self, key: str) -> F64:
         info = self._adapter.tensors[key]

@@ -54,13 +54,13 @@ def open_checkpoint(
 
 def _open_folder(folder: Path) -> tuple[Reader, list[Path]]:
     for suffix in index.STEMS:
-        files, index_path = index.find(folder, suffix)
+        files, index_path, names = index.find(folder, suffix)
         if not files:
             continue
         reader = _open_files(files, suffix)
         if index_path is not None:
             try:
-                index.check_against_index(index_path, reader.tensors, index.weight_map(index_path))
+                index.check_against_index(index_path, reader.tensors, names)
             except CheckpointError:
                 reader.close()
                 raise

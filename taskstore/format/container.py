@@ -125,9 +125,11 @@ class ContainerWriter:
 
     def close(self) -> None:
         if self._fd >= 0:
-            self._flusher.close()
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1
+            try:
+                self._flusher.close()
+            finally:
+                os.close(fd)
 
     def __enter__(self) -> Self:
         return self

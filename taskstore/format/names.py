@@ -66,7 +66,8 @@ def check_path(path: str, kind: str = "path") -> None:
         raise BadName(kind, path, "is not a plain relative path")
 
 
-WEIGHT_FILES = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
+INDEXES = (".safetensors.index.json", ".bin.index.json")
+WEIGHT_FILES = (".safetensors", ".bin", *INDEXES)
 
 
 def check_asset_path(path: str) -> None:
