@@ -7,6 +7,9 @@
     store.tensor("legal", "lm_head.weight")      # one rebuilt tensor
     store.state_dict("legal")                    # all of them
     store.unpack("legal", "legal-model")         # a Hugging Face folder
+    model = store.load_model("legal")            # a transformers model
+    with taskstore.attach(model, store) as family:
+        family.swap("billing")                   # the same model, other weights, in place
 
 Importing this costs nothing: torch and the compiled loops load when they are needed.
 """
@@ -24,23 +27,28 @@ if TYPE_CHECKING:
     from taskstore.progress import Progress
     from taskstore.report import PackReport
     from taskstore.store import Store, open
+    from taskstore.swap import Attached, attach
 
 __all__ = [
+    "Attached",
     "PackOptions",
     "PackReport",
     "Progress",
     "Store",
     "TaskstoreError",
     "__version__",
+    "attach",
     "open",
     "pack",
 ]
 
 _HOMES = {
+    "Attached": "taskstore.swap",
     "PackOptions": "taskstore.options",
     "PackReport": "taskstore.report",
     "Progress": "taskstore.progress",
     "Store": "taskstore.store",
+    "attach": "taskstore.swap",
     "open": "taskstore.store",
     "pack": "taskstore.packing",
 }

@@ -12,6 +12,13 @@
     │   ├── ChecksumMismatch       bytes on disk or rebuilt bytes are not the recorded ones
     │   └── UnknownCodec           a section uses a codec that this build does not know
     ├── BaseUnavailable            the referenced base is missing or has changed
+    ├── DeviceError                a device is missing, or too small for what was asked
+    │   └── NotEnoughMemory        computed before anything is moved
+    ├── SwapError                  a live model cannot take a task of this store
+    │   ├── ModuleMismatch         it has other tensors, shapes or dtypes
+    │   ├── UnknownWeights         what is live is neither the base nor a task
+    │   └── ModelBusy              it is running; swap when it is not
+    ├── MissingExtra               an optional library is not installed
     └── OutputError                the target cannot be written
         └── TargetExists           it is there already and --overwrite was not given
 
@@ -21,7 +28,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class TaskstoreError(Exception):
@@ -98,6 +105,46 @@ class BaseUnavailable(TaskstoreError):
             f"the store only references its base {base}: {problem}; "
             "name the right folder with --base-from"
         )
+
+
+class DeviceError(TaskstoreError):
+    """A device is missing, or too small for what was asked."""
+
+
+class NotEnoughMemory(DeviceError):
+    """`parts` is what would be put where, name -> bytes; all of it is the sum that does not fit."""
+
+    def __init__(self, where: str, parts: Mapping[str, int], free: int, way_out: str) -> None:
+        listed = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items() if size)
+        super().__init__(
+            f"not enough memory on {where}: {sum(parts.values()) / 1e9:.2f} GB wanted ({listed}), "
+            f"{free / 1e9:.2f} GB free; {way_out}"
+        )
+
+
+class SwapError(TaskstoreError):
+    """A live model cannot take a task of this store."""
+
+
+class ModuleMismatch(SwapError):
+    def __init__(self, model: str, differences: Sequence[str], way_out: str = "") -> None:
+        named = "; ".join(differences[:3])
+        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+        super().__init__(f"the module cannot hold {model}: {named}{more}{way_out}")
+
+
+class UnknownWeights(SwapError):
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the live weights are none of this store's: {problem}")
+
+
+class ModelBusy(SwapError):
+    """The model is running in another thread, or this very thread is inside it."""
+
+
+class MissingExtra(TaskstoreError):
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}: pip install 'taskstore[{extra}]'")
 
 
 class OutputError(TaskstoreError):

@@ -43,6 +43,23 @@ class Rebuilt:
         return numel(self.shape) * ITEMSIZE[self.dtype]
 
 
+def rebuilt_tensors(manifest: Manifest, task: str | None) -> dict[str, Rebuilt]:
+    """The tensors of a task, or of the base (None), by name."""
+    base = manifest.tensors
+    if task is None:
+        return {n: Rebuilt(n, t.dtype, tuple(t.shape), t.blake3) for n, t in base.items()}
+    entries, found = manifest.tasks[task].tensors, {}
+    for name, entry in entries.items():
+        of, source = name, entry
+        if entry.of is not None:
+            of, source = entry.of, entries[entry.of]
+        inherited = base.get(of)
+        dtype = source.dtype or (inherited.dtype if inherited else "")
+        shape = source.shape if source.shape is not None else (inherited.shape if inherited else [])
+        found[name] = Rebuilt(name, dtype, tuple(shape), entry.blake3)
+    return found
+
+
 class BaseSource(Protocol):
     """Where the base's bits come from: the store, or the checkpoint that it references."""
 
@@ -112,7 +129,7 @@ class ModelReader:
             except BaseException:
                 self.close()
                 raise
-        self.tensors = self._list()
+        self.tensors = rebuilt_tensors(manifest, task)
 
     def close(self) -> None:
         """Its own files; the base is its owner's to close."""
@@ -123,23 +140,6 @@ class ModelReader:
     @property
     def label(self) -> str:
         return "the base" if self._name is None else f"task {self._name!r}"
-
-    def _list(self) -> dict[str, Rebuilt]:
-        base = self._manifest.tensors
-        if self._task is None:
-            return {n: Rebuilt(n, t.dtype, tuple(t.shape), t.blake3) for n, t in base.items()}
-        found: dict[str, Rebuilt] = {}
-        for name, entry in self._task.tensors.items():
-            of, source = name, entry
-            if entry.of is not None:
-                of, source = entry.of, self._task.tensors[entry.of]
-            inherited = base.get(of)
-            dtype = source.dtype or (inherited.dtype if inherited else "")
-            shape = (
-                source.shape if source.shape is not None else (inherited.shape if inherited else [])
-            )
-            found[name] = Rebuilt(name, dtype, tuple(shape), entry.blake3)
-        return found
 
     def chunks(self, name: str) -> Iterator[Chunk]:
         """The tensor's chunks in order, each a call that decodes it; calls are thread-safe."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -76,13 +77,23 @@ def _write_shard(
             os.close(fd)
 
 
-def write_assets(root: Path, manifest: Manifest, assets: Mapping[str, str], folder: Path) -> None:
-    """Write a model's configs, tokenizer and templates, each proved against its hash."""
-    for inside, digest in sorted(assets.items()):
+def write_assets(
+    root: Path, manifest: Manifest, task: str | None, beside: Mapping[str, Path], folder: Path
+) -> None:
+    """Write a model's configs, tokenizer and templates, each proved against its hash.
+
+    `beside`: those of a referenced base, which only the base (`task` None) has.
+    """
+    model = manifest.base if task is None else manifest.tasks[task]
+    for inside, digest in sorted(model.assets.items()):
         raw = read_asset(root, manifest, digest)
         target = folder / inside
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(raw)
+    for inside, path in beside.items() if task is None else ():
+        target = folder / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 def read_asset(root: Path, manifest: Manifest, digest: str) -> bytes:

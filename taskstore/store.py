@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from taskstore import summary
 from taskstore.errors import InputError, UnknownTask
@@ -21,6 +22,7 @@ from taskstore.summary import Summary
 if TYPE_CHECKING:
     import torch
 
+    from taskstore.devices import Device
     from taskstore.loader import BaseSource, ModelReader
 
 PathLike = str | os.PathLike[str]
@@ -100,12 +102,15 @@ class Store:
         task: str | None,
         *,
         names: Sequence[str] | None = None,
+        device: Device = "cpu",
         jobs: int | None = None,
         progress: Callback = silent,
     ) -> dict[str, torch.Tensor]:
-        """All tensors of a task (None: of the base) on the CPU, or those of `names`, checked.
+        """All tensors of a task (None: of the base) on a device, or those of `names`, checked.
 
-        Tensors that share their bytes in the task share their memory here too.
+        Tensors that share their bytes in the task share their memory here too. Beside what ends
+        on the device only blocks are in memory. Raises DeviceError where the device is missing
+        or too small.
         """
         from taskstore.tensors import load
 
@@ -115,23 +120,64 @@ class Store:
             if unknown:
                 raise InputError(f"{reader.label} has no tensor {unknown[0]!r}")
             aliases = self._aliases(task)
-            return load(
-                reader, list(reader.tensors if names is None else names), aliases, jobs, progress
-            )
+            wanted = list(reader.tensors if names is None else names)
+            return load(reader, wanted, aliases, jobs, progress, device)
+
+    def load_model(
+        self,
+        task: str | None,
+        *,
+        device: Device = "cpu",
+        dtype: torch.dtype | None = None,
+        jobs: int | None = None,
+        progress: Callback = silent,
+        **options: Any,
+    ) -> Any:
+        """A transformers model of a task (None: of the base), of the class its config names.
+
+        `dtype` None keeps the stored bits; `options` go to `from_pretrained`. Raises MissingExtra
+        without transformers, InputError where it does not know the class, DeviceError.
+        """
+        from taskstore import devices, models
+
+        where = devices.resolve(device)
+        with TemporaryDirectory(prefix="taskstore-") as scratch:
+            folder = self.write_assets(task, scratch)
+            label = "the base" if task is None else f"task {task!r}"
+            cls, config = models.model_class(folder, label)
+            state = self.state_dict(task, device=where, jobs=jobs, progress=progress)
+            return models.build(cls, config, folder, state, where, dtype, options)
+
+    def write_assets(self, task: str | None, target: PathLike) -> Path:
+        """Write a model's config, tokenizer and templates into a folder, without weights."""
+        from taskstore.model_folder import write_assets
+
+        if task is not None:
+            self.check_task(task)
+        Path(target).mkdir(parents=True, exist_ok=True)
+        beside: Mapping[str, Path] = {}
+        if task is None and not self.manifest.base.carried:
+            with self.open_base() as base:
+                beside = base.assets
+        write_assets(self.path, self.manifest, task, beside, Path(target))
+        return Path(target)
 
     def _aliases(self, task: str | None) -> dict[str, str]:
         if task is None:
             return {n: t.alias for n, t in self.manifest.tensors.items() if t.alias}
         return {n: e.of for n, e in self.manifest.tasks[task].tensors.items() if e.of}
 
-    def files_of(self, task: str | None) -> list[str]:
-        """Files of the store that rebuilding a model reads."""
-        stems = [filenames.BASE]
-        model = self.manifest.base if task is None else self.manifest.tasks[task]
-        if task is not None:
-            stems += [filenames.MULTITASK, filenames.masks_of(task), filenames.private_of(task)]
+    def files_of(self, *tasks: str | None) -> list[str]:
+        """Files of the store that rebuilding these models (None: the base) reads."""
+        stems, assets = {filenames.BASE: None}, set[str]()
+        for task in tasks:
+            model = self.manifest.base if task is None else self.manifest.tasks[task]
+            assets |= {f"assets/{digest}" for digest in model.assets.values()}
+            if task is not None:
+                own = filenames.masks_of(task), filenames.private_of(task)
+                stems |= dict.fromkeys((filenames.MULTITASK, *own))
         weights = [p for stem in stems for p in of_stem(stem, self.manifest.files)]
-        return [*weights, *sorted({f"assets/{digest}" for digest in model.assets.values()})]
+        return [*weights, *sorted(assets)]
 
     def unpack(
         self,

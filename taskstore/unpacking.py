@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskstore import atomic
-from taskstore.format.digests import check_file
-from taskstore.loader import BaseSource
+from taskstore.format.digests import check_files
 from taskstore.model_folder import size_of, write_assets, write_model
-from taskstore.parallel import default_jobs, ordered_map
+from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, Meter
 
 if TYPE_CHECKING:
@@ -54,28 +52,14 @@ def unpack(
             inside = folder / below
             inside.mkdir(exist_ok=True)
             write_model(reader, inside, shard_bytes=shard_bytes, jobs=jobs, report=meter.add)
-            _write_assets(store, models[below], base, inside)
+            write_assets(store.path, store.manifest, models[below], base.assets, inside)
     return target
 
 
-def _write_assets(store: Store, task: str | None, base: BaseSource, folder: Path) -> None:
-    """A model's other files; those of a referenced base come from where it is."""
-    manifest = store.manifest
-    model = manifest.base if task is None else manifest.tasks[task]
-    write_assets(store.path, manifest, model.assets, folder)
-    if task is None:
-        for inside, path in base.assets.items():
-            copy = folder / inside
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-
-
 def _check_files(store: Store, models: Mapping[str, str | None], jobs: int) -> None:
-    files = store.manifest.files
     everything = len(models) > 1
-    paths = list(files) if everything else store.files_of(next(iter(models.values())))
-    for _ in ordered_map(lambda p: check_file(store.path, p, files[p]), paths, jobs=jobs):
-        pass
+    paths = store.manifest.files if everything else store.files_of(*models.values())
+    check_files(store.path, store.manifest.files, paths, jobs)
 
 
 def _is_model(folder: Path) -> bool:

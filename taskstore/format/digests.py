@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from blake3 import blake3
@@ -50,3 +50,9 @@ def check_file(root: Path, path: str, recorded: File) -> None:
         raise FormatError(f"{path} cannot be read: {error.strerror}") from None
     if found.blake3 != recorded.blake3:
         raise ChecksumMismatch(path, recorded.blake3, found.blake3)
+
+
+def check_files(root: Path, recorded: Mapping[str, File], paths: Iterable[str], jobs: int) -> None:
+    """`check_file` for several at a time."""
+    for _ in ordered_map(lambda p: check_file(root, p, recorded[p]), paths, jobs=jobs):
+        pass

@@ -1,4 +1,4 @@
-"""The arithmetic of packing and rebuilding on the CPU, compiled, one pass over memory each.
+"""The arithmetic of packing, rebuilding and swapping on the CPU: compiled, one pass over memory.
 
 Legend: N = elements of a chunk, P = ceil(N / 8) packed bytes (LSB first), U = the dtype's
 unsigned integer view (uint16 or uint32). Masks are spread to bytes in blocks of 1024 elements that
@@ -61,6 +61,16 @@ def cast(bits_N: U, source: str, target: str) -> U:
     return bits_N if source == target else from_float32(to_float32(bits_N, source), target)
 
 
+def swap(a_P: Bytes, b_P: Bytes, d_N: U, w_N: U) -> None:
+    """W ^= D & (m_a ^ m_b) in place, (N,); 1024 weights with equal masks stay untouched."""
+    _swap(a_P, b_P, d_N, w_N)
+
+
+def differ(a_P: Bytes, b_P: Bytes) -> bool:
+    """Whether two packed masks are not the same; stops at the first kilobyte that differs."""
+    return bool(_differ(a_P, b_P))
+
+
 @jit
 def _subtract_bf16(theta_N: U, theta0_N: F32, tau_N: F32) -> np.uint32:
     """Returns the largest exponent field of tau, as it stands in its bits."""
@@ -99,3 +109,37 @@ def _select(bits_P: Bytes, w0_N: U, w1_N: U, chosen_N: U) -> None:
         w0, w1, chosen = w0_N[start:stop], w1_N[start:stop], chosen_N[start:stop]
         for j in range(stop - start):
             chosen[j] = w1[j] if mask[j] else w0[j]
+
+
+@jit
+def _swap(a_P: Bytes, b_P: Bytes, d_N: U, w_N: U) -> None:
+    mask = np.empty(1024, np.uint8)
+    words = mask.view(np.uint64)
+    zero = d_N.dtype.type(0)
+    n = w_N.size
+    for start in range(0, n, 1024):
+        stop = min(start + 1024, n)
+        a, b = a_P[start >> 3 : (stop + 7) >> 3], b_P[start >> 3 : (stop + 7) >> 3]
+        some = np.uint8(0)
+        for j in range(a.size):
+            some |= a[j] ^ b[j]
+        if some == 0:
+            continue
+        for j in range(a.size):
+            spread = (np.uint64(a[j] ^ b[j]) * _ONES) & _PICK
+            words[j] = ((spread + _LIFT) >> np.uint64(7)) & _ONES
+        d, w = d_N[start:stop], w_N[start:stop]
+        for j in range(stop - start):  # 0 - 1 is all ones; a branch here would not be vectorised
+            w[j] = w[j] ^ (d[j] & (zero - d_N.dtype.type(mask[j])))
+
+
+@jit
+def _differ(a_P: Bytes, b_P: Bytes) -> bool:
+    for start in range(0, a_P.size, 1024):
+        stop = min(start + 1024, a_P.size)
+        some = np.uint8(0)
+        for j in range(start, stop):
+            some |= a_P[j] ^ b_P[j]
+        if some != 0:
+            return True
+    return False

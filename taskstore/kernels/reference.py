@@ -1,6 +1,7 @@
 """The same arithmetic in plain torch: slow, obvious, on any device. The oracle of the suite.
 
-Legend: N = elements, T = tasks; weights are float tensors of the checkpoint's dtype.
+Legend: N = elements, P = ceil(N / 8) packed bytes (LSB first); weights are float tensors of the
+checkpoint's dtype, or its integer view where bits are swapped.
 """
 
 from __future__ import annotations
@@ -37,3 +38,15 @@ def tall(tau_N: Tensor, merged_N: Tensor, w0_N: Tensor, w1_N: Tensor, lam: float
 def select(mask_N: Tensor, w0_N: Tensor, w1_N: Tensor) -> Tensor:
     """where(mask, W1, W0), same dtype."""
     return torch.where(mask_N, w1_N, w0_N)
+
+
+def unpack(bits_P: Tensor, n: int) -> Tensor:
+    """uint8 (P,) -> bool (n,); bit i is byte i // 8, LSB first."""
+    lanes_8 = torch.arange(8, dtype=torch.uint8, device=bits_P.device)
+    return ((bits_P.unsqueeze(1) >> lanes_8) & 1).bool().view(-1)[:n]
+
+
+def swap(a_P: Tensor, b_P: Tensor, d_N: Tensor, w_N: Tensor) -> None:
+    """W ^= D & (m_a ^ m_b) in place; D and W are int16 or int32 views, (N,)."""
+    changed_N = unpack(a_P ^ b_P, w_N.numel())
+    w_N ^= torch.where(changed_N, d_N, 0)

@@ -1,0 +1,156 @@
+"""A live module whose task can be changed, many times a second, and never by a bit too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from taskstore.errors import SwapError, UnknownTask
+from taskstore.swap.binding import Anchors, Live
+from taskstore.swap.digests import Verified, verify
+from taskstore.swap.gate import Gate
+from taskstore.swap.lane import Lane
+from taskstore.swap.memory import SwapMemory, add
+from taskstore.swap.move import Mover, NotUndone, uninterrupted
+from taskstore.swap.states import State, States
+
+CLOSED = "this family is closed; attach the store again to swap"
+
+
+class Attached:
+    """What `taskstore.attach` gives; a context manager. Thread-safe."""
+
+    def __init__(
+        self,
+        lives: Sequence[Live],
+        states: States,
+        attached: Sequence[State],
+        lanes: Sequence[Lane],
+        anchors: Anchors,
+        gate: Gate,
+        hooks: Sequence[Any],
+        active: State,
+        jobs: int,
+    ) -> None:
+        self._lives, self._states, self._attached = lives, states, tuple(attached)
+        self._lanes, self._anchors, self._gate, self._hooks = lanes, anchors, gate, hooks
+        self._active: State = active
+        self._jobs = jobs
+        self._pool = ThreadPoolExecutor(jobs + 1, thread_name_prefix="taskstore-swap")
+        self._mover: Mover | None = Mover(lanes, self._pool, jobs)
+        self._unusable: str | None = None
+
+    @property
+    def active(self) -> State:
+        """The task that is live; None is the base. Raises SwapError where nobody knows."""
+        if self._unusable is not None:
+            raise SwapError(self._unusable)
+        return self._active
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks that `swap` takes."""
+        return [state for state in self._attached if state is not None]
+
+    def swap(self, task: State, *, timeout: float | None = None) -> None:
+        """Make a task live, or the base (None): bit for bit, in place, all or nothing.
+
+        Waits for running forward passes, at most `timeout` seconds, or raises ModelBusy, as
+        `attach` was told. Raises UnknownTask, and SwapError where the module was changed.
+        """
+        self._check(task)
+        if task == self.active:
+            return
+        with self._gate.swapping(timeout):
+            self._move_to(task)
+
+    @contextmanager
+    def using(self, task: State, *, timeout: float | None = None) -> Iterator[None]:
+        """Make a task live and keep it so until the end of the block; other swaps wait."""
+        self._check(task)
+        while True:
+            with self._gate.reading():
+                if self.active == task:
+                    yield
+                    return
+            self.swap(task, timeout=timeout)
+
+    def verify(self) -> Verified:
+        """Prove what is live: BLAKE3 of every tensor against the manifest.
+
+        Raises UnknownWeights where a tensor is not what it should be.
+        """
+        with self._gate.reading():
+            active = self.active
+            return verify(self._lives, self._states, active, self._jobs)
+
+    def memory(self) -> SwapMemory:
+        """What is taken, in bytes; `attach` allocated all but the live weights."""
+        live = SwapMemory(live=sum(one.nbytes for one in self._lives))
+        return add([live, *(lane.memory(len(self.tasks)) for lane in self._lanes)])
+
+    def close(self) -> None:
+        """Let go of the module: it keeps the task that is live, and takes no more swaps."""
+        if self._unusable == CLOSED:
+            return
+        with self._gate.swapping(None):
+            for handle in self._hooks:
+                handle.remove()
+            self._unusable = CLOSED
+            for lane in self._lanes:
+                lane.close()
+            self._lanes = ()
+            self._mover = None
+        self._pool.shutdown(wait=False)
+
+    def _check(self, task: State) -> None:
+        if self._unusable is not None:
+            raise SwapError(self._unusable)
+        if task in self._attached:
+            return
+        if task is None:
+            problems = "; ".join(self._states.misfits(None)[:3])
+            raise SwapError(f"the module cannot hold the base: {problems}")
+        raise UnknownTask(task, self.tasks)
+
+    def _move_to(self, task: State) -> None:
+        """The weights are ours alone; another swap may have come before."""
+        self._check(task)
+        if task == self._active or self._mover is None:
+            return
+        self._anchors.check()
+        mover, old, streams = self._mover, self._active, self._mover.streams()
+
+        def work() -> None:
+            try:
+                mover.move(old, task, streams)
+                self._active = task
+            except NotUndone as error:
+                self._unusable = str(error)
+                raise
+            finally:
+                self._touched()
+
+        uninterrupted(self._pool, work)
+
+    def _touched(self) -> None:
+        """Tell autograd: a backward pass through what was computed before would be wrong."""
+        for live in self._lives:
+            if not live.tensor.is_inference():
+                torch.autograd.graph.increment_version(live.tensor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()

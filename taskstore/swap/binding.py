@@ -1,0 +1,136 @@
+"""Which live tensor stands for which tensor of the store, and what cannot be swapped at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from taskstore.checkpoint.pickled import DTYPES
+from taskstore.errors import SwapError
+from taskstore.swap.conversion import checkpoint_tensors
+
+Prefix = str | Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Live:
+    """Memory of the module, once: tied tensors are one of these with several names.
+
+    names    names in the store, sorted
+    tensor   detached, contiguous, the module's own memory
+    """
+
+    names: tuple[str, ...]
+    tensor: Tensor
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def dtype(self) -> str:
+        """safetensors' name of it."""
+        return DTYPES[self.tensor.dtype]
+
+    @property
+    def flat(self) -> Tensor:
+        """uint8 (bytes,), the same memory."""
+        return self.tensor.view(-1).view(torch.uint8)
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensor.numel() * self.tensor.element_size()
+
+
+def bind(module: nn.Module, prefix: Prefix, ignore: Sequence[str]) -> list[Live]:
+    """The module's tensors by their names in the store, in order of the names.
+
+    `prefix` maps the start of a module's name to the start of the store's; a plain string stands
+    before every name. Names in the store that match a pattern of `ignore` are left alone. Raises
+    SwapError where a tensor cannot be written in place.
+    """
+    starts = {"": prefix} if isinstance(prefix, str) else dict(prefix)
+    groups: dict[object, list[str]] = {}
+    tensors: dict[str, Tensor] = {}
+    for own, tensor in checkpoint_tensors(module).items():
+        name = _renamed(own, starts)
+        if ignored(name, ignore):
+            continue
+        if name in tensors:
+            raise SwapError(f"two tensors of the module are {name!r} in the store; mend the prefix")
+        _check(name, tensor)
+        tensors[name] = tensor
+        place = (str(tensor.device), tensor.data_ptr(), tensor.shape, tensor.dtype)
+        groups.setdefault(place if tensor.numel() else name, []).append(name)
+    found = [Live(tuple(sorted(names)), tensors[min(names)]) for names in groups.values()]
+    _check_overlap(found)
+    return sorted(found, key=lambda live: live.name)
+
+
+def ignored(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a shell pattern matches the name."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _renamed(name: str, starts: Mapping[str, str]) -> str:
+    for own in sorted(starts, key=len, reverse=True):
+        if name.startswith(own):
+            return starts[own] + name[len(own) :]
+    return name
+
+
+def _check(name: str, tensor: Tensor) -> None:
+    problem = None
+    if tensor.is_meta:
+        problem = "is on the meta device: the module is only half loaded; load all of it first"
+    elif type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.is_quantized:
+        kind = type(tensor).__name__ if type(tensor) is not Tensor else str(tensor.layout)
+        problem = f"is no plain dense tensor ({kind}); attach before it is wrapped or quantised"
+    elif not tensor.is_contiguous():
+        problem = (
+            f"is not contiguous (strides {tuple(tensor.stride())}); give the module "
+            "tensor.contiguous() in its place"
+        )
+    elif tensor.dtype not in DTYPES:
+        problem = f"has dtype {tensor.dtype}, which no checkpoint holds"
+    if problem:
+        raise SwapError(f"tensor {name!r} {problem}")
+
+
+def _check_overlap(lives: Iterable[Live]) -> None:
+    ordered = sorted(
+        (live for live in lives if live.nbytes),
+        key=lambda live: (str(live.tensor.device), live.tensor.data_ptr()),
+    )
+    for one, two in pairwise(ordered):
+        same = one.tensor.device == two.tensor.device
+        if same and two.tensor.data_ptr() < one.tensor.data_ptr() + one.nbytes:
+            raise SwapError(f"tensors {one.name!r} and {two.name!r} share some of their memory")
+
+
+class Anchors:
+    """Where every parameter and buffer was, to notice when one is moved or replaced."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._places = [
+            (f"{path}.{leaf}" if path else leaf, table, leaf, value.data_ptr())
+            for path, child in module.named_modules()
+            for table in (child._parameters, child._buffers)
+            for leaf, value in table.items()
+            if value is not None and not value.is_meta
+        ]
+
+    def check(self) -> None:
+        """Raise SwapError for a tensor that is no longer where it was."""
+        for name, table, leaf, pointer in self._places:
+            now = table.get(leaf)
+            if now is None or now.data_ptr() != pointer:
+                raise SwapError(
+                    f"{name!r} was moved or replaced since the store was attached (a .to(), "
+                    "a load with assign, a new parameter); attach again"
+                )

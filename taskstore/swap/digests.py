@@ -1,0 +1,78 @@
+"""Which state is live: BLAKE3 of every tensor of the module against the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from taskstore.errors import SwapError, UnknownWeights
+from taskstore.parallel import ordered_map
+from taskstore.swap.binding import Live
+from taskstore.swap.states import State, States, label_of
+
+BLOCK = 16 << 20
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found live: every tensor has the checksum that the manifest records for the task.
+
+    digest   BLAKE3 of the lines "NAME CHECKSUM", by name: one figure for the whole model
+    """
+
+    task: State
+    tensors: int
+    bytes: int
+    digest: str
+
+
+def live_digests(lives: Sequence[Live], jobs: int) -> dict[str, str]:
+    """Name of each live tensor -> BLAKE3 of its bytes, in blocks where they are on a device."""
+
+    def one(live: Live) -> tuple[str, str]:
+        state, flat = blake3(), live.flat
+        for start in range(0, flat.numel(), BLOCK):
+            state.update(flat[start : start + BLOCK].cpu().numpy())
+        return live.name, state.hexdigest()
+
+    return dict(ordered_map(one, lives, jobs=jobs))
+
+
+def identify(lives: Sequence[Live], states: States, attached: Sequence[State], jobs: int) -> State:
+    """The attached state that is live. Raises UnknownWeights or SwapError where none is."""
+    found = live_digests(lives, jobs)
+    every = [*attached, *(s for s in states.tensors if s not in attached)]
+    wrong = {
+        state: [live for live in lives if found[live.name] not in states.digests(state, live)]
+        for state in every
+    }
+    nearest = min(every, key=lambda state: len(wrong[state]))
+    if not wrong[nearest]:
+        if nearest in attached:
+            return nearest
+        raise SwapError(
+            f"the live weights are {label_of(nearest)}, which is not among the tasks to attach; "
+            "add it to them, or load one of them first"
+        )
+    first, count = wrong[nearest][0], len(wrong[nearest])
+    if count == len(lives):
+        raise UnknownWeights(f"no tensor is the base's or a task's, {first.name!r} for one")
+    raise UnknownWeights(
+        f"{count} of {len(lives)} tensors are not those of {label_of(nearest)}, the nearest, "
+        f"{first.name!r} for one; the module is changed or half loaded"
+    )
+
+
+def verify(lives: Sequence[Live], states: States, active: State, jobs: int) -> Verified:
+    """Raises UnknownWeights where a tensor is not what the manifest records."""
+    found = live_digests(lives, jobs)
+    wrong = [live for live in lives if found[live.name] != states.digest(active, live)]
+    if wrong:
+        raise UnknownWeights(
+            f"{len(wrong)} of {len(lives)} tensors are not those of {label_of(active)}, "
+            f"{wrong[0].name!r} for one"
+        )
+    whole = blake3("".join(f"{name} {found[name]}\n" for name in sorted(found)).encode())
+    return Verified(active, len(lives), sum(live.nbytes for live in lives), whole.hexdigest())

@@ -1,0 +1,198 @@
+"""The part of a live model that is on one device, with D and the masks beside it.
+
+All masks of a task lie in one arena, a tensor's bits at the same offset for every task, each offset
+a multiple of 64 bytes. The arena is worked through in units; a unit either is swapped or is not, so
+a swap that fails between two units can be undone.
+
+Legend: P = bytes of an arena or of a part of it, 8 weights each, LSB first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taskstore.format.dtypes import ITEMSIZE
+from taskstore.kernels.dispatch import kernel_for
+from taskstore.swap.memory import SwapMemory
+from taskstore.swap.states import Masked, State, Valued
+
+ALIGN = 64
+UNIT = 1 << 17  # mask bytes that are swapped as one: 2^20 weights, in one thread
+UNIT_ON_DEVICE = 4 << 20  # 2^25 weights, one transfer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some weights of one tensor: native views of W and D, and their bits in the arena."""
+
+    w_N: Any
+    d_N: Any
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Masks:
+    """A unit: pieces whose bits are bytes [begin, end) of the arena."""
+
+    begin: int
+    end: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A unit too: content of a tensor that is each task's own; state -> uint8 (bytes,)."""
+
+    live: Tensor
+    contents: Mapping[State, Tensor]
+
+    def apply(self, new: State) -> None:
+        with torch.inference_mode():
+            self.live.copy_(self.contents[new])
+
+
+Unit = Masks | Copy
+
+
+class Lane:
+    """D, T arenas and what tasks have of their own, all on the device of the weights.
+
+    Its size is known when it is made; then `allocate`, fill the targets, `start`, and `run`.
+    """
+
+    def __init__(
+        self, device: torch.device, masked: Sequence[Masked], valued: Sequence[Valued]
+    ) -> None:
+        self.device, self.masked, self.valued = device, masked, valued
+        self._swap, self._native = kernel_for(device)
+        self._offsets, position = [], 0
+        for part in masked:
+            self._offsets.append(position)
+            position += -(-part.n // (8 * ALIGN)) * ALIGN
+        self.arena = position
+        largest = UNIT if device.type == "cpu" else UNIT_ON_DEVICE
+        self.unit = min(largest, max(ALIGN, self.arena))
+
+    @property
+    def store(self) -> torch.device:
+        """Where the masks and the tasks' own tensors wait."""
+        return self.device
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several threads may share a `run`."""
+        return self.device.type == "cpu"
+
+    def memory(self, tasks: int) -> SwapMemory:
+        """What `allocate` makes for so many tasks; live weights not counted."""
+        own = [
+            len(set(part.keys.values())) * (part.live.nbytes - part.start) for part in self.valued
+        ]
+        delta = sum(_bytes(part) for part in self.masked)
+        return SwapMemory(delta=delta, masks=tasks * self.arena, values=sum(own))
+
+    def allocate(self, tasks: Sequence[str]) -> None:
+        """Memory for all of it; masks start as all zero."""
+        self.deltas = [_memory(_bytes(part), self.device) for part in self.masked]
+        self.masks = {task: _memory(self.arena, self.store) for task in tasks}
+        self.contents = [
+            {key: _memory(part.live.nbytes - part.start, self.store) for key in part.keys.values()}
+            for part in self.valued
+        ]
+        self._zeros = _memory(self.unit, self.store)
+
+    def delta_targets(self) -> list[tuple[str, Tensor]]:
+        """Where D goes: (tensor of the store, uint8 memory)."""
+        return [(part.source, d) for part, d in zip(self.masked, self.deltas, strict=True)]
+
+    def mask_targets(self, task: str) -> list[tuple[str, Tensor]]:
+        """Where a task's masks go: (tensor of the store, uint8 memory)."""
+        return [
+            (part.source, self.masks[task][begin : begin + (part.n + 7) // 8])
+            for part, begin in zip(self.masked, self._offsets, strict=True)
+            if task in part.tasks
+        ]
+
+    def content_targets(self, state: State) -> list[tuple[str, int, Tensor]]:
+        """Where contents go that no state before this one has: (name, first byte, uint8 memory)."""
+        return [
+            (part.names[state], part.start, contents[part.keys[state]])
+            for part, contents in zip(self.valued, self.contents, strict=True)
+            if next(s for s, key in part.keys.items() if key == part.keys[state]) == state
+        ]
+
+    def start(self, state: State) -> None:
+        """All is filled, and this state is live."""
+
+    def close(self) -> None:
+        """Give back what is not mere memory."""
+
+    def units(self) -> list[Unit]:
+        """Everything a swap goes through, in order of memory."""
+        pieces: list[list[Piece]] = [[] for _ in range(0, self.arena, self.unit)]
+        for part, d, offset in zip(self.masked, self.deltas, self._offsets, strict=True):
+            size = part.live.tensor.element_size()
+            w_N, d_N = self._native(part.live.flat, size), self._native(d, size)
+            begin, end = offset, offset + (part.n + 7) // 8
+            while begin < end:
+                stop = min(end, (begin // self.unit + 1) * self.unit)
+                at, to = 8 * (begin - offset), min(part.n, 8 * (stop - offset))
+                piece = Piece(w_N[at:to], d_N[at:to], begin, stop)
+                pieces[begin // self.unit].append(piece)
+                begin = stop
+        found: list[Unit] = [
+            Masks(k * self.unit, min(self.arena, (k + 1) * self.unit), tuple(inside))
+            for k, inside in enumerate(pieces)
+        ]
+        for own, contents in zip(self.valued, self.contents, strict=True):
+            by_state = {state: contents[key] for state, key in own.keys.items()}
+            found.append(Copy(own.live.flat[own.start :], by_state))
+        return found
+
+    def run(self, units: Iterator[Unit], old: State, new: State, done: list[Unit]) -> None:
+        """Swap all units that `units` still has; each that is whole goes to `done`.
+
+        A unit that raises is as it was.
+        """
+        for unit in units:
+            if isinstance(unit, Copy):
+                unit.apply(new)
+            else:
+                self._flip(unit, self._bits_of(unit, old), self._bits_of(unit, new))
+            done.append(unit)
+
+    def _bits_of(self, unit: Masks, state: State) -> Tensor:
+        if state is None:
+            return self._zeros[: unit.end - unit.begin]
+        return self.masks[state][unit.begin : unit.end]
+
+    def _flip(self, unit: Masks, old_P: Tensor, new_P: Tensor) -> None:
+        """Swap the pieces of a unit; XOR undoes itself, so a failure takes back those before."""
+        old, new = self._native(old_P, 1), self._native(new_P, 1)
+        done = 0
+        try:
+            for piece in unit.pieces:
+                self._flip_piece(unit, piece, old, new)
+                done += 1
+        except BaseException:
+            for piece in unit.pieces[:done]:
+                self._flip_piece(unit, piece, old, new)
+            raise
+
+    def _flip_piece(self, unit: Masks, piece: Piece, old_P: Any, new_P: Any) -> None:
+        bits = slice(piece.begin - unit.begin, piece.end - unit.begin)
+        self._swap(old_P[bits], new_P[bits], piece.d_N, piece.w_N)
+
+
+def _bytes(part: Masked) -> int:
+    return part.n * ITEMSIZE[part.live.dtype]
+
+
+def _memory(nbytes: int, device: torch.device) -> Tensor:
+    return torch.zeros(nbytes, dtype=torch.uint8, device=device)

@@ -1,0 +1,71 @@
+"""What an attached family takes, stated before it is allocated.
+
+On the device: live weights + D (as much again as the masked weights) + T bits per masked weight
+where masks are on the device, or one bit and two small buffers where they wait in host memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+import torch
+
+from taskstore import devices
+
+WAY_OUT = "attach fewer tasks"
+WAY_OUT_DEVICE = "attach fewer tasks, or use masks='host'"
+
+
+@dataclass(frozen=True)
+class SwapMemory:
+    """Bytes, by what they are for; of one device, or all together.
+
+    live      the module's own tensors
+    delta     D, beside them
+    masks     one bit per masked weight and task; in host memory where `masks_on_host`
+    active    one more mask beside the weights, where masks wait in host memory
+    values    tensors that are a task's own (heads), where the masks are
+    staging   buffers for transfers
+    """
+
+    live: int = 0
+    delta: int = 0
+    masks: int = 0
+    active: int = 0
+    values: int = 0
+    staging: int = 0
+    masks_on_host: bool = False
+
+    @property
+    def total(self) -> int:
+        sizes = (getattr(self, field.name) for field in fields(self))
+        return sum(size for size in sizes if not isinstance(size, bool))
+
+    def needs(self) -> tuple[dict[str, int], dict[str, int]]:
+        """What attaching allocates (name -> bytes) on the device, and in host memory."""
+        beside = {"D": self.delta, "active mask": self.active, "staging": self.staging}
+        bits = {"masks": self.masks, "tensors of single tasks": self.values}
+        return (beside, bits) if self.masks_on_host else (beside | bits, {})
+
+
+def add(parts: Iterable[SwapMemory]) -> SwapMemory:
+    """The sum over devices."""
+    found = list(parts)
+    sizes = {
+        field.name: sum(getattr(part, field.name) for part in found)
+        for field in fields(SwapMemory)
+        if field.name != "masks_on_host"
+    }
+    return SwapMemory(**sizes, masks_on_host=any(part.masks_on_host for part in found))
+
+
+def require(parts: Iterable[tuple[torch.device, SwapMemory]]) -> None:
+    """Raise NotEnoughMemory unless all of it fits where it is to be."""
+    host: Counter[str] = Counter()
+    for device, memory in parts:
+        beside, on_host = memory.needs()
+        devices.require(device, beside, WAY_OUT if memory.masks_on_host else WAY_OUT_DEVICE)
+        host.update(on_host)
+    devices.require(torch.device("cpu"), host, WAY_OUT)

@@ -1,0 +1,95 @@
+"""D, masks and own contents of a family, streamed from its store into memory on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from taskstore.format import layouts
+from taskstore.format import names as filenames
+from taskstore.format.manifest import Manifest
+from taskstore.format.sharded import ShardedReader
+from taskstore.loader import BaseSource, ModelReader, rebuild
+from taskstore.parallel import ordered_map
+from taskstore.tensors import copy_in
+
+Bits = NDArray[Any]
+Report = Callable[[str, int], None]
+Target = tuple[str, Tensor]  # name of a tensor in the store, uint8 memory for it
+
+
+class Source:
+    """Reads of one store for one `attach`; chunks are decoded ahead in `jobs` threads."""
+
+    def __init__(self, root: Path, manifest: Manifest, base: BaseSource, jobs: int) -> None:
+        self._root, self._manifest, self._base, self._jobs = root, manifest, base, jobs
+
+    def deltas(self, targets: Iterable[Target], report: Report) -> None:
+        """D = W0 ^ W1 of each named tensor into its memory (N x itemsize bytes)."""
+        sections = layouts.multitask_layouts(self._manifest)
+        reader = ShardedReader(self._root, filenames.MULTITASK, self._manifest.files, sections)
+        try:
+
+            def delta(name: str) -> Callable[[int], Bits]:
+                base, multitask = self._base.chunks(name), reader.section(name)
+
+                def one(k: int) -> Bits:
+                    w0_N = base(k)
+                    return np.bitwise_xor(w0_N, multitask.chunk(k, w0_N))
+
+                return one
+
+            self._fill(targets, delta, lambda name: sections[name].chunks, report)
+        finally:
+            reader.close()
+
+    def masks(self, task: str, targets: Iterable[Target], report: Report) -> None:
+        """A task's packed masks into their memory (ceil(N / 8) bytes, LSB first)."""
+        sections = layouts.mask_layouts(self._manifest, self._manifest.tasks[task])
+        reader = ShardedReader(self._root, filenames.masks_of(task), self._manifest.files, sections)
+        try:
+            self._fill(
+                targets,
+                lambda name: reader.section(name).chunk,
+                lambda name: sections[name].chunks,
+                report,
+            )
+        finally:
+            reader.close()
+
+    def contents(self, reader: ModelReader, name: str, start: int, target: Tensor) -> None:
+        """Bytes from `start` on of a rebuilt tensor, checked, into uint8 memory."""
+        for _, offset, bits_N in rebuild(reader, [name], self._jobs):
+            bytes_N = bits_N.view("u1")
+            if offset + bytes_N.size > start:
+                skip = max(0, start - offset)
+                copy_in(target, offset + skip - start, bytes_N[skip:])
+
+    def _fill(
+        self,
+        targets: Iterable[Target],
+        opened: Callable[[str], Callable[[int], Bits]],
+        chunks: Callable[[str], int],
+        report: Report,
+    ) -> None:
+        def work() -> Iterator[tuple[str, Tensor, int, Callable[[int], Bits]]]:
+            for name, target in targets:
+                chunk = opened(name)
+                yield from ((name, target, k, chunk) for k in range(chunks(name)))
+
+        def run(item: tuple[str, Tensor, int, Callable[[int], Bits]]) -> tuple[str, Tensor, Bits]:
+            name, target, k, chunk = item
+            return name, target, chunk(k)
+
+        last, offset = None, 0
+        for name, target, bits_N in ordered_map(run, work(), jobs=self._jobs):
+            if target is not last:
+                last, offset = target, 0
+            copy_in(target, offset, bits_N)
+            offset += bits_N.nbytes
+            report(name, bits_N.nbytes)
