@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,3 +52,12 @@ def real_family(name: str) -> Path:
     if not path.is_dir():
         pytest.skip(f"{path} is not there; set TASKSTORE_FAMILIES to the families' folder")
     return path
+
+
+def evaluator(family: str) -> Any:
+    """The module `eval.py` of a shared family."""
+    spec = importlib.util.spec_from_file_location(family, real_family(family) / "eval.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from taskstore.options import PackOptions
 from taskstore.store import Store
 from taskstore.verify import verify
 from tests import oracle
-from tests.conftest import real_family
+from tests.conftest import evaluator, real_family
 from tests.families import State, same
 
 pytestmark = pytest.mark.slow
@@ -132,14 +131,6 @@ def test_transformers_loads_what_comes_out(
     if family == "lm6":
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / task)
         assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
-
-
-def evaluator(family: str) -> Any:
-    spec = importlib.util.spec_from_file_location(family, real_family(family) / "eval.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # eval.py's files

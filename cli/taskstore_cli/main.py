@@ -14,6 +14,7 @@ import click
 
 from taskstore import TaskstoreError, __version__
 from taskstore_cli.info import info
+from taskstore_cli.load import load
 from taskstore_cli.pack import pack
 from taskstore_cli.unpack import unpack
 from taskstore_cli.verify import verify
@@ -59,5 +60,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
-for command in (pack, unpack, info, verify):
+for command in (pack, unpack, load, info, verify):
     main.add_command(command)

@@ -73,7 +73,6 @@ def attach(
     options = SwapOptions(masks, busy, prefix, ignore)
     jobs = jobs or default_jobs()
     chosen = _chosen(store, tasks)
-    anchors = Anchors(module)
     lives = bind(module, options.prefix, options.ignore)
     states = States(store.manifest, lives, options.ignore)
     attached = states.choose(chosen)
@@ -88,7 +87,7 @@ def attach(
         for lane in lanes:
             lane.start(active)
         stack.pop_all()
-    gate = Gate(options.busy)
+    gate, anchors = Gate(options.busy), Anchors(module, lives)
     return Attached(lives, states, attached, lanes, anchors, gate, gate.hook(module), active, jobs)
 
 

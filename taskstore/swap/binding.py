@@ -114,15 +114,18 @@ def _check_overlap(lives: Iterable[Live]) -> None:
 
 
 class Anchors:
-    """Where every parameter and buffer was, to notice when one is moved or replaced."""
+    """Where the parameters and buffers behind `lives` were, to notice when one is moved."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, lives: Iterable[Live]) -> None:
+        storages = {live.tensor.untyped_storage().data_ptr() for live in lives}
         self._places = [
             (f"{path}.{leaf}" if path else leaf, table, leaf, value.data_ptr())
             for path, child in module.named_modules()
             for table in (child._parameters, child._buffers)
             for leaf, value in table.items()
-            if value is not None and not value.is_meta
+            if value is not None
+            and value.layout == torch.strided
+            and value.untyped_storage().data_ptr() in storages
         ]
 
     def check(self) -> None:

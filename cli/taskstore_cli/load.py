@@ -1,0 +1,113 @@
+"""`taskstore load`"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taskstore_cli.console import (
+    StorePath,
+    TaskName,
+    base_from_option,
+    jobs_option,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+    size,
+)
+
+if TYPE_CHECKING:
+    from taskstore.progress import Callback
+    from taskstore.store import Store
+
+
+@click.command()
+@click.argument("store", type=StorePath(), is_eager=True)
+@click.argument("task", type=TaskName(), required=False)
+@click.option("--base", is_flag=True, help="The base instead of a task.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--time", "timed", is_flag=True, help="Load several times and tell how fast.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="With --time: loads that count, after one that does not.",
+)
+@base_from_option
+@jobs_option
+@json_option
+@quiet_option
+def load(
+    store: Path,
+    task: str | None,
+    base: bool,
+    device: str,
+    timed: bool,
+    repeat: int,
+    base_from: Path | None,
+    jobs: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Load TASK of STORE onto a device, check every tensor, and let go of it again.
+
+    With --time it tells how fast the loader is on this machine. The first load also fills the page
+    cache and loads the compiled loops, so it stands apart.
+    """
+    import taskstore
+    from taskstore.devices import resolve
+
+    if (task is not None) + base != 1:
+        raise click.UsageError("name one TASK, or give --base")
+    opened = taskstore.open(store, base=base_from)
+    resolve(device)
+    with progress_bar(quiet or as_json) as progress:
+        loads = [
+            _load(opened, task, device, jobs, progress) for _ in range(1 + repeat if timed else 1)
+        ]
+    times = [load.seconds for load in loads]
+    tensors, total = loads[0].tensors, loads[0].bytes
+    first, best = times[0], statistics.median(times[1:] or times)
+    if as_json:
+        print_json(
+            {
+                "task": task,
+                "device": device,
+                "tensors": tensors,
+                "bytes": total,
+                "seconds": times,
+                "bytes_per_second": total / best,
+            }
+        )
+    elif not quiet:
+        name = task or "the base"
+        click.echo(f"{name}: {tensors:,} tensors, {size(total)} on {device}, every checksum right")
+        if timed:
+            click.echo(f"first load   {first:8.3f} s   {size(total / first)}/s")
+            click.echo(f"median of {repeat:<3}{best:8.3f} s   {size(total / best)}/s")
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load; tensors that share their memory count once in `bytes`."""
+
+    seconds: float
+    tensors: int
+    bytes: int
+
+
+def _load(
+    store: Store, task: str | None, device: str, jobs: int | None, progress: Callback
+) -> Load:
+    began = time.perf_counter()
+    state = store.state_dict(task, device=device, jobs=jobs, progress=progress)
+    seconds = time.perf_counter() - began
+    memory = {value.data_ptr(): value.nbytes for value in state.values()}
+    return Load(seconds, len(state), sum(memory.values()))
