@@ -2,8 +2,9 @@
 
     python examples/demo.py [--out DIR] [--lambda 0.5] [--limit 300]
 
-Runs the commands that a user would type, shows them, and ends with one table. Exit status 1 where
-a rebuilt model scores less than 90 % of its original.
+Runs the commands that a user would type, shows them, and ends with two tables: scores, and one live
+model whose task is swapped in place. Exit status 1 where a rebuilt model scores less than 90 % of
+its original.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluate import score
+from live import NUMBERS, show
 from numerals import TASKS
 from rich.console import Console
 from rich.table import Table
@@ -111,7 +113,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="taskstore-demo-") as scratch:
         out = args.out.resolve() if args.out else Path(scratch)
         out.mkdir(parents=True, exist_ok=True)
-        rows = run(Console(), out, args.lam, args.limit)
+        console = Console()
+        rows = run(console, out, args.lam, args.limit)
+        console.print()
+        show(console, out / "store", list(NUMBERS), "cpu")
     lost = [row.task for row in rows if row.kept < LEAST_KEPT]
     if lost:
         sys.exit(f"error: less than {LEAST_KEPT:.0%} of the score kept on {', '.join(lost)}")

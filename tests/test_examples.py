@@ -21,7 +21,14 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 def test_the_demo(tmp_path: Path) -> None:
     done = run(EXAMPLES / "demo.py", "--out", tmp_path, "--limit", 150)
     assert done.returncode == 0, done.stdout + done.stderr
-    for word in ("$ taskstore pack", "$ taskstore unpack", "rebuilt", "roman", "times smaller"):
+    for word in (
+        "$ taskstore pack",
+        "$ taskstore unpack",
+        "rebuilt",
+        "roman",
+        "times smaller",
+        "MMXXVI",
+    ):
         assert word in done.stdout
 
 
