@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from taskstore import devices
 from taskstore.checkpoint.pickled import DTYPES
+from taskstore.errors import NotEnoughMemory
 from taskstore.loader import ModelReader, rebuild
 from taskstore.progress import Callback, Meter
 
@@ -36,7 +37,12 @@ def load(
     where = devices.resolve(device)
     wanted = list(dict.fromkeys(aliases.get(name, name) for name in names))
     total = sum(reader.tensors[name].nbytes for name in wanted)
-    devices.require(where, {"weights": total}, "take another device, or fewer tensors")
+    try:
+        devices.require(where, {"weights": total}, "take another device, or fewer tensors")
+    except NotEnoughMemory:
+        for name in wanted:  # a size that the files do not back is damage, and said first
+            next(reader.chunks(name), None)
+        raise
     meter = Meter(progress, total)
     flat: dict[str, torch.Tensor] = {}
     for tensor, offset, bits_N in rebuild(reader, wanted, jobs):

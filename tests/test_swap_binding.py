@@ -236,26 +236,6 @@ def test_weights_of_no_task(store: taskstore.Store) -> None:
         taskstore.attach(Named(state), store, ["beta"])
 
 
-def test_weights_that_change_later_are_found_by_verify(store: taskstore.Store) -> None:
-    module = Named(store.state_dict("alpha"))
-    with taskstore.attach(module, store) as family:
-        with torch.no_grad():
-            module.get_parameter("norm.weight")[3] += 1
-        with pytest.raises(UnknownWeights, match="'norm.weight' for one"):
-            family.verify()
-
-
-def test_parameters_that_were_replaced(store: taskstore.Store) -> None:
-    module = Named(store.state_dict("alpha"))
-    with taskstore.attach(module, store) as family:
-        module.get_submodule("norm").register_parameter(
-            "weight", nn.Parameter(module.get_parameter("norm.weight").clone())
-        )
-        with pytest.raises(SwapError, match="'norm.weight' was moved or replaced"):
-            family.swap("beta")
-        assert family.active == "alpha"
-
-
 def test_tensors_that_cannot_be_written_in_place(store: taskstore.Store) -> None:
     state = store.state_dict("alpha")
 

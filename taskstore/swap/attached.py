@@ -7,17 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
-
-import torch
+from weakref import finalize
 
 from taskstore.errors import SwapError, UnknownTask
-from taskstore.swap.binding import Anchors, Live
+from taskstore.swap.binding import Live
 from taskstore.swap.digests import Verified, verify
 from taskstore.swap.gate import Gate
 from taskstore.swap.lane import Lane
 from taskstore.swap.memory import SwapMemory, add
 from taskstore.swap.move import Mover, NotUndone, uninterrupted
 from taskstore.swap.states import State, States
+from taskstore.swap.watch import Watch
 
 CLOSED = "this family is closed; attach the store again to swap"
 
@@ -31,19 +31,20 @@ class Attached:
         states: States,
         attached: Sequence[State],
         lanes: Sequence[Lane],
-        anchors: Anchors,
+        watch: Watch,
         gate: Gate,
         hooks: Sequence[Any],
         active: State,
         jobs: int,
     ) -> None:
         self._lives, self._states, self._attached = lives, states, tuple(attached)
-        self._lanes, self._anchors, self._gate, self._hooks = lanes, anchors, gate, hooks
+        self._lanes, self._watch, self._gate = lanes, watch, gate
         self._active: State = active
         self._jobs = jobs
         self._pool = ThreadPoolExecutor(jobs + 1, thread_name_prefix="taskstore-swap")
         self._mover: Mover | None = Mover(lanes, self._pool, jobs)
         self._unusable: str | None = None
+        self._unhook = finalize(self, _remove, hooks)
 
     @property
     def active(self) -> State:
@@ -86,8 +87,9 @@ class Attached:
         Raises UnknownWeights where a tensor is not what it should be.
         """
         with self._gate.reading():
-            active = self.active
-            return verify(self._lives, self._states, active, self._jobs)
+            found = verify(self._lives, self._states, self.active, self._jobs)
+            self._watch.accept()
+            return found
 
     def memory(self) -> SwapMemory:
         """What is taken, in bytes; `attach` allocated all but the live weights."""
@@ -99,9 +101,9 @@ class Attached:
         if self._unusable == CLOSED:
             return
         with self._gate.swapping(None):
-            for handle in self._hooks:
-                handle.remove()
+            self._unhook()
             self._unusable = CLOSED
+            self._watch.close()
             for lane in self._lanes:
                 lane.close()
             self._lanes = ()
@@ -123,7 +125,7 @@ class Attached:
         self._check(task)
         if task == self._active or self._mover is None:
             return
-        self._anchors.check()
+        self._watch.check()
         mover, old, streams = self._mover, self._active, self._mover.streams()
 
         def work() -> None:
@@ -134,15 +136,9 @@ class Attached:
                 self._unusable = str(error)
                 raise
             finally:
-                self._touched()
+                self._watch.written()
 
         uninterrupted(self._pool, work)
-
-    def _touched(self) -> None:
-        """Tell autograd: a backward pass through what was computed before would be wrong."""
-        for live in self._lives:
-            if not live.tensor.is_inference():
-                torch.autograd.graph.increment_version(live.tensor)
 
     def __enter__(self) -> Self:
         return self
@@ -154,3 +150,9 @@ class Attached:
         at: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _remove(hooks: Sequence[Any]) -> None:
+    """Off the module, also where a family is dropped without being closed."""
+    for hook in hooks:
+        hook.remove()

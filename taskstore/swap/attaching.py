@@ -17,13 +17,14 @@ from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
 from taskstore.swap import memory
 from taskstore.swap.attached import Attached
-from taskstore.swap.binding import Anchors, Live, Prefix, bind
+from taskstore.swap.binding import Live, Prefix, bind
 from taskstore.swap.digests import identify
 from taskstore.swap.gate import Busy, Gate
 from taskstore.swap.lane import Lane
 from taskstore.swap.source import Source
 from taskstore.swap.staged import StagedLane
 from taskstore.swap.states import State, States
+from taskstore.swap.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,22 @@ def attach(
     lives = bind(module, options.prefix, options.ignore)
     states = States(store.manifest, lives, options.ignore)
     attached = states.choose(chosen)
-    active = identify(lives, states, attached, jobs)
-    lanes = _lanes(lives, states, attached, options)
-    memory.require((lane.device, lane.memory(len(chosen))) for lane in lanes)
-    check_files(store.path, store.manifest.files, _weights(store, chosen), jobs)
     with ExitStack() as stack:
+        watch = Watch(module, lives)
+        stack.callback(watch.close)
+        active = identify(lives, states, attached, jobs)
+        lanes = _lanes(lives, states, attached, options)
+        memory.require((lane.device, lane.memory(len(chosen))) for lane in lanes)
+        check_files(store.path, store.manifest.files, _weights(store, chosen), jobs)
         for lane in lanes:
             stack.callback(lane.close)
         _fill(store, lanes, attached, jobs, progress)
         for lane in lanes:
             lane.start(active)
+        watch.check()
         stack.pop_all()
-    gate, anchors = Gate(options.busy), Anchors(module, lives)
-    return Attached(lives, states, attached, lanes, anchors, gate, gate.hook(module), active, jobs)
+    gate = Gate(options.busy)
+    return Attached(lives, states, attached, lanes, watch, gate, gate.hook(module), active, jobs)
 
 
 def _chosen(store: Store, tasks: Sequence[str] | None) -> list[str]:

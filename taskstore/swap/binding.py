@@ -111,29 +111,3 @@ def _check_overlap(lives: Iterable[Live]) -> None:
         same = one.tensor.device == two.tensor.device
         if same and two.tensor.data_ptr() < one.tensor.data_ptr() + one.nbytes:
             raise SwapError(f"tensors {one.name!r} and {two.name!r} share some of their memory")
-
-
-class Anchors:
-    """Where the parameters and buffers behind `lives` were, to notice when one is moved."""
-
-    def __init__(self, module: nn.Module, lives: Iterable[Live]) -> None:
-        storages = {live.tensor.untyped_storage().data_ptr() for live in lives}
-        self._places = [
-            (f"{path}.{leaf}" if path else leaf, table, leaf, value.data_ptr())
-            for path, child in module.named_modules()
-            for table in (child._parameters, child._buffers)
-            for leaf, value in table.items()
-            if value is not None
-            and value.layout == torch.strided
-            and value.untyped_storage().data_ptr() in storages
-        ]
-
-    def check(self) -> None:
-        """Raise SwapError for a tensor that is no longer where it was."""
-        for name, table, leaf, pointer in self._places:
-            now = table.get(leaf)
-            if now is None or now.data_ptr() != pointer:
-                raise SwapError(
-                    f"{name!r} was moved or replaced since the store was attached (a .to(), "
-                    "a load with assign, a new parameter); attach again"
-                )

@@ -22,8 +22,9 @@ from taskstore.swap.memory import SwapMemory
 from taskstore.swap.states import Masked, State, Valued
 
 ALIGN = 64
-UNIT = 1 << 17  # mask bytes that are swapped as one: 2^20 weights, in one thread
-UNIT_ON_DEVICE = 4 << 20  # 2^25 weights, one transfer
+UNIT = 4 << 20  # mask bytes that are swapped as one at most: 2^25 weights, one transfer
+LEAST = 1 << 17  # on the CPU, where threads share the units: fewer bytes are not worth the call
+SHARES = 64  # and so many units, so that no thread waits long for the last
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Lane:
             self._offsets.append(position)
             position += -(-part.n // (8 * ALIGN)) * ALIGN
         self.arena = position
-        largest = UNIT if device.type == "cpu" else UNIT_ON_DEVICE
-        self.unit = min(largest, max(ALIGN, self.arena))
+        share = max(LEAST, -(-position // (SHARES * ALIGN)) * ALIGN)
+        self.unit = min(UNIT, max(ALIGN, share if device.type == "cpu" else position))
 
     @property
     def store(self) -> torch.device:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch import Tensor
@@ -126,16 +127,18 @@ class Pinned:
     """
 
     def __init__(self, tensor: Tensor) -> None:
-        self._tensor, self._done = tensor, False
         if tensor.numel():
             pointer, size = tensor.data_ptr(), tensor.numel()
             torch.cuda.check_error(int(_runtime().cudaHostRegister(pointer, size, 0)))
-            self._done = True
+            self._undo = finalize(self, _unpin, tensor)  # keeps the tensor until then
 
     def close(self) -> None:
-        if self._done:
-            _runtime().cudaHostUnregister(self._tensor.data_ptr())
-            self._done = False
+        if hasattr(self, "_undo"):
+            self._undo()
+
+
+def _unpin(tensor: Tensor) -> None:
+    _runtime().cudaHostUnregister(tensor.data_ptr())
 
 
 def _event() -> torch.cuda.Event:
