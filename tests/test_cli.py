@@ -174,3 +174,23 @@ def test_sizes_in_words() -> None:
     assert [size(n) for n in (0, 999, 1500, 2.5e9, 7e13)] == [
         "0 B", "999 B", "1.5 kB", "2.5 GB", "70.00 TB",
     ]  # fmt: skip
+
+
+def test_load(packed: Path) -> None:
+    done = run("load", packed, "beta")
+    assert done.output == "beta: 6 tensors, 5.4 kB on cpu, every checksum right\n"
+    done = run("load", packed, "--base", "--time", "--repeat", 2)
+    assert "median of 2" in done.output
+    assert run("load", packed, "--base", "--quiet").output == ""
+    found = json.loads(run("load", packed, "alpha", "--time", "--json").output)
+    assert (found["task"], found["tensors"], len(found["seconds"])) == ("alpha", 6, 4)
+    assert run("load", packed).exit_code == 2
+    assert run("load", packed, "beta", "--base").exit_code == 2
+    for words, message in (
+        (("beta", "--device", "cuda:77"), "no device 'cuda:77'"),
+        (("bta",), "did you mean 'beta'?"),
+    ):
+        failed = process("load", packed, *words)
+        assert (failed.returncode, failed.stdout) == (1, "")
+        assert message in failed.stderr
+        assert "Traceback" not in failed.stderr
