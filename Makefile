@@ -42,6 +42,7 @@ wheel-test: setup
 
 bench: setup
 	$(BIN)/python benchmarks/pack.py --params 2e8 --tasks 8
+	$(BIN)/python benchmarks/swap.py --params 1e7,1e8 --tasks 8
 
 clean:
 	rm -rf build dist .venv
