@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ FAMILIES = Path(os.environ.get("TASKSTORE_FAMILIES", "../shared/families"))
 
 
 def pytest_configure() -> None:
-    """With TASKSTORE_EXPECT_INSTALLED the suite must run against the built wheel."""
+    """With TASKSTORE_EXPECT_INSTALLED the suite must run against the built wheel.
+
+    A shell's background job ignores SIGINT, and so would every process that a test interrupts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("TASKSTORE_EXPECT_INSTALLED"):
         home = Path(taskstore.__file__).parent
         assert home.parent.name == "site-packages", f"taskstore is imported from {home}"
