@@ -28,7 +28,7 @@ def pack(given: Given) -> Given:
     import taskstore.packing
 
     before = _resident("VmRSS")
-    options = taskstore.PackOptions(jobs=given["jobs"])
+    options = taskstore.PackOptions(jobs=given["jobs"], method="sum")  # as mergekit adds up
     began = time.perf_counter()
     report = taskstore.pack(given["base"], given["tasks"], given["target"], options)
     seconds = time.perf_counter() - began

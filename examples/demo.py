@@ -1,6 +1,6 @@
 """Pack the example family, rebuild it, and compare scores and sizes.
 
-    python examples/demo.py [--out DIR] [--lambda 0.5] [--limit 300]
+    python examples/demo.py [--out DIR] [--lambda auto] [--limit 300]
 
 Runs the commands that a user would type, shows them, and ends with two tables: scores, and one live
 model whose task is swapped in place. Exit status 1 where a rebuilt model scores less than 90 % of
@@ -69,7 +69,7 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB"
 
 
-def run(console: Console, out: Path, lam: float, limit: int) -> list[Row]:
+def run(console: Console, out: Path, lam: str, limit: int) -> list[Row]:
     """Pack, show, unpack, score; prints the sizes and returns the scores."""
     store, rebuilt = out / "store", out / "rebuilt"
     originals = {task: FAMILY / task for task in TASKS}
@@ -77,7 +77,7 @@ def run(console: Console, out: Path, lam: float, limit: int) -> list[Row]:
     again = ["--overwrite"] if store.exists() or rebuilt.exists() else []
     taskstore(
         console, "pack", shown(FAMILY / "base"), *named,
-        "-o", shown(store), "--lambda", f"{lam:g}", *again,
+        "-o", shown(store), *([] if lam == "auto" else ["--lambda", lam]), *again,
     )  # fmt: skip
     taskstore(console, "verify", shown(store), "--deep")
     taskstore(console, "unpack", shown(store), "--all", "-o", shown(rebuilt), *again)
@@ -89,7 +89,7 @@ def run(console: Console, out: Path, lam: float, limit: int) -> list[Row]:
     packed = folder_bytes(store)
     folders_total = sum(map(folder_bytes, [FAMILY / "base", *originals.values()]))
     table = Table(
-        title=f"exact match on {limit} held-out numbers, lambda {lam:g}",
+        title=f"exact match on {limit} held-out numbers, lambda {lam}",
         caption=f"{len(rows) + 1} model folders {megabytes(folders_total)}, "
         f"one store {megabytes(packed)}: {folders_total / packed:.2f} times smaller",
     )
@@ -107,7 +107,7 @@ def run(console: Console, out: Path, lam: float, limit: int) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pack, rebuild and score the example family.")
     parser.add_argument("--out", type=Path, help="keep the store and the rebuilt models here")
-    parser.add_argument("--lambda", dest="lam", type=float, default=0.5)
+    parser.add_argument("--lambda", dest="lam", default="auto")
     parser.add_argument("--limit", type=int, default=300, help="test items per task")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="taskstore-demo-") as scratch:

@@ -209,9 +209,8 @@ class Coder:
         w1_N: NDArray[Any],
     ) -> Part:
         task = self._family.tasks[t]
-        bits_P, chosen_N = tall(
-            tau_N, merged_N, weights.w0_N, w1_N, self._options.lam_of(task.name)
-        )
+        lam, one_sided = self._options.lam_of(task.name), self._method.one_sided
+        bits_P, chosen_N = tall(tau_N, merged_N, weights.w0_N, w1_N, lam, one_sided)
         info = task.tensors[block.name]
         rebuilt_N = cpu.cast(chosen_N, block.info.dtype, info.dtype)
         if info.dtype != block.info.dtype and not floats.all_finite(rebuilt_N, info.dtype):

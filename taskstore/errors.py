@@ -18,6 +18,7 @@
     │   ├── ModuleMismatch         it has other tensors, shapes or dtypes
     │   ├── UnknownWeights         what is live is neither the base nor a task
     │   └── ModelBusy              it is running; swap when it is not
+    ├── EvaluationFailed           an evaluator failed, hung, or gave no score
     ├── MissingExtra               an optional library is not installed
     └── OutputError                the target cannot be written
         └── TargetExists           it is there already and --overwrite was not given
@@ -140,6 +141,15 @@ class UnknownWeights(SwapError):
 
 class ModelBusy(SwapError):
     """The model is running in another thread, or this very thread is inside it."""
+
+
+class EvaluationFailed(TaskstoreError):
+    """`output` is the end of what the command wrote."""
+
+    def __init__(self, task: str, problem: str, output: str) -> None:
+        self.output = output[-2000:].strip()
+        said = f"; it wrote: {self.output}" if self.output else ""
+        super().__init__(f"the evaluation of task {task!r} {problem}{said}")
 
 
 class MissingExtra(TaskstoreError):

@@ -14,24 +14,27 @@ from taskstore.parallel import default_jobs
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
+# Thresholds that need no data: the best single value, or next to it, on every family that was
+# measured (docs/fidelity.md). With lsq the choice hardly matters between 0.4 and 0.6.
+AUTO: Mapping[str, float] = {"lsq": 0.45, "sum": 0.5, "ties": 0.5}
+
 
 @dataclass(frozen=True)
 class PackOptions:
     """Raises InputError where a value makes no sense.
 
-    lam, lambdas   mask threshold for all tasks, and for single ones by name; of the
-                   published grid 0.5 is the best single value on lm6 and the example family,
-                   second on vision4
-    method         "sum" or "ties"; `density` is the share of weights that ties keeps
+    method         "lsq", "sum" or "ties"; `density` is the share of weights that ties keeps
+    lam, lambdas   mask threshold for all tasks (None: AUTO's of the method), and for single ones
+                   by name
     base           "embed": carry the base losslessly coded; "reference": only where it is
     max_memory     bytes above the imports; fewer blocks are in flight when it is small
     chunk          elements that are coded together; part of the format, not of the machine
     shard_bytes    no file of the store is larger, unless one tensor is
     """
 
-    lam: float = 0.5
+    lam: float | None = None
     lambdas: Mapping[str, float] = field(default_factory=dict)
-    method: Literal["sum", "ties"] = "sum"
+    method: Literal["lsq", "sum", "ties"] = "lsq"
     density: float = 0.2
     base: Literal["embed", "reference"] = "embed"
     jobs: int = field(default_factory=default_jobs)
@@ -41,7 +44,9 @@ class PackOptions:
     shard_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
-        for name, lam in (("all tasks", self.lam), *self.lambdas.items()):
+        if self.method not in AUTO:
+            raise InputError(f"method {self.method!r} is none of {', '.join(AUTO)}")
+        for name, lam in (("all tasks", self.lam_of("")), *self.lambdas.items()):
             if not (math.isfinite(lam) and 0 <= lam <= 1000):
                 raise InputError(f"lambda {lam} of {name} is not a number from 0 to 1000")
         if not 0 < self.density <= 1:
@@ -56,7 +61,8 @@ class PackOptions:
             raise InputError(f"lambda is given for {unknown[0]!r}, which is no task of this family")
 
     def lam_of(self, task: str) -> float:
-        return self.lambdas.get(task, self.lam)
+        """The task's own threshold, else the one for all, else the method's."""
+        return self.lambdas.get(task, AUTO[self.method] if self.lam is None else self.lam)
 
     def in_flight(self, tasks: int, itemsize: int) -> int:
         """Blocks that may be in memory at once; raises InputError where not one fits."""

@@ -25,8 +25,8 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
 
 
 def options(**changes: object) -> PackOptions:
-    """Options with small chunks, and a lambda that does not follow the default."""
-    return PackOptions(**{"chunk": CHUNK, "jobs": 2, "lam": 0.4, **changes})  # type: ignore[arg-type]
+    """Options with small chunks, and a method and lambda that do not follow the defaults."""
+    return PackOptions(**{"chunk": CHUNK, "jobs": 2, "lam": 0.4, "method": "sum", **changes})  # type: ignore[arg-type]
 
 
 def random_state(

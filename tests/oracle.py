@@ -35,6 +35,26 @@ def merged_sum(vectors: Mapping[str, State], name: str) -> Tensor:
     return total
 
 
+def merged_lsq(vectors: Mapping[str, State], name: str) -> Tensor:
+    """The v that minimises sum_t min(tau^2, (tau - v)^2): the mean of the j most extreme of a side.
+
+    Every count j on both sides is tried, in float32 and in the order of the values.
+    """
+    tau_TN = torch.stack([v[name].reshape(-1) for v in vectors.values() if name in v])
+    best_N, gain_N = torch.zeros(tau_TN.shape[1]), torch.zeros(tau_TN.shape[1])
+    for sign in (1.0, -1.0):
+        total_N = torch.zeros(tau_TN.shape[1])
+        side_TN = (tau_TN * sign).sort(0, descending=True).values.clamp(min=0)
+        for j, row_N in enumerate(side_TN):
+            total_N = total_N + row_N
+            mean_N = total_N * (torch.tensor(1.0) / (j + 1))
+            gain = total_N * mean_N
+            best_N = torch.where(gain > gain_N, sign * mean_N, best_N)
+            gain_N = torch.maximum(gain, gain_N)
+    shape = next(v[name].shape for v in vectors.values() if name in v)
+    return best_N.view(shape)
+
+
 def merged_ties(vectors: Mapping[str, State]) -> State:
     """TIES with a disjoint sum over flat vectors, every task having every tensor."""
     names = sorted(next(iter(vectors.values())))
@@ -66,8 +86,17 @@ def rounded_w1(theta0: Tensor, merged: Tensor) -> Tensor:
 
 
 def rebuild(
-    theta0: Tensor, tau: Tensor, merged: Tensor, lam: float, *, rounded: bool = False
+    theta0: Tensor,
+    tau: Tensor,
+    merged: Tensor,
+    lam: float,
+    *,
+    rounded: bool = False,
+    one_sided: bool = False,
 ) -> Tensor:
     """where(mask, W1, W0) of one tensor."""
     w1 = rounded_w1(theta0, merged) if rounded else reference.add(theta0, merged)
-    return reference.select(reference.tall(tau, merged, theta0, w1, lam), theta0, w1)
+    mask = reference.tall(tau, merged, theta0, w1, lam)
+    if one_sided:
+        mask &= torch.sign(tau) == torch.sign(merged)
+    return reference.select(mask, theta0, w1)

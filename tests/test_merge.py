@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from taskstore.merge import MERGES
+from taskstore.merge.lsq import network
 from taskstore.merge.ties import Ties
 from tests import oracle
 
@@ -70,6 +71,51 @@ def test_sum_by_hand() -> None:
 def test_sum_adds_in_order_of_tasks() -> None:
     tau = np.array([[1e8], [1.0], [-1e8]], np.float32)
     assert merge("sum", tau).tolist() == [0.0]
+
+
+def test_lsq_by_hand() -> None:
+    """3 and 2 share 2.5 (gain 12.5); one -4 beats 1 and 1; equal gains: the positive side."""
+    tau = np.array([[3, 1, 2, 0], [2, 1, -2, 0], [-1, -4, 0, 0]], np.float32)
+    assert merge("lsq", tau).tolist() == [2.5, -4.0, 2.0, 0.0]
+
+
+def _cost(tau_TN: NDArray[np.float64], v_N: NDArray[Any]) -> NDArray[np.float64]:
+    """What a selection between 0 and v leaves of the task vectors."""
+    left: NDArray[np.float64] = np.minimum(tau_TN**2, (tau_TN - v_N) ** 2).sum(0)
+    return left
+
+
+@given(st.integers(1, 9), st.integers(1, 700), st.integers(0, 2**32 - 1))
+def test_lsq_is_the_least_of_all(tasks: int, n: int, seed: int) -> None:
+    """No mean of any subset leaves less, in float64; the result does not depend on the block."""
+    rng = np.random.default_rng(seed)
+    tau = (rng.standard_normal((tasks, n)) ** 3).astype(np.float32)
+    found, wide = merge("lsq", tau), tau.astype(np.float64)
+    assert (found == merge("lsq", tau, 97)).all()
+    least = np.full(n, np.inf)
+    for subset in range(1, 1 << tasks):
+        chosen = [t for t in range(tasks) if subset >> t & 1]
+        least = np.minimum(least, _cost(wide, wide[chosen].mean(0)))
+    np.testing.assert_allclose(_cost(wide, found), least, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 6, 20, 33])
+def test_lsq_equals_plain_torch(tasks: int) -> None:
+    rng = np.random.default_rng(tasks)
+    for tau in (random_tau(tasks, 501, tasks), rng.standard_normal((tasks, 501)).astype("f4")):
+        vectors = {str(t): {"w": torch.from_numpy(row.copy())} for t, row in enumerate(tau)}
+        assert (merge("lsq", tau) == oracle.merged_lsq(vectors, "w").numpy()).all()
+
+
+@given(st.integers(0, 40), st.randoms())
+def test_the_network_sorts(n: int, random: Any) -> None:
+    values = [random.choice([0, 1, 2, 3, -1]) for _ in range(n)]
+    expected = sorted(values, reverse=True)
+    for i, j in network(n):
+        assert i < j
+        if values[i] < values[j]:
+            values[i], values[j] = values[j], values[i]
+    assert values == expected
 
 
 def test_ties_by_hand() -> None:

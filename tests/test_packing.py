@@ -79,6 +79,22 @@ def test_ties_equals_the_plain_computation(small: families.Family, tmp_path: Pat
             )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lsq_equals_the_plain_computation(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Its masks take no weight that the merged vector moves the other way."""
+    family = families.family(tmp_path, dtype=dtype)
+    taskstore.pack(family.base_path, family.paths, tmp_path / "s", options(method="lsq"))
+    store = taskstore.open(tmp_path / "s")
+    vectors = oracle.task_vectors(family.base, family.tasks)
+    for task in store.tasks:
+        for name, tensor in store.state_dict(task).items():
+            rounded = store.manifest.tensors[name].multitask == "rounded"
+            merged = oracle.merged_lsq(vectors, name)
+            base, tau = family.base[name], vectors[task][name]
+            expected = oracle.rebuild(base, tau, merged, 0.4, rounded=rounded, one_sided=True)
+            assert same(tensor, expected), name
+
+
 @given(
     st.sampled_from(DTYPES),
     st.lists(st.lists(st.integers(0, 40), max_size=3).map(tuple), min_size=1, max_size=4),
@@ -113,7 +129,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("method", ["sum", "ties"])
+@pytest.mark.parametrize("method", ["lsq", "sum", "ties"])
 def test_equal_input_gives_equal_bytes(small: families.Family, tmp_path: Path, method: str) -> None:
     """For any number of workers, memory, order of tasks, of keys and of shards."""
     shuffled = families.Family(

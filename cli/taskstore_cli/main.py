@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 import click
 
 from taskstore import TaskstoreError, __version__
+from taskstore_cli.evaluate import evaluate
 from taskstore_cli.info import info
 from taskstore_cli.load import load
 from taskstore_cli.pack import pack
+from taskstore_cli.tune import tune
 from taskstore_cli.unpack import unpack
 from taskstore_cli.verify import verify
 
@@ -60,5 +62,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
-for command in (pack, unpack, load, info, verify):
+for command in (pack, tune, unpack, load, info, verify, evaluate):
     main.add_command(command)

@@ -31,14 +31,16 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="[NAME=]X",
     help="Mask threshold, for all tasks or for one; repeatable. Higher keeps fewer "
-    "weights of the multi-task model; 0.2 to 0.6 are usual.  [default: 0.5]",
+    "weights of the multi-task model; 0.2 to 0.6 are usual.  [default: auto, the method's own: "
+    "0.45 with lsq, 0.5 with sum and ties]",
 )
 @click.option(
     "--method",
-    type=click.Choice(["sum", "ties"]),
-    default="sum",
+    type=click.Choice(["lsq", "sum", "ties"]),
+    default="lsq",
     show_default=True,
-    help="How task vectors are merged.",
+    help="How task vectors are merged: least squares (keeps the most), or as TALL-masks were "
+    "published.",
 )
 @click.option(
     "--density",
@@ -129,16 +131,16 @@ def make_options(
 ) -> PackOptions:
     """Raises InputError for values that make no sense."""
     from taskstore.errors import InputError
-    from taskstore.options import PackOptions, parse_bytes
+    from taskstore.options import AUTO, PackOptions, parse_bytes
     from taskstore.parallel import default_jobs
 
     values: dict[str, float] = {}
     for word in lambdas:
         name, _, number = word.rpartition("=")
         try:
-            values[name] = float(number)
+            values[name] = AUTO[str(others["method"])] if number == "auto" else float(number)
         except ValueError:
-            raise InputError(f"--lambda {word!r} is not a number or NAME=number") from None
+            raise InputError(f"--lambda {word!r} is not a number, auto or NAME=either") from None
     if "" in values:
         others["lam"] = values.pop("")
     return PackOptions(

@@ -2,6 +2,11 @@
 
     m_t = |tau_t| > lambda_t |tau_MTL - tau_t|  and  W0 != W1
 
+`one_sided` adds: and tau_t has the sign of tau_MTL. A weight that the multi-task model moves the
+other way is then never taken, which is what a mask over `merge.lsq` wants (ours, not published);
+for lambda <= 1 it is the same as tau_t sgn(tau_MTL) > theta |tau_MTL| with theta = lambda / (1 +
+lambda).
+
 Strict, where the paper writes >=: a tensor that a task left alone has an empty mask. The second
 condition clears bits whose choice cannot matter, which would otherwise cost bytes and be counted
 as agreement. tau_t is untrimmed, whatever the merge did. float32; lambda from 0.2 to 0.6 in the
@@ -29,21 +34,31 @@ Bytes = NDArray[np.uint8]
 _GATHER = np.uint64(0x0102040810204080)  # eight 0/1 bytes -> one byte, first byte lowest
 
 
-def tall(tau_N: F32, merged_N: F32, w0_N: U, w1_N: U, lam: float) -> tuple[Bytes, U]:
+def tall(
+    tau_N: F32, merged_N: F32, w0_N: U, w1_N: U, lam: float, one_sided: bool = False
+) -> tuple[Bytes, U]:
     """TALL-mask of one task, packed (P,), and the weights it selects, (N,).
 
     float32 (N,) twice, bits (N,) twice -> uint8 (P,), bits (N,).
     """
     bits_P = np.zeros(packed_size(tau_N.size), np.uint8)
     chosen_N = np.empty_like(w0_N)
-    _tall(tau_N, merged_N, w0_N, w1_N, np.float32(lam), bits_P, chosen_N)
+    _tall(tau_N, merged_N, w0_N, w1_N, np.float32(lam), one_sided, bits_P, chosen_N)
     return bits_P, chosen_N
 
 
 @jit
 def _tall(
-    tau_N: F32, merged_N: F32, w0_N: U, w1_N: U, lam: np.float32, bits_P: Bytes, chosen_N: U
+    tau_N: F32,
+    merged_N: F32,
+    w0_N: U,
+    w1_N: U,
+    lam: np.float32,
+    one_sided: bool,
+    bits_P: Bytes,
+    chosen_N: U,
 ) -> None:
+    either = np.uint8(not one_sided)
     mask = np.zeros(1024, np.uint8)
     words = mask.view(np.uint64)
     n = tau_N.size
@@ -52,7 +67,8 @@ def _tall(
         tau, merged = tau_N[start:stop], merged_N[start:stop]
         w0, w1, chosen = w0_N[start:stop], w1_N[start:stop], chosen_N[start:stop]
         for j in range(stop - start):
-            wanted = np.uint8(abs(tau[j]) > lam * abs(merged[j] - tau[j]))
+            aligned = np.uint8((tau[j] > 0) == (merged[j] > 0)) | either
+            wanted = np.uint8(abs(tau[j]) > lam * abs(merged[j] - tau[j])) & aligned
             live = np.uint8(w0[j] != w1[j])
             mask[j] = wanted & live
             chosen[j] = w1[j] if wanted else w0[j]

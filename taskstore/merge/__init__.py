@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from taskstore.merge.lsq import Lsq
 from taskstore.merge.sum import Sum
 from taskstore.merge.ties import Ties
 
@@ -41,6 +42,10 @@ class Method(Protocol):
         """What the manifest records of it."""
 
     @property
+    def one_sided(self) -> bool:
+        """Whether its masks take only weights that the merged vector moves the task's way."""
+
+    @property
     def passes(self) -> int:
         """Times that `fit` goes over all task vectors."""
 
@@ -51,4 +56,8 @@ class Method(Protocol):
         """float32 (S, N), tasks `rows` -> float32 (N,)."""
 
 
-MERGES: Mapping[str, type[Sum] | type[Ties]] = {"sum": Sum, "ties": Ties}
+MERGES: Mapping[str, type[Lsq] | type[Sum] | type[Ties]] = {
+    "lsq": Lsq,
+    "sum": Sum,
+    "ties": Ties,
+}

@@ -22,6 +22,7 @@ F32 = NDArray[np.float32]
 
 class Sum:
     options: Mapping[str, float] = {}
+    one_sided = False
     passes = 0
 
     def fit(self, scan: Any) -> None:

@@ -31,6 +31,7 @@ Counts = NDArray[np.int64]
 
 
 class Ties:
+    one_sided = False
     passes = 3
 
     def __init__(self, density: float = 0.2) -> None:

@@ -1,0 +1,132 @@
+"""`taskstore tune`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taskstore_cli.console import (
+    jobs_option,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+    stdout,
+)
+from taskstore_cli.evaluator import evaluator_options, make_bench, number
+from taskstore_cli.pack import make_options, named
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from taskstore.tuning import Tuning
+
+
+@click.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="STORE",
+    help="Folder to write.",
+)
+@evaluator_options
+@click.option(
+    "--grid",
+    default="0.2,0.3,0.4,0.5,0.6",
+    show_default=True,
+    metavar="X,X,...",
+    help="Lambdas to try.",
+)
+@click.option(
+    "--method", type=click.Choice(["lsq", "sum", "ties"]), default="lsq", show_default=True
+)
+@click.option("--density", type=float, default=0.2, show_default=True, help="Of ties.")
+@jobs_option
+@click.option("--overwrite", is_flag=True, help="Replace a store that is there already.")
+@json_option
+@quiet_option
+def tune(
+    base: Path,
+    finetunes: tuple[str, ...],
+    target: Path,
+    template: str,
+    key: str,
+    timeout: float,
+    journal: Path | None,
+    scratch: Path | None,
+    grid: str,
+    method: str,
+    density: float,
+    jobs: int | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Pack a family with the lambda per task that scores best with a command of yours.
+
+    Use validation data: the score of a choice is no test score. Interrupted, the same command goes
+    on where it was: scores are kept in --journal, by default STORE.tune.jsonl until it is done.
+
+    \b
+    taskstore tune llama billing=runs/17 legal=runs/22 -o family \\
+        --eval 'python eval.py {model} {task} --split val'
+    """
+    from taskstore.tuning import tune as run
+    from taskstore_cli.render import print_report
+
+    options = make_options(
+        (), method=method, density=density, jobs=jobs, max_memory="2GiB", overwrite=overwrite
+    )
+    own = target.absolute().parent / f"{target.name}.tune.jsonl"
+    bench = make_bench(template, key, timeout, journal or own, scratch, quiet or as_json)
+    with progress_bar(quiet or as_json) as progress:
+        found = run(
+            base,
+            named(finetunes),
+            target,
+            bench,
+            grid=_grid(grid),
+            options=options,
+            scratch=scratch,
+            progress=progress,
+        )
+    if journal is None:
+        own.unlink(missing_ok=True)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        if not quiet:
+            stdout().print(_choices(found))
+        print_report(found.report, quiet=quiet)
+
+
+def _grid(text: str) -> list[float]:
+    from taskstore.errors import InputError
+
+    try:
+        return [float(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise InputError(f"--grid {text!r} is not a list of numbers such as 0.2,0.3") from None
+
+
+def _choices(found: Tuning) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    lambdas = sorted(next(iter(found.scores.values())))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("task")
+    for lam in lambdas:
+        table.add_column(f"{lam:g}", justify="right")
+    table.add_column("lambda", justify="right", style="bold")
+    for task, scores in found.scores.items():
+        numbers = (number(scores[lam]) for lam in lambdas)
+        table.add_row(escape(task), *numbers, f"{found.lambdas[task]:g}")
+    return table

@@ -1,0 +1,149 @@
+"""Scores of a model folder: what the user's own command prints, or a function returns.
+
+    python eval.py {model} {task} --split val
+
+The command runs without a shell, each placeholder put in after it is split into words. Its score is
+the last line of its standard output that holds one: a JSON object with "score" (or the key that is
+asked for), a bare number, or lm-eval's results, whose mean over tasks counts. A command that fails,
+prints no score or takes too long is an error that shows the end of what it wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taskstore.errors import EvaluationFailed, InputError
+
+Evaluator = Callable[[Path, str], float]  # model folder, task -> score
+METRICS = ("acc_norm", "acc", "exact_match", "f1", "mc2", "pass@1", "bleu", "rouge1")
+
+
+@dataclass(frozen=True)
+class Command:
+    """An Evaluator that runs a command.
+
+    template   words with {model} and, where one command serves several tasks, {task}; {out} is an
+               empty folder whose *.json files are looked at too (lm-eval's --output_path)
+    key        member of the JSON object that is the score
+    timeout    seconds that one run may take
+    """
+
+    template: str
+    key: str = "score"
+    timeout: float = 3600.0
+
+    def __post_init__(self) -> None:
+        try:
+            words = shlex.split(self.template)
+        except ValueError as error:
+            raise InputError(f"--eval {self.template!r} is no command line: {error}") from None
+        if not any("{model}" in word for word in words):
+            raise InputError(f"--eval {self.template!r} does not say where {{model}} goes")
+        if self.timeout <= 0:
+            raise InputError(f"time limit {self.timeout} is not a positive number of seconds")
+
+    def __call__(self, model: Path, task: str) -> float:
+        """Raises EvaluationFailed."""
+        with tempfile.TemporaryDirectory(prefix="taskstore-eval-") as out:
+            places = {"model": str(model), "task": task, "out": out}
+            words = [_filled(word, places) for word in shlex.split(self.template)]
+            stdout, stderr = self._run(words, task)
+            files = [p.read_text(errors="replace") for p in sorted(Path(out).rglob("*.json"))]
+        found = [_score(text, self.key) for text in (*stdout.splitlines(), stdout, *files)]
+        scores = [score for score in found if score is not None]
+        if not scores:
+            raise EvaluationFailed(task, f"printed no {self.key!r}", stdout + stderr)
+        if not math.isfinite(scores[-1]):
+            raise EvaluationFailed(task, f"gave the score {scores[-1]}", stdout + stderr)
+        return scores[-1]
+
+    def _run(self, words: Sequence[str], task: str) -> tuple[str, str]:
+        """What it writes; where it takes too long, it is killed with all that it started."""
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EvaluationFailed(task, f"cannot be run: {error}", "") from None
+        try:
+            stdout, stderr = process.communicate(timeout=self.timeout)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            stdout, stderr = process.communicate()
+            took = f"took longer than {self.timeout:g} s and was stopped"
+            raise EvaluationFailed(task, took, stdout + stderr) from None
+        except BaseException:
+            _kill(process)
+            process.communicate()
+            raise
+        if process.returncode:
+            raise EvaluationFailed(task, f"ended with status {process.returncode}", stdout + stderr)
+        return stdout, stderr
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _filled(word: str, places: Mapping[str, str]) -> str:
+    """Placeholders by what they stand for, in one pass: what is put in is not looked at again."""
+    return re.sub(r"\{(model|task|out)\}", lambda found: places[found[1]], word)
+
+
+def _score(text: str, key: str) -> float | None:
+    """The score in one piece of text, if there is one."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(found, dict):
+        if isinstance(found.get("results"), dict):
+            return _lm_eval(found["results"], key)
+        found = found.get(key)
+    return float(found) if _is_number(found) else None
+
+
+def _lm_eval(results: Mapping[str, Any], key: str) -> float | None:
+    """Mean over lm-eval's tasks of `key`, or of the first of METRICS that each has."""
+    scores = []
+    for task in results.values():
+        values = {
+            name.partition(",")[0]: value
+            for name, value in (task.items() if isinstance(task, dict) else ())
+            if _is_number(value)
+        }
+        metric = next((name for name in (key, *METRICS) if name in values), None)
+        if metric is not None:
+            scores.append(float(values[metric]))
+    return sum(scores) / len(scores) if scores else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def checked(evaluator: Evaluator, model: Path, task: str) -> float:
+    """The score of a function or command, a finite number; raises EvaluationFailed."""
+    score = evaluator(model, task)
+    if not _is_number(score) or not math.isfinite(score):
+        raise EvaluationFailed(task, f"gave {score!r}, which is no finite number", "")
+    return float(score)

@@ -1,0 +1,59 @@
+"""Scores that are known already, one JSON line each: what makes a long search go on where it ended.
+
+A score belongs to weights, to a task and to an evaluator, not to a path or a lambda: two thresholds
+that rebuild the same model are evaluated once. A line that was cut off in the middle is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from taskstore.errors import OutputError
+
+Key = tuple[str, ...]
+
+
+class Journal:
+    """`path` None: only for as long as this object lives."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[Key, float] = {}
+        if path is not None and path.exists():
+            try:
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            except OSError as error:
+                raise OutputError(f"{path} cannot be read: {error.strerror}") from None
+            for line in lines:
+                self._read(line)
+
+    def _read(self, line: str) -> None:
+        try:
+            key, score = json.loads(line)
+            self._known[tuple(map(str, key))] = float(score)
+        except (ValueError, TypeError):
+            pass
+
+    def score(self, key: Key, evaluate: Callable[[], float]) -> float:
+        """What is known, or what `evaluate` finds, which is written down before it is returned."""
+        if key not in self._known:
+            score = evaluate()
+            self._append(key, score)
+            self._known[key] = score
+        return self._known[key]
+
+    def _append(self, key: Key, score: float) -> None:
+        if self._path is None:
+            return
+        line = json.dumps([key, score]) + "\n"
+        try:
+            cut_off = self._path.exists() and self._path.read_bytes()[-1:] not in (b"", b"\n")
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write("\n" + line if cut_off else line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"{self._path} cannot be written: {error.strerror}") from None
