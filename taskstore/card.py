@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taskstore import summary
 from taskstore.format.manifest import Manifest
+from taskstore.summary import Summary
 
 _TEMPLATE = """---
 library_name: taskstore
@@ -15,11 +16,8 @@ tags:
 
 # {name}: {count} fine-tunes of one base
 
-One base model and {count} full fine-tunes of it, packed by taskstore with \
-[TALL-masks](https://arxiv.org/abs/2405.07813): {parts} and one bit mask per task.
+One base model and {count} full fine-tunes of it, packed by taskstore {how}
 
-| task | lambda | density | mask | private tensors |
-|---|---|---|---|---|
 {rows}
 
 | part | bytes |
@@ -32,9 +30,15 @@ Rebuild one model as a Hugging Face folder, or all of them:
     taskstore unpack FAMILY --all -o models
     taskstore verify FAMILY --deep
 
-A rebuilt model is an approximation of its fine-tune: where(mask, base + merged vector, base), \
-merged by `{method}`.
+{fidelity}
 """
+_MASKED = (
+    """with [TALL-masks](https://arxiv.org/abs/2405.07813): {parts} and one bit mask per task."""
+)
+_EXACT = """as an archive: every fine-tune comes back bit for bit."""
+_APPROXIMATE = """A rebuilt model is an approximation of its fine-tune: \
+where(mask, base + merged vector, base), merged by `{method}`."""
+_CHECKED = """Every tensor is compared with its recorded checksum when it is rebuilt."""
 
 
 def render(manifest: Manifest) -> str:
@@ -42,15 +46,15 @@ def render(manifest: Manifest) -> str:
     figures = summary.of(manifest, 0)
     carried = manifest.base.carried
     hub = manifest.base.source if manifest.base.revision else None
-    rows = (
-        f"| {_cell(t.name)} | {t.lam:g} | {t.density:.3f} | {t.masks_bytes:,} B "
-        f"| {', '.join(_cell(p.name) for p in t.private) or '-'} |"
-        for t in figures.tasks
-    )
+    exact = figures.exact_bytes > 0
+    parts = "the base and the multi-task model" if carried else "the multi-task model"
     sizes = {
         "base" if carried else "base (only referenced)": figures.base_bytes,
-        "multi-task model": figures.multitask_bytes,
-        "masks": figures.masks_bytes,
+        **(
+            {"exact tensors": figures.exact_bytes}
+            if exact
+            else {"multi-task model": figures.multitask_bytes, "masks": figures.masks_bytes}
+        ),
         "private tensors": figures.private_bytes,
         "configs and tokenizers": figures.assets_bytes,
     }
@@ -58,12 +62,25 @@ def render(manifest: Manifest) -> str:
         base_model=f"base_model:\n- {hub}\n" if hub else "",
         name=_cell(manifest.base.name),
         count=len(figures.tasks),
-        parts="the base and the multi-task model" if carried else "the multi-task model",
-        rows="\n".join(rows),
+        how=_EXACT if exact else _MASKED.format(parts=parts),
+        rows="\n".join(_rows(figures, exact)),
         sizes="\n".join(f"| {part} | {size:,} |" for part, size in sizes.items()),
         example=_cell(figures.tasks[0].name),
-        method=manifest.merge.method,
+        fidelity=_CHECKED if exact else _APPROXIMATE.format(method=manifest.merge.method),
     )
+
+
+def _rows(figures: Summary, exact: bool) -> list[str]:
+    """A table with a line per task."""
+    head = ("task", "exact") if exact else ("task", "lambda", "density", "mask")
+    lines = [[*head, "private tensors"], ["---"] * (len(head) + 1)]
+    for t in figures.tasks:
+        masks = (f"{t.lam:g}", f"{t.density:.3f}", f"{t.masks_bytes:,} B")
+        own = (f"{t.exact_bytes:,} B",) if exact else masks
+        lines.append([_cell(t.name), *own, ", ".join(_cell(p.name) for p in t.private) or "-"])
+    return [
+        f"|{'|'.join(line)}|" if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines
+    ]
 
 
 def _cell(text: str) -> str:

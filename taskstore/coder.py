@@ -17,7 +17,7 @@ from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.codecs.rounded import values
 from taskstore.errors import NotFinite
 from taskstore.format import names
-from taskstore.format.dtypes import plain_codec
+from taskstore.format.dtypes import exact_codec, plain_codec
 from taskstore.format.section import encode
 from taskstore.kernels import cpu, fused
 from taskstore.masks.tall import tall
@@ -93,9 +93,10 @@ class Coder:
         for name, info in sorted(self._family.base.tensors.items()):
             if name in self._plan.aliases:
                 continue
-            masked = self._plan.masked_by(name)
-            for block in self._blocks(name, info, masked):
-                yield lambda block=block: self._shared(block)  # type: ignore[misc]
+            exact = self._plan.tasks_of(name, "exact")
+            code = self._exact if exact else self._shared
+            for block in self._blocks(name, info, exact or self._plan.tasks_of(name, "mask")):
+                yield lambda block=block, code=code: code(block)  # type: ignore[misc]
         for t, planned in enumerate(self._plan.tasks):
             for name, entry in planned.entries.items():
                 start = self._private_start(name, entry.info, entry.kind)
@@ -117,7 +118,7 @@ class Coder:
         """First element of a task's tensor that is kept privately; None where all is shared."""
         if kind == "private":
             return 0
-        if kind == "mask" and info.shape != self._family.base.tensors[name].shape:
+        if kind in ("mask", "exact") and info.shape != self._family.base.tensors[name].shape:
             return self._family.base.tensors[name].numel
         return None
 
@@ -142,6 +143,29 @@ class Coder:
         w1_N, coded.multitask = _multitask(self.codings[block.name], weights, merged_N, dtype)
         for s, t in enumerate(block.tasks):
             coded.parts.append(self._masked(block, t, weights.tau_SN[s], merged_N, weights, w1_N))
+        if block.info.numel == 0:
+            _strip(coded)
+        return coded
+
+    def _exact(self, block: Block) -> Coded:
+        """The base's part, and each fine-tune's bits coded against it."""
+        dtype = block.info.dtype
+        coded = self._coded(block, self._bytes(block))
+        w0_N = read_base(self._family, block)
+        coded.parts.append(self._base_part(w0_N, dtype))
+        for t in block.tasks:
+            task = self._family.tasks[t]
+            theta_N = task.read(block.name, block.start, block.stop)
+            coded.parts.append(
+                Part(
+                    names.exact_of(task.name),
+                    encode(exact_codec(dtype), theta_N, w0_N),
+                    task.name,
+                    theta_N,
+                    moved=not np.array_equal(theta_N, w0_N),
+                    open_ended=task.tensors[block.name].shape != block.info.shape,
+                )
+            )
         if block.info.numel == 0:
             _strip(coded)
         return coded
@@ -238,7 +262,7 @@ class Coder:
         codings: dict[str, str] = {}
         measured: list[tuple[str, Block]] = []
         for name, info in sorted(self._family.base.tensors.items()):
-            masked = self._plan.masked_by(name)
+            masked = self._plan.tasks_of(name, "mask")
             if not masked or name in self._plan.aliases:
                 continue
             codings[name] = "ulp"

@@ -28,7 +28,7 @@ def make(
     base = family.base
     return Manifest(
         format="taskstore",
-        version=VERSION,
+        version=VERSION if options.tiers == "exact" else 1,
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -85,6 +85,9 @@ def _entry(name: str, entry: Entry, base: Checkpoint) -> TaskTensor:
     if entry.kind == "base":
         return TaskTensor(kind="base", blake3=PENDING)
     theirs = base.tensors[name]
+    if entry.kind == "exact":
+        grown = shape if tuple(shape) != theirs.shape else None
+        return TaskTensor(kind="exact", shape=grown, blake3=PENDING)
     return TaskTensor(
         kind="mask",
         dtype=dtype if dtype != theirs.dtype else None,

@@ -121,6 +121,7 @@ class ModelReader:
             wanted = {
                 filenames.MULTITASK: layouts.multitask_layouts(manifest),
                 filenames.masks_of(task): layouts.mask_layouts(manifest, self._task),
+                filenames.exact_of(task): layouts.exact_layouts(manifest, self._task),
                 filenames.private_of(task): layouts.private_layouts(manifest, self._task),
             }
             try:
@@ -153,7 +154,10 @@ class ModelReader:
             yield from self._base_chunks(name)
         elif entry.kind == "mask":
             yield from self._selected(self._task, self._name, name)
-        if entry.kind == "private" or (entry.kind == "mask" and entry.shape is not None):
+        elif entry.kind == "exact":
+            yield from self._exact(self._name, name)
+        grown = entry.kind in ("mask", "exact") and entry.shape is not None
+        if entry.kind == "private" or grown:
             yield from self._private(self._task, self._name, name)
 
     def _base_chunks(self, name: str) -> Iterator[Chunk]:
@@ -176,6 +180,13 @@ class ModelReader:
 
         for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):
             yield lambda k=k: one(k)  # type: ignore[misc]
+
+    def _exact(self, task_name: str, name: str) -> Iterator[Chunk]:
+        tensor = self._manifest.tensors[name]
+        base = self._base.chunks(name)
+        section = self._readers[filenames.exact_of(task_name)].section(name)
+        for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):
+            yield lambda k=k: section.chunk(k, base(k))  # type: ignore[misc]
 
     def _private(self, task: Task, task_name: str, name: str) -> Iterator[Chunk]:
         section: SectionReader = self._readers[filenames.private_of(task_name)].section(name)

@@ -26,6 +26,8 @@ class PackOptions:
     method         "lsq", "sum" or "ties"; `density` is the share of weights that ties keeps
     lam, lambdas   mask threshold for all tasks (None: AUTO's of the method), and for single ones
                    by name
+    tiers          "mask": TALL-masks over one multi-task model; "exact": every fine-tune bit for
+                   bit, coded against the base alone, for archives
     base           "embed": carry the base losslessly coded; "reference": only where it is
     max_memory     bytes above the imports; fewer blocks are in flight when it is small
     chunk          elements that are coded together; part of the format, not of the machine
@@ -36,6 +38,7 @@ class PackOptions:
     lambdas: Mapping[str, float] = field(default_factory=dict)
     method: Literal["lsq", "sum", "ties"] = "lsq"
     density: float = 0.2
+    tiers: Literal["mask", "exact"] = "mask"
     base: Literal["embed", "reference"] = "embed"
     jobs: int = field(default_factory=default_jobs)
     max_memory: int = 2 << 30
@@ -49,6 +52,8 @@ class PackOptions:
         for name, lam in (("all tasks", self.lam_of("")), *self.lambdas.items()):
             if not (math.isfinite(lam) and 0 <= lam <= 1000):
                 raise InputError(f"lambda {lam} of {name} is not a number from 0 to 1000")
+        if self.tiers not in ("mask", "exact"):
+            raise InputError(f"tiers {self.tiers!r} is neither mask nor exact")
         if not 0 < self.density <= 1:
             raise InputError(f"density {self.density} is not in (0, 1]")
         if self.jobs < 1:

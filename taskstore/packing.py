@@ -47,7 +47,7 @@ def pack(
     options = options or PackOptions()
     atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=_is_store)
     with closing(open_family(base, finetunes, options)) as family:
-        plan = planning.make(family)
+        plan = planning.make(family, options.tiers)
         meter = Meter(progress, _total_bytes(family, options))
         with atomic.folder(Path(target), overwrite=options.overwrite, ours=_is_store) as folder:
             manifest = _write(family, plan, options, meter, folder)
@@ -79,7 +79,7 @@ def open_family(base: PathLike, finetunes: Mapping[str, PathLike], options: Pack
 
 def _total_bytes(family: Family, options: PackOptions) -> int:
     """Weights that will be read, over all passes."""
-    passes = 1 + MERGES[options.method].passes
+    passes = 1 + (MERGES[options.method].passes if options.tiers == "mask" else 0)
     models = (family.base, *family.tasks)
     return passes * sum(info.nbytes for model in models for info in model.tensors.values())
 
@@ -95,7 +95,8 @@ def _fit(family: Family, plan: Plan, options: PackOptions, meter: Meter) -> tupl
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
     in_flight = options.in_flight(len(family.tasks), itemsize)
     masked = [
-        (name, info, plan.masked_by(name)) for name, info in sorted(family.base.tensors.items())
+        (name, info, plan.tasks_of(name, "mask"))
+        for name, info in sorted(family.base.tensors.items())
     ]
     shared = [entry for entry in masked if entry[2]]
     method.fit(VectorScan(family, shared, options.chunk, options.jobs, in_flight, meter.add))

@@ -2,6 +2,7 @@
 
     mask      float, in the base, same shape: masked. A vocabulary that grew is masked in the
               base's rows and keeps the others privately.
+    exact     the same tensors, where an archive is packed: bit for bit, coded against the base's
     base      not a maskable dtype, bit for bit the base's
     private   everything else: heads, other shapes, integers that changed. Always with a reason.
     alias     the same bytes as another tensor of the task, tied in every model that has both
@@ -50,16 +51,16 @@ class Plan:
     tasks: tuple[TaskPlan, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
 
-    def masked_by(self, name: str) -> tuple[int, ...]:
-        """Tasks that mask a tensor of the base."""
+    def tasks_of(self, name: str, kind: str) -> tuple[int, ...]:
+        """Tasks whose tensor of that name is of a kind: "mask" or "exact"."""
         return tuple(
             t
             for t, task in enumerate(self.tasks)
-            if name in task.entries and task.entries[name].kind == "mask"
+            if name in task.entries and task.entries[name].kind == kind
         )
 
 
-def make(family: Family) -> Plan:
+def make(family: Family, tiers: str = "mask") -> Plan:
     """Raises NotOneFamily for a fine-tune of something else."""
     if not any(i.dtype in MASKED and i.numel for i in family.base.tensors.values()):
         raise InputError(f"{family.base.name} holds no BF16, F16 or F32 weights")
@@ -71,7 +72,23 @@ def make(family: Family) -> Plan:
         _plan_task(family.base, configs[0], task, config, aliases)
         for task, config in zip(family.tasks, configs[1:], strict=True)
     )
+    if tiers == "exact":
+        tasks = tuple(_archived(family.base, task) for task in tasks)
     return Plan(tasks, aliases)
+
+
+def _archived(base: Checkpoint, task: TaskPlan) -> TaskPlan:
+    """What would be masked is kept bit for bit; in another dtype than the base's, on its own."""
+    entries = dict(task.entries)
+    for name, entry in entries.items():
+        if entry.kind == "mask":
+            theirs = base.tensors[name].dtype
+            if entry.info.dtype == theirs:
+                entries[name] = Entry("exact", entry.info)
+            else:
+                reason = f"{entry.info.dtype}, {theirs} in the base"
+                entries[name] = Entry("private", entry.info, reason)
+    return TaskPlan(entries)
 
 
 def _plan_task(

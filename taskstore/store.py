@@ -63,6 +63,17 @@ class Store:
         if task not in self.manifest.tasks:
             raise UnknownTask(task, self.tasks)
 
+    def check_exact(self, task: str) -> None:
+        """Raise InputError unless every tensor of the task is the original's, bit for bit."""
+        self.check_task(task)
+        tensors = self.manifest.tasks[task].tensors
+        masked = [name for name, entry in tensors.items() if entry.kind == "mask"]
+        if masked:
+            raise InputError(
+                f"task {task!r} is not exact: {len(masked)} tensors are rebuilt from masks; only "
+                "a store packed with --tiers exact gives the originals back"
+            )
+
     @contextmanager
     def open_base(self, jobs: int = 1) -> Iterator[BaseSource]:
         """The base's bits, from the store or from the folder that it references."""
@@ -174,8 +185,7 @@ class Store:
             model = self.manifest.base if task is None else self.manifest.tasks[task]
             assets |= {f"assets/{digest}" for digest in model.assets.values()}
             if task is not None:
-                own = filenames.masks_of(task), filenames.private_of(task)
-                stems |= dict.fromkeys((filenames.MULTITASK, *own))
+                stems |= dict.fromkeys((filenames.MULTITASK, *filenames.stems_of(task)))
         weights = [p for stem in stems for p in of_stem(stem, self.manifest.files)]
         return [*weights, *sorted(assets)]
 

@@ -45,6 +45,7 @@ class StoreWriter:
         }
         for name, task in draft.tasks.items():
             stems[names.masks_of(name)] = layouts.mask_layouts(draft, task)
+            stems[names.exact_of(name)] = layouts.exact_layouts(draft, task)
             stems[names.private_of(name)] = layouts.private_layouts(draft, task)
         self._writers = {
             stem: ShardedWriter(root, stem, sections, shard_bytes)

@@ -29,8 +29,9 @@ class TaskSummary:
     lam: float
     density: float
     masks_bytes: int
+    exact_bytes: int
     private_bytes: int
-    bits_per_parameter: float  # masks and private tensors, per masked parameter
+    bits_per_parameter: float  # of its own files, per parameter that it shares with the base
     original_bytes: int
     origin: str
     source: str | None
@@ -55,6 +56,7 @@ class Summary:
     base_bytes: int
     multitask_bytes: int
     masks_bytes: int
+    exact_bytes: int
     private_bytes: int
     assets_bytes: int
     other_bytes: int  # manifest and card
@@ -87,6 +89,7 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
     )
     tasks = [_task(manifest, name, parts) for name in manifest.tasks]
     masks, private = (sum(t.masks_bytes for t in tasks), sum(t.private_bytes for t in tasks))
+    exact = sum(t.exact_bytes for t in tasks)
     base, multitask = parts[names.BASE], parts[names.MULTITASK]
     task_originals = sum(t.original_bytes for t in tasks)
     originals = task_originals + manifest.base.original_bytes
@@ -108,9 +111,10 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
         base_bytes=base,
         multitask_bytes=multitask,
         masks_bytes=masks,
+        exact_bytes=exact,
         private_bytes=private,
         assets_bytes=assets,
-        other_bytes=total - base - multitask - masks - private - assets,
+        other_bytes=total - base - multitask - masks - exact - private - assets,
         store_bytes=total,
         original_bytes=base_counted,
         ratio=base_counted / total,
@@ -123,32 +127,34 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
 
 
 def _stems(manifest: Manifest) -> list[str]:
-    own = [f(name) for name in manifest.tasks for f in (names.masks_of, names.private_of)]
+    own = [stem for name in manifest.tasks for stem in names.stems_of(name)]
     return [names.BASE, names.MULTITASK, *own]
 
 
 def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
     task = manifest.tasks[name]
-    masked = {n: e for n, e in task.tensors.items() if e.kind == "mask"}
-    weights = sum(numel(manifest.tensors[n].shape) for n in masked)
+    shared = {n: e for n, e in task.tensors.items() if e.kind in ("mask", "exact")}
+    weights = sum(numel(manifest.tensors[n].shape) for n in shared)
+    masked = [e.ones or 0 for e in shared.values() if e.kind == "mask"]
     private = [
         PrivateTensor(n, e.shape or [], e.dtype or "", e.reason or "")
         for n, e in task.tensors.items()
         if e.kind == "private"
     ]
-    for n, e in masked.items():
+    for n, e in shared.items():
         base = manifest.tensors[n]
         if e.shape is not None:
             rows = [e.shape[0] - base.shape[0], *e.shape[1:]]
             reason = f"rows past the base's {base.shape[0]}"
             private.append(PrivateTensor(n, rows, e.dtype or base.dtype, reason))
-    sizes = parts[names.masks_of(name)], parts[names.private_of(name)]
+    sizes = [parts[stem] for stem in names.stems_of(name)]
     return TaskSummary(
         name=name,
         lam=task.lam,
-        density=sum(e.ones or 0 for e in masked.values()) / max(1, weights),
+        density=sum(masked) / max(1, weights),
         masks_bytes=sizes[0],
-        private_bytes=sizes[1],
+        exact_bytes=sizes[1],
+        private_bytes=sizes[2],
         bits_per_parameter=8 * sum(sizes) / max(1, weights),
         original_bytes=task.original_bytes,
         origin=task.origin,

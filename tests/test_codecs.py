@@ -16,7 +16,7 @@ from taskstore.format import dtypes, validate
 
 CASES = [
     ("planes", 1), ("planes", 2), ("planes", 4), ("planes", 8),
-    ("rotated", 2), ("rotated", 4), ("ulp", 2), ("ulp", 4),
+    ("rotated", 2), ("rotated", 4), ("ulp", 2), ("ulp", 4), ("steps", 2),
 ]  # fmt: skip
 SIZES = [0, 1, 7, 8, 9, 255, 1024, 1025, 5000]
 
@@ -33,18 +33,42 @@ def pair(n: int, itemsize: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
 def test_round_trip_of_any_bits(name: str, itemsize: int, n: int) -> None:
     chunk, given_chunk = pair(n, itemsize, n)
     streams = codec(name).encode(chunk, given_chunk)
-    assert tuple(s.size for s in streams) == codec(name).sizes(n, itemsize)
+    size = codec(name).sizer(n, itemsize, given_chunk)
+    assert [s.size for s in streams] == [size(streams[:i]) for i in range(len(streams))]
+    bounds = codec(name).sizes(n, itemsize)
+    assert all(s.size <= bound for s, bound in zip(streams, bounds, strict=True))
     decoded = codec(name).decode(streams, n, itemsize, given_chunk)
     assert decoded.dtype == chunk.dtype
     assert (decoded == chunk).all()
 
 
-@given(st.lists(st.tuples(st.integers(0, 65535), st.integers(0, 65535)), max_size=40))
-def test_ulp_is_exact_for_every_pair(pairs: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize("name", ["ulp", "steps"])
+@given(pairs=st.lists(st.tuples(st.integers(0, 65535), st.integers(0, 65535)), max_size=40))
+def test_differences_are_exact_for_every_pair(name: str, pairs: list[tuple[int, int]]) -> None:
     w0 = np.array([a for a, _ in pairs], np.uint16)
     w1 = np.array([b for _, b in pairs], np.uint16)
-    ulp = codec("ulp")
-    assert (ulp.decode(ulp.encode(w1, w0), len(pairs), 2, w0) == w1).all()
+    coded = codec(name)
+    assert (coded.decode(coded.encode(w1, w0), len(pairs), 2, w0) == w1).all()
+
+
+def test_steps_by_hand() -> None:
+    """1.0 + 1 ulp, 2.0 - 1 ulp, and 0.0 -> 1.0, far: classes by size, the largest is class 0."""
+    w0 = np.array([0x3F80, 0x4000, 0x0000], np.uint16)  # s = 127, 128, 0
+    w1 = np.array([0x3F81, 0x3FFF, 0x3F80], np.uint16)
+    streams = codec("steps").encode(w1, w0)
+    assert streams[0].tolist() == [1]  # 2.0: zigzag(-1)
+    assert streams[1].tolist() == [2]  # 1.0: zigzag(+1)
+    assert streams[15].tolist() == [255]
+    assert streams[16].tolist() + streams[17].tolist() == [0x00, 0x7F]  # zigzag(0x3F80) = 0x7F00
+    assert not any(stream.size for stream in streams[2:15])
+
+
+def test_a_step_that_needs_no_escape_is_refused() -> None:
+    w0 = np.array([0x3F80], np.uint16)
+    streams = codec("steps").encode(np.array([0x4F80], np.uint16), w0)
+    streams[16][:], streams[17][:] = 254, 0
+    with pytest.raises(FormatError, match="escaped that fits a byte"):
+        codec("steps").decode(streams, 1, 2, w0)
 
 
 def test_ulp_counts_floats() -> None:
@@ -75,7 +99,7 @@ def test_bits_refuses_ones_in_padding() -> None:
 
 
 def test_names_of_the_format_are_registered() -> None:
-    assert {*validate.MULTITASK_CODECS, *validate.PLAIN_CODECS, "bits"} == set(CODECS)
+    assert {*validate.MULTITASK_CODECS, *validate.PLAIN_CODECS, "bits", "steps"} == set(CODECS)
     assert {dtypes.plain_codec(d) for d in dtypes.ITEMSIZE} == set(validate.PLAIN_CODECS)
     with pytest.raises(UnknownCodec, match="'lzma'; this build knows bits, planes"):
         codec("lzma")

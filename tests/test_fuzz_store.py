@@ -27,8 +27,8 @@ from tests.families import options, random_state, save, tuned
 State = families.State
 
 
-@pytest.fixture(scope="module")
-def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["mask", "exact"])
+def rich(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with every kind of tensor: masked, cast, grown, tied, private, the base's own."""
     root = tmp_path_factory.mktemp("rich")
     base = random_state(0)
@@ -45,10 +45,10 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {"vocab.txt": "word\n" * 200}
     save(root / "base", base, files=files)
     paths = {n: save(root / n, s, files=files) for n, s in {"one": one, "two": two}.items()}
-    taskstore.pack(root / "base", paths, root / "packed", options())
+    taskstore.pack(root / "base", paths, root / "packed", options(tiers=request.param))
     kinds = {e["kind"] for t in forge.load(root / "packed")["tasks"].values()
              for e in t["tensors"].values()}  # fmt: skip
-    assert kinds == {"mask", "base", "private", "alias"}
+    assert kinds == {request.param, "base", "private", "alias"}
     (root / "work").mkdir()
     shutil.copytree(root / "packed", root / "work" / "store")
     return root
@@ -111,8 +111,8 @@ MEMBERS = ["dtype", "shape", "of", "ones", "reason", "alias", "kind", "codec", "
 VALUES = st.sampled_from([
     None, True, 0, 1, -1, 64, 1 << 40, 1 << 63, 1.5, "", "x", "\x1b", "BF16", "F32", "I64", "F3",
     "planes", "ulp", "rounded", "ids", "norm.weight", "embed_tokens.weight", "mask", "base",
-    "private", "alias", "zstd", [], {}, [0], [16], [40, 16], [43, 16], [640], [1 << 30] * 2,
-    {"x": 1}, "0" * 64, "../x",
+    "private", "alias", "exact", "steps", "zstd", [], {}, [0], [16], [40, 16], [43, 16], [640],
+    [1 << 30] * 2, {"x": 1}, "0" * 64, "../x",
 ])  # fmt: skip
 
 

@@ -24,5 +24,5 @@ def test_it_reads_as_it_was_written(path: Path) -> None:
 
 
 def test_there_are_golden_stores() -> None:
-    assert {path.parent.name for path in STORES} >= {"v1"}
-    assert len(STORES) >= 5
+    assert {path.parent.name for path in STORES} >= {"v1", "v2"}
+    assert len(STORES) >= 9

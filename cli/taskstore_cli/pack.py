@@ -43,6 +43,14 @@ if TYPE_CHECKING:
     "published.",
 )
 @click.option(
+    "--tiers",
+    type=click.Choice(["mask", "exact"]),
+    default="mask",
+    show_default=True,
+    help="mask: what TALL-masks keep, about one bit per weight and task. exact: an archive that "
+    "gives every fine-tune back bit for bit, 7 to 8 bits.",
+)
+@click.option(
     "--density",
     type=float,
     default=0.2,
@@ -74,6 +82,7 @@ def pack(
     target: Path,
     lambdas: tuple[str, ...],
     method: str,
+    tiers: str,
     density: float,
     base_mode: str,
     jobs: int | None,
@@ -97,6 +106,7 @@ def pack(
     options = make_options(
         lambdas,
         method=method,
+        tiers=tiers,
         density=density,
         base=base_mode,
         jobs=jobs,

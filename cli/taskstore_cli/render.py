@@ -52,10 +52,13 @@ def _parts(s: Summary) -> Table:
         "base" if s.base_carried else "base (referenced)": s.base_bytes,
         f"multi-task model ({codings})": s.multitask_bytes,
         f"masks of {len(s.tasks)} tasks": s.masks_bytes,
+        "exact tensors": s.exact_bytes,
         "private tensors": s.private_bytes,
         "configs, tokenizers": s.assets_bytes,
         "manifest, card": s.other_bytes,
     }
+    unused = ("multi-task", "masks") if s.exact_bytes else ("exact",)
+    rows = {part: count for part, count in rows.items() if count or not part.startswith(unused)}
     for part, count in rows.items():
         table.add_row(part, size(count), f"{8 * count / max(1, s.parameters):.2f}")
     table.add_row("all", size(s.store_bytes), f"{s.bits_per_parameter:.2f}", style="bold")
@@ -67,14 +70,14 @@ def _parts(s: Summary) -> Table:
 
 def _tasks(s: Summary) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("task", "lambda", "density", "masks", "private", "bits/parameter", "original"):
+    own = ("exact",) if s.exact_bytes else ("lambda", "density", "masks")
+    for column in ("task", *own, "private", "bits/parameter", "original"):
         table.add_column(column, justify="left" if column == "task" else "right")
     for t in s.tasks:
+        masks = (f"{t.lam:g}", f"{t.density:.3f}", size(t.masks_bytes))
         table.add_row(
             escape(t.name),
-            f"{t.lam:g}",
-            f"{t.density:.3f}",
-            size(t.masks_bytes),
+            *((size(t.exact_bytes),) if s.exact_bytes else masks),
             size(t.private_bytes),
             f"{t.bits_per_parameter:.2f}",
             size(t.original_bytes),
@@ -94,9 +97,10 @@ def _private(s: Summary) -> list[str]:
 
 def _provenance(s: Summary) -> str:
     options = "".join(f", {name} {value:g}" for name, value in s.options.items())
+    made = "fine-tunes bit for bit" if s.exact_bytes else f"merged by {s.method}{options}"
     source = f" from {s.base_source}" if s.base_source else ""
     revision = f" at {s.base_revision}" if s.base_revision else ""
     return (
         f"base {escape(s.base_name + source + revision)}; {s.parameters:,} parameters in "
-        f"{s.tensors} tensors; merged by {s.method}{options}; written by {s.writer}"
+        f"{s.tensors} tensors; {made}; written by {s.writer}"
     )

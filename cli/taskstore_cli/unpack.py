@@ -33,6 +33,7 @@ from taskstore_cli.console import (
 )
 @click.option("--all", "every", is_flag=True, help="Every task, each in DIR/TASK.")
 @click.option("--base", is_flag=True, help="The base, bit for bit.")
+@click.option("--exact", is_flag=True, help="Refuse what is not the original bit for bit.")
 @base_from_option
 @click.option(
     "--shard-size", default="5GB", show_default=True, metavar="SIZE", help="Largest weight file."
@@ -47,6 +48,7 @@ def unpack(
     target: Path,
     every: bool,
     base: bool,
+    exact: bool,
     base_from: Path | None,
     shard_size: str,
     jobs: int | None,
@@ -66,6 +68,9 @@ def unpack(
         raise click.UsageError("name one TASK, or give --all or --base")
     opened = taskstore.open(store, base=base_from)
     limit = parse_bytes(shard_size)
+    if exact:
+        for name in opened.tasks if every else [task] if task else []:
+            opened.check_exact(name)
     with progress_bar(quiet or as_json) as progress:
         if every:
             opened.unpack_all(

@@ -1,21 +1,22 @@
 """Codecs: a chunk of elements <-> byte streams of known size.
 
 A chunk is the unsigned integer view of up to `chunk` elements of one tensor. Each codec turns it
-into a fixed number of streams whose raw sizes follow from the element count alone, so a reader
-knows what to allocate before it reads. How a stream is stored stands in `stream.py`.
+into a fixed number of streams. Their raw sizes follow from the element count, for `steps` from the
+base's chunk and the streams before as well, so a reader knows what to allocate before it reads. How
+a stream is stored stands in `stream.py`.
 
 Names are written into stores: never rename one. This package never imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs import packed, planes, rotated, rounded, ulp
+from taskstore.codecs import packed, planes, rotated, rounded, steps, ulp
 from taskstore.errors import UnknownCodec
 
 Chunk = NDArray[Any]
@@ -26,13 +27,16 @@ class Codec(Protocol):
     """One way to write a chunk. `given` is the base's chunk, for codecs that need it."""
 
     def sizes(self, n: int, itemsize: int) -> tuple[int, ...]:
-        """Raw bytes of each stream for `n` elements of `itemsize` bytes."""
+        """Raw bytes of each stream for `n` elements of `itemsize` bytes, at most."""
+
+    def sizer(self, n: int, itemsize: int, given_N: Chunk | None) -> Callable[[Streams], int]:
+        """A function from the streams before to the raw bytes of the next one."""
 
     def encode(self, chunk_N: Chunk, given_N: Chunk | None) -> Streams:
         """Unsigned (N,) -> streams; for masks uint8 (P,) -> one stream."""
 
     def decode(self, streams: Streams, n: int, itemsize: int, given_N: Chunk | None) -> Chunk:
-        """Streams of exactly `sizes(n, itemsize)` bytes -> the chunk."""
+        """Streams of exactly the sizes that `sizer` gives -> the chunk."""
 
 
 CODECS: Mapping[str, Codec] = {
@@ -41,6 +45,7 @@ CODECS: Mapping[str, Codec] = {
     "rotated": rotated.Rotated(),
     "ulp": ulp.Ulp(),
     "rounded": rounded.Rounded(),
+    "steps": steps.Steps(),
 }
 
 

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.bits import packed_size, padding_is_zero
+from taskstore.codecs.fixed import Fixed
 from taskstore.errors import FormatError
 
 Bytes = NDArray[np.uint8]
 
 
-class Bits:
+class Bits(Fixed):
     def sizes(self, n: int, itemsize: int) -> tuple[int, ...]:
         return (packed_size(n),)
 

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taskstore.codecs.fixed import Fixed
+
 Bytes = NDArray[np.uint8]
 
 
-class Planes:
+class Planes(Fixed):
     def sizes(self, n: int, itemsize: int) -> tuple[int, ...]:
         return (n,) * itemsize
 

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.codecs import loops
+from taskstore.codecs.fixed import Fixed
 
 Bytes = NDArray[np.uint8]
 
 
-class Rotated:
+class Rotated(Fixed):
     def sizes(self, n: int, itemsize: int) -> tuple[int, ...]:
         return (n,) * itemsize
 

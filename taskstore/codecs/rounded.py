@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.codecs import loops
+from taskstore.codecs.fixed import Fixed
 from taskstore.codecs.rotated import Rotated
 
 Bytes = NDArray[np.uint8]
 
 
-class Rounded:
+class Rounded(Fixed):
     """Its chunk is the vector's bf16 bits, uint16 (N,), when encoding, and W1 when decoding."""
 
     def sizes(self, n: int, itemsize: int) -> tuple[int, ...]:

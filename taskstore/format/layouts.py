@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskstore.format.dtypes import ITEMSIZE, numel, plain_codec
+from taskstore.format.dtypes import ITEMSIZE, exact_codec, numel, plain_codec
 from taskstore.format.manifest import Manifest, Task, Tensor
 from taskstore.format.section import Layout
 
@@ -38,6 +38,15 @@ def mask_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
     }
 
 
+def exact_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
+    """Sections of a task's exact.safetensors: the base's rows of its tensors, bit for bit."""
+    base = {name: manifest.tensors[name] for name, e in task.tensors.items() if e.kind == "exact"}
+    return {
+        name: Layout(exact_codec(t.dtype), numel(t.shape), ITEMSIZE[t.dtype], manifest.chunk)
+        for name, t in base.items()
+    }
+
+
 def private_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
     """Sections of a task's private.safetensors: whole tensors, and rows past the base's."""
     layouts = {}
@@ -45,7 +54,7 @@ def private_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
         if entry.kind == "private":
             assert entry.dtype is not None and entry.shape is not None
             dtype, n = entry.dtype, numel(entry.shape)
-        elif entry.kind == "mask" and entry.shape is not None:
+        elif entry.kind in ("mask", "exact") and entry.shape is not None:
             base = manifest.tensors[name]
             dtype, n = entry.dtype or base.dtype, numel(entry.shape) - numel(base.shape)
         else:

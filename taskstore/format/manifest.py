@@ -13,7 +13,7 @@ from blake3 import blake3
 from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion
 from taskstore.format.names import MANIFEST, has_control
 
-VERSION = 1
+VERSION = 2  # the newest; a store without exact tensors is still written as version 1
 MAX_BYTES = 256 << 20
 MAX_ASSET = 256 << 20
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -63,7 +63,7 @@ class Tensor(Struct, frozen=True, kw_only=True):
 
 
 class TaskTensor(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    kind: Literal["mask", "base", "private", "alias"]
+    kind: Literal["mask", "exact", "base", "private", "alias"]
     dtype: str | None = None
     shape: Shape | None = None
     of: str | None = None

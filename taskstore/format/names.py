@@ -87,8 +87,17 @@ def masks_of(task: str) -> str:
     return f"tasks/{task}/masks"
 
 
+def exact_of(task: str) -> str:
+    return f"tasks/{task}/exact"
+
+
 def private_of(task: str) -> str:
     return f"tasks/{task}/private"
+
+
+def stems_of(task: str) -> tuple[str, ...]:
+    """Every kind of file that a task may have of its own."""
+    return masks_of(task), exact_of(task), private_of(task)
 
 
 def of_stem(stem: str, files: Iterable[str]) -> list[str]:

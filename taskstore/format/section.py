@@ -34,7 +34,7 @@ class Layout:
         return min(self.chunk, self.n - k * self.chunk)
 
     def sizes(self, k: int) -> tuple[int, ...]:
-        """Raw bytes of the streams of chunk `k`."""
+        """Raw bytes of the streams of chunk `k`, at most."""
         return codec(self.codec).sizes(self.elements(k), self.itemsize)
 
     @property
@@ -106,11 +106,15 @@ class SectionReader:
         layout, s = self._layout, self._layout.streams
         begin = int(self._starts[k * s])
         raw = self._container.read(begin, int(self._starts[(k + 1) * s]))
-        streams, position = [], 0
+        streams: list[NDArray[np.uint8]] = []
+        position = 0
         try:
-            for size, length in zip(layout.sizes(k), self._lengths[k], strict=True):
-                streams.append(stream.load(raw[position : position + int(length)], size))
+            coded, n = codec(layout.codec), layout.elements(k)
+            size = coded.sizer(n, layout.itemsize, given_N)
+            for length in self._lengths[k]:
+                stored = raw[position : position + int(length)]
+                streams.append(stream.load(stored, size(streams)))
                 position += int(length)
-            return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
+            return coded.decode(streams, n, layout.itemsize, given_N)
         except FormatError as error:
             raise FormatError(f"{self._label}, chunk {k}: {error}") from None

@@ -91,7 +91,9 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
             raise FormatError(f"tensor {name!r} is an alias of something else")
 
 
+VERSION_OF_EXACT = 2
 MEMBERS = {
+    "exact": {"shape"},
     "mask": {"dtype", "shape", "ones"},
     "base": set(),
     "private": {"dtype", "shape", "reason"},
@@ -115,14 +117,20 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
     elif base is None:
         raise FormatError(f"tensor {name!r} is not in the base")
     elif entry.kind == "mask":
-        _check_masked(name, entry, base)
+        if base.multitask is None or base.alias is not None:
+            raise FormatError(f"tensor {name!r} has a mask and no multi-task part")
+        if entry.dtype is not None and entry.dtype not in MASKED:
+            raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
+        _check_grown(name, entry, base)
+    elif entry.kind == "exact":
+        if manifest.version < VERSION_OF_EXACT:
+            raise FormatError(f"tensor {name!r} is exact, in a store of version 1")
+        if base.dtype not in MASKED or base.alias is not None:
+            raise FormatError(f"tensor {name!r} cannot be coded against the base's")
+        _check_grown(name, entry, base)
 
 
-def _check_masked(name: str, entry: TaskTensor, base: Tensor) -> None:
-    if base.multitask is None or base.alias is not None:
-        raise FormatError(f"tensor {name!r} has a mask and no multi-task part")
-    if entry.dtype is not None and entry.dtype not in MASKED:
-        raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
+def _check_grown(name: str, entry: TaskTensor, base: Tensor) -> None:
     if entry.shape is not None:
         _check_layout(name, entry.dtype or base.dtype, entry.shape)
         if (

@@ -131,12 +131,12 @@ def _difference(tensor: Rebuilt, live: Live) -> list[str]:
 
 
 def _source(manifest: Manifest, state: State, name: str) -> str | None:
-    """The base's tensor that a state selects from; None where the content is its own."""
+    """The base's tensor that a state selects from; None where no selection makes the content."""
     if state is not None:
         entry = manifest.tasks[state].tensors[name]
         if entry.of is not None:
             name, entry = entry.of, manifest.tasks[state].tensors[entry.of]
-        if entry.kind == "private":
+        if entry.kind in ("private", "exact"):
             return None
         if entry.dtype is not None and entry.dtype != manifest.tensors[name].dtype:
             return None
