@@ -160,6 +160,18 @@ class ModelReader:
         if entry.kind == "private" or grown:
             yield from self._private(self._task, self._name, name)
 
+    def chunk_sizes(self, name: str) -> list[int]:
+        """Elements of each of the tensor's chunks, in the order of `chunks`."""
+        n, chunk, base = numel(self.tensors[name].shape), self._manifest.chunk, 0
+        if self._task is not None:
+            entry = self._task.tensors[name]
+            of = entry.of or name
+            entry = self._task.tensors[of]
+            if entry.kind in ("mask", "exact") and entry.shape is not None:
+                base = numel(self._manifest.tensors[of].shape)
+        parts = [base, n - base] if base else [n]
+        return [min(chunk, part - at) for part in parts for at in range(0, part, chunk)]
+
     def _base_chunks(self, name: str) -> Iterator[Chunk]:
         tensor = self._manifest.tensors[name]
         chunk = self._base.chunks(tensor.alias or name)

@@ -45,13 +45,20 @@ def pack(
     InputError for what cannot be packed and OutputError for a target that cannot be written.
     """
     options = options or PackOptions()
-    atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=_is_store)
+    atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
     with closing(open_family(base, finetunes, options)) as family:
-        plan = planning.make(family, options.tiers)
-        meter = Meter(progress, _total_bytes(family, options))
-        with atomic.folder(Path(target), overwrite=options.overwrite, ours=_is_store) as folder:
-            manifest = _write(family, plan, options, meter, folder)
-        return PackReport.of(Path(target), manifest, family)
+        return pack_family(family, Path(target), options, progress)
+
+
+def pack_family(
+    family: Family, target: Path, options: PackOptions, progress: Callback = silent
+) -> PackReport:
+    """`pack` of models that are open, wherever they come from."""
+    plan = planning.make(family, options.tiers)
+    meter = Meter(progress, _total_bytes(family, options))
+    with atomic.folder(target, overwrite=options.overwrite, ours=is_store) as folder:
+        manifest = _write(family, plan, options, meter, folder)
+    return PackReport.of(target, manifest, family)
 
 
 def open_family(base: PathLike, finetunes: Mapping[str, PathLike], options: PackOptions) -> Family:
@@ -84,7 +91,8 @@ def _total_bytes(family: Family, options: PackOptions) -> int:
     return passes * sum(info.nbytes for model in models for info in model.tensors.values())
 
 
-def _is_store(folder: Path) -> bool:
+def is_store(folder: Path) -> bool:
+    """A folder that `overwrite` may replace."""
     return (folder / names.MANIFEST).is_file()
 
 

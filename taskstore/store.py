@@ -44,7 +44,7 @@ class Store:
         self.path = path
         self.manifest = manifests.read(path)
         check(self.manifest)
-        self._base_path = base
+        self.base_path = base
 
     def __repr__(self) -> str:
         return f"<taskstore.Store {str(self.path)!r}: {len(self.tasks)} tasks>"
@@ -84,7 +84,7 @@ class Store:
         if self.manifest.base.carried:
             base = CarriedBase(self.path, self.manifest)
         else:
-            checkpoint = open_base(self.manifest, self._base_path, jobs)
+            checkpoint = open_base(self.manifest, self.base_path, jobs)
             base = ReferencedBase(checkpoint, self.manifest.chunk)
         try:
             yield base

@@ -16,9 +16,8 @@ from typing import Any
 from taskstore import atomic
 from taskstore.errors import InputError
 from taskstore.evaluation import Bench, PathLike
-from taskstore.format.names import MANIFEST
 from taskstore.options import PackOptions
-from taskstore.packing import pack
+from taskstore.packing import is_store, pack
 from taskstore.progress import Callback, silent
 from taskstore.report import PackReport
 from taskstore.store import open as open_store
@@ -68,7 +67,7 @@ def tune(
     lambdas = sorted(set(grid))
     trials = [replace(options, lam=lam, lambdas={}, overwrite=False) for lam in lambdas]
     overwrite = options.overwrite
-    atomic.check_target(Path(target).absolute(), overwrite=overwrite, ours=_is_store)
+    atomic.check_target(Path(target).absolute(), overwrite=overwrite, ours=is_store)
     scores: dict[str, dict[float, float]] = {task: {} for task in sorted(finetunes)}
     for lam, trial in zip(lambdas, trials, strict=True):
         with tempfile.TemporaryDirectory(prefix="taskstore-tune-", dir=scratch) as folder:
@@ -81,7 +80,3 @@ def tune(
     }
     report = pack(base, finetunes, target, replace(options, lambdas=chosen), progress)
     return Tuning(scores, chosen, report)
-
-
-def _is_store(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file()

@@ -17,6 +17,7 @@ from taskstore_cli.evaluate import evaluate
 from taskstore_cli.info import info
 from taskstore_cli.load import load
 from taskstore_cli.pack import pack
+from taskstore_cli.revise import add, remove, retier
 from taskstore_cli.tune import tune
 from taskstore_cli.unpack import unpack
 from taskstore_cli.verify import verify
@@ -62,5 +63,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
-for command in (pack, tune, unpack, load, info, verify, evaluate):
+for command in (pack, tune, unpack, load, info, verify, evaluate, add, remove, retier):
     main.add_command(command)

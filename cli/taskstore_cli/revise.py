@@ -1,0 +1,145 @@
+"""`taskstore add`, `remove` and `retier`: a store with a task more or less, or packed otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from taskstore_cli.console import (
+    StorePath,
+    TaskName,
+    base_from_option,
+    jobs_option,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+)
+from taskstore_cli.pack import make_options, named
+
+
+@click.command()
+@click.argument("store", type=StorePath())
+@click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
+@base_from_option
+@jobs_option
+@json_option
+@quiet_option
+def add(
+    store: Path,
+    finetunes: tuple[str, ...],
+    base_from: Path | None,
+    jobs: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Put fine-tunes into STORE, an archive (--tiers exact), without the other originals.
+
+    The store is written anew beside the old one, which stays until all is there.
+    """
+    import taskstore
+    from taskstore.revising import add as run
+    from taskstore_cli.render import print_report
+
+    opened = taskstore.open(store, base=base_from)
+    with progress_bar(quiet or as_json) as progress:
+        report = run(opened, named(finetunes), jobs=jobs, progress=progress)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report, quiet=quiet)
+
+
+@click.command()
+@click.argument("store", type=StorePath(), is_eager=True)
+@click.argument("tasks", nargs=-1, required=True, type=TaskName())
+@jobs_option
+@json_option
+@quiet_option
+def remove(
+    store: Path, tasks: tuple[str, ...], jobs: int | None, as_json: bool, quiet: bool
+) -> None:
+    """Take TASKS out of STORE; all other tasks stay as they are, to the last bit."""
+    import taskstore
+    from taskstore.revising import remove as run
+    from taskstore_cli.render import print_summary
+
+    left = run(taskstore.open(store), list(tasks), jobs=jobs)
+    summary = left.summary()
+    if as_json:
+        print_json({"store": str(store), **summary.to_dict()})
+    elif not quiet:
+        print_summary(str(store), summary)
+
+
+@click.command()
+@click.argument("store", type=StorePath())
+@click.option(
+    "--tiers",
+    type=click.Choice(["mask", "exact"]),
+    required=True,
+    help="What the new store keeps of each task.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(path_type=Path),
+    metavar="NEW",
+    help="Folder for the new store; the old one stays.",
+)
+@click.option("--drop-exact", is_flag=True, help="Replace an archive by masks in its own place.")
+@click.option("--lambda", "lambdas", multiple=True, metavar="[NAME=]X", help="As of pack.")
+@click.option(
+    "--method", type=click.Choice(["lsq", "sum", "ties"]), default="lsq", show_default=True
+)
+@click.option("--density", type=float, default=0.2, show_default=True, help="Of ties.")
+@base_from_option
+@jobs_option
+@click.option("--overwrite", is_flag=True, help="Replace a store that is at NEW already.")
+@json_option
+@quiet_option
+def retier(
+    store: Path,
+    tiers: str,
+    target: Path | None,
+    drop_exact: bool,
+    lambdas: tuple[str, ...],
+    method: str,
+    density: float,
+    base_from: Path | None,
+    jobs: int | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Pack STORE, an archive (--tiers exact), again without the originals.
+
+    \b
+    taskstore retier archive --tiers mask -o family
+    """
+    import taskstore
+    from taskstore.revising import retier as run
+    from taskstore_cli.render import print_report
+
+    if target is None and tiers == "mask" and not drop_exact:
+        raise click.UsageError(
+            "masks in place of the archive would lose the fine-tunes; give -o NEW, or --drop-exact"
+        )
+    options = make_options(
+        lambdas,
+        method=method,
+        density=density,
+        tiers=tiers,
+        jobs=jobs,
+        max_memory="2GiB",
+        overwrite=overwrite,
+    )
+    opened = taskstore.open(store, base=base_from)
+    with progress_bar(quiet or as_json) as progress:
+        report = run(opened, options, target, progress=progress)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report, quiet=quiet)

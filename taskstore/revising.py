@@ -1,0 +1,159 @@
+"""A store with a task more or less, or with other tiers; the old one stays until that is done.
+
+What comes bit for bit out of a store can be packed again without the originals, so a store with
+exact tiers takes new tasks and other tiers: it is packed anew from itself. That gives the same
+bytes as packing the originals. Taking a task away needs no packing, in any store: its files are
+left out, the others are linked.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from taskstore import atomic, card
+from taskstore.checkpoint import open_checkpoint
+from taskstore.errors import BadName, InputError
+from taskstore.format import manifest as manifests
+from taskstore.format import names
+from taskstore.format.digests import check_files, file_digests
+from taskstore.format.validate import check
+from taskstore.options import PackOptions
+from taskstore.packing import PathLike, is_store, pack_family
+from taskstore.parallel import default_jobs
+from taskstore.progress import Callback, silent
+from taskstore.report import PackReport
+from taskstore.store import Store
+from taskstore.store import open as open_store
+from taskstore.stored import open_family
+from taskstore.vectors import Family
+
+
+def add(
+    store: Store,
+    finetunes: Mapping[str, PathLike],
+    *,
+    jobs: int | None = None,
+    progress: Callback = silent,
+) -> PackReport:
+    """Put fine-tunes into a store of exact tasks, in place of the old store when all is written.
+
+    Every file is checked first. Raises BadName for a name that is there, InputError for a store
+    whose tasks are not exact.
+    """
+    jobs = jobs or default_jobs()
+    for name in finetunes:
+        names.check_task_name(name)
+        if name in store.tasks:
+            raise BadName("task name", name, f"is in {store.path} already; remove that one first")
+    names.check_distinct([*store.tasks, *finetunes])
+    _check_exact(store, "to add a task")
+    options = _options(store, jobs)
+    check_files(store.path, store.manifest.files, store.files_of(None, *store.tasks), jobs)
+    with ExitStack() as stack:
+        family = stack.enter_context(open_family(store, store.tasks, jobs))
+        added = [
+            stack.enter_context(closing(open_checkpoint(path, name, family.base)))
+            for name, path in finetunes.items()
+        ]
+        tasks = sorted((*family.tasks, *added), key=lambda task: task.name)
+        return pack_family(Family(family.base, tuple(tasks)), store.path, options, progress)
+
+
+def retier(
+    store: Store,
+    options: PackOptions,
+    target: PathLike | None = None,
+    *,
+    progress: Callback = silent,
+) -> PackReport:
+    """Pack a store of exact tasks again with other options, to `target` or in its own place.
+
+    Raises InputError for a store whose tasks are not exact.
+    """
+    _check_exact(store, "to change tiers")
+    options.check_tasks(store.tasks)
+    files = store.files_of(None, *store.tasks)
+    check_files(store.path, store.manifest.files, files, options.jobs)
+    chosen = replace(
+        options,
+        base="embed" if store.manifest.base.carried else "reference",
+        overwrite=options.overwrite or target is None,
+        chunk=store.manifest.chunk,
+    )
+    with open_family(store, store.tasks, options.jobs) as family:
+        return pack_family(family, Path(target or store.path), chosen, progress)
+
+
+def remove(store: Store, tasks: list[str], *, jobs: int | None = None) -> Store:
+    """Take tasks out of a store of any kind; the others stay as they are, to the last bit.
+
+    Every file that stays is checked first. Raises UnknownTask, and InputError where none is left.
+    """
+    for task in tasks:
+        store.check_task(task)
+    left = {name: task for name, task in store.manifest.tasks.items() if name not in tasks}
+    if not left:
+        raise InputError(f"{store.path} would have no task left; delete the folder instead")
+    kept = _kept(store.manifest, left)
+    check_files(store.path, store.manifest.files, kept, jobs or default_jobs())
+    with atomic.folder(store.path, overwrite=True, ours=is_store) as folder:
+        for path in kept:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            _link(store.path / path, folder / path)
+        assets = {d: a for d, a in store.manifest.assets.items() if f"assets/{d}" in kept}
+        files = {path: store.manifest.files[path] for path in kept}
+        done = msgspec.structs.replace(store.manifest, tasks=left, assets=assets, files=files)
+        (folder / names.CARD).write_text(card.render(done), encoding="utf-8")
+        files |= file_digests(folder, [names.CARD], 1)
+        done = msgspec.structs.replace(done, files=dict(sorted(files.items())))
+        check(done)
+        (folder / names.MANIFEST).write_bytes(manifests.to_bytes(done))
+    return open_store(store.path, base=store.base_path)
+
+
+def _kept(manifest: manifests.Manifest, left: Mapping[str, manifests.Task]) -> list[str]:
+    """Files of a store that these tasks and the base need; the card is written anew."""
+    digests = {d for task in left.values() for d in task.assets.values()}
+    assets = {f"assets/{d}" for d in digests | set(manifest.base.assets.values())}
+    stems = [names.BASE, names.MULTITASK, *(s for task in left for s in names.stems_of(task))]
+    weights = {path for stem in stems for path in names.of_stem(stem, manifest.files)}
+    return sorted(assets | weights)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _check_exact(store: Store, what: str) -> None:
+    for task in store.tasks:
+        try:
+            store.check_exact(task)
+        except InputError:
+            raise InputError(
+                f"{what} all fine-tunes are needed, and {store.path} keeps no more of {task!r} "
+                "than a mask; pack again from the originals, or keep an archive (--tiers exact)"
+            ) from None
+
+
+def _options(store: Store, jobs: int) -> PackOptions:
+    """What a store of exact tasks was packed with, as far as it matters."""
+    manifest = store.manifest
+    return PackOptions(
+        tiers="exact",
+        lambdas={name: task.lam for name, task in manifest.tasks.items()},
+        base="embed" if manifest.base.carried else "reference",
+        jobs=jobs,
+        overwrite=True,
+        chunk=manifest.chunk,
+    )

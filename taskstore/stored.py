@@ -1,0 +1,120 @@
+"""A model of a store as a checkpoint: what came out of a store can be packed again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.checkpoint import Checkpoint, TensorInfo
+from taskstore.format.dtypes import ITEMSIZE
+from taskstore.loader import BaseSource, ModelReader
+from taskstore.reference import open_base
+from taskstore.store import Store
+from taskstore.vectors import Family
+
+Bits = NDArray[Any]
+
+
+class StoredReader:
+    """Decodes what is asked for, chunk by chunk; each thread keeps the last chunk that it had."""
+
+    def __init__(self, model: ModelReader, chunk: int) -> None:
+        self._model, self._chunk = model, chunk
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: TensorInfo(t.dtype, t.shape) for name, t in model.tensors.items()
+        }
+        self._local = threading.local()
+
+    def read(self, name: str, start: int, stop: int) -> Bits:
+        pieces = [bits for _, bits in self._pieces(name, start, stop)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [self._empty(name)])
+
+    def read_into(self, name: str, start: int, out: Bits) -> None:
+        for at, bits in self._pieces(name, start, start + out.size):
+            out[at - start : at - start + bits.size] = bits
+
+    def _empty(self, name: str) -> Bits:
+        return np.empty(0, f"<u{ITEMSIZE[self.tensors[name].dtype]}")
+
+    def _pieces(self, name: str, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
+        """(first element, bits) for every chunk that [start, stop) touches."""
+        position = 0
+        for k, (size, chunk) in enumerate(self._chunks(name)):
+            begin, end = max(start, position), min(stop, position + size)
+            if begin < end:
+                bits = self._decoded(name, k, chunk)
+                yield begin, bits[begin - position : end - position]
+            position += size
+            if position >= stop:
+                return
+
+    def _chunks(self, name: str) -> list[tuple[int, Any]]:
+        """(elements, call that decodes them) of every chunk of a tensor."""
+        if getattr(self._local, "name", None) != name:
+            self._local.name, self._local.k = name, -1
+            self._local.chunks = list(
+                zip(self._model.chunk_sizes(name), self._model.chunks(name), strict=True)
+            )
+        found: list[tuple[int, Any]] = self._local.chunks
+        return found
+
+    def _decoded(self, name: str, k: int, chunk: Any) -> Bits:
+        if self._local.k != k:
+            self._local.k, self._local.bits = k, chunk()
+        bits: Bits = self._local.bits
+        return bits
+
+    def close(self) -> None:
+        self._model.close()
+
+
+@contextmanager
+def open_family(store: Store, tasks: list[str], jobs: int) -> Iterator[Family]:
+    """The base and some tasks of a store, as if their folders were there."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="taskstore-")))
+        base = stack.enter_context(store.open_base(jobs))
+        if store.manifest.base.carried:
+            opened = _base(store, base, scratch)
+        else:
+            opened = open_base(store.manifest, store.base_path, jobs)
+        stack.enter_context(closing(opened))
+        models = [
+            stack.enter_context(closing(_task(store, task, base, scratch / str(i))))
+            for i, task in enumerate(tasks)
+        ]
+        yield Family(opened, tuple(models))
+
+
+def _base(store: Store, base: BaseSource, scratch: Path) -> Checkpoint:
+    recorded = store.manifest.base
+    reader = StoredReader(ModelReader(store.path, store.manifest, None, base), store.manifest.chunk)
+    assets = _assets(store, None, scratch / "base")
+    path = Path(recorded.name)
+    size = recorded.original_bytes
+    return Checkpoint(
+        recorded.name, path, reader, assets, (), size, recorded.source, recorded.revision
+    )
+
+
+def _task(store: Store, task: str, base: BaseSource, scratch: Path) -> Checkpoint:
+    recorded = store.manifest.tasks[task]
+    reader = StoredReader(ModelReader(store.path, store.manifest, task, base), store.manifest.chunk)
+    assets = _assets(store, task, scratch)
+    path = Path(recorded.origin or task)
+    size = recorded.original_bytes
+    return Checkpoint(task, path, reader, assets, (), size, recorded.source, recorded.revision)
+
+
+def _assets(store: Store, task: str | None, folder: Path) -> dict[str, Path]:
+    store.write_assets(task, folder)
+    return {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }

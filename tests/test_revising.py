@@ -1,0 +1,163 @@
+"""add, remove, retier: a store changed without the originals equals one packed from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import taskstore
+from taskstore.errors import BadName, ChecksumMismatch, InputError, UnknownTask
+from taskstore.revising import add, remove, retier
+from taskstore.stored import open_family
+from taskstore.verify import verify
+from tests import families
+from tests.evaluators import run
+from tests.families import options, same
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def packed(
+    family: families.Family, target: Path, *tasks: str, **changes: object
+) -> taskstore.Store:
+    paths = {task: family.paths[task] for task in tasks or family.paths}
+    taskstore.pack(family.base_path, paths, target, options(**changes))
+    return taskstore.open(target)
+
+
+@pytest.fixture
+def rich(tmp_path: Path) -> families.Family:
+    """Tied, grown, private, empty and integer tensors, and assets of a task's own."""
+    base = families.random_state(0)
+    base["lm_head.weight"] = base["embed_tokens.weight"].clone()
+    base["ids"] = torch.arange(9)
+    tasks = {name: families.tuned(base, i) for i, name in enumerate(("one", "two", "three"))}
+    for state in tasks.values():
+        state["lm_head.weight"] = state["embed_tokens.weight"].clone()
+    rows = torch.full((2, 16), 0.5, dtype=torch.bfloat16)
+    for key in ("embed_tokens.weight", "lm_head.weight"):
+        tasks["two"][key] = torch.cat([tasks["two"][key], rows])
+    tasks["three"]["head.weight"] = torch.ones(3, 10)
+    tasks["three"]["empty"] = torch.ones(0, 4)
+    return families.Family(tmp_path / "family", base, tasks)
+
+
+def test_models_of_a_store_read_like_their_folders(rich: families.Family, tmp_path: Path) -> None:
+    store = packed(rich, tmp_path / "s", tiers="exact")
+    states = [rich.base, *(rich.tasks[task] for task in store.tasks)]
+    with open_family(store, store.tasks, jobs=2) as family:
+        for model, state in zip((family.base, *family.tasks), states, strict=True):
+            assert sorted(model.tensors) == sorted(state)
+            for name, value in state.items():
+                n, size = value.numel(), value.element_size()
+                raw = families.bits(value).numpy()
+                for start, stop in ((0, n), (5, 6), (250, 300), (n, n)):
+                    if stop <= n:
+                        found = model.read(name, start, stop)
+                        assert found.view("u1").tolist() == raw[start * size : stop * size].tolist()
+
+
+@pytest.mark.parametrize("base", ["embed", "reference"])
+def test_add_gives_what_packing_all_gives(base: str, rich: families.Family, tmp_path: Path) -> None:
+    expected = packed(rich, tmp_path / "all", tiers="exact", base=base)
+    store = packed(rich, tmp_path / "s", "two", tiers="exact", base=base)
+    report = add(store, {"one": rich.paths["one"], "three": rich.paths["three"]})
+    assert report.summary.tasks[0].name == "one"
+    ours, theirs = contents(tmp_path / "s"), contents(expected.path)
+    changed = {"README.md", "taskstore.json"}  # the lambda, which exact tasks do not use
+    assert ours.keys() == theirs.keys()
+    assert all(ours[path] == theirs[path] for path in ours.keys() - changed)
+    assert sorted(os.listdir(tmp_path)) == ["all", "family", "s"]
+    for task, state in rich.tasks.items():
+        rebuilt = taskstore.open(tmp_path / "s").state_dict(task)
+        assert all(same(rebuilt[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("tiers", ["exact", "mask"])
+def test_remove_leaves_the_others_as_they_are(
+    tiers: str, rich: families.Family, tmp_path: Path
+) -> None:
+    store = packed(rich, tmp_path / "s", tiers=tiers)
+    before = {task: store.state_dict(task) for task in ("one", None)}
+    left = remove(store, ["two", "three"])
+    assert left.tasks == ["one"]
+    assert not (tmp_path / "s" / "tasks" / "two").exists()
+    assert verify(left, deep=True).ok
+    assert verify(left).unlisted == []
+    for task, state in before.items():
+        after = left.state_dict(task)
+        assert all(same(after[name], state[name]) for name in state)
+    assert "# base: 1 fine-tunes" in (tmp_path / "s" / "README.md").read_text()
+
+
+def test_retier_gives_what_packing_gives(rich: families.Family, tmp_path: Path) -> None:
+    store = packed(rich, tmp_path / "s", tiers="exact")
+    expected = packed(rich, tmp_path / "masks")
+    retier(store, options(), tmp_path / "new")
+    assert contents(tmp_path / "new") == contents(expected.path)
+    retier(store, options())
+    assert contents(tmp_path / "s") == contents(expected.path)
+
+
+def test_what_is_refused(small: families.Family, tmp_path: Path) -> None:
+    masks = packed(small, tmp_path / "masks", "alpha", "beta")
+    exact = packed(small, tmp_path / "exact", "alpha", "beta", tiers="exact")
+    before = contents(masks.path), contents(exact.path)
+    with pytest.raises(InputError, match="keeps no more of 'alpha' than a mask; pack again"):
+        add(masks, {"gamma": small.paths["gamma"]})
+    with pytest.raises(InputError, match="to change tiers all fine-tunes are needed"):
+        retier(masks, options())
+    with pytest.raises(BadName, match=r"'alpha' is in .* already; remove that one first"):
+        add(exact, {"alpha": small.paths["alpha"]})
+    with pytest.raises(BadName, match="is given twice"):
+        add(exact, {"Alpha": small.paths["alpha"]})
+    with pytest.raises(InputError):
+        add(exact, {"gamma": tmp_path / "nowhere"})
+    with pytest.raises(UnknownTask, match="did you mean 'beta'"):
+        remove(exact, ["bta"])
+    with pytest.raises(InputError, match="would have no task left"):
+        remove(exact, ["alpha", "beta"])
+    assert (contents(masks.path), contents(exact.path)) == before
+
+
+def test_a_damaged_store_is_not_built_upon(small: families.Family, tmp_path: Path) -> None:
+    store = packed(small, tmp_path / "s", "alpha", "beta", tiers="exact")
+    path = tmp_path / "s" / "tasks" / "alpha" / "exact.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(ChecksumMismatch):
+        add(store, {"gamma": small.paths["gamma"]})
+    with pytest.raises(ChecksumMismatch):
+        retier(store, options(), tmp_path / "new")
+    with pytest.raises(ChecksumMismatch):
+        remove(store, ["beta"])
+    assert path.read_bytes() == raw
+    assert remove(store, ["alpha"]).tasks == ["beta"]  # what is taken away may be damaged
+
+
+def test_the_commands(small: families.Family, tmp_path: Path) -> None:
+    store = packed(small, tmp_path / "s", "alpha", "beta", tiers="exact").path
+    code, out, err = run("add", store, f"new={small.paths['gamma']}", "--json")
+    assert code == 0, err
+    assert [t["name"] for t in json.loads(out)["tasks"]] == ["alpha", "beta", "new"]
+    code, out, err = run("remove", store, "new")
+    assert code == 0, err
+    assert "new" not in out.split()
+    assert run("retier", store, "--tiers", "mask")[0] == 2
+    code, out, err = run("retier", store, "--tiers", "mask", "-o", tmp_path / "m", "--lambda", 0.4)
+    assert code == 0, err
+    assert "masks of 2 tasks" in out
+    code, out, err = run("add", tmp_path / "m", small.paths["gamma"])
+    assert (code, out) == (1, "")
+    assert "keeps no more of 'alpha' than a mask" in err
+    assert run("retier", store, "--tiers", "mask", "--drop-exact", "--quiet")[:2] == (0, "")
+    assert taskstore.open(store).manifest.version == 1
