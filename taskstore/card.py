@@ -19,7 +19,7 @@ tags:
 One base model and {count} full fine-tunes of it, packed by taskstore {how}
 
 {rows}
-
+{scores}
 | part | bytes |
 |---|---|
 {sizes}
@@ -64,6 +64,7 @@ def render(manifest: Manifest) -> str:
         count=len(figures.tasks),
         how=_EXACT if exact else _MASKED.format(parts=parts),
         rows="\n".join(_rows(figures, exact)),
+        scores=_scores(figures),
         sizes="\n".join(f"| {part} | {size:,} |" for part, size in sizes.items()),
         example=_cell(figures.tasks[0].name),
         fidelity=_CHECKED if exact else _APPROXIMATE.format(method=manifest.merge.method),
@@ -81,6 +82,19 @@ def _rows(figures: Summary, exact: bool) -> list[str]:
     return [
         f"|{'|'.join(line)}|" if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines
     ]
+
+
+def _scores(figures: Summary) -> str:
+    """A table for each recorded evaluation; nothing where there is none."""
+    text = ""
+    for label in sorted({label for t in figures.tasks for label in t.scores}):
+        text += f"\n{_cell(label)}:\n\n| task | base | original | rebuilt |\n|---|---|---|---|\n"
+        for t in figures.tasks:
+            if score := t.scores.get(label):
+                numbers = (score.get(of) for of in ("base", "original", "rebuilt"))
+                cells = " | ".join("-" if x is None else f"{x:.4g}" for x in numbers)
+                text += f"| {_cell(t.name)} | {cells} |\n"
+    return text
 
 
 def _cell(text: str) -> str:

@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from taskstore.errors import InputError
 from taskstore.evaluator import Evaluator, checked
+from taskstore.format import manifest as manifests
 from taskstore.journal import Journal
 from taskstore.loader import rebuilt_tensors
 from taskstore.store import Store
@@ -33,6 +34,10 @@ class Score:
     rebuilt: float
     base: float | None = None
     original: float | None = None
+
+    def to_record(self) -> manifests.Score:
+        """For the manifest."""
+        return manifests.Score(rebuilt=self.rebuilt, base=self.base, original=self.original)
 
     @property
     def kept(self) -> float | None:

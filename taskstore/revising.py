@@ -3,7 +3,7 @@
 What comes bit for bit out of a store can be packed again without the originals, so a store with
 exact tiers takes new tasks and other tiers: it is packed anew from itself. That gives the same
 bytes as packing the originals. Taking a task away needs no packing, in any store: its files are
-left out, the others are linked.
+left out, the others are linked. Nor does a note of scores.
 """
 
 from __future__ import annotations
@@ -102,14 +102,43 @@ def remove(store: Store, tasks: list[str], *, jobs: int | None = None) -> Store:
     if not left:
         raise InputError(f"{store.path} would have no task left; delete the folder instead")
     kept = _kept(store.manifest, left)
+    assets = {d: a for d, a in store.manifest.assets.items() if f"assets/{d}" in kept}
+    done = msgspec.structs.replace(store.manifest, tasks=left, assets=assets)
+    return _rewrite(store, done, kept, jobs)
+
+
+def record(
+    store: Store, label: str, scores: Mapping[str, manifests.Score], *, jobs: int | None = None
+) -> Store:
+    """Write scores of tasks into the manifest and the card, under the name of an evaluation.
+
+    Raises UnknownTask, and BadName for a label that no manifest may hold.
+    """
+    if not label.strip() or names.has_control(label):
+        raise BadName("name of the evaluation", label, "is empty or holds a control character")
+    for task in scores:
+        store.check_task(task)
+    tasks = {
+        name: msgspec.structs.replace(task, scores={**(task.scores or {}), label: scores[name]})
+        if name in scores
+        else task
+        for name, task in store.manifest.tasks.items()
+    }
+    done = msgspec.structs.replace(store.manifest, version=manifests.VERSION, tasks=tasks)
+    return _rewrite(store, done, _kept(store.manifest, tasks), jobs)
+
+
+def _rewrite(
+    store: Store, manifest: manifests.Manifest, kept: list[str], jobs: int | None
+) -> Store:
+    """Another manifest over the same files, which are checked and linked."""
     check_files(store.path, store.manifest.files, kept, jobs or default_jobs())
+    files = {path: store.manifest.files[path] for path in kept}
+    done = msgspec.structs.replace(manifest, files=files)
     with atomic.folder(store.path, overwrite=True, ours=is_store) as folder:
         for path in kept:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             _link(store.path / path, folder / path)
-        assets = {d: a for d, a in store.manifest.assets.items() if f"assets/{d}" in kept}
-        files = {path: store.manifest.files[path] for path in kept}
-        done = msgspec.structs.replace(store.manifest, tasks=left, assets=assets, files=files)
         (folder / names.CARD).write_text(card.render(done), encoding="utf-8")
         files |= file_digests(folder, [names.CARD], 1)
         done = msgspec.structs.replace(done, files=dict(sorted(files.items())))

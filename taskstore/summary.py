@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
+
 from taskstore.format import names
 from taskstore.format.dtypes import MASKED, numel
 from taskstore.format.manifest import Manifest
@@ -36,6 +38,7 @@ class TaskSummary:
     origin: str
     source: str | None
     revision: str | None
+    scores: dict[str, dict[str, float]]  # evaluation -> "rebuilt", "base", "original"
     private: list[PrivateTensor]
     absent: list[str]  # tensors of the base that the task does not have
 
@@ -160,6 +163,7 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
         origin=task.origin,
         source=task.source,
         revision=task.revision,
+        scores={label: msgspec.to_builtins(s) for label, s in (task.scores or {}).items()},
         private=sorted(private, key=lambda p: p.name),
         absent=sorted(set(manifest.tensors) - set(task.tensors)),
     )

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import taskstore
-from taskstore.errors import BadName, ChecksumMismatch, InputError, UnknownTask
-from taskstore.revising import add, remove, retier
+from taskstore.errors import BadName, ChecksumMismatch, FormatError, InputError, UnknownTask
+from taskstore.format.manifest import Score
+from taskstore.revising import add, record, remove, retier
 from taskstore.stored import open_family
 from taskstore.verify import verify
-from tests import families
-from tests.evaluators import run
+from tests import families, forge
+from tests.evaluators import run, script
 from tests.families import options, same
 
 
@@ -161,3 +162,44 @@ def test_the_commands(small: families.Family, tmp_path: Path) -> None:
     assert "keeps no more of 'alpha' than a mask" in err
     assert run("retier", store, "--tiers", "mask", "--drop-exact", "--quiet")[:2] == (0, "")
     assert taskstore.open(store).manifest.version == 1
+
+
+@pytest.mark.parametrize("tiers", ["exact", "mask"])
+def test_scores_are_recorded_and_shown(tiers: str, small: families.Family, tmp_path: Path) -> None:
+    store = packed(small, tmp_path / "s", tiers=tiers)
+    before = {task: store.state_dict(task) for task in (None, *store.tasks)}
+    record(store, "exact match, test", {"alpha": Score(rebuilt=0.5, base=0.0, original=0.625)})
+    record(taskstore.open(store.path), "lm-eval", {"beta": Score(rebuilt=0.25)})
+    again = taskstore.open(store.path)
+    assert again.manifest.version == 2
+    assert again.manifest.tasks["gamma"].scores is None
+    assert again.summary().tasks[0].scores == {
+        "exact match, test": {"rebuilt": 0.5, "base": 0.0, "original": 0.625}
+    }
+    assert verify(again, deep=True).ok
+    for task, state in before.items():
+        found = again.state_dict(task)
+        assert all(same(found[name], state[name]) for name in state)
+    card = (store.path / "README.md").read_text()
+    assert "exact match, test:" in card
+    assert "| alpha | 0 | 0.625 | 0.5 |" in card
+    assert "| beta | - | - | 0.25 |" in card
+    _, out, _ = run("info", store.path)
+    assert "80.0%" in out
+    with pytest.raises(BadName, match="name of the evaluation"):
+        record(again, " ", {})
+    with pytest.raises(UnknownTask):
+        record(again, "x", {"alpa": Score(rebuilt=1)})
+    forge.edit(store.path, lambda d: d.update(version=1))
+    with pytest.raises(FormatError, match="in a store of version 1"):
+        taskstore.open(store.path)
+
+
+def test_eval_records(small: families.Family, tmp_path: Path) -> None:
+    store = packed(small, tmp_path / "s").path
+    command = script(tmp_path, "print(0.5)")
+    code, _, err = run("eval", store, "beta", "--eval", command, "--record", "halves")
+    assert code == 0, err
+    tasks = json.loads(run("info", store, "--json")[1])["tasks"]
+    assert [t["scores"] for t in tasks] == [{}, {"halves": {"rebuilt": 0.5}}, {}]
+    assert run("verify", store, "--deep")[0] == 0

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     help="A fine-tune that was packed, to compare with; repeatable.",
 )
 @click.option("--base", is_flag=True, help="Score the base on every task, too.")
+@click.option(
+    "--record",
+    metavar="NAME",
+    help="Write the scores into the store under this name; info and the model card show them.",
+)
 @base_from_option
 @json_option
 @quiet_option
@@ -49,6 +54,7 @@ def evaluate(
     scratch: Path | None,
     originals: tuple[str, ...],
     base: bool,
+    record: str | None,
     base_from: Path | None,
     as_json: bool,
     quiet: bool,
@@ -59,11 +65,14 @@ def evaluate(
     taskstore eval family --eval 'python eval.py {model} {task}' --original billing=runs/17/final
     """
     import taskstore
+    from taskstore import revising
     from taskstore.evaluation import evaluate as run
 
     opened = taskstore.open(store, base=base_from)
     bench = make_bench(template, key, timeout, journal, scratch, quiet or as_json)
     found = run(opened, bench, tasks=tasks or None, originals=named(originals), base=base)
+    if record is not None:
+        revising.record(opened, record, {s.task: s.to_record() for s in found.scores})
     if as_json:
         print_json(found.to_dict())
     elif not quiet:

@@ -28,6 +28,8 @@ def print_summary(path: str, summary: Summary) -> None:
     console.print(_headline(path, summary), soft_wrap=True)
     console.print(_parts(summary))
     console.print(_tasks(summary))
+    for table in _evaluations(summary):
+        console.print(table)
     for line in _private(summary):
         console.print(line, soft_wrap=True)
     console.print(_provenance(summary), soft_wrap=True)
@@ -83,6 +85,24 @@ def _tasks(s: Summary) -> Table:
             size(t.original_bytes),
         )
     return table
+
+
+def _evaluations(s: Summary) -> list[Table]:
+    """One table per evaluation that was recorded."""
+    tables = []
+    for label in sorted({label for t in s.tasks for label in t.scores}):
+        table = Table(box=None, pad_edge=False, title=escape(label), title_justify="left")
+        for column in ("task", "base", "original", "rebuilt", "kept"):
+            table.add_column(column, justify="left" if column == "task" else "right")
+        for t in s.tasks:
+            if score := t.scores.get(label):
+                found = [score.get(of) for of in ("base", "original", "rebuilt")]
+                cells = ["" if x is None else f"{x:.4g}" for x in found]
+                original = score.get("original")
+                kept = f"{score['rebuilt'] / original:.1%}" if original else ""
+                table.add_row(escape(t.name), *cells, kept)
+        tables.append(table)
+    return tables
 
 
 def _private(s: Summary) -> list[str]:

@@ -13,7 +13,7 @@ from blake3 import blake3
 from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion
 from taskstore.format.names import MANIFEST, has_control
 
-VERSION = 2  # the newest; a store without exact tensors is still written as version 1
+VERSION = 2  # the newest; what has no exact tensors and no scores is still written as 1
 MAX_BYTES = 256 << 20
 MAX_ASSET = 256 << 20
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -72,7 +72,13 @@ class TaskTensor(Struct, frozen=True, kw_only=True, omit_defaults=True):
     blake3: Digest
 
 
-class Task(Struct, frozen=True, kw_only=True, rename={"lam": "lambda"}):
+class Score(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    rebuilt: float
+    base: float | None = None
+    original: float | None = None
+
+
+class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam": "lambda"}):
     lam: float
     origin: str
     source: str | None
@@ -80,6 +86,7 @@ class Task(Struct, frozen=True, kw_only=True, rename={"lam": "lambda"}):
     original_bytes: Size
     assets: dict[str, Digest]
     tensors: dict[str, TaskTensor]
+    scores: dict[str, Score] | None = None
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

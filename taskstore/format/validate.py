@@ -28,6 +28,8 @@ def check(manifest: Manifest) -> None:
     for name, tensor in manifest.tensors.items():
         _check_tensor(manifest, name, tensor)
     for task_name, task in manifest.tasks.items():
+        if task.scores is not None and manifest.version < VERSION_OF_SCORES:
+            raise FormatError(f"task {task_name!r} has scores, in a store of version 1")
         for name, entry in task.tensors.items():
             try:
                 _check_entry(manifest, task, name, entry)
@@ -91,7 +93,7 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
             raise FormatError(f"tensor {name!r} is an alias of something else")
 
 
-VERSION_OF_EXACT = 2
+VERSION_OF_EXACT = VERSION_OF_SCORES = 2
 MEMBERS = {
     "exact": {"shape"},
     "mask": {"dtype", "shape", "ones"},

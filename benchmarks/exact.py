@@ -1,0 +1,119 @@
+"""Codings of fine-tunes against their base, bit for bit: size and speed, one core, side by side.
+
+    python benchmarks/exact.py --family DIR --base base --tasks billing,legal
+
+`steps` is what an archive uses; `ulp` codes the multi-task model; XOR in byte planes is the scheme
+of ZipLLM's BitX, with the same zstd parameters; the last sees the fine-tune alone. All code the
+same chunks of 2^18 elements, and every chunk is decoded and compared.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from taskstore.checkpoint import Checkpoint, open_checkpoint
+from taskstore.codecs import codec, stream
+from taskstore.format.section import encode
+
+CHUNK = 1 << 18
+Bits = NDArray[Any]
+
+
+@dataclass
+class Coding:
+    """One way; `prepare` is XOR or nothing, and its own inverse given the base."""
+
+    name: str
+    codec: str
+    prepare: Callable[[Bits, Bits], Bits]
+    stored: int = 0
+    encoding: float = 0.0
+    decoding: float = 0.0
+
+    def run(self, w0_N: Bits, w_N: Bits) -> None:
+        began = time.perf_counter()
+        streams = encode(self.codec, self.prepare(w0_N, w_N), w0_N)
+        self.encoding += time.perf_counter() - began
+        self.stored += sum(map(len, streams)) + 4 * len(streams)
+        began = time.perf_counter()
+        coded, n = codec(self.codec), w_N.size
+        size, found = coded.sizer(n, w_N.itemsize, w0_N), list[NDArray[np.uint8]]()
+        for frame in streams:
+            found.append(stream.load(memoryview(frame), size(found)))
+        back_N = self.prepare(w0_N, coded.decode(found, n, w_N.itemsize, w0_N))
+        self.decoding += time.perf_counter() - began
+        if not np.array_equal(back_N, w_N):
+            raise click.ClickException(f"{self.name} did not give the weights back")
+
+
+def codings() -> list[Coding]:
+    def itself(_: Bits, w_N: Bits) -> Bits:
+        return w_N
+
+    return [
+        Coding("steps (archives)", "steps", itself),
+        Coding("ulp, byte planes", "ulp", itself),
+        Coding("XOR, byte planes", "planes", np.bitwise_xor),
+        Coding("alone, byte planes", "rotated", itself),
+    ]
+
+
+def chunks(base: Checkpoint, task: Checkpoint) -> Iterator[tuple[Bits, Bits]]:
+    """(W0, W) of the 16-bit tensors that both have, chunk by chunk."""
+    for name, info in task.tensors.items():
+        if base.tensors.get(name) == info and info.dtype in ("BF16", "F16"):
+            for start in range(0, info.numel, CHUNK):
+                stop = min(start + CHUNK, info.numel)
+                yield base.read(name, start, stop), task.read(name, start, stop)
+
+
+@click.command()
+@click.option("--family", type=click.Path(path_type=Path), required=True, help="Folder of models.")
+@click.option("--base", default="base", show_default=True)
+@click.option("--tasks", required=True, help="NAME,NAME,...")
+@click.option("--repeat", default=3, show_default=True, help="The fastest counts.")
+def main(family: Path, base: str, tasks: str, repeat: int) -> None:
+    """Bits per parameter and speed of four codings."""
+    theta0 = open_checkpoint(family / base)
+    rounds = []
+    for _ in range(repeat):
+        ways, parameters, nbytes = codings(), 0, 0
+        for name in tasks.split(","):
+            for w0_N, w_N in chunks(theta0, open_checkpoint(family / name)):
+                parameters, nbytes = parameters + w_N.size, nbytes + w_N.nbytes
+                for way in ways:
+                    way.run(w0_N, w_N)
+        rounds.append(ways)
+    table = Table(
+        title=f"{parameters / 1e6:,.1f}M parameters of {len(tasks.split(','))} fine-tunes"
+    )
+    for column in ("coding", "bits/parameter", "of 16 bits", "encode MB/s", "decode MB/s"):
+        table.add_column(column, justify="left" if column == "coding" else "right")
+    for ways_of_one in zip(*rounds, strict=True):
+        one = ways_of_one[0]
+        bits = 8 * one.stored / parameters
+        table.add_row(
+            one.name,
+            f"{bits:.3f}",
+            f"{bits / 16:.1%}",
+            f"{nbytes / min(way.encoding for way in ways_of_one) / 1e6:,.0f}",
+            f"{nbytes / min(way.decoding for way in ways_of_one) / 1e6:,.0f}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
