@@ -19,7 +19,7 @@ import msgspec
 
 from taskstore import atomic, card
 from taskstore.checkpoint import open_checkpoint
-from taskstore.errors import BadName, InputError
+from taskstore.errors import BadName, InputError, OutputError
 from taskstore.format import manifest as manifests
 from taskstore.format import names
 from taskstore.format.digests import check_files, file_digests
@@ -54,6 +54,7 @@ def add(
             raise BadName("task name", name, f"is in {store.path} already; remove that one first")
     names.check_distinct([*store.tasks, *finetunes])
     _check_exact(store, "to add a task")
+    _check_alone(store)
     options = _options(store, jobs)
     check_files(store.path, store.manifest.files, store.files_of(None, *store.tasks), jobs)
     with ExitStack() as stack:
@@ -79,6 +80,8 @@ def retier(
     """
     _check_exact(store, "to change tiers")
     options.check_tasks(store.tasks)
+    if target is None:
+        _check_alone(store)
     files = store.files_of(None, *store.tasks)
     check_files(store.path, store.manifest.files, files, options.jobs)
     chosen = replace(
@@ -114,8 +117,7 @@ def record(
 
     Raises UnknownTask, and BadName for a label that no manifest may hold.
     """
-    if not label.strip() or names.has_control(label):
-        raise BadName("name of the evaluation", label, "is empty or holds a control character")
+    check_record(store, label)
     for task in scores:
         store.check_task(task)
     tasks = {
@@ -128,10 +130,18 @@ def record(
     return _rewrite(store, done, _kept(store.manifest, tasks), jobs)
 
 
+def check_record(store: Store, label: str) -> None:
+    """Raise, before anything is evaluated, what `record` would raise after it."""
+    if not label.strip() or names.has_control(label):
+        raise BadName("name of the evaluation", label, "is empty or holds a control character")
+    _check_alone(store)
+
+
 def _rewrite(
     store: Store, manifest: manifests.Manifest, kept: list[str], jobs: int | None
 ) -> Store:
     """Another manifest over the same files, which are checked and linked."""
+    _check_alone(store)
     check_files(store.path, store.manifest.files, kept, jobs or default_jobs())
     files = {path: store.manifest.files[path] for path in kept}
     done = msgspec.structs.replace(manifest, files=files)
@@ -162,6 +172,18 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def _check_alone(store: Store) -> None:
+    """What is not the store's own would go with the old folder: a repository's history, notes."""
+    listed = {*store.manifest.files, names.MANIFEST}
+    for path in sorted(store.path.rglob("*")):
+        inside = path.relative_to(store.path).as_posix()
+        if inside not in listed and (path.is_symlink() or not path.is_dir()):
+            raise OutputError(
+                f"{store.path} holds {inside!r}, which is not part of the store and would be lost "
+                "when it is replaced; move it away first"
+            )
 
 
 def _check_exact(store: Store, what: str) -> None:

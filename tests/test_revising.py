@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import taskstore
-from taskstore.errors import BadName, ChecksumMismatch, FormatError, InputError, UnknownTask
+from taskstore.errors import (
+    BadName,
+    ChecksumMismatch,
+    FormatError,
+    InputError,
+    OutputError,
+    UnknownTask,
+)
 from taskstore.format.manifest import Score
 from taskstore.revising import add, record, remove, retier
 from taskstore.stored import open_family
@@ -203,3 +211,22 @@ def test_eval_records(small: families.Family, tmp_path: Path) -> None:
     tasks = json.loads(run("info", store, "--json")[1])["tasks"]
     assert [t["scores"] for t in tasks] == [{}, {"halves": {"rebuilt": 0.5}}, {}]
     assert run("verify", store, "--deep")[0] == 0
+
+
+def test_files_that_are_not_the_stores_are_not_lost(small: families.Family, tmp_path: Path) -> None:
+    """A clone of a repository, say: its history lies in the same folder."""
+    store = packed(small, tmp_path / "s", "alpha", "beta", tiers="exact")
+    (store.path / ".git").mkdir()
+    (store.path / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    before = contents(store.path)
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: add(store, {"gamma": small.paths["gamma"]}),
+        lambda: remove(store, ["beta"]),
+        lambda: record(store, "x", {"beta": Score(rebuilt=1)}),
+        lambda: retier(store, options()),
+    )
+    for change in changes:
+        with pytest.raises(OutputError, match="holds '.git/HEAD', which is not part of the store"):
+            change()
+    assert contents(store.path) == before
+    retier(store, options(), tmp_path / "new")

@@ -69,6 +69,8 @@ def evaluate(
     from taskstore.evaluation import evaluate as run
 
     opened = taskstore.open(store, base=base_from)
+    if record is not None:
+        revising.check_record(opened, record)
     bench = make_bench(template, key, timeout, journal, scratch, quiet or as_json)
     found = run(opened, bench, tasks=tasks or None, originals=named(originals), base=base)
     if record is not None:
