@@ -14,9 +14,9 @@ tags:
 - tall-masks
 {base_model}---
 
-# {name}: {count} fine-tunes of one base
+# {name}: {tasks} of one base
 
-One base model and {count} full fine-tunes of it, packed by taskstore {how}
+One base model and {full} of it, packed by taskstore {how}
 
 {rows}
 {scores}
@@ -46,7 +46,8 @@ def render(manifest: Manifest) -> str:
     figures = summary.of(manifest, 0)
     carried = manifest.base.carried
     hub = manifest.base.source if manifest.base.revision else None
-    exact = figures.exact_bytes > 0
+    exact, count = figures.exact_bytes > 0, len(figures.tasks)
+    plural = "" if count == 1 else "s"
     parts = "the base and the multi-task model" if carried else "the multi-task model"
     sizes = {
         "base" if carried else "base (only referenced)": figures.base_bytes,
@@ -61,7 +62,8 @@ def render(manifest: Manifest) -> str:
     return _TEMPLATE.format(
         base_model=f"base_model:\n- {hub}\n" if hub else "",
         name=_cell(manifest.base.name),
-        count=len(figures.tasks),
+        tasks=f"{count} fine-tune{plural}",
+        full=f"{count} full fine-tune{plural}",
         how=_EXACT if exact else _MASKED.format(parts=parts),
         rows="\n".join(_rows(figures, exact)),
         scores=_scores(figures),

@@ -104,7 +104,7 @@ def test_remove_leaves_the_others_as_they_are(
     for task, state in before.items():
         after = left.state_dict(task)
         assert all(same(after[name], state[name]) for name in state)
-    assert "# base: 1 fine-tunes" in (tmp_path / "s" / "README.md").read_text()
+    assert "# base: 1 fine-tune of one base" in (tmp_path / "s" / "README.md").read_text()
 
 
 def test_retier_gives_what_packing_gives(rich: families.Family, tmp_path: Path) -> None:
