@@ -25,8 +25,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from taskstore.checkpoint import Checkpoint, open_checkpoint
-from taskstore.codecs import codec, stream
-from taskstore.format.section import encode
+from taskstore.format.section import decode, encode
 
 CHUNK = 1 << 18
 Bits = NDArray[Any]
@@ -49,11 +48,8 @@ class Coding:
         self.encoding += time.perf_counter() - began
         self.stored += sum(map(len, streams)) + 4 * len(streams)
         began = time.perf_counter()
-        coded, n = codec(self.codec), w_N.size
-        size, found = coded.sizer(n, w_N.itemsize, w0_N), list[NDArray[np.uint8]]()
-        for frame in streams:
-            found.append(stream.load(memoryview(frame), size(found)))
-        back_N = self.prepare(w0_N, coded.decode(found, n, w_N.itemsize, w0_N))
+        back_N = decode(self.codec, map(memoryview, streams), w_N.size, w_N.itemsize, w0_N)
+        back_N = self.prepare(w0_N, back_N)
         self.decoding += time.perf_counter() - began
         if not np.array_equal(back_N, w_N):
             raise click.ClickException(f"{self.name} did not give the weights back")

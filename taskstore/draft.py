@@ -85,13 +85,13 @@ def _entry(name: str, entry: Entry, base: Checkpoint) -> TaskTensor:
     if entry.kind == "base":
         return TaskTensor(kind="base", blake3=PENDING)
     theirs = base.tensors[name]
+    grown = shape if tuple(shape) != theirs.shape else None
     if entry.kind == "exact":
-        grown = shape if tuple(shape) != theirs.shape else None
         return TaskTensor(kind="exact", shape=grown, blake3=PENDING)
     return TaskTensor(
         kind="mask",
         dtype=dtype if dtype != theirs.dtype else None,
-        shape=shape if tuple(shape) != theirs.shape else None,
+        shape=grown,
         ones=0,
         blake3=PENDING,
     )

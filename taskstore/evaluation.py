@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,11 +13,11 @@ from blake3 import blake3
 from taskstore.errors import InputError
 from taskstore.evaluator import Evaluator, checked
 from taskstore.format import manifest as manifests
+from taskstore.format.digests import model_digest
 from taskstore.journal import Journal
 from taskstore.loader import rebuilt_tensors
-from taskstore.store import Store
+from taskstore.store import PathLike, Store
 
-PathLike = str | os.PathLike[str]
 Say = Callable[[str], None]
 
 
@@ -87,7 +86,9 @@ class Bench:
                 path = store.unpack(model, Path(folder) / (model or "base"))
                 return self._told(path, task, what)
 
-        return self._journal.score((self._label, task, digest(store, model)), evaluate)
+        tensors = rebuilt_tensors(store.manifest, model)
+        weights = model_digest({name: tensor.blake3 for name, tensor in tensors.items()})
+        return self._journal.score((self._label, task, weights), evaluate)
 
     def original(self, path: PathLike, task: str) -> float:
         """Score of a model folder that is there."""
@@ -129,13 +130,6 @@ def evaluate(
             for task in chosen
         ]
     )
-
-
-def digest(store: Store, model: str | None) -> str:
-    """One figure for all weights of a model: names and checksums of its tensors."""
-    tensors = rebuilt_tensors(store.manifest, model)
-    lines = (f"{name} {tensors[name].blake3}\n" for name in sorted(tensors))
-    return blake3("".join(lines).encode()).hexdigest()
 
 
 def _fingerprint(folder: Path) -> str:

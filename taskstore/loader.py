@@ -19,7 +19,7 @@ from taskstore.errors import ChecksumMismatch
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.dtypes import ITEMSIZE, numel
-from taskstore.format.manifest import Manifest, Task
+from taskstore.format.manifest import Manifest, Task, TaskTensor
 from taskstore.format.section import SectionReader
 from taskstore.format.sharded import ShardedReader
 from taskstore.kernels import cpu
@@ -43,6 +43,17 @@ class Rebuilt:
         return numel(self.shape) * ITEMSIZE[self.dtype]
 
 
+def label_of(task: str | None) -> str:
+    """A model in words; None is the base."""
+    return "the base" if task is None else f"task {task!r}"
+
+
+def resolved(task: Task, name: str) -> tuple[str, TaskTensor]:
+    """The tensor that a tensor of a task stands for, if it is an alias; else itself."""
+    of = task.tensors[name].of or name
+    return of, task.tensors[of]
+
+
 def rebuilt_tensors(manifest: Manifest, task: str | None) -> dict[str, Rebuilt]:
     """The tensors of a task, or of the base (None), by name."""
     base = manifest.tensors
@@ -50,9 +61,7 @@ def rebuilt_tensors(manifest: Manifest, task: str | None) -> dict[str, Rebuilt]:
         return {n: Rebuilt(n, t.dtype, tuple(t.shape), t.blake3) for n, t in base.items()}
     entries, found = manifest.tasks[task].tensors, {}
     for name, entry in entries.items():
-        of, source = name, entry
-        if entry.of is not None:
-            of, source = entry.of, entries[entry.of]
+        of, source = resolved(manifest.tasks[task], name)
         inherited = base.get(of)
         dtype = source.dtype or (inherited.dtype if inherited else "")
         shape = source.shape if source.shape is not None else (inherited.shape if inherited else [])
@@ -94,19 +103,19 @@ class ReferencedBase:
     """The base in its own folder; `reference.open_base` has checked that it is the right one."""
 
     def __init__(self, checkpoint: Checkpoint, chunk: int) -> None:
-        self._checkpoint, self._chunk = checkpoint, chunk
+        self.checkpoint, self._chunk = checkpoint, chunk
         self.assets = checkpoint.assets
 
     def chunks(self, name: str) -> Callable[[int], Bits]:
-        n = self._checkpoint.tensors[name].numel
+        n = self.checkpoint.tensors[name].numel
 
         def read(k: int) -> Bits:
-            return self._checkpoint.read(name, k * self._chunk, min((k + 1) * self._chunk, n))
+            return self.checkpoint.read(name, k * self._chunk, min((k + 1) * self._chunk, n))
 
         return read
 
     def close(self) -> None:
-        self._checkpoint.close()
+        self.checkpoint.close()
 
 
 class ModelReader:
@@ -140,7 +149,7 @@ class ModelReader:
 
     @property
     def label(self) -> str:
-        return "the base" if self._name is None else f"task {self._name!r}"
+        return label_of(self._name)
 
     def chunks(self, name: str) -> Iterator[Chunk]:
         """The tensor's chunks in order, each a call that decodes it; calls are thread-safe."""
@@ -164,9 +173,7 @@ class ModelReader:
         """Elements of each of the tensor's chunks, in the order of `chunks`."""
         n, chunk, base = numel(self.tensors[name].shape), self._manifest.chunk, 0
         if self._task is not None:
-            entry = self._task.tensors[name]
-            of = entry.of or name
-            entry = self._task.tensors[of]
+            of, entry = resolved(self._task, name)
             if entry.kind in ("mask", "exact") and entry.shape is not None:
                 base = numel(self._manifest.tensors[of].shape)
         parts = [base, n - base] if base else [n]

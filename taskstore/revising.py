@@ -17,13 +17,12 @@ from pathlib import Path
 
 import msgspec
 
-from taskstore import atomic, card
+from taskstore import atomic
 from taskstore.checkpoint import open_checkpoint
 from taskstore.errors import BadName, InputError, OutputError
 from taskstore.format import manifest as manifests
 from taskstore.format import names
-from taskstore.format.digests import check_files, file_digests
-from taskstore.format.validate import check
+from taskstore.format.digests import check_files
 from taskstore.options import PackOptions
 from taskstore.packing import PathLike, is_store, pack_family
 from taskstore.parallel import default_jobs
@@ -31,6 +30,7 @@ from taskstore.progress import Callback, silent
 from taskstore.report import PackReport
 from taskstore.store import Store
 from taskstore.store import open as open_store
+from taskstore.store_writer import seal
 from taskstore.stored import open_family
 from taskstore.vectors import Family
 
@@ -104,9 +104,10 @@ def remove(store: Store, tasks: list[str], *, jobs: int | None = None) -> Store:
     left = {name: task for name, task in store.manifest.tasks.items() if name not in tasks}
     if not left:
         raise InputError(f"{store.path} would have no task left; delete the folder instead")
-    kept = _kept(store.manifest, left)
+    kept = store.files_of(None, *left)
     assets = {d: a for d, a in store.manifest.assets.items() if f"assets/{d}" in kept}
     done = msgspec.structs.replace(store.manifest, tasks=left, assets=assets)
+    _check_alone(store)
     return _rewrite(store, done, kept, jobs)
 
 
@@ -127,7 +128,7 @@ def record(
         for name, task in store.manifest.tasks.items()
     }
     done = msgspec.structs.replace(store.manifest, version=manifests.VERSION, tasks=tasks)
-    return _rewrite(store, done, _kept(store.manifest, tasks), jobs)
+    return _rewrite(store, done, store.files_of(None, *tasks), jobs)
 
 
 def check_record(store: Store, label: str) -> None:
@@ -141,7 +142,6 @@ def _rewrite(
     store: Store, manifest: manifests.Manifest, kept: list[str], jobs: int | None
 ) -> Store:
     """Another manifest over the same files, which are checked and linked."""
-    _check_alone(store)
     check_files(store.path, store.manifest.files, kept, jobs or default_jobs())
     files = {path: store.manifest.files[path] for path in kept}
     done = msgspec.structs.replace(manifest, files=files)
@@ -149,21 +149,8 @@ def _rewrite(
         for path in kept:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             _link(store.path / path, folder / path)
-        (folder / names.CARD).write_text(card.render(done), encoding="utf-8")
-        files |= file_digests(folder, [names.CARD], 1)
-        done = msgspec.structs.replace(done, files=dict(sorted(files.items())))
-        check(done)
-        (folder / names.MANIFEST).write_bytes(manifests.to_bytes(done))
+        seal(folder, done)
     return open_store(store.path, base=store.base_path)
-
-
-def _kept(manifest: manifests.Manifest, left: Mapping[str, manifests.Task]) -> list[str]:
-    """Files of a store that these tasks and the base need; the card is written anew."""
-    digests = {d for task in left.values() for d in task.assets.values()}
-    assets = {f"assets/{d}" for d in digests | set(manifest.base.assets.values())}
-    stems = [names.BASE, names.MULTITASK, *(s for task in left for s in names.stems_of(task))]
-    weights = {path for stem in stems for path in names.of_stem(stem, manifest.files)}
-    return sorted(assets | weights)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -150,12 +150,12 @@ class Store:
         without transformers, InputError where it does not know the class, DeviceError.
         """
         from taskstore import devices, models
+        from taskstore.loader import label_of
 
         where = devices.resolve(device)
         with TemporaryDirectory(prefix="taskstore-") as scratch:
             folder = self.write_assets(task, scratch)
-            label = "the base" if task is None else f"task {task!r}"
-            cls, config = models.model_class(folder, label)
+            cls, config = models.model_class(folder, label_of(task))
             state = self.state_dict(task, device=where, jobs=jobs, progress=progress)
             return models.build(cls, config, folder, state, where, dtype, options)
 

@@ -121,12 +121,7 @@ class StoreWriter:
             assets=dict(sorted(assets.items())),
             files=files,
         )
-        (self._root / CARD).write_text(card.render(done), encoding="utf-8")
-        files |= file_digests(self._root, [CARD], 1)
-        done = msgspec.structs.replace(done, files=dict(sorted(files.items())))
-        check(done)
-        (self._root / MANIFEST).write_bytes(m.to_bytes(done))
-        return done
+        return seal(self._root, done)
 
     def _tensors(self) -> dict[str, m.Tensor]:
         return {
@@ -169,3 +164,13 @@ class StoreWriter:
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(frame if smaller else raw)
         return stored
+
+
+def seal(root: Path, manifest: m.Manifest) -> m.Manifest:
+    """Write the card, list it among the files, and write the manifest, which is returned."""
+    (root / CARD).write_text(card.render(manifest), encoding="utf-8")
+    files = {**manifest.files, **file_digests(root, [CARD], 1)}
+    done = msgspec.structs.replace(manifest, files=dict(sorted(files.items())))
+    check(done)
+    (root / MANIFEST).write_bytes(m.to_bytes(done))
+    return done

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.format.dtypes import ITEMSIZE
-from taskstore.loader import BaseSource, ModelReader
-from taskstore.reference import open_base
+from taskstore.loader import BaseSource, ModelReader, ReferencedBase
 from taskstore.store import Store
 from taskstore.vectors import Family
 
@@ -80,37 +79,34 @@ def open_family(store: Store, tasks: list[str], jobs: int) -> Iterator[Family]:
     """The base and some tasks of a store, as if their folders were there."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="taskstore-")))
-        base = stack.enter_context(store.open_base(jobs))
-        if store.manifest.base.carried:
-            opened = _base(store, base, scratch)
+        source = stack.enter_context(store.open_base(jobs))
+
+        def opened(task: str | None, folder: Path) -> Checkpoint:
+            return stack.enter_context(closing(_model(store, task, source, folder)))
+
+        models = [opened(task, scratch / str(i)) for i, task in enumerate(tasks)]
+        if isinstance(source, ReferencedBase):
+            base = source.checkpoint
         else:
-            opened = open_base(store.manifest, store.base_path, jobs)
-        stack.enter_context(closing(opened))
-        models = [
-            stack.enter_context(closing(_task(store, task, base, scratch / str(i))))
-            for i, task in enumerate(tasks)
-        ]
-        yield Family(opened, tuple(models))
+            base = opened(None, scratch / "base")
+        yield Family(base, tuple(models))
 
 
-def _base(store: Store, base: BaseSource, scratch: Path) -> Checkpoint:
-    recorded = store.manifest.base
-    reader = StoredReader(ModelReader(store.path, store.manifest, None, base), store.manifest.chunk)
-    assets = _assets(store, None, scratch / "base")
-    path = Path(recorded.name)
-    size = recorded.original_bytes
+def _model(store: Store, task: str | None, base: BaseSource, folder: Path) -> Checkpoint:
+    """A task, or the carried base (None); its other files are written to `folder`."""
+    manifest = store.manifest
+    recorded = manifest.base if task is None else manifest.tasks[task]
+    reader = StoredReader(ModelReader(store.path, manifest, task, base), manifest.chunk)
     return Checkpoint(
-        recorded.name, path, reader, assets, (), size, recorded.source, recorded.revision
+        task or manifest.base.name,
+        Path(manifest.base.name if task is None else manifest.tasks[task].origin or task),
+        reader,
+        _assets(store, task, folder),
+        (),
+        recorded.original_bytes,
+        recorded.source,
+        recorded.revision,
     )
-
-
-def _task(store: Store, task: str, base: BaseSource, scratch: Path) -> Checkpoint:
-    recorded = store.manifest.tasks[task]
-    reader = StoredReader(ModelReader(store.path, store.manifest, task, base), store.manifest.chunk)
-    assets = _assets(store, task, scratch)
-    path = Path(recorded.origin or task)
-    size = recorded.original_bytes
-    return Checkpoint(task, path, reader, assets, (), size, recorded.source, recorded.revision)
 
 
 def _assets(store: Store, task: str | None, folder: Path) -> dict[str, Path]:

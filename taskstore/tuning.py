@@ -15,11 +15,12 @@ from typing import Any
 
 from taskstore import atomic
 from taskstore.errors import InputError
-from taskstore.evaluation import Bench, PathLike
+from taskstore.evaluation import Bench
 from taskstore.options import PackOptions
 from taskstore.packing import is_store, pack
 from taskstore.progress import Callback, silent
 from taskstore.report import PackReport
+from taskstore.store import PathLike
 from taskstore.store import open as open_store
 
 GRID = (0.2, 0.3, 0.4, 0.5, 0.6)  # the published one

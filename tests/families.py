@@ -122,3 +122,12 @@ def bits(tensor: Tensor) -> Tensor:
 def same(a: Tensor, b: Tensor) -> bool:
     """Equal dtype, shape and bits."""
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(bits(a), bits(b))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Path inside the folder -> bytes, of every file."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from taskstore_cli.main import main
 
 import taskstore
 from taskstore.errors import FormatError, InputError
 from taskstore.verify import verify
 from tests import families, forge
 from tests.broken import refused
+from tests.evaluators import run
 from tests.families import State, options, same
 from tests.forge import Document
 from tests.modules import Named, holds
@@ -144,10 +143,6 @@ def test_it_swaps_too(exact: Path, small: families.Family) -> None:
 
 
 def test_the_commands(small: families.Family, packed: Path, tmp_path: Path) -> None:
-    def run(*words: object) -> tuple[int, str, str]:
-        done = CliRunner().invoke(main, [str(word) for word in words])
-        return done.exit_code, done.stdout, done.stderr
-
     store = tmp_path / "s"
     models = [f"{name}={path}" for name, path in small.paths.items()]
     code, out, err = run("pack", small.base_path, *models, "-o", store, "--tiers", "exact")

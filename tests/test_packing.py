@@ -15,7 +15,7 @@ import taskstore
 from taskstore.errors import BadName, InputError, NotFinite, NotOneFamily, TargetExists
 from taskstore.progress import Progress
 from tests import families, oracle
-from tests.families import CHUNK, State, options, same
+from tests.families import CHUNK, State, contents, options, same
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -119,14 +119,6 @@ def test_round_trip_of_any_shapes(
             codec = store.manifest.tensors[name].multitask
             assert same(tensor, expected(family.base, family.tasks, task, name, lam, codec))
     shutil.rmtree(root)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
-    }
 
 
 @pytest.mark.parametrize("method", ["lsq", "sum", "ties"])

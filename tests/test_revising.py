@@ -25,13 +25,7 @@ from taskstore.stored import open_family
 from taskstore.verify import verify
 from tests import families, forge
 from tests.evaluators import run, script
-from tests.families import options, same
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
-    }
+from tests.families import contents, options, same
 
 
 def packed(

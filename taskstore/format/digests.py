@@ -56,3 +56,9 @@ def check_files(root: Path, recorded: Mapping[str, File], paths: Iterable[str], 
     """`check_file` for several at a time."""
     for _ in ordered_map(lambda p: check_file(root, p, recorded[p]), paths, jobs=jobs):
         pass
+
+
+def model_digest(checksums: Mapping[str, str]) -> str:
+    """One figure for a model, from its tensors' checksums: BLAKE3 of lines "NAME CHECKSUM"."""
+    lines = (f"{name} {checksums[name]}\n" for name in sorted(checksums))
+    return blake3("".join(lines).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,17 @@ class Layout:
 def encode(name: str, chunk_N: Chunk, given_N: Chunk | None = None) -> list[bytes]:
     """One chunk with codec `name` -> its stored streams."""
     return [stream.store(s) for s in codec(name).encode(chunk_N, given_N)]
+
+
+def decode(
+    name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Chunk | None = None
+) -> Chunk:
+    """The stored streams of `n` elements -> the chunk; raises FormatError."""
+    coded = codec(name)
+    size, streams = coded.sizer(n, itemsize, given_N), list[NDArray[np.uint8]]()
+    for one in stored:
+        streams.append(stream.load(one, size(streams)))
+    return coded.decode(streams, n, itemsize, given_N)
 
 
 class SectionWriter:
@@ -106,15 +117,11 @@ class SectionReader:
         layout, s = self._layout, self._layout.streams
         begin = int(self._starts[k * s])
         raw = self._container.read(begin, int(self._starts[(k + 1) * s]))
-        streams: list[NDArray[np.uint8]] = []
-        position = 0
+        ends = self._lengths[k].cumsum()
+        stored = (
+            raw[end - length : end] for end, length in zip(ends, self._lengths[k], strict=True)
+        )
         try:
-            coded, n = codec(layout.codec), layout.elements(k)
-            size = coded.sizer(n, layout.itemsize, given_N)
-            for length in self._lengths[k]:
-                stored = raw[position : position + int(length)]
-                streams.append(stream.load(stored, size(streams)))
-                position += int(length)
-            return coded.decode(streams, n, layout.itemsize, given_N)
+            return decode(layout.codec, stored, layout.elements(k), layout.itemsize, given_N)
         except FormatError as error:
             raise FormatError(f"{self._label}, chunk {k}: {error}") from None

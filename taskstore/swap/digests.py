@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from taskstore.errors import SwapError, UnknownWeights
+from taskstore.format.digests import model_digest
+from taskstore.loader import label_of
 from taskstore.parallel import ordered_map
 from taskstore.swap.binding import Live
-from taskstore.swap.states import State, States, label_of
+from taskstore.swap.states import State, States
 
 BLOCK = 16 << 20
 
@@ -19,7 +21,7 @@ BLOCK = 16 << 20
 class Verified:
     """What was found live: every tensor has the checksum that the manifest records for the task.
 
-    digest   BLAKE3 of the lines "NAME CHECKSUM", by name: one figure for the whole model
+    digest   one figure for the whole model, `format.digests.model_digest`
     """
 
     task: State
@@ -74,5 +76,4 @@ def verify(lives: Sequence[Live], states: States, active: State, jobs: int) -> V
             f"{len(wrong)} of {len(lives)} tensors are not those of {label_of(active)}, "
             f"{wrong[0].name!r} for one"
         )
-    whole = blake3("".join(f"{name} {found[name]}\n" for name in sorted(found)).encode())
-    return Verified(active, len(lives), sum(live.nbytes for live in lives), whole.hexdigest())
+    return Verified(active, len(lives), sum(live.nbytes for live in lives), model_digest(found))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from taskstore.errors import ModuleMismatch
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.manifest import Manifest
-from taskstore.loader import Rebuilt, rebuilt_tensors
+from taskstore.loader import Rebuilt, label_of, rebuilt_tensors, resolved
 from taskstore.swap.binding import Live, ignored
 
 State = str | None
@@ -44,10 +44,6 @@ class Valued:
     start: int
     names: Mapping[State, str]
     keys: Mapping[State, str]
-
-
-def label_of(state: State) -> str:
-    return "the base" if state is None else f"task {state!r}"
 
 
 class States:
@@ -133,9 +129,7 @@ def _difference(tensor: Rebuilt, live: Live) -> list[str]:
 def _source(manifest: Manifest, state: State, name: str) -> str | None:
     """The base's tensor that a state selects from; None where no selection makes the content."""
     if state is not None:
-        entry = manifest.tasks[state].tensors[name]
-        if entry.of is not None:
-            name, entry = entry.of, manifest.tasks[state].tensors[entry.of]
+        name, entry = resolved(manifest.tasks[state], name)
         if entry.kind in ("private", "exact"):
             return None
         if entry.dtype is not None and entry.dtype != manifest.tensors[name].dtype:
@@ -144,5 +138,4 @@ def _source(manifest: Manifest, state: State, name: str) -> str | None:
 
 
 def _is_masked(manifest: Manifest, task: str, name: str) -> bool:
-    entry = manifest.tasks[task].tensors[name]
-    return (manifest.tasks[task].tensors[entry.of] if entry.of else entry).kind == "mask"
+    return resolved(manifest.tasks[task], name)[1].kind == "mask"
