@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskstore import summary
-from taskstore.format.manifest import Manifest
+from taskstore.format.manifest import TIERS, Manifest
 from taskstore.summary import Summary
 
 _TEMPLATE = """---
@@ -32,12 +32,14 @@ Rebuild one model as a Hugging Face folder, or all of them:
 
 {fidelity}
 """
+COLUMNS = {"mask": ("lambda", "density", "mask"), "rest": ("rest",), "exact": ("exact",)}
 _MASKED = (
     """with [TALL-masks](https://arxiv.org/abs/2405.07813): {parts} and one bit mask per task."""
 )
+_REST = """with one quantised vector per task, a few bits per weight."""
 _EXACT = """as an archive: every fine-tune comes back bit for bit."""
-_APPROXIMATE = """A rebuilt model is an approximation of its fine-tune: \
-where(mask, base + merged vector, base), merged by `{method}`."""
+_APPROXIMATE = """A rebuilt model is an approximation of its fine-tune: {formula}."""
+_SELECTED = "where(mask, base + merged vector, base), merged by `{method}`"
 _CHECKED = """Every tensor is compared with its recorded checksum when it is rebuilt."""
 
 
@@ -46,16 +48,16 @@ def render(manifest: Manifest) -> str:
     figures = summary.of(manifest, 0)
     carried = manifest.base.carried
     hub = manifest.base.source if manifest.base.revision else None
-    exact, count = figures.exact_bytes > 0, len(figures.tasks)
+    tiers = [tier for tier in TIERS if any(tier in t.tiers for t in figures.tasks)]
+    exact, count = "exact" in tiers, len(figures.tasks)
     plural = "" if count == 1 else "s"
     parts = "the base and the multi-task model" if carried else "the multi-task model"
     sizes = {
         "base" if carried else "base (only referenced)": figures.base_bytes,
-        **(
-            {"exact tensors": figures.exact_bytes}
-            if exact
-            else {"multi-task model": figures.multitask_bytes, "masks": figures.masks_bytes}
-        ),
+        **({"multi-task model": figures.multitask_bytes} if "mask" in tiers else {}),
+        **({"masks": figures.masks_bytes} if "mask" in tiers else {}),
+        **({"rest, quantised": figures.rest_bytes} if "rest" in tiers else {}),
+        **({"exact tensors": figures.exact_bytes} if exact else {}),
         "private tensors": figures.private_bytes,
         "configs and tokenizers": figures.assets_bytes,
     }
@@ -64,22 +66,32 @@ def render(manifest: Manifest) -> str:
         name=_cell(manifest.base.name),
         tasks=f"{count} fine-tune{plural}",
         full=f"{count} full fine-tune{plural}",
-        how=_EXACT if exact else _MASKED.format(parts=parts),
-        rows="\n".join(_rows(figures, exact)),
+        how=_EXACT if exact else _MASKED.format(parts=parts) if "mask" in tiers else _REST,
+        rows="\n".join(_rows(figures, tiers)),
         scores=_scores(figures),
         sizes="\n".join(f"| {part} | {size:,} |" for part, size in sizes.items()),
         example=_cell(figures.tasks[0].name),
-        fidelity=_CHECKED if exact else _APPROXIMATE.format(method=manifest.merge.method),
+        fidelity=_CHECKED if exact else _approximate(manifest.merge.method, tiers),
     )
 
 
-def _rows(figures: Summary, exact: bool) -> list[str]:
+def _approximate(method: str, tiers: list[str]) -> str:
+    selected = _SELECTED.format(method=method) if "mask" in tiers else "the base"
+    rest = " plus a quantised vector" if "rest" in tiers else ""
+    return _APPROXIMATE.format(formula=selected + rest)
+
+
+def _rows(figures: Summary, tiers: list[str]) -> list[str]:
     """A table with a line per task."""
-    head = ("task", "exact") if exact else ("task", "lambda", "density", "mask")
+    head = ["task", *(column for tier in tiers for column in COLUMNS[tier])]
     lines = [[*head, "private tensors"], ["---"] * (len(head) + 1)]
     for t in figures.tasks:
-        masks = (f"{t.lam:g}", f"{t.density:.3f}", f"{t.masks_bytes:,} B")
-        own = (f"{t.exact_bytes:,} B",) if exact else masks
+        cells = {
+            "mask": (f"{t.lam:g}", f"{t.density:.3f}", f"{t.masks_bytes:,} B"),
+            "rest": (f"{t.rest_bytes:,} B",),
+            "exact": (f"{t.exact_bytes:,} B",),
+        }
+        own = [cell for tier in tiers for cell in cells[tier]]
         lines.append([_cell(t.name), *own, ", ".join(_cell(p.name) for p in t.private) or "-"])
     return [
         f"|{'|'.join(line)}|" if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines

@@ -12,35 +12,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import bits, floats
+from taskstore import bits, codings, floats, rungs
 from taskstore.checkpoint import Checkpoint, TensorInfo
-from taskstore.codecs.rounded import values
 from taskstore.errors import NotFinite
 from taskstore.format import names
 from taskstore.format.dtypes import exact_codec, plain_codec
+from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.kernels import cpu, fused
 from taskstore.masks.tall import tall
 from taskstore.merge import Method
 from taskstore.merge.sum import Sum
 from taskstore.options import PackOptions
-from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
-from taskstore.store_writer import StoreWriter
+from taskstore.store_writer import Key, StoreWriter
 from taskstore.vectors import Block, Family, Weights, blocks, read, read_base, read_bits
 
 F32 = NDArray[np.float32]
-SAMPLES = 4  # chunks of an fp32 tensor on which both codings of W1 are measured
 
 
 @dataclass
 class Part:
-    """Streams for one section, and the rebuilt elements of one model's tensor."""
+    """Streams for one section, and the rebuilt elements of one model's tensor.
+
+    They go into the checksums of `tiers`: their own tier's, or those of all tiers, where they are
+    the rows of a grown vocabulary.
+    """
 
     stem: str | None  # None: nothing is stored, only the checksum grows
     streams: list[bytes]
     task: str | None
     rebuilt_N: NDArray[Any]
+    tiers: tuple[str, ...] = ("",)
     ones: int = 0
     moved: bool = False
     open_ended: bool = False  # more rows of this tensor follow from another section
@@ -58,7 +61,7 @@ class Coded:
     multitask: list[bytes] | None = None
 
     def write(self, writer: StoreWriter) -> None:
-        with writer.hashing((part.task, self.name, part.rebuilt_N) for part in self.parts):
+        with writer.hashing((k, p.rebuilt_N) for p in self.parts for k in self._keys(p)):
             if self.multitask is not None:
                 self._section(writer, names.MULTITASK, self.multitask)
             for part in self.parts:
@@ -68,7 +71,11 @@ class Coded:
             if part.task is not None:
                 writer.count(part.task, self.name, part.ones, moved=part.moved)
             if self.last and not part.open_ended:
-                writer.close_hash(part.task, self.name)
+                for key in self._keys(part):
+                    writer.close_hash(key)
+
+    def _keys(self, part: Part) -> list[Key]:
+        return [(part.task, self.name, tier) for tier in part.tiers]
 
     def _section(self, writer: StoreWriter, stem: str, streams: list[bytes]) -> None:
         if self.first:
@@ -86,17 +93,17 @@ class Coder:
     ) -> None:
         self._family, self._plan, self._method, self._options = family, plan, method, options
         self._carried = options.base == "embed"
-        self.codings = self._choose_codings(in_flight)
+        self.codings = codings.choose(family, plan, method, options, in_flight)
 
     def work(self) -> Iterator[Callable[[], Coded]]:
         """One item per block: the base's tensors by name, then each task's private ones."""
+        first = self._options.rungs[0]
+        code = self._exact if first == "exact" else self._shared
         for name, info in sorted(self._family.base.tensors.items()):
             if name in self._plan.aliases:
                 continue
-            exact = self._plan.tasks_of(name, "exact")
-            code = self._exact if exact else self._shared
-            for block in self._blocks(name, info, exact or self._plan.tasks_of(name, "mask")):
-                yield lambda block=block, code=code: code(block)  # type: ignore[misc]
+            for block in self._blocks(name, info, self._plan.tasks_of(name, first)):
+                yield lambda block=block: code(block)  # type: ignore[misc]
         for t, planned in enumerate(self._plan.tasks):
             for name, entry in planned.entries.items():
                 start = self._private_start(name, entry.info, entry.kind)
@@ -118,7 +125,7 @@ class Coder:
         """First element of a task's tensor that is kept privately; None where all is shared."""
         if kind == "private":
             return 0
-        if kind in ("mask", "exact") and info.shape != self._family.base.tensors[name].shape:
+        if kind in TIERS and info.shape != self._family.base.tensors[name].shape:
             return self._family.base.tensors[name].numel
         return None
 
@@ -139,13 +146,42 @@ class Coder:
             return coded
         weights = read(self._family, block)
         coded.parts.append(self._base_part(weights.w0_N, dtype))
-        merged_N = self._method.merge(weights.tau_SN, weights.rows)
-        w1_N, coded.multitask = _multitask(self.codings[block.name], weights, merged_N, dtype)
+        if "mask" in self._options.rungs:
+            merged_N = self._method.merge(weights.tau_SN, weights.rows)
+            w1_N, coded.multitask = codings.multitask(
+                self.codings[block.name], weights, merged_N, dtype
+            )
         for s, t in enumerate(block.tasks):
-            coded.parts.append(self._masked(block, t, weights.tau_SN[s], merged_N, weights, w1_N))
+            task, tau_N = self._family.tasks[t], weights.tau_SN[s]
+            below_N = cpu.cast(weights.w0_N, dtype, task.tensors[block.name].dtype)
+            if "mask" in self._options.rungs:
+                coded.parts.append(self._masked(block, task, tau_N, merged_N, weights, w1_N))
+                below_N = coded.parts[-1].rebuilt_N
+            coded.parts += self._above(block, task, below_N, moved=bool(tau_N.any()))
         if block.info.numel == 0:
             _strip(coded)
         return coded
+
+    def _above(
+        self, block: Block, task: Checkpoint, below_N: NDArray[Any], *, moved: bool
+    ) -> Iterator[Part]:
+        """The tiers above a mask, or above the base's weights, each over the one before."""
+        info = task.tensors[block.name]
+        above = [tier for tier in self._options.rungs if tier != "mask"]
+        theta_N = task.read(block.name, block.start, block.stop) if above else below_N
+        for tier in above:
+            if tier == "rest":
+                codec = rungs.levels_for(
+                    block.info.shape, block.start, self._options.bits_of(task.name)
+                )
+                label = (task.name, block.name)
+                streams, below_N = rungs.rest(codec, theta_N, below_N, info.dtype, label)
+                stem = names.rest_of(task.name)
+            else:
+                streams, below_N = encode(exact_codec(info.dtype), theta_N, below_N), theta_N
+                stem = names.exact_of(task.name)
+            grown = info.shape != block.info.shape
+            yield Part(stem, streams, task.name, below_N, (tier,), moved=moved, open_ended=grown)
 
     def _exact(self, block: Block) -> Coded:
         """The base's part, and each fine-tune's bits coded against it."""
@@ -162,6 +198,7 @@ class Coder:
                     encode(exact_codec(dtype), theta_N, w0_N),
                     task.name,
                     theta_N,
+                    ("exact",),
                     moved=not np.array_equal(theta_N, w0_N),
                     open_ended=task.tensors[block.name].shape != block.info.shape,
                 )
@@ -174,7 +211,7 @@ class Coder:
         """Whether `kernels.fused` does this block: bf16 everywhere, merged by sum."""
         dtypes = {self._family.tasks[t].tensors[block.name].dtype for t in block.tasks}
         bf16 = dtypes == {"BF16"} and block.info.dtype == "BF16" and block.info.numel > 0
-        return bf16 and isinstance(self._method, Sum)
+        return bf16 and isinstance(self._method, Sum) and self._options.rungs == ("mask",)
 
     def _fused(self, block: Block, coded: Coded) -> None:
         w0_N, theta_SN = read_bits(self._family, block)
@@ -206,6 +243,7 @@ class Coder:
             encode("bits", bits_P),
             task.name,
             rebuilt_N,
+            ("mask",),
             ones=ones,
             moved=moved,
             open_ended=task.tensors[block.name].shape != block.info.shape,
@@ -226,13 +264,12 @@ class Coder:
     def _masked(
         self,
         block: Block,
-        t: int,
+        task: Checkpoint,
         tau_N: F32,
         merged_N: F32,
         weights: Weights,
         w1_N: NDArray[Any],
     ) -> Part:
-        task = self._family.tasks[t]
         lam, one_sided = self._options.lam_of(task.name), self._method.one_sided
         bits_P, chosen_N = tall(tau_N, merged_N, weights.w0_N, w1_N, lam, one_sided)
         info = task.tensors[block.name]
@@ -250,54 +287,12 @@ class Coder:
         if not floats.all_finite(raw_N, dtype):
             raise NotFinite(task.name, block.name)
         coded = self._coded(block, raw_N.nbytes)
-        coded.parts.append(
-            Part(names.private_of(task.name), encode(plain_codec(dtype), raw_N), task.name, raw_N)
-        )
+        tiers = self._options.rungs if start else ("",)
+        stem, streams = names.private_of(task.name), encode(plain_codec(dtype), raw_N)
+        coded.parts.append(Part(stem, streams, task.name, raw_N, tiers))
         if block.info.numel == 0:
             _strip(coded)
         return coded
-
-    def _choose_codings(self, in_flight: int) -> dict[str, str]:
-        """Codec of W1 per masked tensor: for fp32 the smaller of two on a sample of its chunks."""
-        codings: dict[str, str] = {}
-        measured: list[tuple[str, Block]] = []
-        for name, info in sorted(self._family.base.tensors.items()):
-            masked = self._plan.tasks_of(name, "mask")
-            if not masked or name in self._plan.aliases:
-                continue
-            codings[name] = "ulp"
-            if info.dtype == "F32" and info.numel:
-                count = -(-info.numel // self._options.chunk)
-                sample = sorted({round(i * (count - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})
-                some = blocks(name, info, masked, self._options.chunk, only=sample)
-                measured += [(name, block) for block in some]
-        gain: dict[str, int] = {}
-        jobs = self._options.jobs
-        for name, saved in ordered_map(self._measure, measured, jobs=jobs, in_flight=in_flight):
-            gain[name] = gain.get(name, 0) + saved
-        return codings | {name: "rounded" for name, saved in gain.items() if saved > 0}
-
-    def _measure(self, item: tuple[str, Block]) -> tuple[str, int]:
-        """Bytes that `rounded` saves against `ulp` on one block."""
-        name, block = item
-        weights = read(self._family, block)
-        merged_N = self._method.merge(weights.tau_SN, weights.rows)
-        sizes = [
-            sum(map(len, _multitask(codec, weights, merged_N, block.info.dtype)[1]))
-            for codec in ("ulp", "rounded")
-        ]
-        return name, sizes[0] - sizes[1]
-
-
-def _multitask(
-    codec: str, weights: Weights, merged_N: F32, dtype: str
-) -> tuple[NDArray[Any], list[bytes]]:
-    """W1 as the store will rebuild it, bits (N,), and its streams."""
-    if codec == "rounded":
-        vector_N = floats.from_float32(merged_N, "BF16")
-        return values(vector_N, weights.w0_N), encode(codec, vector_N)
-    w1_N = cpu.add(weights.theta0_N, merged_N, weights.w0_N, dtype)
-    return w1_N, encode(codec, w1_N, weights.w0_N)
 
 
 def _strip(coded: Coded) -> None:

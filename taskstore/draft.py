@@ -14,6 +14,10 @@ from taskstore.vectors import Family
 from taskstore.version import __version__
 
 PENDING = "0" * 64
+VERSIONS: Mapping[tuple[str, ...], int] = {
+    ("mask",): 1,
+    ("exact",): 2,
+}  # by tiers; others need the newest
 
 
 def make(
@@ -28,7 +32,7 @@ def make(
     base = family.base
     return Manifest(
         format="taskstore",
-        version=VERSION if options.tiers == "exact" else 1,
+        version=VERSIONS.get(options.rungs, VERSION),
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -62,6 +66,8 @@ def make(
                 tensors={
                     name: _entry(name, entry, base) for name, entry in planned.entries.items()
                 },
+                bits=options.bits_of(task.name) if "rest" in options.rungs else None,
+                tiers=None if options.rungs in VERSIONS else list(options.rungs),  # type: ignore[arg-type]
             )
             for task, planned in zip(family.tasks, plan.tasks, strict=True)
         },
@@ -88,10 +94,7 @@ def _entry(name: str, entry: Entry, base: Checkpoint) -> TaskTensor:
     grown = shape if tuple(shape) != theirs.shape else None
     if entry.kind == "exact":
         return TaskTensor(kind="exact", shape=grown, blake3=PENDING)
-    return TaskTensor(
-        kind="mask",
-        dtype=dtype if dtype != theirs.dtype else None,
-        shape=grown,
-        ones=0,
-        blake3=PENDING,
-    )
+    cast = dtype if dtype != theirs.dtype else None
+    if entry.kind == "rest":
+        return TaskTensor(kind="rest", dtype=cast, shape=grown, blake3=PENDING)
+    return TaskTensor(kind="mask", dtype=cast, shape=grown, ones=0, blake3=PENDING)

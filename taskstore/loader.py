@@ -1,7 +1,8 @@
 """The way out: read, decode, select.
 
-A task's tensor is rebuilt chunk by chunk: decode W0, decode W1 given W0, take W1 where the mask
-is one. Chunks are independent, so threads work ahead of whoever consumes them in order.
+A task's tensor is rebuilt chunk by chunk and tier by tier: decode W0, decode W1 given W0, take W1
+where the mask is one, add the rest, step to the original. Chunks are independent, so threads work
+ahead of whoever consumes them in order.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from taskstore.checkpoint import Checkpoint
-from taskstore.errors import ChecksumMismatch
+from taskstore.errors import ChecksumMismatch, InputError
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.dtypes import ITEMSIZE, numel
-from taskstore.format.manifest import Manifest, Task, TaskTensor
+from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor
 from taskstore.format.section import SectionReader
 from taskstore.format.sharded import ShardedReader
 from taskstore.kernels import cpu
 from taskstore.parallel import ordered_map
+from taskstore.rungs import with_rest
 
 Bits = NDArray[Any]
 Chunk = Callable[[], Bits]
@@ -54,18 +56,39 @@ def resolved(task: Task, name: str) -> tuple[str, TaskTensor]:
     return of, task.tensors[of]
 
 
-def rebuilt_tensors(manifest: Manifest, task: str | None) -> dict[str, Rebuilt]:
-    """The tensors of a task, or of the base (None), by name."""
+def check_tier(manifest: Manifest, task: str | None, tier: str | None) -> None:
+    """Raise InputError where a task does not have that tier; the base needs none."""
+    if task is None or tier is None:
+        return
+    there = manifest.tasks[task].all_tiers
+    if tier not in there:
+        raise InputError(
+            f"task {task!r} has no tier {tier!r}; it has {' and '.join(there) or 'none'}"
+        )
+
+
+def rungs(task: Task, name: str, tier: str | None) -> tuple[str, ...]:
+    """Tiers that rebuild a tensor of a task, up to `tier` (None: all that it has)."""
+    every = task.rungs(name)
+    return every if tier is None else tuple(r for r in every if TIERS.index(r) <= TIERS.index(tier))
+
+
+def rebuilt_tensors(
+    manifest: Manifest, task: str | None, tier: str | None = None
+) -> dict[str, Rebuilt]:
+    """The tensors of a task, or of the base (None), by name; None is the best tier it has."""
     base = manifest.tensors
     if task is None:
         return {n: Rebuilt(n, t.dtype, tuple(t.shape), t.blake3) for n, t in base.items()}
-    entries, found = manifest.tasks[task].tensors, {}
-    for name, entry in entries.items():
+    found = {}
+    for name in manifest.tasks[task].tensors:
         of, source = resolved(manifest.tasks[task], name)
         inherited = base.get(of)
         dtype = source.dtype or (inherited.dtype if inherited else "")
         shape = source.shape if source.shape is not None else (inherited.shape if inherited else [])
-        found[name] = Rebuilt(name, dtype, tuple(shape), entry.blake3)
+        digests = [*(source.lower or ()), source.blake3]
+        blake3 = digests[max(0, len(rungs(manifest.tasks[task], of, tier)) - 1)]
+        found[name] = Rebuilt(name, dtype, tuple(shape), blake3)
     return found
 
 
@@ -121,25 +144,40 @@ class ReferencedBase:
 class ModelReader:
     """One model of a store: a task, or the base (`task` None). Opens only the files it needs."""
 
-    def __init__(self, root: Path, manifest: Manifest, task: str | None, base: BaseSource) -> None:
-        """Raises FormatError where those files break the format."""
-        self._manifest, self._base, self._name = manifest, base, task
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        task: str | None,
+        base: BaseSource,
+        tier: str | None = None,
+    ) -> None:
+        """`tier` None: the best that the task has.
+
+        Raises FormatError where those files break the format, InputError where the task does not
+        have that tier.
+        """
+        check_tier(manifest, task, tier)
+        self._manifest, self._base, self._name, self._tier = manifest, base, task, tier
         self._task: Task | None = None if task is None else manifest.tasks[task]
         self._readers: dict[str, ShardedReader] = {}
         if self._task is not None and task is not None:
-            wanted = {
-                filenames.MULTITASK: layouts.multitask_layouts(manifest),
-                filenames.masks_of(task): layouts.mask_layouts(manifest, self._task),
-                filenames.exact_of(task): layouts.exact_layouts(manifest, self._task),
-                filenames.private_of(task): layouts.private_layouts(manifest, self._task),
-            }
+            wanted = {filenames.private_of(task): layouts.private_layouts(manifest, self._task)}
+            tiers = {r for name in self._task.tensors for r in rungs(self._task, name, tier)}
+            if "mask" in tiers:
+                wanted[filenames.MULTITASK] = layouts.multitask_layouts(manifest)
+                wanted[filenames.masks_of(task)] = layouts.mask_layouts(manifest, self._task)
+            if "rest" in tiers:
+                wanted[filenames.rest_of(task)] = layouts.rest_layouts(manifest, self._task)
+            if "exact" in tiers:
+                wanted[filenames.exact_of(task)] = layouts.exact_layouts(manifest, self._task)
             try:
                 for stem, sections in wanted.items():
                     self._readers[stem] = ShardedReader(root, stem, manifest.files, sections)
             except BaseException:
                 self.close()
                 raise
-        self.tensors = rebuilt_tensors(manifest, task)
+        self.tensors = rebuilt_tensors(manifest, task, tier)
 
     def close(self) -> None:
         """Its own files; the base is its owner's to close."""
@@ -161,11 +199,9 @@ class ModelReader:
             yield from self.chunks(entry.of)
         elif entry.kind == "base":
             yield from self._base_chunks(name)
-        elif entry.kind == "mask":
-            yield from self._selected(self._task, self._name, name)
-        elif entry.kind == "exact":
-            yield from self._exact(self._name, name)
-        grown = entry.kind in ("mask", "exact") and entry.shape is not None
+        elif entry.kind in TIERS:
+            yield from self._shared(self._task, self._name, name)
+        grown = entry.kind in TIERS and entry.shape is not None
         if entry.kind == "private" or grown:
             yield from self._private(self._task, self._name, name)
 
@@ -174,7 +210,7 @@ class ModelReader:
         n, chunk, base = numel(self.tensors[name].shape), self._manifest.chunk, 0
         if self._task is not None:
             of, entry = resolved(self._task, name)
-            if entry.kind in ("mask", "exact") and entry.shape is not None:
+            if entry.kind in TIERS and entry.shape is not None:
                 base = numel(self._manifest.tensors[of].shape)
         parts = [base, n - base] if base else [n]
         return [min(chunk, part - at) for part in parts for at in range(0, part, chunk)]
@@ -185,27 +221,32 @@ class ModelReader:
         for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):
             yield lambda k=k: chunk(k)  # type: ignore[misc]
 
-    def _selected(self, task: Task, task_name: str, name: str) -> Iterator[Chunk]:
+    def _shared(self, task: Task, task_name: str, name: str) -> Iterator[Chunk]:
+        """Tier by tier, each given what those below it rebuilt; at first the base's weights."""
         tensor, entry = self._manifest.tensors[name], task.tensors[name]
+        dtype = entry.dtype or tensor.dtype
         base = self._base.chunks(name)
-        multitask = self._readers[filenames.MULTITASK].section(name)
-        mask = self._readers[filenames.masks_of(task_name)].section(name)
+        multitask, mask, rest, exact = (
+            self._readers[stem].section(name) if tier in rungs(task, name, self._tier) else None
+            for tier, stem in (
+                ("mask", filenames.MULTITASK),
+                ("mask", filenames.masks_of(task_name)),
+                ("rest", filenames.rest_of(task_name)),
+                ("exact", filenames.exact_of(task_name)),
+            )
+        )
 
         def one(k: int) -> Bits:
-            w0_N = base(k)
-            w1_N = multitask.chunk(k, w0_N)
-            chosen_N = cpu.select(mask.chunk(k), w0_N, w1_N)
-            return cpu.cast(chosen_N, tensor.dtype, entry.dtype or tensor.dtype)
+            w_N = base(k)
+            if multitask and mask:
+                w_N = cpu.select(mask.chunk(k), w_N, multitask.chunk(k, w_N))
+            w_N = cpu.cast(w_N, tensor.dtype, dtype)
+            if rest:
+                w_N = with_rest(w_N, rest.chunk(k), dtype)
+            return exact.chunk(k, w_N) if exact else w_N
 
         for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):
             yield lambda k=k: one(k)  # type: ignore[misc]
-
-    def _exact(self, task_name: str, name: str) -> Iterator[Chunk]:
-        tensor = self._manifest.tensors[name]
-        base = self._base.chunks(name)
-        section = self._readers[filenames.exact_of(task_name)].section(name)
-        for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):
-            yield lambda k=k: section.chunk(k, base(k))  # type: ignore[misc]
 
     def _private(self, task: Task, task_name: str, name: str) -> Iterator[Chunk]:
         section: SectionReader = self._readers[filenames.private_of(task_name)].section(name)

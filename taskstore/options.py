@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from taskstore.errors import InputError
+from taskstore.format.manifest import TIERS
 from taskstore.parallel import default_jobs
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -16,6 +17,7 @@ _BINARY = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 # Thresholds that need no data: the best single value, or next to it, on every family that was
 # measured (docs/fidelity.md). With lsq the choice hardly matters between 0.4 and 0.6.
+REST_BITS = 2.0  # keeps 99 % and more on every family that was measured (docs/fidelity.md)
 AUTO: Mapping[str, float] = {"lsq": 0.45, "sum": 0.5, "ties": 0.5}
 
 
@@ -26,8 +28,12 @@ class PackOptions:
     method         "lsq", "sum" or "ties"; `density` is the share of weights that ties keeps
     lam, lambdas   mask threshold for all tasks (None: AUTO's of the method), and for single ones
                    by name
-    tiers          "mask": TALL-masks over one multi-task model; "exact": every fine-tune bit for
-                   bit, coded against the base alone, for archives
+    tiers          what is kept of each task, one or more of "mask" (a TALL-mask over one multi-task
+                   model), "rest" (what is still missing, quantised) and "exact" (bit for bit), with
+                   commas; each is coded given those before it
+    residual, residuals  about how many bits per parameter the rest takes, for all tasks and for
+                   single ones by name; a number above 0 adds the tier (None: 2, where it is asked
+                   for)
     base           "embed": carry the base losslessly coded; "reference": only where it is
     max_memory     bytes above the imports; fewer blocks are in flight when it is small
     chunk          elements that are coded together; part of the format, not of the machine
@@ -38,7 +44,9 @@ class PackOptions:
     lambdas: Mapping[str, float] = field(default_factory=dict)
     method: Literal["lsq", "sum", "ties"] = "lsq"
     density: float = 0.2
-    tiers: Literal["mask", "exact"] = "mask"
+    tiers: str = "mask"
+    residual: float | None = None
+    residuals: Mapping[str, float] = field(default_factory=dict)
     base: Literal["embed", "reference"] = "embed"
     jobs: int = field(default_factory=default_jobs)
     max_memory: int = 2 << 30
@@ -52,26 +60,44 @@ class PackOptions:
         for name, lam in (("all tasks", self.lam_of("")), *self.lambdas.items()):
             if not (math.isfinite(lam) and 0 <= lam <= 1000):
                 raise InputError(f"lambda {lam} of {name} is not a number from 0 to 1000")
-        if self.tiers not in ("mask", "exact"):
-            raise InputError(f"tiers {self.tiers!r} is neither mask nor exact")
+        for tier in self.tiers.split(","):
+            if tier not in TIERS:
+                raise InputError(f"tiers {self.tiers!r}: {tier!r} is none of {', '.join(TIERS)}")
+        for name, bits in (("all tasks", self.bits_of("")), *self.residuals.items()):
+            if not (math.isfinite(bits) and 0.25 <= bits <= 8):
+                raise InputError(f"residual {bits} of {name} is no number of bits from 0.25 to 8")
         if not 0 < self.density <= 1:
             raise InputError(f"density {self.density} is not in (0, 1]")
         if self.jobs < 1:
             raise InputError(f"jobs {self.jobs} is not a positive number")
 
+    @property
+    def rungs(self) -> tuple[str, ...]:
+        """The tiers in the order in which they build on each other."""
+        wanted = {*self.tiers.split(","), *(("rest",) if self.residual or self.residuals else ())}
+        return tuple(tier for tier in TIERS if tier in wanted)
+
     def check_tasks(self, tasks: Iterable[str]) -> None:
-        """Every lambda by name must name a task."""
-        unknown = sorted(set(self.lambdas) - set(tasks))
-        if unknown:
-            raise InputError(f"lambda is given for {unknown[0]!r}, which is no task of this family")
+        """Every lambda and residual by name must name a task."""
+        for what, given in (("lambda", self.lambdas), ("residual", self.residuals)):
+            if unknown := sorted(set(given) - set(tasks)):
+                raise InputError(
+                    f"{what} is given for {unknown[0]!r}, which is no task of this family"
+                )
 
     def lam_of(self, task: str) -> float:
         """The task's own threshold, else the one for all, else the method's."""
         return self.lambdas.get(task, AUTO[self.method] if self.lam is None else self.lam)
 
+    def bits_of(self, task: str) -> float:
+        """Bits per parameter of the task's rest, about."""
+        return self.residuals.get(task, REST_BITS if self.residual is None else self.residual)
+
     def in_flight(self, tasks: int, itemsize: int) -> int:
         """Blocks that may be in memory at once; raises InputError where not one fits."""
-        block = self.chunk * (tasks * (itemsize + 5) + 8 + 10 * itemsize)
+        more = len(self.rungs) - 1
+        block = self.chunk * (tasks * (itemsize + 5 + more * (itemsize + 3)) + 8 + 10 * itemsize)
+        block += self.chunk * 24 * ("rest" in self.rungs)
         fixed = 64 << 20  # headers, manifest, threads
         fits = (self.max_memory - fixed) // block
         if fits < 1:

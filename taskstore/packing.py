@@ -54,7 +54,7 @@ def pack_family(
     family: Family, target: Path, options: PackOptions, progress: Callback = silent
 ) -> PackReport:
     """`pack` of models that are open, wherever they come from."""
-    plan = planning.make(family, options.tiers)
+    plan = planning.make(family, options.rungs[0])
     meter = Meter(progress, _total_bytes(family, options))
     with atomic.folder(target, overwrite=options.overwrite, ours=is_store) as folder:
         manifest = _write(family, plan, options, meter, folder)
@@ -86,7 +86,7 @@ def open_family(base: PathLike, finetunes: Mapping[str, PathLike], options: Pack
 
 def _total_bytes(family: Family, options: PackOptions) -> int:
     """Weights that will be read, over all passes."""
-    passes = 1 + (MERGES[options.method].passes if options.tiers == "mask" else 0)
+    passes = 1 + (MERGES[options.method].passes if "mask" in options.rungs else 0)
     models = (family.base, *family.tasks)
     return passes * sum(info.nbytes for model in models for info in model.tensors.values())
 
@@ -107,7 +107,9 @@ def _fit(family: Family, plan: Plan, options: PackOptions, meter: Meter) -> tupl
         for name, info in sorted(family.base.tensors.items())
     ]
     shared = [entry for entry in masked if entry[2]]
-    method.fit(VectorScan(family, shared, options.chunk, options.jobs, in_flight, meter.add))
+    if shared:
+        scan = VectorScan(family, shared, options.chunk, options.jobs, in_flight, meter.add)
+        method.fit(scan)
     return method, in_flight
 
 

@@ -2,7 +2,8 @@
 
     mask      float, in the base, same shape: masked. A vocabulary that grew is masked in the
               base's rows and keeps the others privately.
-    exact     the same tensors, where an archive is packed: bit for bit, coded against the base's
+    rest      the same tensors, where there are no masks: quantised vectors
+    exact     the same tensors, where nothing else is kept: bit for bit, coded against the base's
     base      not a maskable dtype, bit for bit the base's
     private   everything else: heads, other shapes, integers that changed. Always with a reason.
     alias     the same bytes as another tensor of the task, tied in every model that has both
@@ -52,7 +53,7 @@ class Plan:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def tasks_of(self, name: str, kind: str) -> tuple[int, ...]:
-        """Tasks whose tensor of that name is of a kind: "mask" or "exact"."""
+        """Tasks whose tensor of that name is of a kind: "mask", "rest" or "exact"."""
         return tuple(
             t
             for t, task in enumerate(self.tasks)
@@ -60,8 +61,8 @@ class Plan:
         )
 
 
-def make(family: Family, tiers: str = "mask") -> Plan:
-    """Raises NotOneFamily for a fine-tune of something else."""
+def make(family: Family, first: str = "mask") -> Plan:
+    """`first` is the lowest tier. Raises NotOneFamily for a fine-tune of something else."""
     if not any(i.dtype in MASKED and i.numel for i in family.base.tensors.values()):
         raise InputError(f"{family.base.name} holds no BF16, F16 or F32 weights")
     configs = [_config(model) for model in (family.base, *family.tasks)]
@@ -72,8 +73,10 @@ def make(family: Family, tiers: str = "mask") -> Plan:
         _plan_task(family.base, configs[0], task, config, aliases)
         for task, config in zip(family.tasks, configs[1:], strict=True)
     )
-    if tiers == "exact":
+    if first == "exact":
         tasks = tuple(_archived(family.base, task) for task in tasks)
+    elif first == "rest":
+        tasks = tuple(_unmasked(task) for task in tasks)
     return Plan(tasks, aliases)
 
 
@@ -89,6 +92,12 @@ def _archived(base: Checkpoint, task: TaskPlan) -> TaskPlan:
                 reason = f"{entry.info.dtype}, {theirs} in the base"
                 entries[name] = Entry("private", entry.info, reason)
     return TaskPlan(entries)
+
+
+def _unmasked(task: TaskPlan) -> TaskPlan:
+    """What would be masked is quantised on its own."""
+    entries = task.entries.items()
+    return TaskPlan({n: Entry("rest", e.info) if e.kind == "mask" else e for n, e in entries})
 
 
 def _plan_task(

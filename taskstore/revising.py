@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,8 @@ from taskstore.errors import BadName, InputError, OutputError
 from taskstore.format import manifest as manifests
 from taskstore.format import names
 from taskstore.format.digests import check_files
-from taskstore.options import PackOptions
+from taskstore.format.validate import VERSION_OF_SCORES
+from taskstore.options import AUTO, PackOptions
 from taskstore.packing import PathLike, is_store, pack_family
 from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, silent
@@ -127,7 +128,8 @@ def record(
         else task
         for name, task in store.manifest.tasks.items()
     }
-    done = msgspec.structs.replace(store.manifest, version=manifests.VERSION, tasks=tasks)
+    version = max(store.manifest.version, VERSION_OF_SCORES)
+    done = msgspec.structs.replace(store.manifest, version=version, tasks=tasks)
     return _rewrite(store, done, store.files_of(None, *tasks), jobs)
 
 
@@ -187,11 +189,26 @@ def _check_exact(store: Store, what: str) -> None:
 def _options(store: Store, jobs: int) -> PackOptions:
     """What a store of exact tasks was packed with, as far as it matters."""
     manifest = store.manifest
+    tasks = manifest.tasks
+    method, density = manifest.merge.method, manifest.merge.options.get("density", 0.2)
+    lambdas = {name: task.lam for name, task in tasks.items()}
+    bits = {name: task.bits for name, task in tasks.items() if task.bits is not None}
     return PackOptions(
-        tiers="exact",
-        lambdas={name: task.lam for name, task in manifest.tasks.items()},
+        tiers=",".join({tier: None for name in tasks for tier in store.tiers(name)}),
+        method=method if method in AUTO else "lsq",  # type: ignore[arg-type]
+        density=density,
+        lam=_common(lambdas.values()),
+        lambdas=lambdas,
+        residual=_common(bits.values()),
+        residuals=bits,
         base="embed" if manifest.base.carried else "reference",
         jobs=jobs,
         overwrite=True,
         chunk=manifest.chunk,
     )
+
+
+def _common(values: Iterable[float]) -> float | None:
+    """What all tasks have, so that a new one gets it too; None where they differ."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None

@@ -63,15 +63,18 @@ class Store:
         if task not in self.manifest.tasks:
             raise UnknownTask(task, self.tasks)
 
+    def tiers(self, task: str) -> list[str]:
+        """What is kept of a task: "mask", "rest", "exact", each building on those before."""
+        self.check_task(task)
+        return list(self.manifest.tasks[task].all_tiers)
+
     def check_exact(self, task: str) -> None:
         """Raise InputError unless every tensor of the task is the original's, bit for bit."""
-        self.check_task(task)
-        tensors = self.manifest.tasks[task].tensors
-        masked = [name for name, entry in tensors.items() if entry.kind == "mask"]
-        if masked:
+        there = self.tiers(task)
+        if there and "exact" not in there:
             raise InputError(
-                f"task {task!r} is not exact: {len(masked)} tensors are rebuilt from masks; only "
-                "a store packed with --tiers exact gives the originals back"
+                f"task {task!r} is not exact, its best tier is {there[-1]!r}; only a store packed "
+                "with --tiers exact, or mask,exact, gives the originals back"
             )
 
     @contextmanager
@@ -92,33 +95,38 @@ class Store:
             base.close()
 
     @contextmanager
-    def reader(self, task: str | None, base: BaseSource) -> Iterator[ModelReader]:
-        """One model's tensors; `task` None is the base."""
+    def reader(
+        self, task: str | None, base: BaseSource, tier: str | None = None
+    ) -> Iterator[ModelReader]:
+        """One model's tensors; `task` None is the base, `tier` None the best that it has."""
         from taskstore.loader import ModelReader
 
         if task is not None:
             self.check_task(task)
-        reader = ModelReader(self.path, self.manifest, task, base)
+        reader = ModelReader(self.path, self.manifest, task, base, tier)
         try:
             yield reader
         finally:
             reader.close()
 
-    def tensor(self, task: str | None, name: str) -> torch.Tensor:
+    def tensor(self, task: str | None, name: str, *, tier: str | None = None) -> torch.Tensor:
         """One rebuilt tensor on the CPU, checked; raises InputError for an unknown name."""
-        return self.state_dict(task, names=[name])[name]
+        return self.state_dict(task, names=[name], tier=tier)[name]
 
     def state_dict(
         self,
         task: str | None,
         *,
         names: Sequence[str] | None = None,
+        tier: str | None = None,
         device: Device = "cpu",
         jobs: int | None = None,
         progress: Callback = silent,
     ) -> dict[str, torch.Tensor]:
         """All tensors of a task (None: of the base) on a device, or those of `names`, checked.
 
+        `tier` is "mask", "rest" or "exact", None the best that the task has (InputError where it
+        does not have it).
         Tensors that share their bytes in the task share their memory here too. Beside what ends
         on the device only blocks are in memory. Raises DeviceError where the device is missing
         or too small.
@@ -126,7 +134,7 @@ class Store:
         from taskstore.tensors import load
 
         jobs = jobs or default_jobs()
-        with self.open_base(jobs) as base, self.reader(task, base) as reader:
+        with self.open_base(jobs) as base, self.reader(task, base, tier) as reader:
             unknown = [name for name in names or () if name not in reader.tensors]
             if unknown:
                 raise InputError(f"{reader.label} has no tensor {unknown[0]!r}")
@@ -138,6 +146,7 @@ class Store:
         self,
         task: str | None,
         *,
+        tier: str | None = None,
         device: Device = "cpu",
         dtype: torch.dtype | None = None,
         jobs: int | None = None,
@@ -156,7 +165,7 @@ class Store:
         with TemporaryDirectory(prefix="taskstore-") as scratch:
             folder = self.write_assets(task, scratch)
             cls, config = models.model_class(folder, label_of(task))
-            state = self.state_dict(task, device=where, jobs=jobs, progress=progress)
+            state = self.state_dict(task, tier=tier, device=where, jobs=jobs, progress=progress)
             return models.build(cls, config, folder, state, where, dtype, options)
 
     def write_assets(self, task: str | None, target: PathLike) -> Path:
@@ -179,7 +188,7 @@ class Store:
         return {n: e.of for n, e in self.manifest.tasks[task].tensors.items() if e.of}
 
     def files_of(self, *tasks: str | None) -> list[str]:
-        """Files of the store that rebuilding these models (None: the base) reads."""
+        """Files of the store that these models (None: the base) are rebuilt from, all tiers."""
         stems, assets = {filenames.BASE: None}, set[str]()
         for task in tasks:
             model = self.manifest.base if task is None else self.manifest.tasks[task]
@@ -194,6 +203,7 @@ class Store:
         task: str | None,
         target: PathLike,
         *,
+        tier: str | None = None,
         overwrite: bool = False,
         jobs: int | None = None,
         shard_bytes: int = SHARD_BYTES,
@@ -202,12 +212,13 @@ class Store:
         """Write a task (None: the base) as a Hugging Face folder; see `unpacking.unpack`."""
         from taskstore.unpacking import unpack
 
-        return unpack(self, {"": task}, Path(target), overwrite, jobs, shard_bytes, progress)
+        return unpack(self, {"": task}, Path(target), tier, overwrite, jobs, shard_bytes, progress)
 
     def unpack_all(
         self,
         target: PathLike,
         *,
+        tier: str | None = None,
         overwrite: bool = False,
         jobs: int | None = None,
         shard_bytes: int = SHARD_BYTES,
@@ -217,4 +228,4 @@ class Store:
         from taskstore.unpacking import unpack
 
         tasks: dict[str, str | None] = {task: task for task in self.tasks}
-        return unpack(self, tasks, Path(target), overwrite, jobs, shard_bytes, progress)
+        return unpack(self, tasks, Path(target), tier, overwrite, jobs, shard_bytes, progress)

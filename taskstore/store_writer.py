@@ -27,13 +27,14 @@ from taskstore.vectors import Family
 
 ASSET_LEVEL = 12
 Hash = Any
+Key = tuple[str | None, str, str]
 
 
 class StoreWriter:
     """Chunks arrive in order, tensor by tensor; each kind of section goes to its own files.
 
     Sections are keyed by their file's stem and the tensor, digests by task (or None for the
-    base) and the tensor.
+    base), the tensor, and the tier that rebuilds it ("" where none does).
     """
 
     def __init__(self, root: Path, draft: m.Manifest, shard_bytes: int, jobs: int) -> None:
@@ -45,6 +46,7 @@ class StoreWriter:
         }
         for name, task in draft.tasks.items():
             stems[names.masks_of(name)] = layouts.mask_layouts(draft, task)
+            stems[names.rest_of(name)] = layouts.rest_layouts(draft, task)
             stems[names.exact_of(name)] = layouts.exact_layouts(draft, task)
             stems[names.private_of(name)] = layouts.private_layouts(draft, task)
         self._writers = {
@@ -53,8 +55,8 @@ class StoreWriter:
             if sections
         }
         self._sections: dict[str, SectionWriter] = {}
-        self._hashes: dict[tuple[str | None, str], Hash] = {}
-        self._digests: dict[tuple[str | None, str], str] = {}
+        self._hashes: dict[Key, Hash] = {}
+        self._digests: dict[Key, str] = {}
         self._ones: dict[tuple[str, str], int] = {}
         self.moved: set[str] = set()  # tasks with any weight that differs from the base's
 
@@ -69,22 +71,20 @@ class StoreWriter:
         self._sections.pop(stem).finish()
 
     @contextmanager
-    def hashing(self, parts: Iterable[tuple[str | None, str, NDArray[Any]]]) -> Iterator[None]:
-        """Feed the next rebuilt elements of each (task, tensor), while the block writes."""
+    def hashing(self, parts: Iterable[tuple[Key, NDArray[Any]]]) -> Iterator[None]:
+        """Feed the next rebuilt elements of each key, while the block writes."""
         waiting = [
-            self._pool.submit(
-                self._hashes.setdefault((task, tensor), blake3()).update, elements.view("u1")
-            )
-            for task, tensor, elements in parts
+            self._pool.submit(self._hashes.setdefault(key, blake3()).update, elements.view("u1"))
+            for key, elements in parts
         ]
         yield
         for future in waiting:
             future.result()
 
-    def close_hash(self, task: str | None, tensor: str) -> None:
+    def close_hash(self, key: Key) -> None:
         """The tensor is complete."""
-        done = self._hashes.pop((task, tensor), None) or blake3()
-        self._digests[task, tensor] = done.hexdigest()
+        done = self._hashes.pop(key, None) or blake3()
+        self._digests[key] = done.hexdigest()
 
     def count(self, task: str, tensor: str, ones: int, *, moved: bool) -> None:
         """Bits set in a chunk's mask, and whether the task moved any of its weights."""
@@ -125,25 +125,27 @@ class StoreWriter:
 
     def _tensors(self) -> dict[str, m.Tensor]:
         return {
-            name: msgspec.structs.replace(t, blake3=self._digests[None, t.alias or name])
+            name: msgspec.structs.replace(t, blake3=self._digests[None, t.alias or name, ""])
             for name, t in self._draft.tensors.items()
         }
 
     def _entries(self, task_name: str, task: m.Task) -> dict[str, m.TaskTensor]:
-        def digest(name: str, entry: m.TaskTensor) -> str:
+        def digests(name: str) -> list[str]:
+            """Of each tier, lowest first."""
+            entry = task.tensors[name]
             if entry.kind == "alias":
                 assert entry.of is not None
-                return digest(entry.of, task.tensors[entry.of])
-            return self._digests[None if entry.kind == "base" else task_name, name]
+                return digests(entry.of)
+            owner = None if entry.kind == "base" else task_name
+            return [self._digests[owner, name, tier] for tier in task.rungs(name) or ("",)]
 
-        return {
-            name: msgspec.structs.replace(
-                entry,
-                blake3=digest(name, entry),
-                ones=self._ones.get((task_name, name), 0) if entry.kind == "mask" else None,
-            )
-            for name, entry in task.tensors.items()
-        }
+        def entry(name: str, drafted: m.TaskTensor) -> m.TaskTensor:
+            *lower, best = digests(name)
+            ones = self._ones.get((task_name, name), 0) if drafted.kind == "mask" else None
+            lower = lower if drafted.kind in m.TIERS else []
+            return msgspec.structs.replace(drafted, blake3=best, lower=lower or None, ones=ones)
+
+        return {name: entry(name, drafted) for name, drafted in task.tensors.items()}
 
     def _assets(self, model: Checkpoint, known: dict[str, m.Asset]) -> dict[str, str]:
         """Store the files beside a model's weights, each content once; path -> hash."""

@@ -9,7 +9,7 @@ import msgspec
 
 from taskstore.format import names
 from taskstore.format.dtypes import MASKED, numel
-from taskstore.format.manifest import Manifest
+from taskstore.format.manifest import TIERS, Manifest
 from taskstore.format.names import of_stem
 
 
@@ -30,7 +30,9 @@ class TaskSummary:
     name: str
     lam: float
     density: float
+    tiers: list[str]
     masks_bytes: int
+    rest_bytes: int
     exact_bytes: int
     private_bytes: int
     bits_per_parameter: float  # of its own files, per parameter that it shares with the base
@@ -59,6 +61,7 @@ class Summary:
     base_bytes: int
     multitask_bytes: int
     masks_bytes: int
+    rest_bytes: int
     exact_bytes: int
     private_bytes: int
     assets_bytes: int
@@ -92,7 +95,7 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
     )
     tasks = [_task(manifest, name, parts) for name in manifest.tasks]
     masks, private = (sum(t.masks_bytes for t in tasks), sum(t.private_bytes for t in tasks))
-    exact = sum(t.exact_bytes for t in tasks)
+    rest, exact = sum(t.rest_bytes for t in tasks), sum(t.exact_bytes for t in tasks)
     base, multitask = parts[names.BASE], parts[names.MULTITASK]
     task_originals = sum(t.original_bytes for t in tasks)
     originals = task_originals + manifest.base.original_bytes
@@ -114,10 +117,11 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
         base_bytes=base,
         multitask_bytes=multitask,
         masks_bytes=masks,
+        rest_bytes=rest,
         exact_bytes=exact,
         private_bytes=private,
         assets_bytes=assets,
-        other_bytes=total - base - multitask - masks - exact - private - assets,
+        other_bytes=total - base - multitask - masks - rest - exact - private - assets,
         store_bytes=total,
         original_bytes=base_counted,
         ratio=base_counted / total,
@@ -136,7 +140,7 @@ def _stems(manifest: Manifest) -> list[str]:
 
 def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
     task = manifest.tasks[name]
-    shared = {n: e for n, e in task.tensors.items() if e.kind in ("mask", "exact")}
+    shared = {n: e for n, e in task.tensors.items() if e.kind in TIERS}
     weights = sum(numel(manifest.tensors[n].shape) for n in shared)
     masked = [e.ones or 0 for e in shared.values() if e.kind == "mask"]
     private = [
@@ -155,9 +159,11 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
         name=name,
         lam=task.lam,
         density=sum(masked) / max(1, weights),
+        tiers=list(task.all_tiers),
         masks_bytes=sizes[0],
-        exact_bytes=sizes[1],
-        private_bytes=sizes[2],
+        rest_bytes=sizes[1],
+        exact_bytes=sizes[2],
+        private_bytes=sizes[3],
         bits_per_parameter=8 * sum(sizes) / max(1, weights),
         original_bytes=task.original_bytes,
         origin=task.origin,

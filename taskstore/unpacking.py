@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from taskstore import atomic
 from taskstore.format.digests import check_files
+from taskstore.loader import check_tier
 from taskstore.model_folder import size_of, write_assets, write_model
 from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, Meter
@@ -21,6 +22,7 @@ def unpack(
     store: Store,
     models: Mapping[str, str | None],
     target: Path,
+    tier: str | None,
     overwrite: bool,
     jobs: int | None,
     shard_bytes: int,
@@ -28,6 +30,7 @@ def unpack(
 ) -> Path:
     """Write models to `target`: folder below it ("" for itself) -> task (None for the base).
 
+    `tier` None: the best of each. Raises InputError where a task does not have it.
     Every file that is read is checked against the manifest first (all of the store's files where
     several models are written), every tensor when it is rebuilt. Raises FormatError or
     ChecksumMismatch, and then nothing is at `target` that was not there before.
@@ -36,12 +39,14 @@ def unpack(
     for task in models.values():
         if task is not None:
             store.check_task(task)
+            check_tier(store.manifest, task, tier)
     atomic.check_target(target.absolute(), overwrite=overwrite, ours=_is_model)
     _check_files(store, models, jobs)
     with ExitStack() as stack:
         base = stack.enter_context(store.open_base(jobs))
         readers = {
-            below: stack.enter_context(store.reader(task, base)) for below, task in models.items()
+            below: stack.enter_context(store.reader(task, base, tier))
+            for below, task in models.items()
         }
         total = sum(size_of(reader.tensors) for reader in readers.values())
         atomic.check_space(target.absolute().parent, total)

@@ -69,7 +69,14 @@ def _deep_bytes(store: Store) -> int:
     from taskstore.format.dtypes import nbytes
 
     base = sum(nbytes(t.dtype, t.shape) for t in store.manifest.tensors.values())
-    return base * (1 + len(store.tasks))
+    return base * len(_models(store))
+
+
+def _models(store: Store) -> list[tuple[str | None, str | None]]:
+    """(task, tier) of everything that can be rebuilt; the base is no task's."""
+    tasks = store.manifest.tasks
+    tiers = {name: task.all_tiers or (None,) for name, task in tasks.items()}
+    return [(None, None), *((name, tier) for name in tasks for tier in tiers[name])]
 
 
 def _unlisted(store: Store) -> list[str]:
@@ -82,8 +89,8 @@ def _unlisted(store: Store) -> list[str]:
 def _verify_models(store: Store, report: VerifyReport, jobs: int, meter: Meter) -> None:
     try:
         with store.open_base(jobs) as base:
-            for task in (None, *store.tasks):
-                report.problems += _verify_model(store, task, base, report, jobs, meter)
+            for task, tier in _models(store):
+                report.problems += _verify_model(store, task, tier, base, report, jobs, meter)
     except TaskstoreError as error:
         report.problems.append(str(error))
 
@@ -91,13 +98,14 @@ def _verify_models(store: Store, report: VerifyReport, jobs: int, meter: Meter) 
 def _verify_model(
     store: Store,
     task: str | None,
+    tier: str | None,
     base: BaseSource,
     report: VerifyReport,
     jobs: int,
     meter: Meter,
 ) -> Iterator[str]:
     try:
-        with store.reader(task, base) as reader:
+        with store.reader(task, base, tier) as reader:
             for name in reader.tensors:
                 report.tensors += 1
                 problem = _verify_tensor(reader, name, jobs, meter)

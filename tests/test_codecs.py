@@ -99,9 +99,11 @@ def test_bits_refuses_ones_in_padding() -> None:
 
 
 def test_names_of_the_format_are_registered() -> None:
-    assert {*validate.MULTITASK_CODECS, *validate.PLAIN_CODECS, "bits", "steps"} == set(CODECS)
+    assert {*validate.MULTITASK_CODECS, *validate.PLAIN_CODECS, "bits", "steps", "levels"} == set(
+        CODECS
+    )
     assert {dtypes.plain_codec(d) for d in dtypes.ITEMSIZE} == set(validate.PLAIN_CODECS)
-    with pytest.raises(UnknownCodec, match="'lzma'; this build knows bits, planes"):
+    with pytest.raises(UnknownCodec, match="'lzma'; this build knows bits, levels, planes"):
         codec("lzma")
 
 

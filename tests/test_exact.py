@@ -161,7 +161,7 @@ def test_the_commands(small: families.Family, packed: Path, tmp_path: Path) -> N
     assert (ours / name).read_bytes() == (theirs / name).read_bytes()
     code, _, err = run("unpack", packed, "beta", "--exact", "-o", tmp_path / "no")
     assert code == 1
-    assert "task 'beta' is not exact: 6 tensors are rebuilt from masks" in err
+    assert "task 'beta' is not exact, its best tier is 'mask'" in err
     assert not (tmp_path / "no").exists()
     card = (store / "README.md").read_text()
     assert "every fine-tune comes back bit for bit" in card
@@ -169,7 +169,7 @@ def test_the_commands(small: families.Family, packed: Path, tmp_path: Path) -> N
 
 
 def test_options_that_make_no_sense() -> None:
-    with pytest.raises(InputError, match="neither mask nor exact"):
+    with pytest.raises(InputError, match="is none of mask, rest, exact"):
         options(tiers="all")
 
 

@@ -132,8 +132,8 @@ def test_unknown_codecs(store: Path, codec: str) -> None:
 
 
 def test_a_newer_version_is_told_by_its_number(store: Path) -> None:
-    forge.edit(store, lambda d: d.update(version=3, brand_new={"x": 1}))
-    with pytest.raises(NewerVersion, match=r"version 3, .* reads up to 2; upgrade"):
+    forge.edit(store, lambda d: d.update(version=4, brand_new={"x": 1}))
+    with pytest.raises(NewerVersion, match=r"version 4, .* reads up to 3; upgrade"):
         taskstore.open(store)
 
 

@@ -108,6 +108,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="Threads.  [default: the cores there are]"
 )
+tier_option = click.option(
+    "--tier",
+    type=click.Choice(["mask", "rest", "exact"]),
+    help="Rebuild with the tiers up to this one.  [default: the best there is]",
+)
 base_from_option = click.option(
     "--base-from",
     type=click.Path(path_type=Path),

@@ -20,6 +20,7 @@ from taskstore_cli.console import (
     progress_bar,
     quiet_option,
     size,
+    tier_option,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.argument("store", type=StorePath(), is_eager=True)
 @click.argument("task", type=TaskName(), required=False)
 @click.option("--base", is_flag=True, help="The base instead of a task.")
+@tier_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--time", "timed", is_flag=True, help="Load several times and tell how fast.")
 @click.option(
@@ -48,6 +50,7 @@ def load(
     store: Path,
     task: str | None,
     base: bool,
+    tier: str | None,
     device: str,
     timed: bool,
     repeat: int,
@@ -70,7 +73,8 @@ def load(
     resolve(device)
     with progress_bar(quiet or as_json) as progress:
         loads = [
-            _load(opened, task, device, jobs, progress) for _ in range(1 + repeat if timed else 1)
+            _load(opened, task, tier, device, jobs, progress)
+            for _ in range(1 + repeat if timed else 1)
         ]
     times = [load.seconds for load in loads]
     tensors, total = loads[0].tensors, loads[0].bytes
@@ -104,10 +108,15 @@ class Load:
 
 
 def _load(
-    store: Store, task: str | None, device: str, jobs: int | None, progress: Callback
+    store: Store,
+    task: str | None,
+    tier: str | None,
+    device: str,
+    jobs: int | None,
+    progress: Callback,
 ) -> Load:
     began = time.perf_counter()
-    state = store.state_dict(task, device=device, jobs=jobs, progress=progress)
+    state = store.state_dict(task, tier=tier, device=device, jobs=jobs, progress=progress)
     seconds = time.perf_counter() - began
     memory = {value.data_ptr(): value.nbytes for value in state.values()}
     return Load(seconds, len(state), sum(memory.values()))

@@ -44,11 +44,20 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--tiers",
-    type=click.Choice(["mask", "exact"]),
     default="mask",
     show_default=True,
-    help="mask: what TALL-masks keep, about one bit per weight and task. exact: an archive that "
-    "gives every fine-tune back bit for bit, 7 to 8 bits.",
+    metavar="TIER,...",
+    help="What is kept of each task. mask: what TALL-masks keep, about one bit per weight. rest: "
+    "what is still missing, quantised; alone the most accuracy per byte while a family is small. "
+    "exact: every bit, 7 to 8 bits per weight. Several build on each other: mask,exact.",
+)
+@click.option(
+    "--residual",
+    "residuals",
+    multiple=True,
+    metavar="[NAME=]BITS",
+    help="About how many bits per weight the rest takes, for all tasks or for one; repeatable; "
+    "adds that tier.  [default: 2 with --tiers rest]",
 )
 @click.option(
     "--density",
@@ -83,6 +92,7 @@ def pack(
     lambdas: tuple[str, ...],
     method: str,
     tiers: str,
+    residuals: tuple[str, ...],
     density: float,
     base_mode: str,
     jobs: int | None,
@@ -107,6 +117,7 @@ def pack(
         lambdas,
         method=method,
         tiers=tiers,
+        residuals=residuals,
         density=density,
         base=base_mode,
         jobs=jobs,
@@ -137,25 +148,42 @@ def named(finetunes: tuple[str, ...]) -> dict[str, str]:
 
 
 def make_options(
-    lambdas: tuple[str, ...], *, jobs: int | None, max_memory: str, **others: object
+    lambdas: tuple[str, ...],
+    *,
+    residuals: tuple[str, ...] = (),
+    jobs: int | None,
+    max_memory: str,
+    **others: object,
 ) -> PackOptions:
     """Raises InputError for values that make no sense."""
-    from taskstore.errors import InputError
     from taskstore.options import AUTO, PackOptions, parse_bytes
     from taskstore.parallel import default_jobs
 
-    values: dict[str, float] = {}
-    for word in lambdas:
-        name, _, number = word.rpartition("=")
-        try:
-            values[name] = AUTO[str(others["method"])] if number == "auto" else float(number)
-        except ValueError:
-            raise InputError(f"--lambda {word!r} is not a number, auto or NAME=either") from None
-    if "" in values:
-        others["lam"] = values.pop("")
+    auto = AUTO[str(others["method"])]
+    by_name, bits = by_task("--lambda", lambdas, auto), by_task("--residual", residuals)
+    if "" in by_name:
+        others["lam"] = by_name.pop("")
+    if "" in bits:
+        others["residual"] = bits.pop("")
     return PackOptions(
-        lambdas=values,
+        lambdas=by_name,
+        residuals=bits,
         jobs=jobs or default_jobs(),
         max_memory=parse_bytes(max_memory),
         **others,  # type: ignore[arg-type]
     )
+
+
+def by_task(option: str, words: tuple[str, ...], auto: float | None = None) -> dict[str, float]:
+    """[NAME=]NUMBER -> name, "" for all tasks -> number; raises InputError."""
+    from taskstore.errors import InputError
+
+    values: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        try:
+            values[name] = auto if number == "auto" and auto is not None else float(number)
+        except ValueError:
+            kinds = "a number" if auto is None else "a number, auto"
+            raise InputError(f"{option} {word!r} is not {kinds} or NAME=either") from None
+    return values

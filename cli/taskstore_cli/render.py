@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from taskstore.summary import Summary
 
 
+TIERS = ("mask", "rest", "exact")
+COLUMNS = {"mask": ("lambda", "density", "masks"), "rest": ("rest",), "exact": ("exact",)}
+
+
 def print_report(report: PackReport, *, quiet: bool) -> None:
     """The result of a pack; warnings go to stderr even when quiet."""
     if not quiet:
@@ -54,12 +58,13 @@ def _parts(s: Summary) -> Table:
         "base" if s.base_carried else "base (referenced)": s.base_bytes,
         f"multi-task model ({codings})": s.multitask_bytes,
         f"masks of {len(s.tasks)} tasks": s.masks_bytes,
+        f"rest of {len(s.tasks)} tasks, quantised": s.rest_bytes,
         "exact tensors": s.exact_bytes,
         "private tensors": s.private_bytes,
         "configs, tokenizers": s.assets_bytes,
         "manifest, card": s.other_bytes,
     }
-    unused = ("multi-task", "masks") if s.exact_bytes else ("exact",)
+    unused = ("multi-task", "masks", "rest", "exact")
     rows = {part: count for part, count in rows.items() if count or not part.startswith(unused)}
     for part, count in rows.items():
         table.add_row(part, size(count), f"{8 * count / max(1, s.parameters):.2f}")
@@ -72,14 +77,19 @@ def _parts(s: Summary) -> Table:
 
 def _tasks(s: Summary) -> Table:
     table = Table(box=None, pad_edge=False)
-    own = ("exact",) if s.exact_bytes else ("lambda", "density", "masks")
+    tiers = [tier for tier in TIERS if any(tier in t.tiers for t in s.tasks)]
+    own = [c for tier in tiers for c in COLUMNS[tier]]
     for column in ("task", *own, "private", "bits/parameter", "original"):
         table.add_column(column, justify="left" if column == "task" else "right")
     for t in s.tasks:
-        masks = (f"{t.lam:g}", f"{t.density:.3f}", size(t.masks_bytes))
+        cells = {
+            "mask": (f"{t.lam:g}", f"{t.density:.3f}", size(t.masks_bytes)),
+            "rest": (size(t.rest_bytes),),
+            "exact": (size(t.exact_bytes),),
+        }
         table.add_row(
             escape(t.name),
-            *((size(t.exact_bytes),) if s.exact_bytes else masks),
+            *(cell for tier in tiers for cell in cells[tier]),
             size(t.private_bytes),
             f"{t.bits_per_parameter:.2f}",
             size(t.original_bytes),
@@ -117,10 +127,12 @@ def _private(s: Summary) -> list[str]:
 
 def _provenance(s: Summary) -> str:
     options = "".join(f", {name} {value:g}" for name, value in s.options.items())
-    made = "fine-tunes bit for bit" if s.exact_bytes else f"merged by {s.method}{options}"
+    exact = all("exact" in t.tiers for t in s.tasks)
+    merged = [f"merged by {s.method}{options}"] if s.multitask_bytes else []
+    made = "; ".join([*merged, *(["fine-tunes bit for bit"] if exact else [])])
     source = f" from {s.base_source}" if s.base_source else ""
     revision = f" at {s.base_revision}" if s.base_revision else ""
     return (
         f"base {escape(s.base_name + source + revision)}; {s.parameters:,} parameters in "
-        f"{s.tensors} tensors; {made}; written by {s.writer}"
+        f"{s.tensors} tensors; {made}{'; ' if made else ''}written by {s.writer}"
     )

@@ -76,11 +76,9 @@ def remove(
 @click.command()
 @click.argument("store", type=StorePath())
 @click.option(
-    "--tiers",
-    type=click.Choice(["mask", "exact"]),
-    required=True,
-    help="What the new store keeps of each task.",
+    "--tiers", required=True, metavar="TIER,...", help="What the new store keeps of each task."
 )
+@click.option("--residual", "residuals", multiple=True, metavar="[NAME=]BITS", help="As of pack.")
 @click.option(
     "-o",
     "--output",
@@ -89,7 +87,7 @@ def remove(
     metavar="NEW",
     help="Folder for the new store; the old one stays.",
 )
-@click.option("--drop-exact", is_flag=True, help="Replace an archive by masks in its own place.")
+@click.option("--drop-exact", is_flag=True, help="Replace an archive by less, in its own place.")
 @click.option("--lambda", "lambdas", multiple=True, metavar="[NAME=]X", help="As of pack.")
 @click.option(
     "--method", type=click.Choice(["lsq", "sum", "ties"]), default="lsq", show_default=True
@@ -103,6 +101,7 @@ def remove(
 def retier(
     store: Path,
     tiers: str,
+    residuals: tuple[str, ...],
     target: Path | None,
     drop_exact: bool,
     lambdas: tuple[str, ...],
@@ -123,19 +122,21 @@ def retier(
     from taskstore.revising import retier as run
     from taskstore_cli.render import print_report
 
-    if target is None and tiers == "mask" and not drop_exact:
-        raise click.UsageError(
-            "masks in place of the archive would lose the fine-tunes; give -o NEW, or --drop-exact"
-        )
     options = make_options(
         lambdas,
         method=method,
         density=density,
         tiers=tiers,
+        residuals=residuals,
         jobs=jobs,
         max_memory="2GiB",
         overwrite=overwrite,
     )
+    if target is None and "exact" not in options.rungs and not drop_exact:
+        raise click.UsageError(
+            "a store without --tiers exact in place of the archive would lose the fine-tunes; give "
+            "-o NEW, or --drop-exact"
+        )
     opened = taskstore.open(store, base=base_from)
     with progress_bar(quiet or as_json) as progress:
         report = run(opened, options, target, progress=progress)

@@ -16,6 +16,7 @@ from taskstore_cli.console import (
     progress_bar,
     quiet_option,
     size,
+    tier_option,
 )
 
 
@@ -33,6 +34,7 @@ from taskstore_cli.console import (
 )
 @click.option("--all", "every", is_flag=True, help="Every task, each in DIR/TASK.")
 @click.option("--base", is_flag=True, help="The base, bit for bit.")
+@tier_option
 @click.option("--exact", is_flag=True, help="Refuse what is not the original bit for bit.")
 @base_from_option
 @click.option(
@@ -48,6 +50,7 @@ def unpack(
     target: Path,
     every: bool,
     base: bool,
+    tier: str | None,
     exact: bool,
     base_from: Path | None,
     shard_size: str,
@@ -69,16 +72,29 @@ def unpack(
     opened = taskstore.open(store, base=base_from)
     limit = parse_bytes(shard_size)
     if exact:
+        if tier not in (None, "exact"):
+            raise click.UsageError(f"--exact and --tier {tier} contradict each other")
         for name in opened.tasks if every else [task] if task else []:
             opened.check_exact(name)
     with progress_bar(quiet or as_json) as progress:
         if every:
             opened.unpack_all(
-                target, overwrite=overwrite, jobs=jobs, shard_bytes=limit, progress=progress
+                target,
+                tier=tier,
+                overwrite=overwrite,
+                jobs=jobs,
+                shard_bytes=limit,
+                progress=progress,
             )
         else:
             opened.unpack(
-                task, target, overwrite=overwrite, jobs=jobs, shard_bytes=limit, progress=progress
+                task,
+                target,
+                tier=tier,
+                overwrite=overwrite,
+                jobs=jobs,
+                shard_bytes=limit,
+                progress=progress,
             )
     files = sorted(p for p in target.rglob("*") if p.is_file())
     total = sum(p.stat().st_size for p in files)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs import packed, planes, rotated, rounded, steps, ulp
+from taskstore.codecs import levels, packed, planes, rotated, rounded, steps, ulp
 from taskstore.errors import UnknownCodec
 
 Chunk = NDArray[Any]
@@ -46,6 +46,7 @@ CODECS: Mapping[str, Codec] = {
     "ulp": ulp.Ulp(),
     "rounded": rounded.Rounded(),
     "steps": steps.Steps(),
+    "levels": levels.Levels(),
 }
 
 

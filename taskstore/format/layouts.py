@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskstore.format.dtypes import ITEMSIZE, exact_codec, numel, plain_codec
-from taskstore.format.manifest import Manifest, Task, Tensor
+from taskstore.format.manifest import TIERS, Manifest, Task, Tensor
 from taskstore.format.section import Layout
 
 
@@ -32,19 +32,32 @@ def multitask_layouts(manifest: Manifest) -> dict[str, Layout]:
 def mask_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
     """Sections of a task's masks.safetensors."""
     return {
-        name: Layout("bits", numel(manifest.tensors[name].shape), 1, manifest.chunk)
-        for name, entry in task.tensors.items()
-        if entry.kind == "mask"
+        name: Layout("bits", numel(base.shape), 1, manifest.chunk)
+        for name, base in _with(manifest, task, "mask").items()
+    }
+
+
+def rest_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
+    """Sections of a task's rest.safetensors: what the tier below misses, as float32 vectors."""
+    return {
+        name: Layout("levels", numel(base.shape), 4, manifest.chunk)
+        for name, base in _with(manifest, task, "rest").items()
     }
 
 
 def exact_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
     """Sections of a task's exact.safetensors: the base's rows of its tensors, bit for bit."""
-    base = {name: manifest.tensors[name] for name, e in task.tensors.items() if e.kind == "exact"}
-    return {
-        name: Layout(exact_codec(t.dtype), numel(t.shape), ITEMSIZE[t.dtype], manifest.chunk)
-        for name, t in base.items()
-    }
+    layouts = {}
+    for name, base in _with(manifest, task, "exact").items():
+        dtype = task.tensors[name].dtype or base.dtype
+        n = numel(base.shape)
+        layouts[name] = Layout(exact_codec(dtype), n, ITEMSIZE[dtype], manifest.chunk)
+    return layouts
+
+
+def _with(manifest: Manifest, task: Task, tier: str) -> dict[str, Tensor]:
+    """The base's tensors that a task has in a tier."""
+    return {name: manifest.tensors[name] for name in task.tensors if tier in task.rungs(name)}
 
 
 def private_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
@@ -54,7 +67,7 @@ def private_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
         if entry.kind == "private":
             assert entry.dtype is not None and entry.shape is not None
             dtype, n = entry.dtype, numel(entry.shape)
-        elif entry.kind in ("mask", "exact") and entry.shape is not None:
+        elif entry.kind in TIERS and entry.shape is not None:
             base = manifest.tensors[name]
             dtype, n = entry.dtype or base.dtype, numel(entry.shape) - numel(base.shape)
         else:

@@ -13,7 +13,8 @@ from blake3 import blake3
 from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion
 from taskstore.format.names import MANIFEST, has_control
 
-VERSION = 2  # the newest; what has no exact tensors and no scores is still written as 1
+VERSION = 3  # the newest; what needs no more is still written as 1 or 2
+TIERS = ("mask", "rest", "exact")  # in the order in which they build on each other
 MAX_BYTES = 256 << 20
 MAX_ASSET = 256 << 20
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -63,12 +64,13 @@ class Tensor(Struct, frozen=True, kw_only=True):
 
 
 class TaskTensor(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    kind: Literal["mask", "exact", "base", "private", "alias"]
+    kind: Literal["mask", "rest", "exact", "base", "private", "alias"]
     dtype: str | None = None
     shape: Shape | None = None
     of: str | None = None
     ones: Size | None = None
     reason: str | None = None
+    lower: list[Digest] | None = None
     blake3: Digest
 
 
@@ -86,7 +88,22 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     original_bytes: Size
     assets: dict[str, Digest]
     tensors: dict[str, TaskTensor]
+    tiers: list[Literal["mask", "rest", "exact"]] | None = None
+    bits: float | None = None
     scores: dict[str, Score] | None = None
+
+    def rungs(self, tensor: str) -> tuple[str, ...]:
+        """The tiers of a tensor, lowest first; empty where it is no tier's."""
+        kind = self.tensors[tensor].kind
+        if kind not in TIERS:
+            return ()
+        return tuple(self.tiers) if self.tiers else (kind,)
+
+    @property
+    def all_tiers(self) -> tuple[str, ...]:
+        """Every tier that some tensor of the task has, lowest first."""
+        found = {tier for name in self.tensors for tier in self.rungs(name)}
+        return tuple(tier for tier in TIERS if tier in found)
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

@@ -87,6 +87,10 @@ def masks_of(task: str) -> str:
     return f"tasks/{task}/masks"
 
 
+def rest_of(task: str) -> str:
+    return f"tasks/{task}/rest"
+
+
 def exact_of(task: str) -> str:
     return f"tasks/{task}/exact"
 
@@ -97,7 +101,7 @@ def private_of(task: str) -> str:
 
 def stems_of(task: str) -> tuple[str, ...]:
     """Every kind of file that a task may have of its own."""
-    return masks_of(task), exact_of(task), private_of(task)
+    return masks_of(task), rest_of(task), exact_of(task), private_of(task)
 
 
 def of_stem(stem: str, files: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from taskstore.errors import BadName, FormatError, UnknownCodec
 from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
-from taskstore.format.manifest import Manifest, Task, TaskTensor, Tensor
+from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor, Tensor
 
 MULTITASK_CODECS = ("rounded", "ulp")
 PLAIN_CODECS = ("planes", "rotated")
@@ -30,6 +30,7 @@ def check(manifest: Manifest) -> None:
     for task_name, task in manifest.tasks.items():
         if task.scores is not None and manifest.version < VERSION_OF_SCORES:
             raise FormatError(f"task {task_name!r} has scores, in a store of version 1")
+        _check_tiers(manifest, task_name, task)
         for name, entry in task.tensors.items():
             try:
                 _check_entry(manifest, task, name, entry)
@@ -94,20 +95,40 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
 
 
 VERSION_OF_EXACT = VERSION_OF_SCORES = 2
+VERSION_OF_TIERS = 3
 MEMBERS = {
     "exact": {"shape"},
-    "mask": {"dtype", "shape", "ones"},
+    "rest": {"dtype", "shape", "lower"},
+    "mask": {"dtype", "shape", "ones", "lower"},
     "base": set(),
     "private": {"dtype", "shape", "reason"},
     "alias": {"of"},
 }
 
 
+def _check_tiers(manifest: Manifest, name: str, task: Task) -> None:
+    if task.tiers is None:
+        if task.bits is not None:
+            raise FormatError(f"task {name!r} has bits of a rest and no such tier")
+        return
+    if manifest.version < VERSION_OF_TIERS:
+        raise FormatError(f"task {name!r} has tiers, in a store of version {manifest.version}")
+    if task.tiers != [tier for tier in TIERS if tier in task.tiers] or not task.tiers:
+        raise FormatError(f"task {name!r} has the tiers {task.tiers}, which build on nothing")
+    if (task.bits is None) == ("rest" in task.tiers):
+        raise FormatError(f"task {name!r} has a rest without its bits, or bits without a rest")
+
+
 def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -> None:
     base = manifest.tensors.get(name)
-    for member in ("dtype", "shape", "of", "ones", "reason"):
+    for member in ("dtype", "shape", "of", "ones", "reason", "lower"):
         if getattr(entry, member) is not None and member not in MEMBERS[entry.kind]:
             raise FormatError(f"tensor {name!r} is of kind {entry.kind!r} and has {member!r}")
+    if entry.kind in TIERS:
+        plain = () if entry.kind == "rest" else (entry.kind,)
+        rungs = list[str](task.tiers or plain)
+        if rungs[:1] != [entry.kind] or len(entry.lower or ()) != len(rungs) - 1:
+            raise FormatError(f"tensor {name!r} of kind {entry.kind!r} does not fit the tiers")
     if entry.kind == "private":
         if entry.dtype is None or entry.shape is None:
             raise FormatError(f"private tensor {name!r} has no dtype or no shape")
@@ -118,9 +139,11 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
             raise FormatError(f"tensor {name!r} is an alias of something else")
     elif base is None:
         raise FormatError(f"tensor {name!r} is not in the base")
-    elif entry.kind == "mask":
-        if base.multitask is None or base.alias is not None:
+    elif entry.kind in ("mask", "rest"):
+        if entry.kind == "mask" and (base.multitask is None or base.alias is not None):
             raise FormatError(f"tensor {name!r} has a mask and no multi-task part")
+        if entry.kind == "rest" and (base.dtype not in MASKED or base.alias is not None):
+            raise FormatError(f"tensor {name!r} cannot be coded against the base's")
         if entry.dtype is not None and entry.dtype not in MASKED:
             raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
         _check_grown(name, entry, base)
