@@ -16,7 +16,8 @@ from taskstore.format import dtypes, validate
 
 CASES = [
     ("planes", 1), ("planes", 2), ("planes", 4), ("planes", 8),
-    ("rotated", 2), ("rotated", 4), ("ulp", 2), ("ulp", 4), ("steps", 2),
+    ("rotated", 2), ("rotated", 4), ("ulp", 2), ("ulp", 4), ("steps", 2), ("strides", 2),
+    ("strides", 4),
 ]  # fmt: skip
 SIZES = [0, 1, 7, 8, 9, 255, 1024, 1025, 5000]
 
@@ -42,7 +43,7 @@ def test_round_trip_of_any_bits(name: str, itemsize: int, n: int) -> None:
     assert (decoded == chunk).all()
 
 
-@pytest.mark.parametrize("name", ["ulp", "steps"])
+@pytest.mark.parametrize("name", ["ulp", "steps", "strides"])
 @given(pairs=st.lists(st.tuples(st.integers(0, 65535), st.integers(0, 65535)), max_size=40))
 def test_differences_are_exact_for_every_pair(name: str, pairs: list[tuple[int, int]]) -> None:
     w0 = np.array([a for a, _ in pairs], np.uint16)
@@ -99,9 +100,8 @@ def test_bits_refuses_ones_in_padding() -> None:
 
 
 def test_names_of_the_format_are_registered() -> None:
-    assert {*validate.MULTITASK_CODECS, *validate.PLAIN_CODECS, "bits", "steps", "levels"} == set(
-        CODECS
-    )
+    others = {"bits", "levels", "steps", "strides"}
+    assert {*validate.MULTITASK_CODECS, *validate.PLAIN_CODECS} | others == {*CODECS}
     assert {dtypes.plain_codec(d) for d in dtypes.ITEMSIZE} == set(validate.PLAIN_CODECS)
     with pytest.raises(UnknownCodec, match="'lzma'; this build knows bits, levels, planes"):
         codec("lzma")

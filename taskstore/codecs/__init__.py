@@ -1,9 +1,9 @@
 """Codecs: a chunk of elements <-> byte streams of known size.
 
 A chunk is the unsigned integer view of up to `chunk` elements of one tensor. Each codec turns it
-into a fixed number of streams. Their raw sizes follow from the element count, for `steps` from the
-base's chunk and the streams before as well, so a reader knows what to allocate before it reads. How
-a stream is stored stands in `stream.py`.
+into a fixed number of streams. Their raw sizes follow from the element count, for `steps` and
+`strides` from the base's chunk and the streams before as well, so a reader knows what to allocate
+before it reads. How a stream is stored stands in `stream.py`.
 
 Names are written into stores: never rename one. This package never imports torch.
 """
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs import levels, packed, planes, rotated, rounded, steps, ulp
+from taskstore.codecs import levels, packed, planes, rotated, rounded, steps, strides, ulp
 from taskstore.errors import UnknownCodec
 
 Chunk = NDArray[Any]
@@ -47,6 +47,7 @@ CODECS: Mapping[str, Codec] = {
     "rounded": rounded.Rounded(),
     "steps": steps.Steps(),
     "levels": levels.Levels(),
+    "strides": strides.Strides(),
 }
 
 
