@@ -2,8 +2,8 @@
 
 A chunk is the unsigned integer view of up to `chunk` elements of one tensor. Each codec turns it
 into a fixed number of streams. Their raw sizes follow from the element count, for `steps` and
-`strides` from the base's chunk and the streams before as well, so a reader knows what to allocate
-before it reads. How a stream is stored stands in `stream.py`.
+`strides` from the base's chunk and the streams before as well, for `guided` from the stream before,
+so a reader knows what to allocate before it reads. How a stream is stored stands in `stream.py`.
 
 Names are written into stores: never rename one. This package never imports torch.
 """
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs import levels, packed, planes, rotated, rounded, steps, strides, ulp
+from taskstore.codecs import guided, levels, packed, planes, rotated, rounded, steps, strides, ulp
 from taskstore.errors import UnknownCodec
 
 Chunk = NDArray[Any]
@@ -24,7 +24,10 @@ Streams = list[NDArray[np.uint8]]
 
 
 class Codec(Protocol):
-    """One way to write a chunk. `given` is the base's chunk, for codecs that need it."""
+    """One way to write a chunk. `given` is the base's chunk, for codecs that need it.
+
+    For `guided` it is the bits of F32(W1) - F32(W0), uint32 (N,).
+    """
 
     def sizes(self, n: int, itemsize: int) -> tuple[int, ...]:
         """Raw bytes of each stream for `n` elements of `itemsize` bytes, at most."""
@@ -48,6 +51,7 @@ CODECS: Mapping[str, Codec] = {
     "steps": steps.Steps(),
     "levels": levels.Levels(),
     "strides": strides.Strides(),
+    "guided": guided.Guided(),
 }
 
 
