@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from taskstore.checkpoint import Checkpoint
+from taskstore.checkpoint import Checkpoint, Originals
 from taskstore.format.dtypes import plain_codec
-from taskstore.format.manifest import VERSION, Base, Manifest, Merge, Task, TaskTensor, Tensor
+from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Task, TaskTensor, Tensor
 from taskstore.format.names import plain
+from taskstore.format.shards import SHARD_BYTES, usual_head, usual_order
+from taskstore.format.validate import VERSION_OF_EXACT, VERSION_OF_TIERS
 from taskstore.options import PackOptions
 from taskstore.plan import Entry, Plan
 from taskstore.vectors import Family
 from taskstore.version import __version__
 
 PENDING = "0" * 64
-VERSIONS: Mapping[tuple[str, ...], int] = {
-    ("mask",): 1,
-    ("exact",): 2,
-}  # by tiers; others need the newest
+VERSIONS: Mapping[tuple[str, ...], int] = {("mask",): 1, ("exact",): VERSION_OF_EXACT}
 
 
 def make(
@@ -32,7 +31,7 @@ def make(
     base = family.base
     return Manifest(
         format="taskstore",
-        version=VERSIONS.get(options.rungs, VERSION),
+        version=VERSIONS.get(options.rungs, VERSION_OF_TIERS),
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -73,6 +72,36 @@ def make(
         },
         assets={},
         files={},
+    )
+
+
+def originals(family: Family, plan: Plan, options: PackOptions) -> dict[str | None, Originals]:
+    """Models (None: the base) whose weight files are to come back as they were.
+
+    Tasks that are exact; a base that is carried, where one of them is or its file is not what
+    unpacking writes anyway.
+    """
+    kept: dict[str | None, Originals] = {
+        task.name: task.originals
+        for task, planned in zip(family.tasks, plan.tasks, strict=True)
+        if task.originals
+        and ("exact" in options.rungs or all(e.kind not in TIERS for e in planned.entries.values()))
+    }
+    base = family.base
+    if base.originals and options.base == "embed" and (kept or not _is_usual(base)):
+        kept[None] = base.originals
+    return kept
+
+
+def _is_usual(model: Checkpoint) -> bool:
+    """Whether the weights are one file such as unpacking writes of its own accord."""
+    assert model.originals is not None
+    files, tensors = model.originals.files, model.tensors
+    return (
+        [file.name for file in files] == ["model.safetensors"]
+        and not model.originals.index
+        and sum(info.nbytes for info in tensors.values()) <= SHARD_BYTES
+        and files[0].head() == usual_head(tensors, usual_order(tensors))
     )
 
 

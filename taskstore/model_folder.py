@@ -13,13 +13,11 @@ from blake3 import blake3
 from taskstore.codecs.stream import inflate
 from taskstore.disk import Flusher, write_all
 from taskstore.errors import ChecksumMismatch, FormatError
-from taskstore.format import header
-from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
 from taskstore.format.sharded import shard_names, split
+from taskstore.format.shards import usual_head, usual_order
 from taskstore.loader import ModelReader, Rebuilt, rebuild
 
-METADATA = {"format": "pt"}
 INDEX = "model.safetensors.index.json"
 
 
@@ -35,39 +33,42 @@ def write_model(
 
     Tensors stand in the order that safetensors itself writes: larger elements first, then names.
     """
-    order = sorted(reader.tensors.values(), key=lambda t: (-ITEMSIZE[t.dtype], t.name))
-    shards = split({t.name: t.nbytes for t in order}, shard_bytes)
+    sizes = {name: reader.tensors[name].nbytes for name in usual_order(reader.tensors)}
+    shards = split(sizes, shard_bytes)
     files = shard_names("model", len(shards))
     for file, names in zip(files, shards, strict=True):
-        _write_shard(reader, folder / file, names, jobs, report)
+        head = usual_head(reader.tensors, names)
+        write_shard(reader, folder / file, head, names, jobs, report)
     if len(files) > 1:
         place = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        total = sum(t.nbytes for t in order)
+        total = sum(sizes.values())
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(place.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_shard(
+def write_shard(
     reader: ModelReader,
     path: Path,
+    head: bytes,
     names: list[str],
     jobs: int,
     report: Callable[[str, int], None],
+    digest: str | None = None,
 ) -> None:
-    spans, position = {}, 0
-    for name in names:
-        tensor = reader.tensors[name]
-        spans[name] = (tensor.dtype, tensor.shape, position, position + tensor.nbytes)
-        position += tensor.nbytes
-    head = header.render(spans, METADATA)
+    """Write one file; raises ChecksumMismatch where `digest` is another than that of its bytes."""
+    state = blake3() if digest else None
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     flusher = Flusher(fd)
     try:
         write_all(fd, head)
         end = len(head)
+        if state:
+            state.update(head)
         for tensor, _, bits_N in rebuild(reader, names, jobs):
             write_all(fd, bits_N.data)
             end += bits_N.nbytes
+            if state:
+                state.update(bits_N.view("u1"))
             flusher.written_to(end)
             report(tensor.name, bits_N.nbytes)
     finally:
@@ -75,6 +76,8 @@ def _write_shard(
             flusher.close()
         finally:
             os.close(fd)
+    if state and digest and state.hexdigest() != digest:
+        raise ChecksumMismatch(f"{path.name!r} of {reader.label}", digest, state.hexdigest())
 
 
 def write_assets(

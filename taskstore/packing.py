@@ -14,7 +14,7 @@ from pathlib import Path
 
 from taskstore import atomic, draft
 from taskstore import plan as planning
-from taskstore.checkpoint import open_checkpoint
+from taskstore.checkpoint import Originals, open_checkpoint
 from taskstore.coder import Coder
 from taskstore.errors import InputError
 from taskstore.format import names
@@ -55,9 +55,10 @@ def pack_family(
 ) -> PackReport:
     """`pack` of models that are open, wherever they come from."""
     plan = planning.make(family, options.rungs[0])
-    meter = Meter(progress, _total_bytes(family, options))
+    kept = draft.originals(family, plan, options)
+    meter = Meter(progress, _total_bytes(family, options, kept))
     with atomic.folder(target, overwrite=options.overwrite, ours=is_store) as folder:
-        manifest = _write(family, plan, options, meter, folder)
+        manifest = _write(family, plan, kept, options, meter, folder)
     return PackReport.of(target, manifest, family)
 
 
@@ -84,11 +85,12 @@ def open_family(base: PathLike, finetunes: Mapping[str, PathLike], options: Pack
     return Family(opened[0], tuple(opened[1:]))
 
 
-def _total_bytes(family: Family, options: PackOptions) -> int:
+def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None, Originals]) -> int:
     """Weights that will be read, over all passes."""
     passes = 1 + (MERGES[options.method].passes if "mask" in options.rungs else 0)
     models = (family.base, *family.tasks)
-    return passes * sum(info.nbytes for model in models for info in model.tensors.values())
+    weights = sum(info.nbytes for model in models for info in model.tensors.values())
+    return passes * weights + sum(file.size for model in kept.values() for file in model.files)
 
 
 def is_store(folder: Path) -> bool:
@@ -114,7 +116,12 @@ def _fit(family: Family, plan: Plan, options: PackOptions, meter: Meter) -> tupl
 
 
 def _write(
-    family: Family, plan: Plan, options: PackOptions, meter: Meter, folder: Path
+    family: Family,
+    plan: Plan,
+    kept: Mapping[str | None, Originals],
+    options: PackOptions,
+    meter: Meter,
+    folder: Path,
 ) -> Manifest:
     method, in_flight = _fit(family, plan, options, meter)
     coder = Coder(family, plan, method, options, in_flight)
@@ -128,7 +135,7 @@ def _write(
             meter.add(coded.name, coded.read_bytes)
         _check_moved(family, plan, writer)
         meter.stage("checking", family.base.name)
-        return writer.finish(family, options.jobs)
+        return writer.finish(family, kept, options.jobs, meter.add)
     finally:
         writer.abort()
 

@@ -14,6 +14,7 @@ from taskstore.errors import InputError, UnknownTask
 from taskstore.format import manifest as manifests
 from taskstore.format import names as filenames
 from taskstore.format.names import MANIFEST, of_stem
+from taskstore.format.shards import digests_of
 from taskstore.format.validate import check
 from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, silent
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from taskstore.loader import BaseSource, ModelReader
 
 PathLike = str | os.PathLike[str]
-SHARD_BYTES = 5 * 10**9
 
 
 def open(path: PathLike, *, base: PathLike | None = None) -> Store:
@@ -192,7 +192,8 @@ class Store:
         stems, assets = {filenames.BASE: None}, set[str]()
         for task in tasks:
             model = self.manifest.base if task is None else self.manifest.tasks[task]
-            assets |= {f"assets/{digest}" for digest in model.assets.values()}
+            needed = {*model.assets.values(), *digests_of(model)}
+            assets |= {f"assets/{digest}" for digest in needed}
             if task is not None:
                 stems |= dict.fromkeys((filenames.MULTITASK, *filenames.stems_of(task)))
         weights = [p for stem in stems for p in of_stem(stem, self.manifest.files)]
@@ -206,7 +207,7 @@ class Store:
         tier: str | None = None,
         overwrite: bool = False,
         jobs: int | None = None,
-        shard_bytes: int = SHARD_BYTES,
+        shard_bytes: int | None = None,
         progress: Callback = silent,
     ) -> Path:
         """Write a task (None: the base) as a Hugging Face folder; see `unpacking.unpack`."""
@@ -221,7 +222,7 @@ class Store:
         tier: str | None = None,
         overwrite: bool = False,
         jobs: int | None = None,
-        shard_bytes: int = SHARD_BYTES,
+        shard_bytes: int | None = None,
         progress: Callback = silent,
     ) -> Path:
         """Write every task to a folder of its name below `target`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from taskstore import card
-from taskstore.checkpoint import Checkpoint
+from taskstore.checkpoint import Checkpoint, Originals, WeightFile
 from taskstore.errors import CheckpointError
 from taskstore.format import layouts, names
 from taskstore.format import manifest as m
@@ -22,7 +22,9 @@ from taskstore.format.digests import file_digests
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.format.section import SectionWriter
 from taskstore.format.sharded import ShardedWriter
+from taskstore.format.shards import VERSION_OF_SHARDS
 from taskstore.format.validate import check
+from taskstore.parallel import ordered_map
 from taskstore.vectors import Family
 
 ASSET_LEVEL = 12
@@ -97,8 +99,18 @@ class StoreWriter:
         for writer in self._writers.values():
             writer.abort()
 
-    def finish(self, family: Family, jobs: int) -> m.Manifest:
-        """Assets, card and manifest; returns what was written."""
+    def finish(
+        self,
+        family: Family,
+        kept: Mapping[str | None, Originals],
+        jobs: int,
+        report: Callable[[str, int], None],
+    ) -> m.Manifest:
+        """Assets, card and manifest; returns what was written.
+
+        `kept`: models whose weight files are to be written again; `report` hears of each as it
+        is read, for its checksum.
+        """
         for writer in self._writers.values():
             writer.finish()
         paths = [path for writer in self._writers.values() for path in writer.paths]
@@ -106,15 +118,27 @@ class StoreWriter:
         carried = self._draft.base.carried
         base_assets = self._assets(family.base, assets) if carried else {}
         task_assets = {task.name: self._assets(task, assets) for task in family.tasks}
+        shards = {model: self._shards(files, assets, jobs, report) for model, files in kept.items()}
+        index = {model: self._index(files, assets) for model, files in kept.items()}
         paths += [f"assets/{digest}" for digest in assets]
         files = file_digests(self._root, paths, jobs)
         done = msgspec.structs.replace(
             self._draft,
-            base=msgspec.structs.replace(self._draft.base, assets=base_assets),
+            version=VERSION_OF_SHARDS if kept else self._draft.version,
+            base=msgspec.structs.replace(
+                self._draft.base,
+                assets=base_assets,
+                shards=shards.get(None),
+                index=index.get(None),
+            ),
             tensors=self._tensors(),
             tasks={
                 name: msgspec.structs.replace(
-                    task, assets=task_assets[name], tensors=self._entries(name, task)
+                    task,
+                    assets=task_assets[name],
+                    tensors=self._entries(name, task),
+                    shards=shards.get(name),
+                    index=index.get(name),
                 )
                 for name, task in self._draft.tasks.items()
             },
@@ -155,17 +179,42 @@ class StoreWriter:
                 raw = path.read_bytes()
             except OSError as error:
                 raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
-            digest = blake3(raw).hexdigest()
-            stored[inside] = digest
-            if digest in known:
-                continue
+            stored[inside] = self._put(raw, known)
+        return stored
+
+    def _put(self, raw: bytes, known: dict[str, m.Asset]) -> str:
+        """Store a content unless it is there; its hash."""
+        digest = blake3(raw).hexdigest()
+        if digest not in known:
             frame = zstandard.ZstdCompressor(level=ASSET_LEVEL).compress(raw)
             smaller = len(frame) < len(raw)
             known[digest] = m.Asset(bytes=len(raw), stored="zstd" if smaller else "raw")
             target = self._root / "assets" / digest
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(frame if smaller else raw)
-        return stored
+        return digest
+
+    def _shards(
+        self,
+        model: Originals,
+        known: dict[str, m.Asset],
+        jobs: int,
+        report: Callable[[str, int], None],
+    ) -> dict[str, m.Shard]:
+        """Store the headers of a model's weight files; reads the files for their checksums."""
+
+        def digested(file: WeightFile) -> tuple[WeightFile, str]:
+            return file, file.digest()
+
+        shards = {}
+        for file, digest in ordered_map(digested, model.files, jobs=jobs):
+            head = self._put(file.head(), known)
+            shards[file.name] = m.Shard(header=head, bytes=file.size, blake3=digest)
+            report(file.name, file.size)
+        return shards
+
+    def _index(self, model: Originals, known: dict[str, m.Asset]) -> dict[str, str] | None:
+        return {name: self._put(read(), known) for name, read in model.index.items()} or None
 
 
 def seal(root: Path, manifest: m.Manifest) -> m.Manifest:

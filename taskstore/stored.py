@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taskstore import originals
 from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.loader import BaseSource, ModelReader, ReferencedBase
@@ -106,6 +107,7 @@ def _model(store: Store, task: str | None, base: BaseSource, folder: Path) -> Ch
         recorded.original_bytes,
         recorded.source,
         recorded.revision,
+        originals.stored(store.path, manifest, task),
     )
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskstore import atomic
+from taskstore import atomic, originals
 from taskstore.format.digests import check_files
+from taskstore.format.shards import SHARD_BYTES
 from taskstore.loader import check_tier
 from taskstore.model_folder import size_of, write_assets, write_model
 from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, Meter
 
 if TYPE_CHECKING:
+    from taskstore.loader import ModelReader
     from taskstore.store import Store
 
 
@@ -25,23 +27,29 @@ def unpack(
     tier: str | None,
     overwrite: bool,
     jobs: int | None,
-    shard_bytes: int,
+    shard_bytes: int | None,
     progress: Callback,
 ) -> Path:
     """Write models to `target`: folder below it ("" for itself) -> task (None for the base).
 
     `tier` None: the best of each. Raises InputError where a task does not have it.
-    Every file that is read is checked against the manifest first (all of the store's files where
-    several models are written), every tensor when it is rebuilt. Raises FormatError or
-    ChecksumMismatch, and then nothing is at `target` that was not there before.
+    A model whose weight files the store keeps gets them as they were, unless `shard_bytes` asks
+    for others or a lower tier is wanted; each is compared with its checksum. Every file that is
+    read is checked against the manifest first (all of the store's files where several models are
+    written), every tensor when it is rebuilt. Raises FormatError or ChecksumMismatch, and then
+    nothing is at `target` that was not there before.
     """
     jobs = jobs or default_jobs()
     for task in models.values():
         if task is not None:
             store.check_task(task)
             check_tier(store.manifest, task, tier)
-    atomic.check_target(target.absolute(), overwrite=overwrite, ours=_is_model)
+    ours = _is_model_of(store)
+    atomic.check_target(target.absolute(), overwrite=overwrite, ours=ours)
     _check_files(store, models, jobs)
+    if shard_bytes is None:
+        for task in models.values():
+            originals.read(store.path, store.manifest, task, tier)  # refused before any is written
     with ExitStack() as stack:
         base = stack.enter_context(store.open_base(jobs))
         readers = {
@@ -51,14 +59,34 @@ def unpack(
         total = sum(size_of(reader.tensors) for reader in readers.values())
         atomic.check_space(target.absolute().parent, total)
         meter = Meter(progress, total)
-        folder = stack.enter_context(atomic.folder(target, overwrite=overwrite, ours=_is_model))
+        folder = stack.enter_context(atomic.folder(target, overwrite=overwrite, ours=ours))
         for below, reader in readers.items():
             meter.stage("writing", below or target.name)
             inside = folder / below
             inside.mkdir(exist_ok=True)
-            write_model(reader, inside, shard_bytes=shard_bytes, jobs=jobs, report=meter.add)
+            _write_weights(store, models[below], tier, reader, inside, shard_bytes, jobs, meter)
             write_assets(store.path, store.manifest, models[below], base.assets, inside)
     return target
+
+
+def _write_weights(
+    store: Store,
+    task: str | None,
+    tier: str | None,
+    reader: ModelReader,
+    folder: Path,
+    shard_bytes: int | None,
+    jobs: int,
+    meter: Meter,
+) -> None:
+    kept = shard_bytes is None
+    files = originals.read(store.path, store.manifest, task, tier) if kept else []
+    if files:
+        originals.write(reader, files, folder, jobs=jobs, report=meter.add)
+        originals.write_index(store.path, store.manifest, task, folder)
+    else:
+        limit = SHARD_BYTES if shard_bytes is None else shard_bytes
+        write_model(reader, folder, shard_bytes=limit, jobs=jobs, report=meter.add)
 
 
 def _check_files(store: Store, models: Mapping[str, str | None], jobs: int) -> None:
@@ -67,11 +95,20 @@ def _check_files(store: Store, models: Mapping[str, str | None], jobs: int) -> N
     check_files(store.path, store.manifest.files, paths, jobs)
 
 
-def _is_model(folder: Path) -> bool:
-    """A folder that `--overwrite` may replace: a model, or a folder of models and nothing else."""
-    if any(folder.glob("model*.safetensors")):
-        return True
-    inside = list(folder.iterdir())
-    return bool(inside) and all(
-        path.is_dir() and any(path.glob("model*.safetensors")) for path in inside
-    )
+def _is_model_of(store: Store) -> Callable[[Path], bool]:
+    """Tells folders that `--overwrite` may replace: a model, or a folder of models and no more."""
+    manifest = store.manifest
+    shards = [manifest.base.shards, *(task.shards for task in manifest.tasks.values())]
+    kept = [set(names) for names in shards if names]
+
+    def is_model(folder: Path) -> bool:
+        weights = {path.name for path in folder.glob("*.safetensors")}
+        return weights in kept or any(name.startswith("model") for name in weights)
+
+    def ours(folder: Path) -> bool:
+        inside = list(folder.iterdir())
+        return is_model(folder) or (
+            bool(inside) and all(path.is_dir() and is_model(path) for path in inside)
+        )
+
+    return ours

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from taskstore.errors import ChecksumMismatch, TaskstoreError
+from blake3 import blake3
+
+from taskstore import originals
+from taskstore.errors import ChecksumMismatch, FormatError, TaskstoreError
 from taskstore.format.digests import check_file
 from taskstore.format.names import MANIFEST
 from taskstore.loader import BaseSource, ModelReader, rebuild
+from taskstore.originals import Original
 from taskstore.parallel import default_jobs, ordered_map
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
@@ -106,18 +110,46 @@ def _verify_model(
 ) -> Iterator[str]:
     try:
         with store.reader(task, base, tier) as reader:
-            for name in reader.tensors:
-                report.tensors += 1
-                problem = _verify_tensor(reader, name, jobs, meter)
-                if problem:
-                    yield problem
+            try:
+                files = originals.read(store.path, store.manifest, task, tier)
+            except FormatError as error:
+                yield str(error)
+                files = []
+            for file in files or (None,):
+                names = file.tensors if file else list(reader.tensors)
+                yield from _verify_tensors(reader, names, file, report, jobs, meter)
     except TaskstoreError as error:
         yield str(error)
 
 
-def _verify_tensor(reader: ModelReader, name: str, jobs: int, meter: Meter) -> str | None:
+def _verify_tensors(
+    reader: ModelReader,
+    names: list[str],
+    file: Original | None,
+    report: VerifyReport,
+    jobs: int,
+    meter: Meter,
+) -> Iterator[str]:
+    """Tensors, and if all are good the whole of the weight file that they stand in."""
+    state, good = blake3(file.head) if file else None, True
+    for name in names:
+        report.tensors += 1
+        problem = _verify_tensor(reader, name, state, jobs, meter)
+        if problem:
+            good = False
+            yield problem
+    if file and state and good and state.hexdigest() != file.recorded.blake3:
+        what = f"{file.name!r} of {reader.label}"
+        yield str(ChecksumMismatch(what, file.recorded.blake3, state.hexdigest()))
+
+
+def _verify_tensor(
+    reader: ModelReader, name: str, file: Any, jobs: int, meter: Meter
+) -> str | None:
     try:
         for tensor, _, bits_N in rebuild(reader, [name], jobs):
+            if file:
+                file.update(bits_N.view("u1"))
             meter.add(tensor.name, bits_N.nbytes)
     except ChecksumMismatch as error:
         return str(error)

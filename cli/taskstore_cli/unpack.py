@@ -38,7 +38,9 @@ from taskstore_cli.console import (
 @click.option("--exact", is_flag=True, help="Refuse what is not the original bit for bit.")
 @base_from_option
 @click.option(
-    "--shard-size", default="5GB", show_default=True, metavar="SIZE", help="Largest weight file."
+    "--shard-size",
+    metavar="SIZE",
+    help="Largest weight file.  [default: the original files where the store keeps them, else 5GB]",
 )
 @jobs_option
 @click.option("--overwrite", is_flag=True, help="Replace a model folder that is there already.")
@@ -53,7 +55,7 @@ def unpack(
     tier: str | None,
     exact: bool,
     base_from: Path | None,
-    shard_size: str,
+    shard_size: str | None,
     jobs: int | None,
     overwrite: bool,
     as_json: bool,
@@ -70,7 +72,7 @@ def unpack(
     if (task is not None) + every + base != 1:
         raise click.UsageError("name one TASK, or give --all or --base")
     opened = taskstore.open(store, base=base_from)
-    limit = parse_bytes(shard_size)
+    limit = None if shard_size is None else parse_bytes(shard_size)
     if exact:
         if tier not in (None, "exact"):
             raise click.UsageError(f"--exact and --tier {tier} contradict each other")

@@ -9,5 +9,6 @@ from __future__ import annotations
 
 from taskstore.checkpoint.api import Checkpoint, TensorInfo
 from taskstore.checkpoint.open import open_checkpoint
+from taskstore.checkpoint.originals import Originals, WeightFile
 
-__all__ = ["Checkpoint", "TensorInfo", "open_checkpoint"]
+__all__ = ["Checkpoint", "Originals", "TensorInfo", "WeightFile", "open_checkpoint"]

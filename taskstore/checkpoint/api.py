@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from taskstore.checkpoint.originals import Originals
 from taskstore.format.dtypes import nbytes, numel
 
 
@@ -60,6 +61,7 @@ class Checkpoint:
     original_bytes: int  # weights and assets on disk
     source: str | None = None  # hub id or absolute path
     revision: str | None = None
+    originals: Originals | None = None  # None where they were no safetensors files
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from taskstore.checkpoint import index, lora
 from taskstore.checkpoint.api import Checkpoint, Reader
 from taskstore.checkpoint.assets import collect
+from taskstore.checkpoint.originals import Originals, of_files
 from taskstore.checkpoint.safetensors import SafetensorsReader
 from taskstore.errors import CheckpointError
 
@@ -37,22 +38,28 @@ def open_checkpoint(
     path, source, revision = locate(model)
     if path.is_file():
         reader = _open_files([path], path.suffix)
-        return Checkpoint(
-            name or path.stem, path, reader, {}, (), path.stat().st_size, source, revision
-        )
+        total, kept = path.stat().st_size, _originals(reader, None)
+        return Checkpoint(name or path.stem, path, reader, {}, (), total, source, revision, kept)
     adapter = lora.adapter_file(path)
     if adapter is not None:
-        reader, files = _open_adapter(adapter, base), [adapter]
+        reader, files, index_path = _open_adapter(adapter, base), [adapter], None
     else:
-        reader, files = _open_folder(path)
+        reader, files, index_path = _open_folder(path)
     assets, skipped = collect(path, files)
     total = sum(f.stat().st_size for f in (*files, *assets.values()))
     if adapter is not None and base is not None:
         assets = _adapter_assets(assets, base.assets)
-    return Checkpoint(name or path.name, path, reader, assets, skipped, total, source, revision)
+    kept = _originals(reader, index_path)
+    return Checkpoint(
+        name or path.name, path, reader, assets, skipped, total, source, revision, kept
+    )
 
 
-def _open_folder(folder: Path) -> tuple[Reader, list[Path]]:
+def _originals(reader: Reader, index_path: Path | None) -> Originals | None:
+    return of_files(reader.files, index_path) if isinstance(reader, SafetensorsReader) else None
+
+
+def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
     for suffix in index.STEMS:
         files, index_path, names = index.find(folder, suffix)
         if not files:
@@ -64,7 +71,7 @@ def _open_folder(folder: Path) -> tuple[Reader, list[Path]]:
             except CheckpointError:
                 reader.close()
                 raise
-        return reader, files
+        return reader, files, index_path
     what = (
         "adapter_config.json and no adapter_model"
         if (folder / lora.CONFIG).exists()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.checkpoint.api import TensorInfo
+from taskstore.checkpoint.originals import WeightFile, weight_file
 from taskstore.errors import BadName, CheckpointError, FormatError
 from taskstore.format import header
 from taskstore.format.container import read_exactly
@@ -26,6 +27,7 @@ class SafetensorsReader:
         self.tensors: dict[str, TensorInfo] = {}
         self._places: dict[str, tuple[int, header.Entry, Path]] = {}
         self._fds: list[int] = []
+        self.files: list[WeightFile] = []
         try:
             for path in files:
                 self._open(path)
@@ -45,6 +47,7 @@ class SafetensorsReader:
             raise CheckpointError(path, str(error)) from None
         except OSError as error:
             raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
+        self.files.append(weight_file(path, fd))
         for name, entry in entries.items():
             try:
                 check_tensor_name(name)

@@ -45,9 +45,14 @@ def read(fd: int, size: int, itemsize: Mapping[str, int]) -> tuple[dict[str, Ent
     raw = os.pread(fd, length, 8)
     if len(raw) != length:
         raise BadHeader("is truncated")
+    return parse(raw, size, itemsize)
+
+
+def parse(raw: bytes, size: int, itemsize: Mapping[str, int]) -> tuple[dict[str, Entry], Any]:
+    """`read`, of the header's JSON alone."""
     document = _parse(raw)
     metadata = document.pop("__metadata__", None)
-    data = 8 + length
+    data = 8 + len(raw)
     entries = {name: _entry(name, value, data, size, itemsize) for name, value in document.items()}
     position = data
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):

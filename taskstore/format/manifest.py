@@ -40,13 +40,21 @@ class Asset(Struct, frozen=True, kw_only=True):
     stored: Literal["raw", "zstd"]
 
 
-class Base(Struct, frozen=True, kw_only=True):
+class Shard(Struct, frozen=True, kw_only=True):
+    header: Digest
+    bytes: Size
+    blake3: Digest
+
+
+class Base(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     carried: bool
     source: str | None
     revision: str | None
     original_bytes: Size
     assets: dict[str, Digest]
+    shards: dict[str, Shard] | None = None
+    index: dict[str, Digest] | None = None
 
 
 class Merge(Struct, frozen=True, kw_only=True):
@@ -91,6 +99,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     tiers: list[Literal["mask", "rest", "exact"]] | None = None
     bits: float | None = None
     scores: dict[str, Score] | None = None
+    shards: dict[str, Shard] | None = None
+    index: dict[str, Digest] | None = None
 
     def rungs(self, tensor: str) -> tuple[str, ...]:
         """The tiers of a tensor, lowest first; empty where it is no tier's."""
@@ -98,6 +108,10 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
         if kind not in TIERS:
             return ()
         return tuple(self.tiers) if self.tiers else (kind,)
+
+    def best(self, tensor: str) -> str:
+        """The highest tier of a tensor, or ""."""
+        return (self.rungs(tensor) or ("",))[-1]
 
     @property
     def all_tiers(self) -> tuple[str, ...]:

@@ -77,6 +77,22 @@ def check_asset_path(path: str) -> None:
         raise BadName("asset", path, "would stand for weights")
 
 
+def check_shard_name(name: str) -> None:
+    """Raise BadName unless a weight file may have that name in a model's folder."""
+    _check_weights(name, ".safetensors")
+
+
+def check_index_name(name: str) -> None:
+    """Raise BadName unless an index of weight files may have that name."""
+    _check_weights(name, INDEXES[0])
+
+
+def _check_weights(name: str, suffix: str) -> None:
+    check_path(name, "weight file")
+    if "/" in name or name.startswith(".") or not name.endswith(suffix):
+        raise BadName("weight file", name, f"is not a plain file name that ends in {suffix}")
+
+
 def check_tensor_name(name: str) -> None:
     """Raise BadName for a tensor name that no safetensors file should hold."""
     if not name or len(name) > 1024 or has_control(name) or name == "__metadata__":

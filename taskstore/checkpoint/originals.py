@@ -1,0 +1,87 @@
+"""The files that weights came in, as far as tensors do not tell: names, headers, index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from blake3 import blake3
+
+from taskstore.errors import BadName, CheckpointError, FormatError
+from taskstore.format.container import read_exactly
+from taskstore.format.manifest import MAX_ASSET
+from taskstore.format.names import check_index_name, check_shard_name
+
+BLOCK = 4 << 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One safetensors file: its bytes before the data, and the BLAKE3 of all of it."""
+
+    name: str
+    size: int
+    head: Callable[[], bytes]
+    digest: Callable[[], str]  # may read the whole file
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Weight files in the order of their names, and the index by its name, if there is one."""
+
+    files: Sequence[WeightFile]
+    index: Mapping[str, Callable[[], bytes]]
+
+
+def weight_file(path: Path, fd: int) -> WeightFile:
+    """A file that was opened and whose header is good."""
+    before = os.fstat(fd)
+
+    def head() -> bytes:
+        length = int.from_bytes(read_exactly(fd, 0, 8, str(path)), "little")
+        return read_exactly(fd, 0, 8 + length, str(path))
+
+    def digest() -> str:
+        state, buffer, at = blake3(), memoryview(bytearray(BLOCK)), 0
+        while got := os.preadv(fd, [buffer], at):
+            state.update(buffer[:got])
+            at += got
+        now = os.fstat(fd)
+        if at != before.st_size or now.st_mtime_ns != before.st_mtime_ns:
+            raise CheckpointError(path, "has changed while it was packed; pack again")
+        return state.hexdigest()
+
+    return WeightFile(path.name, before.st_size, _telling(path, head), _telling(path, digest))
+
+
+def of_files(files: Sequence[WeightFile], index: Path | None) -> Originals | None:
+    """None where a store could not write files of these names again."""
+    try:
+        for file in files:
+            check_shard_name(file.name)
+        if index is not None:
+            check_index_name(index.name)
+            if index.stat().st_size > MAX_ASSET:
+                return None
+    except BadName:
+        return None
+    content = {} if index is None else {index.name: _telling(index, index.read_bytes)}
+    return Originals(sorted(files, key=lambda file: file.name), content)
+
+
+def _telling(path: Path, read: Callable[[], T]) -> Callable[[], T]:
+    """`read`, with the path in what it raises."""
+
+    def telling() -> T:
+        try:
+            return read()
+        except OSError as error:
+            raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
+        except FormatError as error:
+            raise CheckpointError(path, str(error)) from None
+
+    return telling
