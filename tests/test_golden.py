@@ -10,6 +10,7 @@ import pytest
 import taskstore
 from taskstore.verify import verify
 from tests.golden.make_v1 import digests
+from tests.golden.make_v3 import file_digests
 
 GOLDEN = Path(__file__).parent / "golden"
 STORES = sorted(path.parent for path in GOLDEN.glob("v*/*/taskstore.json"))
@@ -23,6 +24,11 @@ def test_it_reads_as_it_was_written(path: Path) -> None:
     assert digests(store) == expected
 
 
+def test_its_files_come_back_as_they_were(tmp_path: Path) -> None:
+    expected = json.loads((GOLDEN / "v3" / "files.json").read_text())["bf16-shards"]
+    assert file_digests(taskstore.open(GOLDEN / "v3" / "bf16-shards"), tmp_path) == expected
+
+
 def test_there_are_golden_stores() -> None:
-    assert {path.parent.name for path in STORES} >= {"v1", "v2"}
-    assert len(STORES) >= 9
+    assert {path.parent.name for path in STORES} >= {"v1", "v2", "v3"}
+    assert len(STORES) >= 10
