@@ -25,13 +25,14 @@ def choose(
     family: Family, plan: Plan, method: Method, options: PackOptions, in_flight: int
 ) -> dict[str, str]:
     """Codec of W1 per masked tensor, for fp32 chosen on a sample of its chunks."""
+    lossless = "ulp" if options.level == "speed" else "strides"
     codings: dict[str, str] = {}
     measured: list[tuple[str, Block]] = []
     for name, info in sorted(family.base.tensors.items()):
         masked = plan.tasks_of(name, "mask")
         if not masked or name in plan.aliases:
             continue
-        codings[name] = "ulp"
+        codings[name] = lossless
         if info.dtype == "F32" and info.numel:
             count = -(-info.numel // options.chunk)
             sample = sorted({round(i * (count - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})
@@ -39,15 +40,15 @@ def choose(
             measured += [(name, block) for block in some]
 
     def saved(item: tuple[str, Block]) -> tuple[str, int]:
-        """Bytes that `rounded` saves against `ulp` on one block."""
+        """Bytes that `rounded` saves against the other way on one block."""
         name, block = item
         weights = read(family, block)
         merged_N = method.merge(weights.tau_SN, weights.rows)
-        ulp, rounded = (
+        other, rounded = (
             sum(map(len, multitask(codec, weights, merged_N, block.info.dtype)[1]))
-            for codec in ("ulp", "rounded")
+            for codec in (lossless, "rounded")
         )
-        return name, ulp - rounded
+        return name, other - rounded
 
     gain: dict[str, int] = {}
     for name, count in ordered_map(saved, measured, jobs=options.jobs, in_flight=in_flight):

@@ -9,7 +9,7 @@ from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Task, TaskTensor, Tensor
 from taskstore.format.names import plain
 from taskstore.format.shards import SHARD_BYTES, usual_head, usual_order
-from taskstore.format.validate import VERSION_OF_EXACT, VERSION_OF_TIERS
+from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_EXACT, VERSION_OF_TIERS
 from taskstore.options import PackOptions
 from taskstore.plan import Entry, Plan
 from taskstore.vectors import Family
@@ -31,7 +31,7 @@ def make(
     base = family.base
     return Manifest(
         format="taskstore",
-        version=VERSIONS.get(options.rungs, VERSION_OF_TIERS),
+        version=_version(options),
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -65,6 +65,7 @@ def make(
                 tensors={
                     name: _entry(name, entry, base) for name, entry in planned.entries.items()
                 },
+                codecs=_codecs(options),
                 bits=options.bits_of(task.name) if "rest" in options.rungs else None,
                 tiers=None if options.rungs in VERSIONS else list(options.rungs),  # type: ignore[arg-type]
             )
@@ -103,6 +104,17 @@ def _is_usual(model: Checkpoint) -> bool:
         and sum(info.nbytes for info in tensors.values()) <= SHARD_BYTES
         and files[0].head() == usual_head(tensors, usual_order(tensors))
     )
+
+
+def _version(options: PackOptions) -> int:
+    plain = options.level == "speed"
+    return VERSIONS.get(options.rungs, VERSION_OF_TIERS) if plain else VERSION_OF_TIERS
+
+
+def _codecs(options: PackOptions) -> dict[str, str] | None:
+    """Codecs of tiers, where they are not the usual ones."""
+    found = {t: c for t, c in CODECS_OF_TIERS.items() if t in options.rungs}
+    return found if found and options.level == "archive" else None
 
 
 def _hub_id(model: Checkpoint) -> str | None:

@@ -25,7 +25,7 @@ from taskstore.format.section import SectionReader
 from taskstore.format.sharded import ShardedReader
 from taskstore.kernels import cpu
 from taskstore.parallel import ordered_map
-from taskstore.rungs import with_rest
+from taskstore.rungs import moved, with_rest
 
 Bits = NDArray[Any]
 Chunk = Callable[[], Bits]
@@ -225,7 +225,7 @@ class ModelReader:
         """Tier by tier, each given what those below it rebuilt; at first the base's weights."""
         tensor, entry = self._manifest.tensors[name], task.tensors[name]
         dtype = entry.dtype or tensor.dtype
-        base = self._base.chunks(name)
+        base, guided = self._base.chunks(name), task.codec("mask", "bits") == "guided"
         multitask, mask, rest, exact = (
             self._readers[stem].section(name) if tier in rungs(task, name, self._tier) else None
             for tier, stem in (
@@ -239,7 +239,9 @@ class ModelReader:
         def one(k: int) -> Bits:
             w_N = base(k)
             if multitask and mask:
-                w_N = cpu.select(mask.chunk(k), w_N, multitask.chunk(k, w_N))
+                w1_N = multitask.chunk(k, w_N)
+                given_N = moved(w_N, w1_N, tensor.dtype) if guided else None
+                w_N = cpu.select(mask.chunk(k, given_N), w_N, w1_N)
             w_N = cpu.cast(w_N, tensor.dtype, dtype)
             if rest:
                 w_N = with_rest(w_N, rest.chunk(k), dtype)

@@ -34,6 +34,8 @@ class PackOptions:
     residual, residuals  about how many bits per parameter the rest takes, for all tasks and for
                    single ones by name; a number above 0 adds the tier (None: 2, where it is asked
                    for)
+    level          "speed", or "archive": smaller masks, multi-task model and exact tensors, which
+                   take longer to code and to decode
     base           "embed": carry the base losslessly coded; "reference": only where it is
     max_memory     bytes above the imports; fewer blocks are in flight when it is small
     chunk          elements that are coded together; part of the format, not of the machine
@@ -47,6 +49,7 @@ class PackOptions:
     tiers: str = "mask"
     residual: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
+    level: Literal["speed", "archive"] = "speed"
     base: Literal["embed", "reference"] = "embed"
     jobs: int = field(default_factory=default_jobs)
     max_memory: int = 2 << 30
@@ -66,6 +69,8 @@ class PackOptions:
         for name, bits in (("all tasks", self.bits_of("")), *self.residuals.items()):
             if not (math.isfinite(bits) and 0.25 <= bits <= 8):
                 raise InputError(f"residual {bits} of {name} is no number of bits from 0.25 to 8")
+        if self.level not in ("speed", "archive"):
+            raise InputError(f"level {self.level!r} is neither speed nor archive")
         if not 0 < self.density <= 1:
             raise InputError(f"density {self.density} is not in (0, 1]")
         if self.jobs < 1:

@@ -197,6 +197,7 @@ def _options(store: Store, jobs: int) -> PackOptions:
         tiers=",".join({tier: None for name in tasks for tier in store.tiers(name)}),
         method=method if method in AUTO else "lsq",  # type: ignore[arg-type]
         density=density,
+        level="archive" if any(task.codecs for task in tasks.values()) else "speed",
         lam=_common(lambdas.values()),
         lambdas=lambdas,
         residual=_common(bits.values()),

@@ -54,6 +54,11 @@ def rest(
     return [stream.store(one) for one in streams], with_rest(below_N, v_N, dtype)
 
 
+def moved(w0_N: Bits, w1_N: Bits, dtype: str) -> Bits:
+    """How far W1 is from W0, bits of float32: what masks are coded given, at the archive level."""
+    return (floats.to_float32(w1_N, dtype) - floats.to_float32(w0_N, dtype)).view(np.uint32)
+
+
 def with_rest(below_N: Bits, v_N: Bits, dtype: str) -> Bits:
     """round(W + v) as bits of `dtype`, W where that is not finite; v as bits of float32."""
     return cpu.add(floats.to_float32(below_N, dtype), v_N.view(np.float32), below_N, dtype)

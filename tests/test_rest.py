@@ -41,12 +41,13 @@ def error(base: State, task: State, rebuilt: State, name: str = W) -> float:
     return float((rebuilt[name].float() - task[name].float()).norm() ** 2 / tau.norm() ** 2)
 
 
+@pytest.mark.parametrize("level", ["speed", "archive"])
 @pytest.mark.parametrize("tiers", COMBINATIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_tier_is_rebuilt(tiers: str, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_every_tier_is_rebuilt(tiers: str, dtype: torch.dtype, level: str, tmp_path: Path) -> None:
     base = families.random_state(0, dtype)
     tasks = {name: families.tuned(base, i) for i, name in enumerate(("one", "two", "three"))}
-    store = packed(tmp_path, base, tasks, tiers=tiers)
+    store = packed(tmp_path, base, tasks, tiers=tiers, level=level)
     assert store.manifest.version == 3
     assert verify(store, deep=True).ok
     for task, state in tasks.items():
@@ -76,8 +77,9 @@ def test_the_mask_is_the_same_with_or_without_more(small: families.Family, tmp_p
         assert (plain.path / path).read_bytes() == (more.path / path).read_bytes()
 
 
+@pytest.mark.parametrize("level", ["speed", "archive"])
 @pytest.mark.parametrize("tiers", COMBINATIONS)
-def test_tensors_of_every_kind(tiers: str, tmp_path: Path) -> None:
+def test_tensors_of_every_kind(tiers: str, level: str, tmp_path: Path) -> None:
     """Tied, grown, of another dtype, missing, private, integer, without elements."""
     base = {
         **families.random_state(0),
@@ -95,7 +97,7 @@ def test_tensors_of_every_kind(tiers: str, tmp_path: Path) -> None:
     del three["norm.weight"]
     three["score.weight"] = torch.ones(3, 3)
     tasks = {"one": one, "two": two, "three": three}
-    store = packed(tmp_path, base, tasks, tiers=tiers, shard_bytes=900)
+    store = packed(tmp_path, base, tasks, tiers=tiers, level=level, shard_bytes=900)
     assert verify(store, deep=True).ok
     for task, state in tasks.items():
         for tier in store.tiers(task):
@@ -108,6 +110,22 @@ def test_tensors_of_every_kind(tiers: str, tmp_path: Path) -> None:
         if "exact" in tiers:
             assert all(same(rebuilt[name], state[name]) for name in state)
     assert same(store.state_dict("two")["embed_tokens.weight"][40:], grown[40:])
+
+
+@pytest.mark.parametrize("tiers", ["mask", "exact", "mask,rest,exact"])
+def test_the_archive_level_rebuilds_the_same(
+    tiers: str, small: families.Family, tmp_path: Path
+) -> None:
+    for level in ("speed", "archive"):
+        chosen = options(tiers=tiers, level=level)
+        taskstore.pack(small.base_path, small.paths, tmp_path / level, chosen)
+    speed, archive = (taskstore.open(tmp_path / level) for level in ("speed", "archive"))
+    assert archive.manifest.version == 3
+    for task in speed.tasks:
+        for tier in speed.tiers(task):
+            rebuilt = archive.state_dict(task, tier=tier)
+            for name, value in speed.state_dict(task, tier=tier).items():
+                assert same(value, rebuilt[name])
 
 
 def test_more_bits_miss_less(small: families.Family, tmp_path: Path) -> None:
@@ -157,9 +175,12 @@ def test_equal_input_gives_equal_bytes(small: families.Family, tmp_path: Path) -
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_changing_a_store_with_exact_tiers(small: families.Family, tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", ["speed", "archive"])
+def test_changing_a_store_with_exact_tiers(
+    level: str, small: families.Family, tmp_path: Path
+) -> None:
     """What add, remove and retier make is what packing the originals makes."""
-    chosen = options(tiers="mask,rest,exact", residual=1.5)
+    chosen = options(tiers="mask,rest,exact", residual=1.5, level=level)
     some = {name: path for name, path in small.paths.items() if name != "gamma"}
     taskstore.pack(small.base_path, some, tmp_path / "s", chosen)
     taskstore.pack(small.base_path, small.paths, tmp_path / "all", chosen)
@@ -254,6 +275,14 @@ CASES: dict[str, tuple[Callable[[Document], object], str]] = {
     ),
     "tiers gone": (lambda d: [task(d).pop("tiers"), task(d).pop("bits")], "fit the tiers"),
     "ones of a rest": (lambda d: task(d)["tensors"][W].update(ones=1), "'ones'"),
+    "codecs in an older store": (
+        lambda d: [d.update(version=2), task(d).pop("tiers"), task(d).pop("bits"),
+                   task(d).update(codecs={"exact": "strides"})], "version 2"
+    ),
+    "codecs of nothing": (lambda d: task(d).update(codecs={}), "codes its tiers by"),
+    "a codec of another tier": (
+        lambda d: task(d).update(codecs={"exact": "guided"}), "codes its tiers by"
+    ),
     "a file that is not there": (
         lambda d: d["files"].pop("tasks/beta/rest.safetensors"), "rest"
     ),

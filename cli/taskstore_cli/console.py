@@ -108,6 +108,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="Threads.  [default: the cores there are]"
 )
+level_option = click.option(
+    "--level",
+    type=click.Choice(["speed", "archive"]),
+    default="speed",
+    show_default=True,
+    help="archive: smaller masks, multi-task model and exact tensors, slower to code and decode.",
+)
 tier_option = click.option(
     "--tier",
     type=click.Choice(["mask", "rest", "exact"]),

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.console import jobs_option, json_option, print_json, progress_bar, quiet_option
+from taskstore_cli.console import (
+    jobs_option,
+    json_option,
+    level_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
     from taskstore.options import PackOptions
@@ -59,6 +66,7 @@ if TYPE_CHECKING:
     help="About how many bits per weight the rest takes, for all tasks or for one; repeatable; "
     "adds that tier.  [default: 2 with --tiers rest]",
 )
+@level_option
 @click.option(
     "--density",
     type=float,
@@ -93,6 +101,7 @@ def pack(
     method: str,
     tiers: str,
     residuals: tuple[str, ...],
+    level: str,
     density: float,
     base_mode: str,
     jobs: int | None,
@@ -118,6 +127,7 @@ def pack(
         method=method,
         tiers=tiers,
         residuals=residuals,
+        level=level,
         density=density,
         base=base_mode,
         jobs=jobs,

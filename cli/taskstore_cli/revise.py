@@ -12,6 +12,7 @@ from taskstore_cli.console import (
     base_from_option,
     jobs_option,
     json_option,
+    level_option,
     print_json,
     progress_bar,
     quiet_option,
@@ -92,6 +93,7 @@ def remove(
 @click.option(
     "--method", type=click.Choice(["lsq", "sum", "ties"]), default="lsq", show_default=True
 )
+@level_option
 @click.option("--density", type=float, default=0.2, show_default=True, help="Of ties.")
 @base_from_option
 @jobs_option
@@ -102,6 +104,7 @@ def retier(
     store: Path,
     tiers: str,
     residuals: tuple[str, ...],
+    level: str,
     target: Path | None,
     drop_exact: bool,
     lambdas: tuple[str, ...],
@@ -128,6 +131,7 @@ def retier(
         density=density,
         tiers=tiers,
         residuals=residuals,
+        level=level,
         jobs=jobs,
         max_memory="2GiB",
         overwrite=overwrite,

@@ -32,7 +32,7 @@ def multitask_layouts(manifest: Manifest) -> dict[str, Layout]:
 def mask_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
     """Sections of a task's masks.safetensors."""
     return {
-        name: Layout("bits", numel(base.shape), 1, manifest.chunk)
+        name: Layout(task.codec("mask", "bits"), numel(base.shape), 1, manifest.chunk)
         for name, base in _with(manifest, task, "mask").items()
     }
 
@@ -51,7 +51,8 @@ def exact_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
     for name, base in _with(manifest, task, "exact").items():
         dtype = task.tensors[name].dtype or base.dtype
         n = numel(base.shape)
-        layouts[name] = Layout(exact_codec(dtype), n, ITEMSIZE[dtype], manifest.chunk)
+        codec = task.codec("exact", exact_codec(dtype))
+        layouts[name] = Layout(codec, n, ITEMSIZE[dtype], manifest.chunk)
     return layouts
 
 

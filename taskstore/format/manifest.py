@@ -98,6 +98,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     tensors: dict[str, TaskTensor]
     tiers: list[Literal["mask", "rest", "exact"]] | None = None
     bits: float | None = None
+    codecs: dict[str, str] | None = None
     scores: dict[str, Score] | None = None
     shards: dict[str, Shard] | None = None
     index: dict[str, Digest] | None = None
@@ -108,6 +109,10 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
         if kind not in TIERS:
             return ()
         return tuple(self.tiers) if self.tiers else (kind,)
+
+    def codec(self, tier: str, usual: str) -> str:
+        """How a tier is coded, where that is not as usual."""
+        return (self.codecs or {}).get(tier, usual)
 
     def best(self, tensor: str) -> str:
         """The highest tier of a tensor, or ""."""

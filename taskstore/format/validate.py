@@ -9,7 +9,7 @@ from taskstore.format import names, shards
 from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
 from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor, Tensor
 
-MULTITASK_CODECS = ("rounded", "ulp")
+MULTITASK_CODECS = ("rounded", "strides", "ulp")
 PLAIN_CODECS = ("planes", "rotated")
 
 
@@ -31,6 +31,7 @@ def check(manifest: Manifest) -> None:
         if task.scores is not None and manifest.version < VERSION_OF_SCORES:
             raise FormatError(f"task {task_name!r} has scores, in a store of version 1")
         _check_tiers(manifest, task_name, task)
+        _check_codecs(manifest, task_name, task)
         for name, entry in task.tensors.items():
             try:
                 _check_entry(manifest, task, name, entry)
@@ -82,7 +83,9 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
     if tensor.multitask is not None:
         if tensor.multitask not in MULTITASK_CODECS:
             raise UnknownCodec(tensor.multitask, MULTITASK_CODECS)
-        fits = tensor.dtype in MASKED and (tensor.multitask == "ulp" or tensor.dtype == "F32")
+        fits = tensor.dtype in MASKED and (tensor.multitask != "rounded" or tensor.dtype == "F32")
+        if tensor.multitask == "strides" and manifest.version < VERSION_OF_TIERS:
+            raise FormatError(f"tensor {name!r} is coded by strides, in an older store")
         if not fits or tensor.alias is not None:
             raise FormatError(f"tensor {name!r} cannot have a multi-task part")
     if tensor.alias is not None:
@@ -98,6 +101,7 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
 
 VERSION_OF_EXACT = VERSION_OF_SCORES = 2
 VERSION_OF_TIERS = 3
+CODECS_OF_TIERS = {"mask": "guided", "exact": "strides"}  # beside the usual ones
 MEMBERS = {
     "exact": {"shape"},
     "rest": {"dtype", "shape", "lower"},
@@ -106,6 +110,15 @@ MEMBERS = {
     "private": {"dtype", "shape", "reason"},
     "alias": {"of"},
 }
+
+
+def _check_codecs(manifest: Manifest, name: str, task: Task) -> None:
+    if task.codecs is None:
+        return
+    if manifest.version < VERSION_OF_TIERS:
+        raise FormatError(f"task {name!r} has codecs, in a store of version {manifest.version}")
+    if not task.codecs or not task.codecs.items() <= CODECS_OF_TIERS.items():
+        raise FormatError(f"task {name!r} codes its tiers by {task.codecs}")
 
 
 def _check_tiers(manifest: Manifest, name: str, task: Task) -> None:

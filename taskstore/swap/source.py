@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from taskstore.format.manifest import Manifest
 from taskstore.format.sharded import ShardedReader
 from taskstore.loader import BaseSource, ModelReader, rebuild
 from taskstore.parallel import ordered_map
+from taskstore.rungs import moved
 from taskstore.tensors import copy_in
 
 Bits = NDArray[Any]
@@ -50,17 +52,30 @@ class Source:
 
     def masks(self, task: str, targets: Iterable[Target], report: Report) -> None:
         """A task's packed masks into their memory (ceil(N / 8) bytes, LSB first)."""
-        sections = layouts.mask_layouts(self._manifest, self._manifest.tasks[task])
-        reader = ShardedReader(self._root, filenames.masks_of(task), self._manifest.files, sections)
-        try:
-            self._fill(
-                targets,
-                lambda name: reader.section(name).chunk,
-                lambda name: sections[name].chunks,
-                report,
-            )
-        finally:
-            reader.close()
+        manifest, files = self._manifest, self._manifest.files
+        sections = layouts.mask_layouts(manifest, manifest.tasks[task])
+        guided = manifest.tasks[task].codec("mask", "bits") == "guided"
+        with ExitStack() as stack:
+            masks = ShardedReader(self._root, filenames.masks_of(task), files, sections)
+            stack.callback(masks.close)
+            if guided:
+                merged = layouts.multitask_layouts(manifest)
+                multitask = ShardedReader(self._root, filenames.MULTITASK, files, merged)
+                stack.callback(multitask.close)
+
+            def mask(name: str) -> Callable[[int], Bits]:
+                section, base = masks.section(name), self._base.chunks(name)
+                if not guided:
+                    return section.chunk
+                given, dtype = multitask.section(name), manifest.tensors[name].dtype
+
+                def one(k: int) -> Bits:
+                    w0_N = base(k)
+                    return section.chunk(k, moved(w0_N, given.chunk(k, w0_N), dtype))
+
+                return one
+
+            self._fill(targets, mask, lambda name: sections[name].chunks, report)
 
     def contents(self, reader: ModelReader, name: str, start: int, target: Tensor) -> None:
         """Bytes from `start` on of a rebuilt tensor, checked, into uint8 memory."""
