@@ -24,11 +24,13 @@ BATCH = 100
 Item = dict[str, str]  # prompt, answer
 
 
-def load_items(task: str, split: str = "test", limit: int | None = None) -> list[Item]:
+def load_items(
+    task: str, split: str = "test", limit: int | None = None, data: Path = DATA
+) -> list[Item]:
     """The first `limit` prompts and answers; FileNotFoundError names the tasks there are."""
-    path = DATA / f"{task}.{split}.jsonl"
+    path = data / f"{task}.{split}.jsonl"
     if not path.is_file():
-        known = sorted({file.name.split(".")[0] for file in DATA.glob("*.jsonl")})
+        known = sorted({file.name.split(".")[0] for file in data.glob("*.jsonl")})
         raise FileNotFoundError(f"no task {task!r} with split {split!r}; tasks: {', '.join(known)}")
     items: list[Item] = [json.loads(line) for line in path.read_text().splitlines()]
     return items if limit is None else items[:limit]
@@ -43,7 +45,11 @@ def score(model_dir: Path | str, task: str, split: str = "test", limit: int | No
     transformers_logging.disable_progress_bar()
     tokenizer: Any = AutoTokenizer.from_pretrained(model_dir, padding_side="left")
     model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    model.eval()
+    return share_right(model.eval(), tokenizer, items)
+
+
+def share_right(model: Any, tokenizer: Any, items: list[Item]) -> float:
+    """The same for a model in memory; the tokenizer pads on the left."""
     right = 0
     for start in range(0, len(items), BATCH):
         batch = items[start : start + BATCH]
