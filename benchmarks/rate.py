@@ -142,7 +142,7 @@ def main(
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     try:
         for word in families:
-            family = open_family(word, limit, out.parent / f"{out.stem}.scores.jsonl")
+            family = open_family(word, limit, out.parent / "scores.jsonl")
             found = rate_results.load(out)
             for setting in (s for s in SETTINGS if s.method in wanted):
                 key = family.name, setting.method, setting.setting, family.limit

@@ -45,6 +45,8 @@ _FIELDS = {"lambda": "lam"}  # where PackOptions spells an argument otherwise
 def options(arguments: str) -> PackOptions:
     """Arguments as on the command line, each with a value; raises ValueError."""
     words = shlex.split(arguments)
+    if len(words) % 2:
+        raise ValueError(f"{arguments!r} is not a list of options with one value each")
     known = {field.name for field in dataclasses.fields(PackOptions)}
     wanted: dict[str, Any] = {}
     for flag, value in zip(words[::2], words[1::2], strict=True):
@@ -114,7 +116,7 @@ def main(
     try:
         wanted = {arguments: options(arguments) for arguments in packs}
         for word in families:
-            family = open_family(word, limit, out.parent / f"{out.stem}.scores.jsonl")
+            family = open_family(word, limit, out.parent / "scores.jsonl")
             found = rate_results.load(out)
             for arguments, chosen in wanted.items():
                 if (family.name, chosen.tiers, arguments, family.limit) not in found:

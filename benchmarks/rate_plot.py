@@ -20,6 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.rate_results import Result, load
 
 FLOOR = 0.5  # shares below are drawn on the lower edge
+MOST = 5.0  # bits; points further right are left out
+TOP = 1.02  # the axis of shares is -log(TOP - share): losses of 1 % and of 30 % are both seen
+TICKS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 1.0)
 LABELS = {
     "tall": ("TALL masks, sum", "o"),
     "tall-ties": ("TALL masks, TIES", "s"),
@@ -51,7 +54,7 @@ def draw(results: Path, ours: Path | None, target: Path) -> None:
     figure, axes = pyplot.subplots(1, len(families), figsize=size, sharey=True, squeeze=False)
     for axis, family in zip(axes[0], families, strict=True):
         _panel(axis, family, found, own)
-    axes[0][0].set_ylabel("share of the fine-tunes' score: mean, faint: worst task")
+    axes[0][0].set_ylabel("share of the fine-tunes' score\nmean over tasks; faint: worst task")
     handles = {
         label: handle
         for axis in axes[0]
@@ -84,13 +87,24 @@ def _panel(axis: Any, family: str, found: list[Result], own: list[Result]) -> No
     axis.axhline(1.0, color="#cccccc", linewidth=0.8, zorder=0)
     axis.set_title(family, fontsize=10)
     axis.set_xlabel("bits per weight and task, base not counted")
-    axis.set_ylim(FLOOR - 0.01, 1.03)
+    axis.set_xlim(0, MOST)
+    axis.set_yscale("function", functions=(_stretched, lambda y: TOP - 10.0**-y))
+    axis.set_yticks(TICKS, [f"{tick:.0%}" for tick in TICKS])
+    axis.minorticks_off()
+    axis.set_ylim(FLOOR - 0.02, TOP - 0.01)
     axis.grid(color="#eeeeee", linewidth=0.6)
     axis.set_axisbelow(True)
 
 
+def _stretched(y: Any) -> Any:
+    import numpy as np
+
+    return -np.log10(np.maximum(TOP - y, 1e-3))
+
+
 def _points(results: Iterable[Result], family: str, method: str) -> list[Result]:
     wanted = [one for one in results if one.family == family and one.method == method]
+    wanted = [one for one in wanted if one.bits <= MOST]
     return sorted(wanted, key=lambda one: one.bits)
 
 
@@ -101,7 +115,7 @@ def _line(
     if not points:
         return
     x = [one.bits for one in points]
-    mean = [max(FLOOR, one.mean) for one in points]
+    mean = [min(TOP - 0.012, max(FLOOR, one.mean)) for one in points]
     worst = [max(FLOOR, one.kept[one.worst]) for one in points]
     axis.plot(x, mean, label=label, marker=marker, zorder=order, **style)
     axis.vlines(x, worst, mean, color=style["color"], linewidth=0.6, alpha=0.3, zorder=1)
