@@ -187,15 +187,15 @@ class Store:
             return {n: t.alias for n, t in self.manifest.tensors.items() if t.alias}
         return {n: e.of for n, e in self.manifest.tasks[task].tensors.items() if e.of}
 
-    def files_of(self, *tasks: str | None) -> list[str]:
-        """Files of the store that these models (None: the base) are rebuilt from, all tiers."""
+    def files_of(self, *tasks: str | None, tier: str | None = None) -> list[str]:
+        """Files of the store that these models (None: the base) are rebuilt from, up to a tier."""
         stems, assets = {filenames.BASE: None}, set[str]()
         for task in tasks:
             model = self.manifest.base if task is None else self.manifest.tasks[task]
             needed = {*model.assets.values(), *digests_of(model)}
             assets |= {f"assets/{digest}" for digest in needed}
             if task is not None:
-                stems |= dict.fromkeys((filenames.MULTITASK, *filenames.stems_of(task)))
+                stems |= dict.fromkeys(filenames.stems_up_to(tier, task))
         weights = [p for stem in stems for p in of_stem(stem, self.manifest.files)]
         return [*weights, *sorted(assets)]
 

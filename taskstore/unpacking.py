@@ -46,7 +46,7 @@ def unpack(
             check_tier(store.manifest, task, tier)
     ours = _is_model_of(store)
     atomic.check_target(target.absolute(), overwrite=overwrite, ours=ours)
-    _check_files(store, models, jobs)
+    _check_files(store, models, tier, jobs)
     if shard_bytes is None:
         for task in models.values():
             originals.read(store.path, store.manifest, task, tier)  # refused before any is written
@@ -89,9 +89,11 @@ def _write_weights(
         write_model(reader, folder, shard_bytes=limit, jobs=jobs, report=meter.add)
 
 
-def _check_files(store: Store, models: Mapping[str, str | None], jobs: int) -> None:
+def _check_files(
+    store: Store, models: Mapping[str, str | None], tier: str | None, jobs: int
+) -> None:
     everything = len(models) > 1
-    paths = store.manifest.files if everything else store.files_of(*models.values())
+    paths = store.manifest.files if everything else store.files_of(*models.values(), tier=tier)
     check_files(store.path, store.manifest.files, paths, jobs)
 
 

@@ -120,6 +120,18 @@ def stems_of(task: str) -> tuple[str, ...]:
     return masks_of(task), rest_of(task), exact_of(task), private_of(task)
 
 
+def stems_up_to(tier: str | None, task: str) -> list[str]:
+    """Files that a task is rebuilt from, beside the base's, up to a tier (None: all of them)."""
+    masks, rest, exact, private = stems_of(task)
+    tiers = {"mask": [MULTITASK, masks], "rest": [rest], "exact": [exact]}
+    found = [private]
+    for name, stems in tiers.items():
+        found += stems
+        if name == tier:
+            break
+    return found
+
+
 def of_stem(stem: str, files: Iterable[str]) -> list[str]:
     """The listed files of one kind, in order of their numbers."""
     return sorted(

@@ -57,11 +57,17 @@ def decode(
     name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Chunk | None = None
 ) -> Chunk:
     """The stored streams of `n` elements -> the chunk; raises FormatError."""
-    coded = codec(name)
-    size, streams = coded.sizer(n, itemsize, given_N), list[NDArray[np.uint8]]()
+    return codec(name).decode(plain(name, stored, n, itemsize, given_N), n, itemsize, given_N)
+
+
+def plain(
+    name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Chunk | None = None
+) -> list[NDArray[np.uint8]]:
+    """The stored streams of `n` elements as the codec made them; raises FormatError."""
+    size, streams = codec(name).sizer(n, itemsize, given_N), list[NDArray[np.uint8]]()
     for one in stored:
         streams.append(stream.load(one, size(streams)))
-    return coded.decode(streams, n, itemsize, given_N)
+    return streams
 
 
 class SectionWriter:
@@ -114,6 +120,21 @@ class SectionReader:
 
     def chunk(self, k: int, given_N: Chunk | None = None) -> Chunk:
         """Chunk `k`: unsigned (elements,) or, for masks, uint8 (ceil(elements / 8),)."""
+        layout = self._layout
+        try:
+            streams = self._plain(k, given_N)
+            return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
+        except FormatError as error:
+            raise FormatError(f"{self._label}, chunk {k}: {error}") from None
+
+    def streams(self, k: int) -> list[NDArray[np.uint8]]:
+        """The streams of chunk `k`, of a codec that needs nothing given."""
+        try:
+            return self._plain(k, None)
+        except FormatError as error:
+            raise FormatError(f"{self._label}, chunk {k}: {error}") from None
+
+    def _plain(self, k: int, given_N: Chunk | None) -> list[NDArray[np.uint8]]:
         layout, s = self._layout, self._layout.streams
         begin = int(self._starts[k * s])
         raw = self._container.read(begin, int(self._starts[(k + 1) * s]))
@@ -121,7 +142,4 @@ class SectionReader:
         stored = (
             raw[end - length : end] for end, length in zip(ends, self._lengths[k], strict=True)
         )
-        try:
-            return decode(layout.codec, stored, layout.elements(k), layout.itemsize, given_N)
-        except FormatError as error:
-            raise FormatError(f"{self._label}, chunk {k}: {error}") from None
+        return plain(layout.codec, stored, layout.elements(k), layout.itemsize, given_N)

@@ -12,6 +12,8 @@ from torch import nn
 
 from taskstore.errors import InputError, SwapError
 from taskstore.format.digests import check_files
+from taskstore.format.manifest import TIERS
+from taskstore.loader import check_tier
 from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
@@ -37,12 +39,14 @@ class SwapOptions:
     prefix   start of a name in the module -> start of it in the store; one string stands before
              every name
     ignore   shell patterns of names in the store that are left alone
+    tier     "mask", "rest" or "exact"; None is the first of these that all the tasks have
     """
 
     masks: Literal["host", "device"] = "host"
     busy: Busy = "wait"
     prefix: Prefix = ""
     ignore: Sequence[str] = ()
+    tier: str | None = None
 
     def __post_init__(self) -> None:
         if self.masks not in ("host", "device"):
@@ -62,6 +66,7 @@ def attach(
     busy: Busy = "wait",
     prefix: Prefix = "",
     ignore: Sequence[str] = (),
+    tier: str | None = None,
     jobs: int | None = None,
     progress: Callback = silent,
 ) -> Attached:
@@ -71,11 +76,12 @@ def attach(
     UnknownTask, ModuleMismatch, UnknownWeights, SwapError, NotEnoughMemory, FormatError or
     ChecksumMismatch; the module is as it was, whatever happens.
     """
-    options = SwapOptions(masks, busy, prefix, ignore)
+    options = SwapOptions(masks, busy, prefix, ignore, tier)
     jobs = jobs or default_jobs()
     chosen = _chosen(store, tasks)
     lives = bind(module, options.prefix, options.ignore)
-    states = States(store.manifest, lives, options.ignore)
+    tier = _tier(store, chosen, options.tier)
+    states = States(store.manifest, lives, options.ignore, tier)
     attached = states.choose(chosen)
     with ExitStack() as stack:
         watch = Watch(module, lives)
@@ -83,10 +89,10 @@ def attach(
         active = identify(lives, states, attached, jobs)
         lanes = _lanes(lives, states, attached, options)
         memory.require((lane.device, lane.memory(len(chosen))) for lane in lanes)
-        check_files(store.path, store.manifest.files, _weights(store, chosen), jobs)
+        check_files(store.path, store.manifest.files, _weights(store, chosen, tier), jobs)
         for lane in lanes:
             stack.callback(lane.close)
-        _fill(store, lanes, attached, jobs, progress)
+        _fill(store, lanes, attached, tier, jobs, progress)
         for lane in lanes:
             lane.start(active)
         watch.check()
@@ -105,14 +111,24 @@ def _chosen(store: Store, tasks: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(tasks))
 
 
-def _weights(store: Store, tasks: Sequence[str]) -> list[str]:
-    return [path for path in store.files_of(None, *tasks) if not path.startswith("assets/")]
+def _tier(store: Store, tasks: Sequence[str], wanted: str | None) -> str | None:
+    """The tier to attach; raises InputError where a task does not have the one that is wanted."""
+    if wanted is None:
+        return next((t for t in TIERS if all(t in store.tiers(task) for task in tasks)), None)
+    for task in tasks:
+        check_tier(store.manifest, task, wanted)
+    return wanted
+
+
+def _weights(store: Store, tasks: Sequence[str], tier: str | None) -> list[str]:
+    files = store.files_of(None, *tasks, tier=tier)
+    return [path for path in files if not path.startswith("assets/")]
 
 
 def _lanes(
     lives: Sequence[Live], states: States, attached: Sequence[State], options: SwapOptions
 ) -> list[Lane]:
-    masked, valued = states.plan(attached)
+    masked, added, valued = states.plan(attached)
     found = list(dict.fromkeys(live.tensor.device for live in lives))
     if not found:
         raise SwapError("the module has no tensors to swap")
@@ -120,6 +136,7 @@ def _lanes(
         lane_class(device, options)(
             device,
             [part for part in masked if part.live.tensor.device == device],
+            [part for part in added if part.live.tensor.device == device],
             [part for part in valued if part.live.tensor.device == device],
         )
         for device in found
@@ -135,6 +152,7 @@ def _fill(
     store: Store,
     lanes: Sequence[Lane],
     attached: Sequence[State],
+    tier: str | None,
     jobs: int,
     progress: Callback,
 ) -> None:
@@ -143,17 +161,21 @@ def _fill(
     for lane in lanes:
         lane.allocate(tasks)
     sizes = memory.add(lane.memory(len(tasks)) for lane in lanes)
-    meter = Meter(progress, sizes.delta + sizes.masks)
+    meter = Meter(progress, sizes.base + sizes.delta + sizes.masks)
     with store.open_base(jobs) as base:
         source = Source(store.path, store.manifest, base, jobs)
         meter.stage("attaching", "base")
+        source.bases([t for lane in lanes for t in lane.additions.base_targets()], meter.add)
         source.deltas([t for lane in lanes for t in lane.delta_targets()], meter.add)
         for task in tasks:
             meter.stage("attaching", task)
             source.masks(task, [t for lane in lanes for t in lane.mask_targets(task)], meter.add)
+            for lane in lanes:
+                for name, chunks in source.vectors(task, lane.additions.vector_targets(task)):
+                    lane.additions.vectors[task, name] = chunks
         for state in attached:
             targets = [t for lane in lanes for t in lane.content_targets(state)]
             if targets:
-                with store.reader(state, base) as reader:
+                with store.reader(state, base, tier) as reader:
                     for name, start, target in targets:
                         source.contents(reader, name, start, target)

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.kernels.dispatch import kernel_for
-from taskstore.swap.memory import SwapMemory
-from taskstore.swap.states import Masked, State, Valued
+from taskstore.swap.added import Additions, Sum
+from taskstore.swap.memory import SwapMemory, add
+from taskstore.swap.states import Added, Masked, State, Valued
 
 ALIGN = 64
 UNIT = 4 << 20  # mask bytes that are swapped as one at most: 2^25 weights, one transfer
@@ -53,12 +54,12 @@ class Copy:
     live: Tensor
     contents: Mapping[State, Tensor]
 
-    def apply(self, new: State) -> None:
+    def move(self, old: State, new: State) -> None:
         with torch.inference_mode():
             self.live.copy_(self.contents[new])
 
 
-Unit = Masks | Copy
+Unit = Masks | Copy | Sum
 
 
 class Lane:
@@ -68,8 +69,13 @@ class Lane:
     """
 
     def __init__(
-        self, device: torch.device, masked: Sequence[Masked], valued: Sequence[Valued]
+        self,
+        device: torch.device,
+        masked: Sequence[Masked],
+        added: Sequence[Added],
+        valued: Sequence[Valued],
     ) -> None:
+        self.additions = Additions(device, self._store(device), added)
         self.device, self.masked, self.valued = device, masked, valued
         self._swap, self._native = kernel_for(device)
         self._offsets, position = [], 0
@@ -83,7 +89,10 @@ class Lane:
     @property
     def store(self) -> torch.device:
         """Where the masks and the tasks' own tensors wait."""
-        return self.device
+        return self._store(self.device)
+
+    def _store(self, device: torch.device) -> torch.device:
+        return device
 
     @property
     def parallel(self) -> bool:
@@ -96,7 +105,8 @@ class Lane:
             len(set(part.keys.values())) * (part.live.nbytes - part.start) for part in self.valued
         ]
         delta = sum(_bytes(part) for part in self.masked)
-        return SwapMemory(delta=delta, masks=tasks * self.arena, values=sum(own))
+        mine = SwapMemory(delta=delta, masks=tasks * self.arena, values=sum(own))
+        return add([mine, self.additions.memory(tasks)])
 
     def allocate(self, tasks: Sequence[str]) -> None:
         """Memory for all of it; masks start as all zero."""
@@ -107,18 +117,21 @@ class Lane:
             for part in self.valued
         ]
         self._zeros = _memory(self.unit, self.store)
+        self.additions.allocate(tasks)
 
     def delta_targets(self) -> list[tuple[str, Tensor]]:
         """Where D goes: (tensor of the store, uint8 memory)."""
-        return [(part.source, d) for part, d in zip(self.masked, self.deltas, strict=True)]
+        mine = [(part.source, d) for part, d in zip(self.masked, self.deltas, strict=True)]
+        return mine + self.additions.delta_targets()
 
     def mask_targets(self, task: str) -> list[tuple[str, Tensor]]:
         """Where a task's masks go: (tensor of the store, uint8 memory)."""
-        return [
+        mine = [
             (part.source, self.masks[task][begin : begin + (part.n + 7) // 8])
             for part, begin in zip(self.masked, self._offsets, strict=True)
             if task in part.tasks
         ]
+        return mine + self.additions.mask_targets(task)
 
     def content_targets(self, state: State) -> list[tuple[str, int, Tensor]]:
         """Where contents go that no state before this one has: (name, first byte, uint8 memory)."""
@@ -154,7 +167,7 @@ class Lane:
         for own, contents in zip(self.valued, self.contents, strict=True):
             by_state = {state: contents[key] for state, key in own.keys.items()}
             found.append(Copy(own.live.flat[own.start :], by_state))
-        return found
+        return [*found, *self.additions.units()]
 
     def run(self, units: Iterator[Unit], old: State, new: State, done: list[Unit]) -> None:
         """Swap all units that `units` still has; each that is whole goes to `done`.
@@ -162,8 +175,8 @@ class Lane:
         A unit that raises is as it was.
         """
         for unit in units:
-            if isinstance(unit, Copy):
-                unit.apply(new)
+            if isinstance(unit, Copy | Sum):
+                unit.move(old, new)
             else:
                 self._flip(unit, self._bits_of(unit, old), self._bits_of(unit, new))
             done.append(unit)

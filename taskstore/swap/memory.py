@@ -24,6 +24,8 @@ class SwapMemory:
 
     live      the module's own tensors
     delta     D, beside them
+    base      the base's weights, where a rest is added to them
+    vectors   quantised vectors of the tasks, where the masks are; about
     masks     one bit per masked weight and task; in host memory where `masks_on_host`
     active    one more mask beside the weights, where masks wait in host memory
     values    tensors that are a task's own (heads), where the masks are
@@ -32,6 +34,8 @@ class SwapMemory:
 
     live: int = 0
     delta: int = 0
+    base: int = 0
+    vectors: int = 0
     masks: int = 0
     active: int = 0
     values: int = 0
@@ -45,8 +49,17 @@ class SwapMemory:
 
     def needs(self) -> tuple[dict[str, int], dict[str, int]]:
         """What attaching allocates (name -> bytes) on the device, and in host memory."""
-        beside = {"D": self.delta, "active mask": self.active, "staging": self.staging}
-        bits = {"masks": self.masks, "tensors of single tasks": self.values}
+        beside = {
+            "base's weights": self.base,
+            "D": self.delta,
+            "active mask": self.active,
+            "staging": self.staging,
+        }
+        bits = {
+            "masks": self.masks,
+            "vectors": self.vectors,
+            "tensors of single tasks": self.values,
+        }
         return (beside, bits) if self.masks_on_host else (beside | bits, {})
 
 

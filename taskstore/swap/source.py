@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from taskstore.codecs.levels import Quantised, quantised
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.manifest import Manifest
@@ -47,6 +48,27 @@ class Source:
                 return one
 
             self._fill(targets, delta, lambda name: sections[name].chunks, report)
+        finally:
+            reader.close()
+
+    def bases(self, targets: Iterable[Target], report: Report) -> None:
+        """W0 of each named tensor into its memory (N x itemsize bytes)."""
+        tensors, chunk = self._manifest.tensors, self._manifest.chunk
+
+        def chunks(name: str) -> int:
+            return layouts.base_layout(tensors[name], chunk).chunks
+
+        self._fill(targets, self._base.chunks, chunks, report)
+
+    def vectors(self, task: str, names: Iterable[str]) -> Iterator[tuple[str, list[Quantised]]]:
+        """(name, chunks) of a task's rest, packed as it is stored."""
+        sections = layouts.rest_layouts(self._manifest, self._manifest.tasks[task])
+        reader = ShardedReader(self._root, filenames.rest_of(task), self._manifest.files, sections)
+        try:
+            for name in names:
+                section, layout = reader.section(name), sections[name]
+                found = ordered_map(section.streams, range(layout.chunks), jobs=self._jobs)
+                yield name, [quantised(s, layout.elements(k)) for k, s in enumerate(found)]
         finally:
             reader.close()
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from taskstore.kernels import cpu
+from taskstore.swap.added import Sum
 from taskstore.swap.lane import Copy, Lane, Unit
 from taskstore.swap.memory import SwapMemory
 from taskstore.swap.states import State
@@ -27,8 +28,7 @@ class StagedLane(Lane):
 
     _pins: Sequence[Pinned] = ()
 
-    @property
-    def store(self) -> torch.device:
+    def _store(self, device: torch.device) -> torch.device:
         return torch.device("cpu")
 
     @property
@@ -61,8 +61,8 @@ class StagedLane(Lane):
         following = next(ahead, None)
         while following is not None:
             (number, unit), following = following, next(ahead, None)
-            if isinstance(unit, Copy):
-                unit.apply(new)
+            if isinstance(unit, Copy | Sum):
+                unit.move(old, new)
             else:
                 active_P = self._active[unit.begin : unit.end]
                 new_P = self._staging.take(number, unit.end - unit.begin)
@@ -75,7 +75,7 @@ class StagedLane(Lane):
         """Units that change, numbered; the new bits of each are on their way when it comes."""
         number = 0
         for unit in units:
-            if isinstance(unit, Copy):
+            if isinstance(unit, Copy | Sum):
                 yield number, unit
                 continue
             old_P, new_P = self._bits_of(unit, old), self._bits_of(unit, new)

@@ -1,19 +1,20 @@
 """What each state of the module consists of: the base (None) and every task that is attached.
 
-A live tensor is one of three things over all states: the same in each (never touched), a selection
-by masks between W0 and W1 (swapped by XOR), or something of a task's own, a head, a changed
+A live tensor is one of four things over all states: the same in each (never touched), a selection
+by masks between W0 and W1 (swapped by XOR), that or the base's weights with a vector added to them
+(rebuilt from the base's), or something of a task's own, a head, a changed
 integer buffer, the new rows of a grown vocabulary (copied from a list of contents).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskstore.errors import ModuleMismatch
 from taskstore.format.dtypes import ITEMSIZE, numel
-from taskstore.format.manifest import Manifest
-from taskstore.loader import Rebuilt, label_of, rebuilt_tensors, resolved
+from taskstore.format.manifest import Manifest, Tensor
+from taskstore.loader import Rebuilt, label_of, rebuilt_tensors, resolved, rungs
 from taskstore.swap.binding import Live, ignored
 
 State = str | None
@@ -33,6 +34,24 @@ class Masked:
 
 
 @dataclass(frozen=True)
+class Added:
+    """Elements [0, n) of a live tensor, rebuilt from the base's weights at each swap.
+
+    tasks         those that add a vector, in chunks of `chunk` elements; the others have none
+    masked        those that select by a mask first
+    vector_bytes  what the vectors take in memory, about
+    """
+
+    live: Live
+    source: str
+    n: int
+    chunk: int
+    tasks: frozenset[str]
+    masked: frozenset[str]
+    vector_bytes: int
+
+
+@dataclass(frozen=True)
 class Valued:
     """Bytes from `start` on of a live tensor are each state's own.
 
@@ -49,10 +68,17 @@ class Valued:
 class States:
     """The models of a store as far as a module can hold them."""
 
-    def __init__(self, manifest: Manifest, lives: Sequence[Live], ignore: Sequence[str]) -> None:
-        self._manifest, self._lives, self._ignore = manifest, lives, ignore
+    def __init__(
+        self,
+        manifest: Manifest,
+        lives: Sequence[Live],
+        ignore: Sequence[str],
+        tier: str | None = None,
+    ) -> None:
+        """`tier` None: the best that each task has."""
+        self._manifest, self._lives, self._ignore, self._tier = manifest, lives, ignore, tier
         every: tuple[State, ...] = (None, *manifest.tasks)
-        self.tensors = {state: rebuilt_tensors(manifest, state) for state in every}
+        self.tensors = {state: rebuilt_tensors(manifest, state, tier) for state in every}
 
     def misfits(self, state: State) -> list[str]:
         """Why the module cannot hold a state, tensor by tensor; empty where it can."""
@@ -95,27 +121,57 @@ class States:
         tensors = self.tensors[state]
         return {tensors[name].blake3 for name in live.names if name in tensors}
 
-    def plan(self, states: Sequence[State]) -> tuple[list[Masked], list[Valued]]:
+    def plan(self, states: Sequence[State]) -> tuple[list[Masked], list[Added], list[Valued]]:
         """What a swap between these states touches."""
         masked: list[Masked] = []
+        added: list[Added] = []
         valued: list[Valued] = []
         for live in self._lives:
             if len({self.digest(state, live) for state in states}) == 1:
                 continue
             names = {state: self.name_in(state, live) for state in states}
             keys = {state: self.digest(state, live) for state in states}
-            sources = {_source(self._manifest, state, name) for state, name in names.items()}
+            sources = {self._source(state, name) for state, name in names.items()}
             source = next(iter(sources))
             if len(sources) > 1 or source is None:
                 valued.append(Valued(live, 0, names, keys))
                 continue
             base = self._manifest.tensors[source]
             n = numel(base.shape)
-            tasks = {s for s in names if s and _is_masked(self._manifest, s, names[s])}
-            masked.append(Masked(live, source, n, frozenset(tasks)))
+            tasks, vectors = (
+                frozenset(s for s in names if s and tier in self._rungs(s, names[s]))
+                for tier in ("mask", "rest")
+            )
+            if vectors:
+                chunk, size = self._manifest.chunk, self._vector_bytes(vectors, base)
+                added.append(Added(live, source, n, chunk, vectors, tasks, size))
+            else:
+                masked.append(Masked(live, source, n, tasks))
             if n < live.tensor.numel():
                 valued.append(Valued(live, n * ITEMSIZE[base.dtype], names, keys))
-        return masked, valued
+        return masked, added, valued
+
+    def _source(self, state: State, name: str) -> str | None:
+        """The base's tensor that a state is rebuilt from; None where it has to be kept whole."""
+        if state is not None:
+            task = self._manifest.tasks[state]
+            name, entry = resolved(task, name)
+            if entry.kind == "private" or "exact" in self._rungs(state, name):
+                return None
+            if entry.dtype is not None and entry.dtype != self._manifest.tensors[name].dtype:
+                return None
+        return self._manifest.tensors[name].alias or name
+
+    def _rungs(self, task: str, name: str) -> tuple[str, ...]:
+        """Tiers that rebuild a task's tensor here."""
+        model = self._manifest.tasks[task]
+        return rungs(model, resolved(model, name)[0], self._tier)
+
+    def _vector_bytes(self, tasks: Iterable[str], base: Tensor) -> int:
+        """At most two weights in a byte, one where steps are fine: norms, more than 3 bits."""
+        n = numel(base.shape)
+        bits = (self._manifest.tasks[task].bits or 0 for task in tasks)
+        return sum(n if b > 3 or len(base.shape) < 2 else (n + 1) // 2 for b in bits)
 
 
 def _difference(tensor: Rebuilt, live: Live) -> list[str]:
@@ -124,18 +180,3 @@ def _difference(tensor: Rebuilt, live: Live) -> list[str]:
         return []
     theirs, ours = f"{tensor.dtype} {list(tensor.shape)}", f"{live.dtype} {list(shape)}"
     return [f"its tensor {tensor.name!r} is {theirs}, the module's {ours}"]
-
-
-def _source(manifest: Manifest, state: State, name: str) -> str | None:
-    """The base's tensor that a state selects from; None where no selection makes the content."""
-    if state is not None:
-        name, entry = resolved(manifest.tasks[state], name)
-        if entry.kind in ("private", "exact"):
-            return None
-        if entry.dtype is not None and entry.dtype != manifest.tensors[name].dtype:
-            return None
-    return manifest.tensors[name].alias or name
-
-
-def _is_masked(manifest: Manifest, task: str, name: str) -> bool:
-    return resolved(manifest.tasks[task], name)[1].kind == "mask"
