@@ -102,12 +102,15 @@ def _scores(figures: Summary) -> str:
     """A table for each recorded evaluation; nothing where there is none."""
     text = ""
     for label in sorted({label for t in figures.tasks for label in t.scores}):
-        text += f"\n{_cell(label)}:\n\n| task | base | original | rebuilt |\n|---|---|---|---|\n"
-        for t in figures.tasks:
-            if score := t.scores.get(label):
-                numbers = (score.get(of) for of in ("base", "original", "rebuilt"))
-                cells = " | ".join("-" if x is None else f"{x:.4g}" for x in numbers)
-                text += f"| {_cell(t.name)} | {cells} |\n"
+        scores = {t.name: t.scores[label] for t in figures.tasks if label in t.scores}
+        lower = dict.fromkeys(tier for s in scores.values() for tier in s.get("lower") or ())
+        columns = ("task", "base", "original", *lower, "rebuilt")
+        text += f"\n{_cell(label)}:\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
+        for task, score in scores.items():
+            below = score.get("lower") or {}
+            found = (score.get("base"), score.get("original"), *map(below.get, lower))
+            cells = ("-" if x is None else f"{x:.4g}" for x in (*found, score["rebuilt"]))
+            text += f"| {_cell(task)} | {' | '.join(cells)} |\n"
     return text
 
 

@@ -19,6 +19,7 @@
     │   ├── UnknownWeights         what is live is neither the base nor a task
     │   └── ModelBusy              it is running; swap when it is not
     ├── EvaluationFailed           an evaluator failed, hung, or gave no score
+    ├── TargetNotReached           no bits keep the share of a score that was asked for
     ├── MissingExtra               an optional library is not installed
     └── OutputError                the target cannot be written
         └── TargetExists           it is there already and --overwrite was not given
@@ -150,6 +151,20 @@ class EvaluationFailed(TaskstoreError):
         self.output = output[-2000:].strip()
         said = f"; it wrote: {self.output}" if self.output else ""
         super().__init__(f"the evaluation of task {task!r} {problem}{said}")
+
+
+class TargetNotReached(TaskstoreError):
+    """No number of bits keeps the share of a fine-tune's score that was asked for."""
+
+    def __init__(self, share: float, best: Mapping[str, tuple[float, float]]) -> None:
+        found = ", ".join(
+            f"{task!r} keeps {kept:.1%} at {bits:g} bits" for task, (kept, bits) in best.items()
+        )
+        super().__init__(
+            f"no combination keeps {share:.1%} of every score; the best that was found: {found}; "
+            "nothing was written: ask for less, take it --anyway, or keep them --tiers exact"
+        )
+        self.best = dict(best)
 
 
 class MissingExtra(TaskstoreError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,16 @@ class Score:
     rebuilt: float
     base: float | None = None
     original: float | None = None
+    lower: Mapping[str, float] = field(default_factory=dict)  # tiers below the best -> score
 
     def to_record(self) -> manifests.Score:
         """For the manifest."""
-        return manifests.Score(rebuilt=self.rebuilt, base=self.base, original=self.original)
+        return manifests.Score(
+            rebuilt=self.rebuilt,
+            base=self.base,
+            original=self.original,
+            lower=dict(self.lower) or None,
+        )
 
     @property
     def kept(self) -> float | None:
@@ -78,15 +84,22 @@ class Bench:
         self._evaluator, self._journal, self._label = evaluator, journal, label
         self._scratch, self._say = scratch, say
 
-    def rebuilt(self, store: Store, model: str | None, task: str, what: str = "rebuilt") -> float:
-        """Score on `task` of a model of the store: a task, or the base (None)."""
+    def rebuilt(
+        self,
+        store: Store,
+        model: str | None,
+        task: str,
+        what: str = "rebuilt",
+        tier: str | None = None,
+    ) -> float:
+        """Score on `task` of a model of the store: a task at a tier, or the base (None)."""
 
         def evaluate() -> float:
             with tempfile.TemporaryDirectory(prefix="taskstore-eval-", dir=self._scratch) as folder:
-                path = store.unpack(model, Path(folder) / (model or "base"))
+                path = store.unpack(model, Path(folder) / (model or "base"), tier=tier)
                 return self._told(path, task, what)
 
-        tensors = rebuilt_tensors(store.manifest, model)
+        tensors = rebuilt_tensors(store.manifest, model, tier)
         weights = model_digest({name: tensor.blake3 for name, tensor in tensors.items()})
         return self._journal.score((self._label, task, weights), evaluate)
 
@@ -112,7 +125,7 @@ def evaluate(
     originals: Mapping[str, PathLike] | None = None,
     base: bool = False,
 ) -> Evaluation:
-    """Score every task's rebuilt model, its original where there is one, and the base if asked.
+    """Score every task's rebuilt model at each tier, its original and the base where asked.
 
     Raises UnknownTask, InputError or EvaluationFailed; what was scored before is in the journal.
     """
@@ -124,6 +137,10 @@ def evaluate(
             Score(
                 task,
                 rebuilt=bench.rebuilt(store, task, task),
+                lower={
+                    tier: bench.rebuilt(store, task, task, tier, tier)
+                    for tier in store.tiers(task)[:-1]
+                },
                 base=bench.rebuilt(store, None, task, "the base") if base else None,
                 original=bench.original(originals[task], task) if task in originals else None,
             )

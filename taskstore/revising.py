@@ -23,7 +23,7 @@ from taskstore.errors import BadName, InputError, OutputError
 from taskstore.format import manifest as manifests
 from taskstore.format import names
 from taskstore.format.digests import check_files
-from taskstore.format.validate import VERSION_OF_SCORES
+from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
 from taskstore.options import AUTO, PackOptions
 from taskstore.packing import PathLike, is_store, pack_family
 from taskstore.parallel import default_jobs
@@ -128,7 +128,9 @@ def record(
         else task
         for name, task in store.manifest.tasks.items()
     }
-    version = max(store.manifest.version, VERSION_OF_SCORES)
+    tiers = any(score.lower for score in scores.values())
+    needed = VERSION_OF_TIERS if tiers else VERSION_OF_SCORES
+    version = max(store.manifest.version, needed)
     done = msgspec.structs.replace(store.manifest, version=version, tasks=tasks)
     return _rewrite(store, done, store.files_of(None, *tasks), jobs)
 

@@ -40,7 +40,7 @@ class TaskSummary:
     origin: str
     source: str | None
     revision: str | None
-    scores: dict[str, dict[str, float]]  # evaluation -> "rebuilt", "base", "original"
+    scores: dict[str, dict[str, Any]]  # evaluation -> "rebuilt", "base", "original", "lower"
     private: list[PrivateTensor]
     absent: list[str]  # tensors of the base that the task does not have
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,13 +14,8 @@ from taskstore_cli.console import (
     quiet_option,
     stdout,
 )
-from taskstore_cli.evaluator import evaluator_options, make_bench, number
+from taskstore_cli.evaluator import evaluator_options, make_bench
 from taskstore_cli.pack import named
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from taskstore.evaluation import Evaluation
 
 
 @click.command("eval")
@@ -64,9 +58,12 @@ def evaluate(
     \b
     taskstore eval family --eval 'python eval.py {model} {task}' --original billing=runs/17/final
     """
+    from msgspec import to_builtins
+
     import taskstore
     from taskstore import revising
     from taskstore.evaluation import evaluate as run
+    from taskstore_cli.render import score_table
 
     opened = taskstore.open(store, base=base_from)
     if record is not None:
@@ -78,25 +75,5 @@ def evaluate(
     if as_json:
         print_json(found.to_dict())
     elif not quiet:
-        stdout().print(_scores(found))
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
-
-
-def _scores(found: Evaluation) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    kept = found.kept
-    caption = (
-        f"kept {sum(kept) / len(kept):.1%} on average, {min(kept):.1%} worst" if kept else None
-    )
-    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
-    for column in ("task", "base", "original", "rebuilt", "kept"):
-        table.add_column(column, justify="left" if column == "task" else "right")
-    for s in found.scores:
-        numbers = (number(s.base), number(s.original), number(s.rebuilt), _share(s.kept))
-        table.add_row(escape(s.task), *numbers)
-    return table
+        records = {s.task: to_builtins(s.to_record()) for s in found.scores}
+        stdout().print(score_table(records))

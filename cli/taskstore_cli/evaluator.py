@@ -1,4 +1,4 @@
-"""What `eval` and `tune` share: the options that describe an evaluator."""
+"""What `eval`, `tune` and `pack --target` share: the options that describe an evaluator."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def evaluator_options(command: F) -> F:
-    """What both commands need to know of the evaluator."""
+def evaluator_options(command: F, required: bool = True) -> F:
+    """What the commands need to know of the evaluator."""
     for option in reversed(
         (
             click.option(
                 "--eval",
                 "template",
-                required=True,
+                required=required,
                 metavar="CMD",
                 help="Command that scores a model, with {model} and {task} where they go; its "
                 "last line of output with a score counts: a JSON object, a number, or lm-eval's "

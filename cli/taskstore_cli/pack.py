@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,13 @@ from taskstore_cli.console import (
     progress_bar,
     quiet_option,
 )
+from taskstore_cli.evaluator import evaluator_options, make_bench
 
 if TYPE_CHECKING:
     from taskstore.options import PackOptions
+
+
+optional_evaluator = partial(evaluator_options, required=False)
 
 
 @click.command()
@@ -90,6 +95,23 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="Memory for blocks in flight.",
 )
+@click.option(
+    "--target",
+    "share",
+    type=float,
+    metavar="X",
+    help="With --eval: the fewest bits per task that keep this share (0.99) of the fine-tune's "
+    "score. The tier is rest.",
+)
+@click.option(
+    "--max-error",
+    type=float,
+    metavar="X",
+    help="The fewest bits per task at which |rebuilt - fine-tune|^2 is at most this share (0.05) "
+    "of |task vector|^2. The tier is rest.",
+)
+@click.option("--anyway", is_flag=True, help="Write the best, where --target is not reached.")
+@optional_evaluator
 @click.option("--overwrite", is_flag=True, help="Replace a store that is there already.")
 @json_option
 @quiet_option
@@ -106,6 +128,14 @@ def pack(
     base_mode: str,
     jobs: int | None,
     max_memory: str,
+    share: float | None,
+    max_error: float | None,
+    anyway: bool,
+    template: str | None,
+    key: str,
+    timeout: float,
+    journal: Path | None,
+    scratch: Path | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -119,7 +149,8 @@ def pack(
     taskstore pack llama billing=runs/17/final legal=runs/22/final -o family
     """
     import taskstore
-    from taskstore_cli.render import print_report
+    from taskstore import targeting
+    from taskstore_cli.render import print_aimed, print_report
 
     tasks = named(finetunes)
     options = make_options(
@@ -134,7 +165,34 @@ def pack(
         max_memory=max_memory,
         overwrite=overwrite,
     )
+    if (share is None) != (template is None) or (share is not None and max_error is not None):
+        raise click.UsageError("--target and --eval belong together, without --max-error")
+    if share is not None and template is not None:
+        own = journal or target.absolute().parent / f"{target.name}.target.jsonl"
+        bench = make_bench(template, key, timeout, own, scratch, quiet or as_json)
+        with progress_bar(quiet or as_json) as progress:
+            aimed = targeting.aim_at_score(
+                base,
+                tasks,
+                target,
+                share,
+                bench,
+                options=options,
+                anyway=anyway,
+                scratch=scratch,
+                progress=progress,
+            )
+        if journal is None:
+            own.unlink(missing_ok=True)
+        print_aimed(aimed, as_json=as_json, quiet=quiet)
+        return
     with progress_bar(quiet or as_json) as progress:
+        if max_error is not None:
+            aimed = targeting.aim_at_error(
+                base, tasks, target, max_error, options=options, progress=progress
+            )
+            print_aimed(aimed, as_json=as_json, quiet=quiet)
+            return
         report = taskstore.pack(base, tasks, target, options, progress)
     if as_json:
         print_json(report.to_dict())

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
-from taskstore_cli.console import size, stdout
+from taskstore_cli.console import print_json, size, stdout
 
 if TYPE_CHECKING:
     from taskstore.report import PackReport
     from taskstore.summary import Summary
+    from taskstore.targeting import Aimed
 
 
 TIERS = ("mask", "rest", "exact")
@@ -25,6 +27,24 @@ def print_report(report: PackReport, *, quiet: bool) -> None:
         print_summary(str(report.path), report.summary)
     for warning in report.warnings:
         click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
+
+
+def print_aimed(aimed: Aimed, *, as_json: bool, quiet: bool) -> None:
+    """What a search for bits has found, and the store."""
+    if as_json:
+        print_json(aimed.to_dict())
+        return
+    if not quiet:
+        table = Table(box=None, pad_edge=False)
+        for column in ("task", "bits", "kept" if aimed.scores else "error"):
+            table.add_column(column, justify="left" if column == "task" else "right")
+        for task, bits in aimed.bits.items():
+            reached = aimed.reached[task]
+            table.add_row(
+                escape(task), f"{bits:g}", f"{reached:.1%}" if aimed.scores else f"{reached:.3g}"
+            )
+        stdout().print(table)
+    print_report(aimed.report, quiet=quiet)
 
 
 def print_summary(path: str, summary: Summary) -> None:
@@ -99,20 +119,37 @@ def _tasks(s: Summary) -> Table:
 
 def _evaluations(s: Summary) -> list[Table]:
     """One table per evaluation that was recorded."""
-    tables = []
-    for label in sorted({label for t in s.tasks for label in t.scores}):
-        table = Table(box=None, pad_edge=False, title=escape(label), title_justify="left")
-        for column in ("task", "base", "original", "rebuilt", "kept"):
-            table.add_column(column, justify="left" if column == "task" else "right")
-        for t in s.tasks:
-            if score := t.scores.get(label):
-                found = [score.get(of) for of in ("base", "original", "rebuilt")]
-                cells = ["" if x is None else f"{x:.4g}" for x in found]
-                original = score.get("original")
-                kept = f"{score['rebuilt'] / original:.1%}" if original else ""
-                table.add_row(escape(t.name), *cells, kept)
-        tables.append(table)
-    return tables
+    labels = sorted({label for t in s.tasks for label in t.scores})
+    return [
+        score_table({t.name: t.scores[label] for t in s.tasks if label in t.scores}, title=label)
+        for label in labels
+    ]
+
+
+def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
+    """Task -> members of a manifest's score; tiers below the best have their own columns."""
+    lower = list(dict.fromkeys(t for score in scores.values() for t in score.get("lower") or ()))
+    kept = [
+        score["rebuilt"] / score["original"] for score in scores.values() if score.get("original")
+    ]
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title=title and escape(title),
+        title_justify="left",
+        caption=f"kept {sum(kept) / len(kept):.1%} on average, {min(kept):.1%} worst"
+        if kept
+        else None,
+        caption_justify="left",
+    )
+    for column in ("task", "base", "original", *lower, "rebuilt", "kept"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    for task, score in scores.items():
+        below = score.get("lower") or {}
+        found = [score.get("base"), score.get("original"), *map(below.get, lower), score["rebuilt"]]
+        share = f"{score['rebuilt'] / score['original']:.1%}" if score.get("original") else ""
+        table.add_row(escape(task), *("" if x is None else f"{x:.4g}" for x in found), share)
+    return table
 
 
 def _private(s: Summary) -> list[str]:

@@ -86,6 +86,7 @@ class Score(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rebuilt: float
     base: float | None = None
     original: float | None = None
+    lower: dict[str, float] | None = None
 
 
 class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam": "lambda"}):
