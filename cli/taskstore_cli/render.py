@@ -129,17 +129,16 @@ def _evaluations(s: Summary) -> list[Table]:
 def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
     """Task -> members of a manifest's score; tiers below the best have their own columns."""
     lower = list(dict.fromkeys(t for score in scores.values() for t in score.get("lower") or ()))
-    kept = [
-        score["rebuilt"] / score["original"] for score in scores.values() if score.get("original")
-    ]
+    kept = [s["rebuilt"] / s["original"] for s in scores.values() if s.get("original")]
+    caption = (
+        f"kept {sum(kept) / len(kept):.1%} on average, {min(kept):.1%} worst" if kept else None
+    )
     table = Table(
         box=None,
         pad_edge=False,
         title=title and escape(title),
         title_justify="left",
-        caption=f"kept {sum(kept) / len(kept):.1%} on average, {min(kept):.1%} worst"
-        if kept
-        else None,
+        caption=caption,
         caption_justify="left",
     )
     for column in ("task", "base", "original", *lower, "rebuilt", "kept"):

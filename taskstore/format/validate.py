@@ -30,9 +30,8 @@ def check(manifest: Manifest) -> None:
     for task_name, task in manifest.tasks.items():
         if task.scores is not None and manifest.version < VERSION_OF_SCORES:
             raise FormatError(f"task {task_name!r} has scores, in a store of version 1")
-        if manifest.version < VERSION_OF_TIERS and any(
-            s.lower for s in (task.scores or {}).values()
-        ):
+        by_tier = any(score.lower for score in (task.scores or {}).values())
+        if by_tier and manifest.version < VERSION_OF_TIERS:
             raise FormatError(f"task {task_name!r} has scores of tiers, in an older store")
         _check_tiers(manifest, task_name, task)
         _check_codecs(manifest, task_name, task)
