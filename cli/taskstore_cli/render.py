@@ -138,7 +138,7 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = Non
         pad_edge=False,
         title=title and escape(title),
         title_justify="left",
-        caption=caption,
+        caption=mean,
         caption_justify="left",
     )
     for column in ("task", "base", "original", *lower, "rebuilt", "kept"):
