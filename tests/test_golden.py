@@ -11,6 +11,7 @@ import taskstore
 from taskstore.verify import verify
 from tests.golden.make_v1 import digests
 from tests.golden.make_v3 import file_digests
+from tests.golden.make_v3_tiers import MADE, tier_digests
 
 GOLDEN = Path(__file__).parent / "golden"
 STORES = sorted(path.parent for path in GOLDEN.glob("v*/*/taskstore.json"))
@@ -29,6 +30,12 @@ def test_its_files_come_back_as_they_were(tmp_path: Path) -> None:
     assert file_digests(taskstore.open(GOLDEN / "v3" / "bf16-shards"), tmp_path) == expected
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_every_tier_reads_as_it_was_written(name: str) -> None:
+    expected = json.loads((GOLDEN / "v3-tiers" / "tiers.json").read_text())[name]
+    assert tier_digests(taskstore.open(GOLDEN / "v3-tiers" / name)) == expected
+
+
 def test_there_are_golden_stores() -> None:
-    assert {path.parent.name for path in STORES} >= {"v1", "v2", "v3"}
-    assert len(STORES) >= 10
+    assert {path.parent.name for path in STORES} >= {"v1", "v2", "v3", "v3-tiers"}
+    assert len(STORES) >= 16

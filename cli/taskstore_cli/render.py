@@ -130,9 +130,7 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = Non
     """Task -> members of a manifest's score; tiers below the best have their own columns."""
     lower = list(dict.fromkeys(t for score in scores.values() for t in score.get("lower") or ()))
     kept = [s["rebuilt"] / s["original"] for s in scores.values() if s.get("original")]
-    mean = (
-        f"kept {sum(kept) / len(kept):.1%} on average, {min(kept):.1%} worst" if kept else None
-    )
+    mean = f"kept {sum(kept) / len(kept):.1%} on average, {min(kept):.1%} worst" if kept else None
     table = Table(
         box=None,
         pad_edge=False,
