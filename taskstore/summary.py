@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
 
 from taskstore.format import names
-from taskstore.format.dtypes import MASKED, numel
+from taskstore.format.dtypes import MASKED, nbytes, numel
 from taskstore.format.manifest import TIERS, Manifest
 from taskstore.format.names import of_stem
 
@@ -46,6 +47,20 @@ class TaskSummary:
 
 
 @dataclass(frozen=True)
+class TierSummary:
+    """A tier of all tasks: its files, and what a live model that swaps among them needs.
+
+    bytes           its own files; those of masks with the multi-task model
+    serving_bytes   beside the live weights, with all tasks attached (taskstore.attach), about
+    """
+
+    name: str
+    bytes: int
+    bits_per_parameter_and_task: float
+    serving_bytes: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """Sizes in bytes; ratios are originals over store."""
 
@@ -73,6 +88,7 @@ class Summary:
     bits_per_parameter: float  # the whole store
     bits_per_parameter_and_task: float  # everything but the base, per task
     codings: dict[str, int]  # codec of W1 -> tensors
+    tiers: list[TierSummary]
     tasks: list[TaskSummary]
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,8 +145,35 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
         bits_per_parameter=8 * total / max(1, parameters),
         bits_per_parameter_and_task=8 * (total - base) / max(1, parameters) / len(tasks),
         codings=codings,
+        tiers=_tiers(manifest, (multitask + masks, rest, exact), parameters),
         tasks=tasks,
     )
+
+
+def _tiers(manifest: Manifest, bytes_: Sequence[int], parameters: int) -> list[TierSummary]:
+    sizes = dict(zip(TIERS, bytes_, strict=True))
+    tasks = manifest.tasks.values()
+    there = [tier for tier in TIERS if any(tier in task.all_tiers for task in tasks)]
+    shared = {n for task in tasks for n in task.tensors if task.rungs(n)}
+    base = {n: manifest.tensors[n] for n in shared}
+    weights = sum(numel(t.shape) for t in base.values())
+    held = sum(nbytes(t.dtype, t.shape) for t in base.values())
+    masks = held + len(tasks) * weights // 8
+    vectors = sum(weights if (task.bits or 0) > 3 else weights // 2 for task in tasks)
+    serving = {
+        "mask": masks,
+        "rest": held + vectors + (masks if "mask" in there else 0),
+        "exact": held * (len(tasks) + 1),
+    }
+    return [
+        TierSummary(
+            name,
+            sizes[name],
+            8 * sizes[name] / max(1, parameters) / len(tasks),
+            serving[name],
+        )
+        for name in there
+    ]
 
 
 def _stems(manifest: Manifest) -> list[str]:

@@ -51,6 +51,8 @@ def print_summary(path: str, summary: Summary) -> None:
     console = stdout()
     console.print(_headline(path, summary), soft_wrap=True)
     console.print(_parts(summary))
+    if len(summary.tiers) > 1 or any(t.name == "rest" for t in summary.tiers):
+        console.print(_tiers(summary))
     console.print(_tasks(summary))
     for table in _evaluations(summary):
         console.print(table)
@@ -92,6 +94,16 @@ def _parts(s: Summary) -> Table:
     table.add_row(
         "per task, base not counted", "", f"{s.bits_per_parameter_and_task:.2f}", style="bold"
     )
+    return table
+
+
+def _tiers(s: Summary) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("tier", "size", "bits/parameter and task", "serving, beside the live model"):
+        table.add_column(column, justify="left" if column == "tier" else "right")
+    for tier in s.tiers:
+        bits = f"{tier.bits_per_parameter_and_task:.2f}"
+        table.add_row(tier.name, size(tier.bytes), bits, f"about {size(tier.serving_bytes)}")
     return table
 
 
