@@ -71,7 +71,7 @@ def draw(results: Path, ours: Path | None, target: Path) -> None:
     )
     rows = -(-len(handles) // columns)
     figure.tight_layout(rect=(0, 0.02 + 0.05 * rows, 1, 1))
-    figure.savefig(target, dpi=160)
+    figure.savefig(target, dpi=110)
     pyplot.close(figure)
 
 
