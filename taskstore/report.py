@@ -33,11 +33,13 @@ class PackReport:
 def _warnings(figures: Summary, family: Family) -> list[str]:
     found = []
     if not figures.is_smaller:
-        found.append(
-            f"the store is not smaller than its originals ({figures.ratio:.2f}x): the multi-task "
-            f"model costs as much as a fine-tune, and {len(family.tasks)} of them do not pay for "
-            "it; packing saves from about three full fine-tunes on"
+        why = (
+            f": the multi-task model costs as much as a fine-tune, and {len(family.tasks)} of them do "
+            "not pay for it; masks save from about three full fine-tunes on, --tiers rest from one"
+            if figures.multitask_bytes
+            else ""
         )
+        found.append(f"the store is not smaller than its originals ({figures.ratio:.2f}x){why}")
     for model in (family.base, *family.tasks):
         if model.skipped:
             found.append(f"{model.name}: not carried: {', '.join(model.skipped)}")
