@@ -34,8 +34,9 @@ def _warnings(figures: Summary, family: Family) -> list[str]:
     found = []
     if not figures.is_smaller:
         why = (
-            f": the multi-task model costs as much as a fine-tune, and {len(family.tasks)} of them do "
-            "not pay for it; masks save from about three full fine-tunes on, --tiers rest from one"
+            ": the multi-task model costs as much as a fine-tune, and "
+            f"{len(family.tasks)} of them do not pay for it; masks save from about three full "
+            "fine-tunes on, --tiers rest from one"
             if figures.multitask_bytes
             else ""
         )

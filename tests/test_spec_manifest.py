@@ -124,7 +124,7 @@ def test_refused(store: Path, name: str) -> None:
 @pytest.mark.parametrize("codec", ["lzma", "", "bits"])
 def test_unknown_codecs(store: Path, codec: str) -> None:
     forge.edit(store, lambda d: tensor(d).update(multitask=codec))
-    with pytest.raises(UnknownCodec, match="this build knows rounded, ulp"):
+    with pytest.raises(UnknownCodec, match="this build knows rounded, strides, ulp"):
         taskstore.open(store)
     forge.edit(store, lambda d: tensor(d).update(multitask="ulp", codec=codec))
     with pytest.raises(UnknownCodec, match="this build knows planes, rotated"):
