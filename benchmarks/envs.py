@@ -33,15 +33,18 @@ def version_of(tool: str) -> str:
     return done.stdout.strip()
 
 
-def ensure(tool: str) -> None:
-    """Install `tool` from the package index unless it is there; raises ToolError."""
+def ensure(tool: str, *beside: str) -> None:
+    """Install `tool` from the package index unless it is there; raises ToolError.
+
+    `beside` is what it needs and does not ask for.
+    """
     done = ROOT / tool / "installed"
     if done.is_file():
         return
     subprocess.run([sys.executable, "-m", "venv", "--clear", ROOT / tool], check=True)
     # The library's own torch: both sides compute with the same one, and where that is a CPU
     # build, pip finds it by its number alone.
-    wanted = [tool, "torch==" + version("torch").partition("+")[0]]
+    wanted = [tool, *beside, "torch==" + version("torch").partition("+")[0]]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         _pip(tool, "--dry-run", "--report", str(report), *wanted)

@@ -2,9 +2,10 @@
 
     python benchmarks/exact.py --family DIR --base base --tasks billing,legal
 
-`steps` is what an archive uses; `ulp` codes the multi-task model; XOR in byte planes is the scheme
-of ZipLLM's BitX, with the same zstd parameters; the last sees the fine-tune alone. All code the
-same chunks of 2^18 elements, and every chunk is decoded and compared.
+`steps` is what an archive uses, `strides` one of `--level archive`; `ulp` codes the multi-task
+model; XOR in byte planes is the scheme of ZipLLM's BitX, with the same zstd parameters; the last
+sees the fine-tune alone. All code the same chunks of 2^18 elements, and every chunk is decoded and
+compared. A second table has whole archives beside other packages (exact_rivals.py).
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import exact_rivals
+from benchmarks.family import open_family
+from benchmarks.sides import HERE
 from taskstore.checkpoint import Checkpoint, open_checkpoint
 from taskstore.format.section import decode, encode
 
 CHUNK = 1 << 18
+WIDTH = 110  # of the tables where the output is no terminal
 Bits = NDArray[Any]
 
 
@@ -61,6 +66,7 @@ def codings() -> list[Coding]:
 
     return [
         Coding("steps (archives)", "steps", itself),
+        Coding("strides (--level archive)", "strides", itself),
         Coding("ulp, byte planes", "ulp", itself),
         Coding("XOR, byte planes", "planes", np.bitwise_xor),
         Coding("alone, byte planes", "rotated", itself),
@@ -81,8 +87,14 @@ def chunks(base: Checkpoint, task: Checkpoint) -> Iterator[tuple[Bits, Bits]]:
 @click.option("--base", default="base", show_default=True)
 @click.option("--tasks", required=True, help="NAME,NAME,...")
 @click.option("--repeat", default=3, show_default=True, help="The fastest counts.")
-def main(family: Path, base: str, tasks: str, repeat: int) -> None:
-    """Bits per parameter and speed of four codings."""
+@click.option("--skip", default="", help=f"Leave out some of {','.join(exact_rivals.TOOLS)}.")
+@click.option("--work", type=click.Path(path_type=Path), default=HERE / ".data", help="Scratch.")
+def main(family: Path, base: str, tasks: str, repeat: int, skip: str, work: Path) -> None:
+    """Bits per parameter and speed of five codings; then archives beside other packages."""
+    left_out = set(filter(None, skip.split(",")))
+    if left_out - set(exact_rivals.TOOLS):
+        known = ",".join(exact_rivals.TOOLS)
+        raise click.BadParameter(f"{skip} is not some of {known}", param_hint="--skip")
     theta0 = open_checkpoint(family / base)
     rounds = []
     for _ in range(repeat):
@@ -108,7 +120,10 @@ def main(family: Path, base: str, tasks: str, repeat: int) -> None:
             f"{nbytes / min(way.encoding for way in ways_of_one) / 1e6:,.0f}",
             f"{nbytes / min(way.decoding for way in ways_of_one) / 1e6:,.0f}",
         )
-    Console().print(table)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console.print(table)
+    models = open_family(family.resolve(), base, tasks.split(","))
+    exact_rivals.show(models, work.resolve(), set(exact_rivals.TOOLS) - left_out, console)
 
 
 if __name__ == "__main__":
