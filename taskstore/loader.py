@@ -244,7 +244,7 @@ class ModelReader:
                 w_N = cpu.select(mask.chunk(k, given_N), w_N, w1_N)
             w_N = cpu.cast(w_N, tensor.dtype, dtype)
             if rest:
-                w_N = with_rest(w_N, rest.chunk(k), dtype)
+                w_N = with_rest(w_N, rest.quantised(k), dtype)
             return exact.chunk(k, w_N) if exact else w_N
 
         for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):

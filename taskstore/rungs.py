@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from taskstore import floats
 from taskstore.codecs import stream
-from taskstore.codecs.levels import Levels
+from taskstore.codecs.levels import Levels, Quantised, quantised
 from taskstore.errors import NotFinite
 from taskstore.kernels import cpu
+from taskstore.kernels.rest import add
 
 Bits = NDArray[Any]
 MIN_ROW = 64  # a row of fewer elements would pay too much for its step
@@ -50,8 +51,8 @@ def rest(
     if not cpu.task_vector(theta_N, dtype, floats.to_float32(below_N, dtype), missing_N):
         raise NotFinite(*label)
     streams = codec.encode(missing_N.view(np.uint32), None)
-    v_N = codec.decode(streams, theta_N.size, 4, None)
-    return [stream.store(one) for one in streams], with_rest(below_N, v_N, dtype)
+    vector = quantised(streams, theta_N.size)
+    return [stream.store(one) for one in streams], with_rest(below_N, vector, dtype)
 
 
 def moved(w0_N: Bits, w1_N: Bits, dtype: str) -> Bits:
@@ -59,6 +60,8 @@ def moved(w0_N: Bits, w1_N: Bits, dtype: str) -> Bits:
     return (floats.to_float32(w1_N, dtype) - floats.to_float32(w0_N, dtype)).view(np.uint32)
 
 
-def with_rest(below_N: Bits, v_N: Bits, dtype: str) -> Bits:
-    """round(W + v) as bits of `dtype`, W where that is not finite; v as bits of float32."""
-    return cpu.add(floats.to_float32(below_N, dtype), v_N.view(np.float32), below_N, dtype)
+def with_rest(below_N: Bits, vector: Quantised, dtype: str) -> Bits:
+    """round(W + v) as bits of `dtype`, W where that is not finite."""
+    w_N = np.empty_like(below_N)
+    add(vector, below_N, w_N, dtype)
+    return w_N

@@ -59,10 +59,9 @@ class Points:
 
     def of(self, z: NDArray[Any]) -> F32:
         """Signed, of levels folded by zigzag; -0.0 for 0, which adds to no float a change."""
-        level = (z.astype(np.int64) + 1) >> 1
-        points = np.where(level < 8, self.low[level & 7], 32 * level + self.offset)
-        sign = np.where(z & 1, -1, np.where(z == 0, -0.0, 1)).astype(np.float32)
-        return sign * (points.astype(np.float32) / np.float32(32))
+        points = np.empty(z.shape, np.float32)
+        _points(z.reshape(-1), self.low, self.offset, points.reshape(-1))
+        return points
 
 
 def quantise(tau_N: F32, columns: int, first: int, step: float) -> tuple[Rows, Points, Any]:
@@ -98,6 +97,14 @@ def _codes(steps_R: NDArray[np.float64]) -> tuple[Bytes, int]:
     m, e = np.rint(mantissa * 32).astype(np.int64), exponent.astype(np.int64) - 5
     codes = (e << 4) + m - 16  # m = 32 is m = 16 of the next e
     return np.where(steps_R > 0, codes.clip(1, 255), 0).astype(np.uint8), unit
+
+
+@jit
+def _points(z_N: NDArray[Any], low: Bytes, offset: int, points_N: F32) -> None:
+    for i in range(z_N.size):
+        q = (int(z_N[i]) + 1) >> 1
+        size = np.float32(int(low[q]) if q < 8 else 32 * q + offset) / np.float32(32)
+        points_N[i] = size if q and not z_N[i] & 1 else -size
 
 
 @jit

@@ -46,7 +46,9 @@ def count_escapes(symbols: Bytes, radix: int) -> int:
 def find_escapes(symbols: Bytes, radix: int, count: int) -> NDArray[np.uint32]:
     """Which numbers are escapes, in order, uint32 (E,)."""
     where_E = np.empty(count, np.uint32)
-    _find(symbols, digits(radix) == radix - 1, where_E)
+    if count:
+        escapes_256K = digits(radix) == radix - 1
+        _find(symbols, escapes_256K.any(1), escapes_256K, where_E)
     return where_E
 
 
@@ -122,10 +124,17 @@ def _count(symbols: Bytes, escapes_256: NDArray[np.int64]) -> int:
 
 
 @jit
-def _find(symbols: Bytes, escapes_256K: NDArray[np.bool_], where_E: NDArray[np.uint32]) -> None:
+def _find(
+    symbols: Bytes,
+    some_256: NDArray[np.bool_],
+    escapes_256K: NDArray[np.bool_],
+    where_E: NDArray[np.uint32],
+) -> None:
     """Positions of the escapes; there are as many as `where_E` has room for."""
     k, packed = 0, escapes_256K.shape[1]
     for b in range(symbols.size):
+        if not some_256[symbols[b]]:  # most bytes
+            continue
         for j in range(packed):
             if escapes_256K[symbols[b], j]:
                 where_E[k] = np.uint32(b * packed + j)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.codecs import codec, stream
+from taskstore.codecs.levels import Quantised, quantised
 from taskstore.errors import FormatError
 from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
 
@@ -121,16 +123,20 @@ class SectionReader:
     def chunk(self, k: int, given_N: Chunk | None = None) -> Chunk:
         """Chunk `k`: unsigned (elements,) or, for masks, uint8 (ceil(elements / 8),)."""
         layout = self._layout
-        try:
+        with self._labelled(k):
             streams = self._plain(k, given_N)
             return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
-        except FormatError as error:
-            raise FormatError(f"{self._label}, chunk {k}: {error}") from None
 
-    def streams(self, k: int) -> list[NDArray[np.uint8]]:
-        """The streams of chunk `k`, of a codec that needs nothing given."""
+    def quantised(self, k: int) -> Quantised:
+        """Chunk `k` of a section of `levels`, as packed as it is."""
+        assert self._layout.codec == "levels"
+        with self._labelled(k):
+            return quantised(self._plain(k, None), self._layout.elements(k))
+
+    @contextmanager
+    def _labelled(self, k: int) -> Iterator[None]:
         try:
-            return self._plain(k, None)
+            yield
         except FormatError as error:
             raise FormatError(f"{self._label}, chunk {k}: {error}") from None
 

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from taskstore.codecs.levels import Quantised
-from taskstore.floats import to_float32
-from taskstore.kernels import cpu, reference
+from taskstore.kernels import reference, rest
 from taskstore.kernels.dispatch import kernel_for
 
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -66,7 +65,7 @@ class HostVectors:
         self.swap(np.zeros_like(mask_P), mask_P, d_N, w_N)
 
     def add(self, vector: Quantised, below_N: Any, w_N: Any, dtype: str) -> None:
-        np.copyto(w_N, cpu.add(to_float32(below_N, dtype), vector.values(), below_N, dtype))
+        rest.add(vector, below_N, w_N, dtype)
 
 
 @dataclass(frozen=True)

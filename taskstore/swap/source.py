@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskstore.codecs.levels import Quantised, quantised
+from taskstore.codecs.levels import Quantised
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.manifest import Manifest
@@ -66,9 +66,8 @@ class Source:
         reader = ShardedReader(self._root, filenames.rest_of(task), self._manifest.files, sections)
         try:
             for name in names:
-                section, layout = reader.section(name), sections[name]
-                found = ordered_map(section.streams, range(layout.chunks), jobs=self._jobs)
-                yield name, [quantised(s, layout.elements(k)) for k, s in enumerate(found)]
+                chunks, quantised = range(sections[name].chunks), reader.section(name).quantised
+                yield name, list(ordered_map(quantised, chunks, jobs=self._jobs))
         finally:
             reader.close()
 
