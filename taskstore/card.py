@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskstore import summary
-from taskstore.format.manifest import TIERS, Manifest
+from taskstore.format.manifest import Manifest
 from taskstore.summary import Summary
 
 _TEMPLATE = """---
@@ -48,7 +48,7 @@ def render(manifest: Manifest) -> str:
     figures = summary.of(manifest, 0)
     carried = manifest.base.carried
     hub = manifest.base.source if manifest.base.revision else None
-    tiers = [tier for tier in TIERS if any(tier in t.tiers for t in figures.tasks)]
+    tiers = [tier.name for tier in figures.tiers]
     exact, count = "exact" in tiers, len(figures.tasks)
     plural = "" if count == 1 else "s"
     parts = "the base and the multi-task model" if carried else "the multi-task model"

@@ -114,6 +114,22 @@ def family(
     return Family(root, base, {name: tuned(base, i) for i, name in enumerate(names)})
 
 
+def rich_states() -> tuple[State, dict[str, State]]:
+    """A base and three tasks: tied, grown, private, empty and integer tensors."""
+    base = random_state(0)
+    base["lm_head.weight"] = base["embed_tokens.weight"].clone()
+    base["ids"] = torch.arange(9)
+    tasks = {name: tuned(base, i) for i, name in enumerate(("one", "two", "three"))}
+    for state in tasks.values():
+        state["lm_head.weight"] = state["embed_tokens.weight"].clone()
+    rows = torch.full((2, 16), 0.5, dtype=torch.bfloat16)
+    for key in ("embed_tokens.weight", "lm_head.weight"):
+        tasks["two"][key] = torch.cat([tasks["two"][key], rows])
+    tasks["three"]["head.weight"] = torch.ones(3, 10)
+    tasks["three"]["empty"] = torch.ones(0, 4)
+    return base, tasks
+
+
 def bits(tensor: Tensor) -> Tensor:
     """Raw bytes, for comparisons that tell -0.0 from 0.0."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -57,17 +57,7 @@ def odd(folder: Path, state: State, *, files: Mapping[str, str] | None = None, *
 
 def rich_family(root: Path) -> families.Family:
     """Tied, grown, private, empty and integer tensors, all in odd shards."""
-    base = families.random_state(0)
-    base["lm_head.weight"] = base["embed_tokens.weight"].clone()
-    base["ids"] = torch.arange(9)
-    tasks = {name: families.tuned(base, i) for i, name in enumerate(("one", "two", "three"))}
-    for state in tasks.values():
-        state["lm_head.weight"] = state["embed_tokens.weight"].clone()
-    rows = torch.full((2, 16), 0.5, dtype=torch.bfloat16)
-    for key in ("embed_tokens.weight", "lm_head.weight"):
-        tasks["two"][key] = torch.cat([tasks["two"][key], rows])
-    tasks["three"]["head.weight"] = torch.ones(3, 10)
-    tasks["three"]["empty"] = torch.ones(0, 4)
+    base, tasks = families.rich_states()
     tasks["three"]["copy"] = tasks["three"]["layers.1.mlp.weight"].clone()
     tasks["one"][W] = tasks["one"][W].float()
     del tasks["one"]["norm.weight"]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 import taskstore
 from taskstore.errors import (
@@ -39,17 +38,7 @@ def packed(
 @pytest.fixture
 def rich(tmp_path: Path) -> families.Family:
     """Tied, grown, private, empty and integer tensors, and assets of a task's own."""
-    base = families.random_state(0)
-    base["lm_head.weight"] = base["embed_tokens.weight"].clone()
-    base["ids"] = torch.arange(9)
-    tasks = {name: families.tuned(base, i) for i, name in enumerate(("one", "two", "three"))}
-    for state in tasks.values():
-        state["lm_head.weight"] = state["embed_tokens.weight"].clone()
-    rows = torch.full((2, 16), 0.5, dtype=torch.bfloat16)
-    for key in ("embed_tokens.weight", "lm_head.weight"):
-        tasks["two"][key] = torch.cat([tasks["two"][key], rows])
-    tasks["three"]["head.weight"] = torch.ones(3, 10)
-    tasks["three"]["empty"] = torch.ones(0, 4)
+    base, tasks = families.rich_states()
     return families.Family(tmp_path / "family", base, tasks)
 
 

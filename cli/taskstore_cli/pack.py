@@ -186,13 +186,14 @@ def pack(
             own.unlink(missing_ok=True)
         print_aimed(aimed, as_json=as_json, quiet=quiet)
         return
-    with progress_bar(quiet or as_json) as progress:
-        if max_error is not None:
+    if max_error is not None:
+        with progress_bar(quiet or as_json) as progress:
             aimed = targeting.aim_at_error(
                 base, tasks, target, max_error, options=options, progress=progress
             )
-            print_aimed(aimed, as_json=as_json, quiet=quiet)
-            return
+        print_aimed(aimed, as_json=as_json, quiet=quiet)
+        return
+    with progress_bar(quiet or as_json) as progress:
         report = taskstore.pack(base, tasks, target, options, progress)
     if as_json:
         print_json(report.to_dict())

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from taskstore.targeting import Aimed
 
 
-TIERS = ("mask", "rest", "exact")
 COLUMNS = {"mask": ("lambda", "density", "masks"), "rest": ("rest",), "exact": ("exact",)}
 
 
@@ -109,7 +108,7 @@ def _tiers(s: Summary) -> Table:
 
 def _tasks(s: Summary) -> Table:
     table = Table(box=None, pad_edge=False)
-    tiers = [tier for tier in TIERS if any(tier in t.tiers for t in s.tasks)]
+    tiers = [tier.name for tier in s.tiers]
     own = [c for tier in tiers for c in COLUMNS[tier]]
     for column in ("task", *own, "private", "bits/parameter", "original"):
         table.add_column(column, justify="left" if column == "task" else "right")

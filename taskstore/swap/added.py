@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taskstore.bits import packed_size
 from taskstore.codecs.levels import Quantised
-from taskstore.format.dtypes import ITEMSIZE
 from taskstore.kernels.vectors import Vectors, vectors_for
-from taskstore.swap.memory import SwapMemory
-from taskstore.swap.states import Added, State
+from taskstore.swap.memory import SwapMemory, blank
+from taskstore.swap.states import Added, State, weight_bytes
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,19 @@ class Additions:
     def memory(self, tasks: int) -> SwapMemory:
         """What `allocate` makes for so many tasks, and about what the vectors take."""
         return SwapMemory(
-            base=sum(map(_bytes, self._sources.values())),
-            delta=sum(map(_bytes, self._masked.values())),
-            masks=tasks * sum(_packed(part.n) for part in self._masked.values()),
+            base=sum(map(weight_bytes, self._sources.values())),
+            delta=sum(map(weight_bytes, self._masked.values())),
+            masks=tasks * sum(packed_size(part.n) for part in self._masked.values()),
             vectors=sum(part.vector_bytes for part in self._sources.values()),
         )
 
     def allocate(self, tasks: Sequence[str]) -> None:
         def memory(parts: Mapping[str, Added]) -> dict[str, Tensor]:
-            return {name: _memory(_bytes(part), self.device) for name, part in parts.items()}
+            return {name: blank(weight_bytes(part), self.device) for name, part in parts.items()}
 
         self.bases, self.deltas = memory(self._sources), memory(self._masked)
         self.masks = {
-            task: {name: _memory(_packed(p.n), self.store) for name, p in self._masked.items()}
+            task: {name: blank(packed_size(p.n), self.store) for name, p in self._masked.items()}
             for task in tasks
         }
         self.vectors: dict[tuple[str, str], list[Quantised]] = {}
@@ -130,15 +130,3 @@ class Additions:
                     {task: placed[task, name][k] for task in part.tasks},
                     kernels,
                 )
-
-
-def _bytes(part: Added) -> int:
-    return part.n * ITEMSIZE[part.live.dtype]
-
-
-def _packed(n: int) -> int:
-    return (n + 7) // 8
-
-
-def _memory(nbytes: int, device: torch.device) -> Tensor:
-    return torch.zeros(nbytes, dtype=torch.uint8, device=device)

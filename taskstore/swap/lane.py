@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taskstore.format.dtypes import ITEMSIZE
 from taskstore.kernels.dispatch import kernel_for
 from taskstore.swap.added import Additions, Sum
-from taskstore.swap.memory import SwapMemory, add
-from taskstore.swap.states import Added, Masked, State, Valued
+from taskstore.swap.memory import SwapMemory, add, blank
+from taskstore.swap.states import Added, Masked, State, Valued, weight_bytes
 
 ALIGN = 64
 UNIT = 4 << 20  # mask bytes that are swapped as one at most: 2^25 weights, one transfer
@@ -104,19 +103,19 @@ class Lane:
         own = [
             len(set(part.keys.values())) * (part.live.nbytes - part.start) for part in self.valued
         ]
-        delta = sum(_bytes(part) for part in self.masked)
+        delta = sum(weight_bytes(part) for part in self.masked)
         mine = SwapMemory(delta=delta, masks=tasks * self.arena, values=sum(own))
         return add([mine, self.additions.memory(tasks)])
 
     def allocate(self, tasks: Sequence[str]) -> None:
         """Memory for all of it; masks start as all zero."""
-        self.deltas = [_memory(_bytes(part), self.device) for part in self.masked]
-        self.masks = {task: _memory(self.arena, self.store) for task in tasks}
+        self.deltas = [blank(weight_bytes(part), self.device) for part in self.masked]
+        self.masks = {task: blank(self.arena, self.store) for task in tasks}
         self.contents = [
-            {key: _memory(part.live.nbytes - part.start, self.store) for key in part.keys.values()}
+            {key: blank(part.live.nbytes - part.start, self.store) for key in part.keys.values()}
             for part in self.valued
         ]
-        self._zeros = _memory(self.unit, self.store)
+        self._zeros = blank(self.unit, self.store)
         self.additions.allocate(tasks)
 
     def delta_targets(self) -> list[tuple[str, Tensor]]:
@@ -202,11 +201,3 @@ class Lane:
     def _flip_piece(self, unit: Masks, piece: Piece, old_P: Any, new_P: Any) -> None:
         bits = slice(piece.begin - unit.begin, piece.end - unit.begin)
         self._swap(old_P[bits], new_P[bits], piece.d_N, piece.w_N)
-
-
-def _bytes(part: Masked) -> int:
-    return part.n * ITEMSIZE[part.live.dtype]
-
-
-def _memory(nbytes: int, device: torch.device) -> Tensor:
-    return torch.zeros(nbytes, dtype=torch.uint8, device=device)

@@ -82,3 +82,8 @@ def require(parts: Iterable[tuple[torch.device, SwapMemory]]) -> None:
         devices.require(device, beside, WAY_OUT if memory.masks_on_host else WAY_OUT_DEVICE)
         host.update(on_host)
     devices.require(torch.device("cpu"), host, WAY_OUT)
+
+
+def blank(nbytes: int, device: torch.device) -> torch.Tensor:
+    """uint8 memory, all zero."""
+    return torch.zeros(nbytes, dtype=torch.uint8, device=device)

@@ -65,6 +65,11 @@ class Valued:
     keys: Mapping[State, str]
 
 
+def weight_bytes(part: Masked | Added) -> int:
+    """Bytes of the weights that a swap changes; D and the base's weights take as many."""
+    return part.n * ITEMSIZE[part.live.dtype]
+
+
 class States:
     """The models of a store as far as a module can hold them."""
 
