@@ -94,7 +94,7 @@ class Coder:
         weights = read(self._family, block)
         coded.parts.append(self._base_part(weights.w0_N, dtype))
         if "mask" in self._options.rungs:
-            merged_N = self._method.merge(weights.tau_SN, weights.rows)
+            merged_N = self._method.merge(weights)
             w1_N, coded.multitask = codings.multitask(
                 self.codings[block.name], weights, merged_N, dtype
             )

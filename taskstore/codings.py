@@ -11,11 +11,11 @@ from taskstore import floats
 from taskstore.codecs.rounded import values
 from taskstore.format.section import encode
 from taskstore.kernels import cpu
-from taskstore.merge import Method
+from taskstore.merge import Method, Vectors
 from taskstore.options import PackOptions
 from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
-from taskstore.vectors import Block, Family, Weights, blocks, read
+from taskstore.vectors import Block, Family, blocks, read
 
 F32 = NDArray[np.float32]
 SAMPLES = 4  # chunks of an fp32 tensor on which both ways are measured
@@ -43,7 +43,7 @@ def choose(
         """Bytes that `rounded` saves against the other way on one block."""
         name, block = item
         weights = read(family, block)
-        merged_N = method.merge(weights.tau_SN, weights.rows)
+        merged_N = method.merge(weights)
         other, rounded = (
             sum(map(len, multitask(codec, weights, merged_N, block.info.dtype)[1]))
             for codec in (lossless, "rounded")
@@ -57,7 +57,7 @@ def choose(
 
 
 def multitask(
-    codec: str, weights: Weights, merged_N: F32, dtype: str
+    codec: str, weights: Vectors, merged_N: F32, dtype: str
 ) -> tuple[NDArray[Any], list[bytes]]:
     """W1 as the store will rebuild it, bits (N,), and its streams."""
     if codec == "rounded":

@@ -6,6 +6,7 @@
     │   ├── NotFinite              NaN or Inf in a tensor
     │   ├── NotOneFamily           a fine-tune of another architecture
     │   ├── UnknownTask            no task of that name in the store
+    │   ├── UnknownMethod          no merge method of that name
     │   └── BadName                a task, tensor or file name that is not allowed
     ├── FormatError                a store breaks a MUST of format/SPEC.md
     │   ├── NewerVersion           written by a newer taskstore
@@ -69,6 +70,13 @@ class UnknownTask(InputError):
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
         super().__init__(f"no task {name!r} in this store; {hint}")
+
+
+class UnknownMethod(InputError):
+    def __init__(self, name: str, near: Iterable[str], known: Iterable[str]) -> None:
+        names = " or ".join(repr(other) for other in near)
+        hint = f"did you mean {names}?" if names else f"there are {', '.join(known)}"
+        super().__init__(f"no merge method {name!r}; {hint}; `taskstore methods` describes them")
 
 
 class BadName(InputError):

@@ -15,11 +15,11 @@ from taskstore.format import names
 from taskstore.format.section import encode
 from taskstore.kernels import cpu, fused
 from taskstore.masks.tall import tall
-from taskstore.merge import Method
+from taskstore.merge import Method, Vectors
 from taskstore.merge.sum import Sum
 from taskstore.options import PackOptions
 from taskstore.rungs import moved
-from taskstore.vectors import Block, Family, Weights, read_bits
+from taskstore.vectors import Block, Family, read_bits
 
 F32 = NDArray[np.float32]
 
@@ -62,7 +62,7 @@ class Masking:
         task: Checkpoint,
         tau_N: F32,
         merged_N: F32,
-        weights: Weights,
+        weights: Vectors,
         w1_N: NDArray[Any],
     ) -> Part:
         """The mask of one task."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from taskstore import merge
 from taskstore.errors import InputError
 from taskstore.format.manifest import TIERS
 from taskstore.parallel import default_jobs
@@ -18,14 +19,21 @@ _BINARY = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Thresholds that need no data: the best single value, or next to it, on every family that was
 # measured (docs/fidelity.md). With lsq the choice hardly matters between 0.4 and 0.6.
 REST_BITS = 2.0  # keeps 99 % and more on every family that was measured (docs/fidelity.md)
-AUTO: Mapping[str, float] = {"lsq": 0.45, "sum": 0.5, "ties": 0.5}
+AUTO: Mapping[str, float] = {"lsq": 0.45}
+OTHERS = 0.5
+
+
+def auto_lambda(method: str) -> float:
+    """The threshold of masks over a method's vector, where nothing else is known."""
+    return AUTO.get(method, OTHERS)
 
 
 @dataclass(frozen=True)
 class PackOptions:
     """Raises InputError where a value makes no sense.
 
-    method         "lsq", "sum" or "ties"; `density` is the share of weights that ties keeps
+    method         how task vectors are merged, one of merge.MERGES, and what it takes
+    merge_options
     lam, lambdas   mask threshold for all tasks (None: AUTO's of the method), and for single ones
                    by name
     tiers          what is kept of each task, one or more of "mask" (a TALL-mask over one multi-task
@@ -44,8 +52,8 @@ class PackOptions:
 
     lam: float | None = None
     lambdas: Mapping[str, float] = field(default_factory=dict)
-    method: Literal["lsq", "sum", "ties"] = "lsq"
-    density: float = 0.2
+    method: str = "lsq"
+    merge_options: Mapping[str, float] = field(default_factory=dict)
     tiers: str = "mask"
     residual: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
@@ -58,8 +66,7 @@ class PackOptions:
     shard_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
-        if self.method not in AUTO:
-            raise InputError(f"method {self.method!r} is none of {', '.join(AUTO)}")
+        merge.check(self.method, self.merge_options, packing=True)
         for name, lam in (("all tasks", self.lam_of("")), *self.lambdas.items()):
             if not (math.isfinite(lam) and 0 <= lam <= 1000):
                 raise InputError(f"lambda {lam} of {name} is not a number from 0 to 1000")
@@ -71,8 +78,6 @@ class PackOptions:
                 raise InputError(f"residual {bits} of {name} is no number of bits from 0.25 to 8")
         if self.level not in ("speed", "archive"):
             raise InputError(f"level {self.level!r} is neither speed nor archive")
-        if not 0 < self.density <= 1:
-            raise InputError(f"density {self.density} is not in (0, 1]")
         if self.jobs < 1:
             raise InputError(f"jobs {self.jobs} is not a positive number")
 
@@ -92,7 +97,7 @@ class PackOptions:
 
     def lam_of(self, task: str) -> float:
         """The task's own threshold, else the one for all, else the method's."""
-        return self.lambdas.get(task, AUTO[self.method] if self.lam is None else self.lam)
+        return self.lambdas.get(task, auto_lambda(self.method) if self.lam is None else self.lam)
 
     def bits_of(self, task: str) -> float:
         """Bits per parameter of the task's rest, about."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from taskstore import atomic, draft
@@ -20,14 +21,14 @@ from taskstore.errors import InputError
 from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
-from taskstore.merge import MERGES, Method
+from taskstore.merge import Method, make
 from taskstore.options import PackOptions
 from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
 from taskstore.progress import Callback, Meter, silent
 from taskstore.report import PackReport
 from taskstore.store_writer import StoreWriter
-from taskstore.vectors import Family, VectorScan
+from taskstore.vectors import Family, VectorScan, read
 
 PathLike = str | os.PathLike[str]
 
@@ -87,7 +88,9 @@ def open_family(base: PathLike, finetunes: Mapping[str, PathLike], options: Pack
 
 def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None, Originals]) -> int:
     """Weights that will be read, over all passes."""
-    passes = 1 + (MERGES[options.method].passes if "mask" in options.rungs else 0)
+    passes = 1 + (
+        make(options.method, options.merge_options).passes if "mask" in options.rungs else 0
+    )
     models = (family.base, *family.tasks)
     weights = sum(info.nbytes for model in models for info in model.tensors.values())
     return passes * weights + sum(file.size for model in kept.values() for file in model.files)
@@ -100,8 +103,7 @@ def is_store(folder: Path) -> bool:
 
 def _fit(family: Family, plan: Plan, options: PackOptions, meter: Meter) -> tuple[Method, int]:
     """The merge method, having seen what it needs, and how many blocks may be in flight."""
-    wants = {"density": options.density} if options.method == "ties" else {}
-    method = MERGES[options.method](**wants)
+    method = make(options.method, options.merge_options)
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
     in_flight = options.in_flight(len(family.tasks), itemsize)
     masked = [
@@ -110,7 +112,9 @@ def _fit(family: Family, plan: Plan, options: PackOptions, meter: Meter) -> tupl
     ]
     shared = [entry for entry in masked if entry[2]]
     if shared:
-        scan = VectorScan(family, shared, options.chunk, options.jobs, in_flight, meter.add)
+        scan = VectorScan(
+            family, shared, options.chunk, options.jobs, in_flight, meter.add, partial(read, family)
+        )
         method.fit(scan)
     return method, in_flight
 

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import msgspec
 
-from taskstore import atomic
+from taskstore import atomic, merge
 from taskstore.checkpoint import open_checkpoint
 from taskstore.errors import BadName, InputError, OutputError
 from taskstore.format import manifest as manifests
 from taskstore.format import names
 from taskstore.format.digests import check_files
 from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
-from taskstore.options import AUTO, PackOptions
+from taskstore.options import PackOptions
 from taskstore.packing import PathLike, is_store, pack_family
 from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, silent
@@ -192,13 +192,17 @@ def _options(store: Store, jobs: int) -> PackOptions:
     """What a store of exact tasks was packed with, as far as it matters."""
     manifest = store.manifest
     tasks = manifest.tasks
-    method, density = manifest.merge.method, manifest.merge.options.get("density", 0.2)
+    method, merge_options = manifest.merge.method, manifest.merge.options
+    try:
+        merge.check(method, merge_options, packing=True)
+    except InputError:  # of a newer taskstore, or of none
+        method, merge_options = "lsq", {}
     lambdas = {name: task.lam for name, task in tasks.items()}
     bits = {name: task.bits for name, task in tasks.items() if task.bits is not None}
     return PackOptions(
         tiers=",".join({tier: None for name in tasks for tier in store.tiers(name)}),
-        method=method if method in AUTO else "lsq",  # type: ignore[arg-type]
-        density=density,
+        method=method,
+        merge_options=merge_options,
         level="archive" if any(task.codecs for task in tasks.values()) else "speed",
         lam=_common(lambdas.values()),
         lambdas=lambdas,

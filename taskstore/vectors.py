@@ -17,10 +17,10 @@ from taskstore import floats
 from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.errors import NotFinite
 from taskstore.kernels import cpu
+from taskstore.merge import Vectors
 from taskstore.parallel import ordered_map
 
 F32 = NDArray[np.float32]
-Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,6 @@ class Block:
     k: int
     start: int
     stop: int
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A block as it was read: the base's bits and values, and the float32 task vectors.
-
-    The vectors lie in memory that the thread's next `read` uses again.
-    """
-
-    w0_N: NDArray[Any]
-    theta0_N: F32
-    tau_SN: F32
-    rows: Rows
 
 
 def blocks(
@@ -89,8 +76,11 @@ def read_base(family: Family, block: Block) -> NDArray[Any]:
     return w0_N
 
 
-def read(family: Family, block: Block) -> Weights:
-    """Read a block of the base and of every task that has it; raises NotFinite."""
+def read(family: Family, block: Block) -> Vectors:
+    """Read a block of the base and of every task that has it; raises NotFinite.
+
+    The vectors lie in memory that the thread's next `read` uses again.
+    """
     w0_N = read_base(family, block)
     theta0_N = floats.to_float32(w0_N, block.info.dtype)
     tau_SN = _scratch(len(block.tasks), w0_N.size, np.float32)
@@ -100,7 +90,18 @@ def read(family: Family, block: Block) -> Weights:
         theta_N = task.read(block.name, block.start, block.stop)
         if not cpu.task_vector(theta_N, dtype, theta0_N, tau_SN[s]):
             raise NotFinite(task.name, block.name)
-    return Weights(w0_N, theta0_N, tau_SN, np.array(block.tasks, np.intp))
+    return Vectors(
+        tensor=block.name,
+        shape=block.info.shape,
+        dtype=block.info.dtype,
+        start=block.start,
+        w0_N=w0_N,
+        theta0_N=theta0_N,
+        tau_SN=tau_SN,
+        rows=np.array(block.tasks, np.intp),
+        weight_S=np.ones(len(block.tasks), np.float32),
+        statistics={},
+    )
 
 
 def read_bits(family: Family, block: Block) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -125,22 +126,22 @@ class VectorScan:
     jobs: int
     in_flight: int
     report: Callable[[str, int], None]  # tensor name, bytes of the family that were read
+    read: Callable[[Block], Vectors]
 
     @property
-    def tasks(self) -> int:
-        return len(self.family.tasks)
+    def names(self) -> list[str]:
+        return [task.name for task in self.family.tasks]
 
     def elements(self) -> list[int]:
-        counts = [0] * self.tasks
+        counts = [0] * len(self.family.tasks)
         for _, info, tasks in self.masked:
             for t in tasks:
                 counts[t] += info.numel
         return counts
 
-    def blocks(self, function: Callable[[F32, Rows], Any]) -> Iterator[Any]:
+    def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
         def one(block: Block) -> tuple[Block, Any]:
-            weights = read(self.family, block)
-            return block, function(weights.tau_SN, weights.rows)
+            return block, function(self.read(block))
 
         every = (
             b for name, info, tasks in self.masked for b in blocks(name, info, tasks, self.chunk)
@@ -148,4 +149,4 @@ class VectorScan:
         for block, result in ordered_map(one, every, jobs=self.jobs, in_flight=self.in_flight):
             size = block.info.nbytes // max(1, block.info.numel)
             self.report(block.name, (block.stop - block.start) * size * (1 + len(block.tasks)))
-            yield result
+            yield block.name, result

@@ -16,6 +16,7 @@ from taskstore import bits, floats
 from taskstore.kernels import cpu, fused, reference
 from taskstore.masks.tall import tall
 from taskstore.merge.sum import Sum
+from tests.blocks import vectors
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 SIZES = [0, 1, 7, 8, 9, 1023, 1024, 1025, 4099]
@@ -72,7 +73,7 @@ def test_the_fused_pass_equals_the_general_way(n: int, tasks: int) -> None:
     theta0_f32, tau = floats.to_float32(w0, "BF16"), np.empty((tasks, n), np.float32)
     for s in range(tasks):
         assert cpu.task_vector(thetas[s], "BF16", theta0_f32, tau[s])
-    merged = Sum().merge(tau, np.arange(tasks))
+    merged = Sum().merge(vectors(tau, np.arange(tasks)))
     w1, masks, chosen, finite = fused.sum_tall_bf16(np.stack(thetas), w0, lam)
     assert finite
     assert (w1 == cpu.add(theta0_f32, merged, w0, "BF16")).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,42 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from taskstore.merge import MERGES
 from taskstore.merge.lsq import network
 from taskstore.merge.ties import Ties
+from taskstore.merge.trim import Trim
 from tests import oracle
+from tests.blocks import Flat, merge, vectors
 
 F32 = NDArray[np.float32]
-
-
-class Flat:
-    """A scan over a (T, d) matrix that every task has whole."""
-
-    def __init__(self, tau_TN: F32, block: int) -> None:
-        self.tau_TN, self.block = tau_TN, block
-        self.rows = np.arange(tau_TN.shape[0])
-
-    @property
-    def tasks(self) -> int:
-        return len(self.tau_TN)
-
-    def elements(self) -> list[int]:
-        return [self.tau_TN.shape[1]] * self.tasks
-
-    def slices(self) -> Iterator[F32]:
-        for start in range(0, self.tau_TN.shape[1], self.block):
-            yield np.ascontiguousarray(self.tau_TN[:, start : start + self.block])
-
-    def blocks(self, function: Callable[[F32, NDArray[np.intp]], Any]) -> Iterator[Any]:
-        for tau in self.slices():
-            yield function(tau, self.rows)
-
-
-def merge(name: str, tau_TN: F32, block: int = 1000, **options: float) -> F32:
-    method = MERGES[name](**options)
-    scan = Flat(tau_TN, block)
-    method.fit(scan)
-    return np.concatenate([method.merge(tau, scan.rows) for tau in scan.slices()])
 
 
 def ties_oracle(tau_TN: F32) -> F32:
@@ -141,15 +112,16 @@ def test_ties_with_many_equal_values(rows: Sequence[Sequence[int]]) -> None:
 def test_the_threshold_is_exact_to_the_last_bit() -> None:
     rng = np.random.default_rng(3)
     tau = rng.standard_normal((2, 10_007)).astype(np.float32)
-    method = Ties()
-    method.fit(Flat(tau, 999))
+    trim, scan = Trim(0.2, per_tensor=False), Flat(tau, 999)
+    trim.fit(scan)
     k = 10_007 - int(10_007 * 0.2)
-    assert (method.threshold_T == np.sort(np.abs(tau), axis=1)[:, k - 1]).all()
+    found = trim.thresholds(next(scan.slices()))
+    assert (found == np.sort(np.abs(tau), axis=1)[:, k - 1]).all()
 
 
 def test_tasks_that_lack_a_tensor_use_their_own_thresholds() -> None:
-    method = Ties(density=0.5)
-    method.threshold_T, method.majority = np.array([1, 5, 2], np.float32), np.float32(1)
+    method, scan = Ties(density=0.5), Flat(np.array([[1, 4], [9, 5], [3, 1]], np.float32), 2)
+    method.fit(scan)
     tau = np.array([[1, 4], [3, 1]], np.float32)
-    assert method.merge(tau, np.array([0, 2])).tolist() == [4.0, 4.0]
-    assert method.merge(tau, np.array([1, 2])).tolist() == [3.0, 0.0]
+    assert method.merge(vectors(tau, np.array([0, 2]))).tolist() == [4.0, 5.0]
+    assert method.merge(vectors(tau, np.array([1, 2]))).tolist() == [3.0, 1.0]

@@ -17,6 +17,7 @@ from taskstore_cli.console import (
     quiet_option,
 )
 from taskstore_cli.evaluator import evaluator_options, make_bench
+from taskstore_cli.method import method_options, parse_options
 
 if TYPE_CHECKING:
     from taskstore.options import PackOptions
@@ -44,16 +45,9 @@ optional_evaluator = partial(evaluator_options, required=False)
     metavar="[NAME=]X",
     help="Mask threshold, for all tasks or for one; repeatable. Higher keeps fewer "
     "weights of the multi-task model; 0.2 to 0.6 are usual.  [default: auto, the method's own: "
-    "0.45 with lsq, 0.5 with sum and ties]",
+    "0.45 with lsq, 0.5 with others]",
 )
-@click.option(
-    "--method",
-    type=click.Choice(["lsq", "sum", "ties"]),
-    default="lsq",
-    show_default=True,
-    help="How task vectors are merged: least squares (keeps the most), or as TALL-masks were "
-    "published.",
-)
+@method_options
 @click.option(
     "--tiers",
     default="mask",
@@ -72,13 +66,6 @@ optional_evaluator = partial(evaluator_options, required=False)
     "adds that tier.  [default: 2 with --tiers rest]",
 )
 @level_option
-@click.option(
-    "--density",
-    type=float,
-    default=0.2,
-    show_default=True,
-    help="Share of weights that ties keeps of each task.",
-)
 @click.option(
     "--base",
     "base_mode",
@@ -124,7 +111,7 @@ def pack(
     tiers: str,
     residuals: tuple[str, ...],
     level: str,
-    density: float,
+    extra: tuple[str, ...],
     base_mode: str,
     jobs: int | None,
     max_memory: str,
@@ -159,7 +146,7 @@ def pack(
         tiers=tiers,
         residuals=residuals,
         level=level,
-        density=density,
+        merge_options=parse_options(extra),
         base=base_mode,
         jobs=jobs,
         max_memory=max_memory,
@@ -225,10 +212,10 @@ def make_options(
     **others: object,
 ) -> PackOptions:
     """Raises InputError for values that make no sense."""
-    from taskstore.options import AUTO, PackOptions, parse_bytes
+    from taskstore.options import PackOptions, auto_lambda, parse_bytes
     from taskstore.parallel import default_jobs
 
-    auto = AUTO[str(others["method"])]
+    auto = auto_lambda(str(others["method"]))
     by_name, bits = by_task("--lambda", lambdas, auto), by_task("--residual", residuals)
     if "" in by_name:
         others["lam"] = by_name.pop("")

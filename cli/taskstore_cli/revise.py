@@ -17,6 +17,7 @@ from taskstore_cli.console import (
     progress_bar,
     quiet_option,
 )
+from taskstore_cli.method import method_options, parse_options
 from taskstore_cli.pack import make_options, named
 
 
@@ -90,11 +91,8 @@ def remove(
 )
 @click.option("--drop-exact", is_flag=True, help="Replace an archive by less, in its own place.")
 @click.option("--lambda", "lambdas", multiple=True, metavar="[NAME=]X", help="As of pack.")
-@click.option(
-    "--method", type=click.Choice(["lsq", "sum", "ties"]), default="lsq", show_default=True
-)
+@method_options
 @level_option
-@click.option("--density", type=float, default=0.2, show_default=True, help="Of ties.")
 @base_from_option
 @jobs_option
 @click.option("--overwrite", is_flag=True, help="Replace a store that is at NEW already.")
@@ -109,7 +107,7 @@ def retier(
     drop_exact: bool,
     lambdas: tuple[str, ...],
     method: str,
-    density: float,
+    extra: tuple[str, ...],
     base_from: Path | None,
     jobs: int | None,
     overwrite: bool,
@@ -128,7 +126,7 @@ def retier(
     options = make_options(
         lambdas,
         method=method,
-        density=density,
+        merge_options=parse_options(extra),
         tiers=tiers,
         residuals=residuals,
         level=level,

@@ -16,6 +16,7 @@ from taskstore_cli.console import (
     stdout,
 )
 from taskstore_cli.evaluator import evaluator_options, make_bench, number
+from taskstore_cli.method import method_options, parse_options
 from taskstore_cli.pack import make_options, named
 
 if TYPE_CHECKING:
@@ -44,10 +45,7 @@ if TYPE_CHECKING:
     metavar="X,X,...",
     help="Lambdas to try.",
 )
-@click.option(
-    "--method", type=click.Choice(["lsq", "sum", "ties"]), default="lsq", show_default=True
-)
-@click.option("--density", type=float, default=0.2, show_default=True, help="Of ties.")
+@method_options
 @jobs_option
 @click.option("--overwrite", is_flag=True, help="Replace a store that is there already.")
 @json_option
@@ -63,7 +61,7 @@ def tune(
     scratch: Path | None,
     grid: str,
     method: str,
-    density: float,
+    extra: tuple[str, ...],
     jobs: int | None,
     overwrite: bool,
     as_json: bool,
@@ -82,7 +80,12 @@ def tune(
     from taskstore_cli.render import print_report
 
     options = make_options(
-        (), method=method, density=density, jobs=jobs, max_memory="2GiB", overwrite=overwrite
+        (),
+        method=method,
+        merge_options=parse_options(extra),
+        jobs=jobs,
+        max_memory="2GiB",
+        overwrite=overwrite,
     )
     own = target.absolute().parent / f"{target.name}.tune.jsonl"
     bench = make_bench(template, key, timeout, journal or own, scratch, quiet or as_json)

@@ -15,28 +15,27 @@ Legend: S = tasks that have these elements, N = elements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from taskstore._jit import jit
+from taskstore.merge.api import Blockwise, Info, Vectors
 
 F32 = NDArray[np.float32]
 BLOCK = 256  # elements: all tasks' stay in the first-level cache
 Pairs = NDArray[np.int64]
 
 
-class Lsq:
-    options: Mapping[str, float] = {}
+class Lsq(Blockwise):
+    INFO = Info(
+        "Least squares",
+        "v = argmin sum_t min(tau_t^2, (tau_t - v)^2), per element",
+        "taskstore, docs/fidelity.md",
+    )
     one_sided = True
-    passes = 0
 
-    def fit(self, scan: Any) -> None:
-        """Nothing to know beforehand."""
-
-    def merge(self, tau_SN: F32, rows: NDArray[np.intp]) -> F32:
+    def merge(self, block: Vectors) -> F32:
+        tau_SN = block.tau_SN
         merged_N = np.empty(tau_SN.shape[1], np.float32)
         least_squares(tau_SN, network(tau_SN.shape[0]), merged_N)
         return merged_N

@@ -9,28 +9,25 @@ Legend: S = tasks that have these elements, N = elements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from taskstore._jit import jit
+from taskstore.merge.api import Blockwise, Info, Vectors
 
 F32 = NDArray[np.float32]
 
 
-class Sum:
-    options: Mapping[str, float] = {}
-    one_sided = False
-    passes = 0
+class Sum(Blockwise):
+    INFO = Info(
+        "Task arithmetic",
+        "tau = sum_t w_t tau_t; weights may be negative",
+        "Ilharco et al., arXiv 2212.04089",
+    )
 
-    def fit(self, scan: Any) -> None:
-        """Nothing to know beforehand."""
-
-    def merge(self, tau_SN: F32, rows: NDArray[np.intp]) -> F32:
-        merged_N = np.empty(tau_SN.shape[1], np.float32)
-        add_up(tau_SN, merged_N)
+    def merge(self, block: Vectors) -> F32:
+        merged_N = np.empty(block.tau_SN.shape[1], np.float32)
+        add_up(block.tau_SN, merged_N)
         return merged_N
 
 

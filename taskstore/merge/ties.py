@@ -1,131 +1,120 @@
-"""`ties`: trim, elect signs, disjoint sum (Yadav et al., arXiv 2306.01708; sum as TALL uses it).
+"""`ties`: trim, elect signs, disjoint merge (Yadav et al., arXiv 2306.01708).
 
-    1. trim      per task keep |tau| >= the k-th smallest magnitude of its whole flat vector,
-                 k = d - int(d K), K = `density` (0.2); ties at the threshold are all kept
+    1. trim      per task keep the largest K = `density` of its flat vector's magnitudes
     2. elect     gamma = sign of the sum of the trimmed vectors; where that is 0, the sign of the
                  sum of all signs of the model
-    3. merge     sum of the trimmed values whose sign is gamma (a negative one where gamma is 0)
+    3. merge     mean of the trimmed values whose sign is gamma (a negative one where gamma is 0),
+                 or their sum, which TALL-masks are published with
 
-Checked against the authors' code, which takes a mean in step 3; TALL-masks are published with the
-sum. The threshold is exact and out of core: two passes count the magnitudes' upper and lower 16
-bits, a third the signs. Nothing of the model's size is held.
+Checked against the authors' code. A task's weight multiplies its values in steps 2 and 3; the mean
+divides by the weights of the values that it takes.
 
-Legend: S = tasks that have these elements, T = all tasks, N = elements.
+Legend: S = tasks that have these elements, N = elements.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from taskstore._jit import jit
+from taskstore.merge.api import F32, Blockwise, Info, Option, Scan, Vectors
+from taskstore.merge.trim import DENSITY, PER_TENSOR, Trim
 
-if TYPE_CHECKING:
-    from taskstore.merge import Scan
-
-F32 = NDArray[np.float32]
-Rows = NDArray[np.intp]
-Counts = NDArray[np.int64]
+BLOCK = 2048  # elements: they stay in the first-level cache
 
 
-class Ties:
-    one_sided = False
-    passes = 3
+class Ties(Blockwise):
+    INFO = Info(
+        "TIES",
+        "trim to the largest K; gamma = sign of the sum; tau = mean of the values of that sign",
+        "Yadav et al., arXiv 2306.01708",
+        (
+            DENSITY,
+            Option("mean", 0, 0, 1, "1: mean of the chosen values, 0: their sum", whole=True),
+            PER_TENSOR,
+        ),
+        merging={"mean": 1},
+    )
+    weighs: ClassVar[bool] = True
+    passes = Trim.passes + 1
 
-    def __init__(self, density: float = 0.2) -> None:
-        self.options = {"density": density}
+    def __init__(self, density: float = 0.2, mean: float = 0, per_tensor: float = 0) -> None:
+        others = {"mean": mean, "per_tensor": per_tensor}
+        self.options: Mapping[str, float] = {
+            "density": density,
+            **{name: value for name, value in others.items() if value},
+        }
+        self._mean, self._trim = bool(mean), Trim(density, per_tensor=bool(per_tensor))
 
     def fit(self, scan: Scan) -> None:
-        """Three passes: upper halves, lower halves within the threshold's bin, signs."""
-        elements = scan.elements()
-        rank_T = [max(1, d - int(d * self.options["density"])) for d in elements]
-        upper_T = np.zeros(scan.tasks, np.uint32)
-        counts = _count(scan, upper_T, low=False)
-        inside_T = []
-        for t in range(scan.tasks):
-            below, upper_T[t] = _bin_of(counts[t], rank_T[t])
-            inside_T.append(rank_T[t] - below)
-        counts = _count(scan, upper_T, low=True)
-        lower_T = np.array([_bin_of(counts[t], inside_T[t])[1] for t in range(scan.tasks)])
-        self.threshold_T = ((upper_T << np.uint32(16)) | lower_T.astype(np.uint32)).view(np.float32)
-        self.majority = np.float32(
-            np.sign(sum(scan.blocks(lambda tau, rows: signs(tau, self.threshold_T[rows]))))
-        )
+        """Two passes for the thresholds, a third for the sign where the vectors cancel."""
+        self._trim.fit(scan)
 
-    def merge(self, tau_SN: F32, rows: Rows) -> F32:
-        merged_N = np.empty(tau_SN.shape[1], np.float32)
-        disjoint_sum(tau_SN, self.threshold_T[rows], self.majority, merged_N)
+        def count(block: Vectors) -> int:
+            return signs(block.tau_SN, self._trim.thresholds(block), block.weight_S)
+
+        self._majority = np.float32(np.sign(sum(total for _, total in scan.blocks(count))))
+
+    def merge(self, block: Vectors) -> F32:
+        merged_N = np.empty(block.tau_SN.shape[1], np.float32)
+        thresholds_S = self._trim.thresholds(block)
+        disjoint(block.tau_SN, thresholds_S, block.weight_S, self._majority, self._mean, merged_N)
         return merged_N
 
 
-def _count(scan: Scan, upper_T: NDArray[np.uint32], *, low: bool) -> Counts:
-    """int64 (T, 65536): how often each upper half occurs, or each lower half below `upper_T`."""
-    total = np.zeros((scan.tasks, 1 << 16), np.int64)
-
-    def one(tau_SN: F32, rows: Rows) -> tuple[Rows, Counts]:
-        counts = np.zeros((rows.size, 1 << 16), np.int64)
-        histogram(tau_SN.view(np.uint32), upper_T[rows], low, counts)
-        return rows, counts
-
-    for rows, counts in scan.blocks(one):
-        total[rows] += counts
-    return total
-
-
-def _bin_of(counts: Counts, rank: int) -> tuple[int, int]:
-    """Elements in lower bins, and the bin that holds the element of that rank (from 1)."""
-    reached = counts.cumsum()
-    found = int(np.searchsorted(reached, rank))
-    found = min(found, counts.size - 1)
-    return int(reached[found] - counts[found]), found
-
-
 @jit
-def histogram(
-    bits_SN: NDArray[np.uint32], upper_S: NDArray[np.uint32], low: bool, counts: Counts
-) -> None:
-    """Count upper halves of |tau|'s bits, or lower halves where the upper one is `upper_S`."""
-    for s in range(bits_SN.shape[0]):
-        for i in range(bits_SN.shape[1]):
-            magnitude = bits_SN[s, i] & np.uint32(0x7FFFFFFF)
-            high = magnitude >> np.uint32(16)
-            if not low:
-                counts[s, high] += 1
-            elif high == upper_S[s]:
-                counts[s, magnitude & np.uint32(0xFFFF)] += 1
-
-
-@jit
-def signs(tau_SN: F32, threshold_S: F32) -> int:
+def signs(tau_SN: F32, threshold_S: F32, weight_S: F32) -> int:
     """Sum over elements of the sign of the sum of trimmed values."""
     total = 0
-    for i in range(tau_SN.shape[1]):
-        value = np.float32(0)
-        for s in range(tau_SN.shape[0]):
-            if abs(tau_SN[s, i]) >= threshold_S[s]:
-                value += tau_SN[s, i]
-        if value > 0:
-            total += 1
-        elif value < 0:
-            total -= 1
+    gamma = np.empty(BLOCK, np.float32)
+    for start in range(0, tau_SN.shape[1], BLOCK):
+        size = min(BLOCK, tau_SN.shape[1] - start)
+        _elect(tau_SN[:, start : start + size], threshold_S, weight_S, gamma)
+        for i in range(size):
+            total += int(gamma[i] > 0) - int(gamma[i] < 0)
     return total
 
 
 @jit
-def disjoint_sum(tau_SN: F32, threshold_S: F32, majority: np.float32, merged_N: F32) -> None:
-    """Trim, elect and add up, per element."""
-    for i in range(tau_SN.shape[1]):
-        gamma = np.float32(0)
-        for s in range(tau_SN.shape[0]):
-            if abs(tau_SN[s, i]) >= threshold_S[s]:
-                gamma += tau_SN[s, i]
-        if gamma == 0:
-            gamma = majority
-        value = np.float32(0)
-        for s in range(tau_SN.shape[0]):
-            tau = tau_SN[s, i]
-            if abs(tau) >= threshold_S[s] and ((tau > 0) == (gamma > 0)):
-                value += tau
-        merged_N[i] = value
+def disjoint(
+    tau_SN: F32,
+    threshold_S: F32,
+    weight_S: F32,
+    majority: np.float32,
+    mean: bool,
+    merged_N: F32,
+) -> None:
+    """Trim, elect and merge, block by block."""
+    gamma, weight = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    for start in range(0, tau_SN.shape[1], BLOCK):
+        size = min(BLOCK, tau_SN.shape[1] - start)
+        tau_SB, merged = tau_SN[:, start : start + size], merged_N[start : start + size]
+        _elect(tau_SB, threshold_S, weight_S, gamma)
+        for i in range(size):
+            gamma[i] = majority if gamma[i] == 0 else gamma[i]
+        merged[:] = np.float32(0)
+        weight[:] = np.float32(0)
+        for s in range(tau_SB.shape[0]):
+            tau, least, w = tau_SB[s], threshold_S[s], weight_S[s]
+            for i in range(size):
+                value = w * tau[i]
+                taken = (abs(tau[i]) >= least) & ((value > 0) == (gamma[i] > 0)) & (value != 0)
+                merged[i] += value if taken else np.float32(0)
+                weight[i] += abs(w) if taken else np.float32(0)
+        if mean:
+            for i in range(size):
+                merged[i] /= weight[i] if weight[i] > 0 else np.float32(1)
+
+
+@jit
+def _elect(tau_SB: F32, threshold_S: F32, weight_S: F32, gamma: F32) -> None:
+    """Sums of the trimmed, weighted vectors."""
+    gamma[:] = np.float32(0)
+    for s in range(tau_SB.shape[0]):
+        tau, least, w = tau_SB[s], threshold_S[s], weight_S[s]
+        for i in range(tau.size):
+            value = w * tau[i]
+            gamma[i] += value if abs(tau[i]) >= least else np.float32(0)

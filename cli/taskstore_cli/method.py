@@ -1,0 +1,65 @@
+"""What the commands that merge share: the method, its options, the statistics that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class MethodName(click.ParamType[str]):
+    """A merge method; completes names, and is checked where it is used."""
+
+    name = "method"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from taskstore.merge import MERGES
+
+        return [CompletionItem(name) for name in MERGES if name.startswith(incomplete)]
+
+
+def method_options(command: F, default: str | None = "lsq") -> F:
+    """--method and --option."""
+    for option in (
+        click.option(
+            "--option",
+            "extra",
+            multiple=True,
+            metavar="K=V",
+            help="A number that the method takes (density=0.2); repeatable.",
+        ),
+        click.option(
+            "--method",
+            type=MethodName(),
+            default=default,
+            required=default is None,
+            show_default=default is not None,
+            help="How task vectors are merged; `taskstore methods` lists them.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def parse_options(words: tuple[str, ...]) -> dict[str, float]:
+    """K=V -> K -> number; raises InputError."""
+    from taskstore.errors import InputError
+
+    values: dict[str, float] = {}
+    for word in words:
+        name, equals, number = word.partition("=")
+        if not equals or name in values:
+            problem = "is given twice" if equals else "is not K=V"
+            raise InputError(f"--option {word!r} {problem}")
+        try:
+            values[name] = float(number)
+        except ValueError:
+            raise InputError(f"--option {word!r}: {number!r} is not a number") from None
+    return values
