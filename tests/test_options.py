@@ -20,8 +20,10 @@ def test_what_is_no_size(text: str) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"lam": -1.0}, {"lam": float("nan")}, {"lambdas": {"a": float("inf")}}, {"density": 0.0},
-     {"density": 1.1}, {"jobs": 0}],
+    [{"lam": -1.0}, {"lam": float("nan")}, {"lambdas": {"a": float("inf")}}, {"jobs": 0},
+     {"method": "ties", "merge_options": {"density": 0.0}},
+     {"method": "ties", "merge_options": {"density": 1.1}},
+     {"method": "ties", "merge_options": {"mean": 0.5}}, {"merge_options": {"density": 0.2}}],
 )  # fmt: skip
 def test_values_without_sense(bad: dict[str, object]) -> None:
     with pytest.raises(InputError):
