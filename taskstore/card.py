@@ -63,14 +63,14 @@ def render(manifest: Manifest) -> str:
     }
     return _TEMPLATE.format(
         base_model=f"base_model:\n- {hub}\n" if hub else "",
-        name=_cell(manifest.base.name),
+        name=cell(manifest.base.name),
         tasks=f"{count} fine-tune{plural}",
         full=f"{count} full fine-tune{plural}",
         how=_EXACT if exact else _MASKED.format(parts=parts) if "mask" in tiers else _REST,
         rows="\n".join(_rows(figures, tiers)),
         scores=_scores(figures),
         sizes="\n".join(f"| {part} | {size:,} |" for part, size in sizes.items()),
-        example=_cell(figures.tasks[0].name),
+        example=cell(figures.tasks[0].name),
         fidelity=_CHECKED if exact else _approximate(manifest.merge.method, tiers),
     )
 
@@ -92,7 +92,7 @@ def _rows(figures: Summary, tiers: list[str]) -> list[str]:
             "exact": (f"{t.exact_bytes:,} B",),
         }
         own = [cell for tier in tiers for cell in cells[tier]]
-        lines.append([_cell(t.name), *own, ", ".join(_cell(p.name) for p in t.private) or "-"])
+        lines.append([cell(t.name), *own, ", ".join(cell(p.name) for p in t.private) or "-"])
     return [
         f"|{'|'.join(line)}|" if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines
     ]
@@ -105,15 +105,15 @@ def _scores(figures: Summary) -> str:
         scores = {t.name: t.scores[label] for t in figures.tasks if label in t.scores}
         lower = dict.fromkeys(tier for s in scores.values() for tier in s.get("lower") or ())
         columns = ("task", "base", "original", *lower, "rebuilt")
-        text += f"\n{_cell(label)}:\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
+        text += f"\n{cell(label)}:\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
         for task, score in scores.items():
             below = score.get("lower") or {}
             found = (score.get("base"), score.get("original"), *map(below.get, lower))
             cells = ("-" if x is None else f"{x:.4g}" for x in (*found, score["rebuilt"]))
-            text += f"| {_cell(task)} | {' | '.join(cells)} |\n"
+            text += f"| {cell(task)} | {' | '.join(cells)} |\n"
     return text
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """A name that cannot break out of a table or become markup."""
     return "".join(f"\\{c}" if c in "|`*[]<>#" else c for c in text)

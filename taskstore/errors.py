@@ -60,7 +60,7 @@ class NotOneFamily(InputError):
     def __init__(self, model: str, base: str, differences: Iterable[str]) -> None:
         super().__init__(
             f"{model} is not a fine-tune of {base}: {'; '.join(differences)}; "
-            "pack only fine-tunes of one base"
+            "take only fine-tunes of one base"
         )
 
 

@@ -7,7 +7,6 @@ chunks of the family, whatever the models' size.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
@@ -15,13 +14,14 @@ from pathlib import Path
 
 from taskstore import atomic, draft
 from taskstore import plan as planning
-from taskstore.checkpoint import Originals, open_checkpoint
+from taskstore.checkpoint import Originals
 from taskstore.coder import Coder
 from taskstore.errors import InputError
 from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
 from taskstore.merge import Method, make
+from taskstore.opening import PathLike, open_family
 from taskstore.options import PackOptions
 from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
@@ -29,8 +29,6 @@ from taskstore.progress import Callback, Meter, silent
 from taskstore.report import PackReport
 from taskstore.store_writer import StoreWriter
 from taskstore.vectors import Family, VectorScan, read
-
-PathLike = str | os.PathLike[str]
 
 
 def pack(
@@ -47,7 +45,10 @@ def pack(
     """
     options = options or PackOptions()
     atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
-    with closing(open_family(base, finetunes, options)) as family:
+    options.check_tasks(finetunes)
+    with closing(open_family(base, finetunes)) as family:
+        if options.base == "reference" and names.has_control(family.base.source or ""):
+            raise InputError(f"the path of the base, {family.base.source!r}, cannot be recorded")
         return pack_family(family, Path(target), options, progress)
 
 
@@ -61,29 +62,6 @@ def pack_family(
     with atomic.folder(target, overwrite=options.overwrite, ours=is_store) as folder:
         manifest = _write(family, plan, kept, options, meter, folder)
     return PackReport.of(target, manifest, family)
-
-
-def open_family(base: PathLike, finetunes: Mapping[str, PathLike], options: PackOptions) -> Family:
-    """Open all models by their headers; raises InputError for names and models that do not fit."""
-    if not finetunes:
-        raise InputError("no fine-tune is given; a family needs at least one")
-    for name in finetunes:
-        names.check_task_name(name)
-    names.check_distinct(finetunes)
-    options.check_tasks(finetunes)
-    opened = [open_checkpoint(base)]
-    try:
-        if options.base == "reference" and names.has_control(opened[0].source or ""):
-            raise InputError(f"the path of the base, {opened[0].source!r}, cannot be recorded")
-        for name, model in sorted(finetunes.items()):
-            if os.path.realpath(model) == os.path.realpath(base):
-                raise InputError(f"task {name!r} is the base itself ({model}); leave it out")
-            opened.append(open_checkpoint(model, name, opened[0]))
-    except BaseException:
-        for checkpoint in opened:
-            checkpoint.close()
-        raise
-    return Family(opened[0], tuple(opened[1:]))
 
 
 def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None, Originals]) -> int:

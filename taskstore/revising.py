@@ -24,8 +24,9 @@ from taskstore.format import manifest as manifests
 from taskstore.format import names
 from taskstore.format.digests import check_files
 from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
+from taskstore.opening import PathLike
 from taskstore.options import PackOptions
-from taskstore.packing import PathLike, is_store, pack_family
+from taskstore.packing import is_store, pack_family
 from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, silent
 from taskstore.report import PackReport

@@ -17,8 +17,9 @@ from typing import Any
 from taskstore import atomic
 from taskstore.errors import InputError, TargetNotReached
 from taskstore.evaluation import Bench
+from taskstore.opening import open_family
 from taskstore.options import PackOptions
-from taskstore.packing import is_store, open_family, pack, pack_family
+from taskstore.packing import is_store, pack, pack_family
 from taskstore.plan import make as make_plan
 from taskstore.progress import Callback, silent
 from taskstore.report import PackReport
@@ -133,7 +134,8 @@ def aim_at_error(
     if not (math.isfinite(most) and most > 0):
         raise InputError(f"max-error {most} is not a number above 0")
     atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
-    family = open_family(base, finetunes, options)
+    options.check_tasks(finetunes)
+    family = open_family(base, finetunes)
     try:
         plan = make_plan(family, "rest")
         bits: dict[str, float] = {}

@@ -16,6 +16,8 @@ from taskstore import TaskstoreError, __version__
 from taskstore_cli.evaluate import evaluate
 from taskstore_cli.info import info
 from taskstore_cli.load import load
+from taskstore_cli.merge import merge
+from taskstore_cli.methods import methods
 from taskstore_cli.pack import pack
 from taskstore_cli.revise import add, remove, retier
 from taskstore_cli.tune import tune
@@ -63,5 +65,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
-for command in (pack, tune, unpack, load, info, verify, evaluate, add, remove, retier):
+for command in (
+    *(pack, tune, unpack, load, info, verify, evaluate, add, remove, retier),
+    *(merge, methods),
+):
     main.add_command(command)

@@ -25,27 +25,27 @@ class MethodName(click.ParamType[str]):
         return [CompletionItem(name) for name in MERGES if name.startswith(incomplete)]
 
 
-def method_options(command: F, default: str | None = "lsq") -> F:
-    """--method and --option."""
-    for option in (
-        click.option(
+def method_options(default: str | None = "lsq") -> Callable[[F], F]:
+    """--method, required where it has no default, and --option."""
+
+    def add(command: F) -> F:
+        command = click.option(
             "--option",
             "extra",
             multiple=True,
             metavar="K=V",
             help="A number that the method takes (density=0.2); repeatable.",
-        ),
-        click.option(
+        )(command)
+        return click.option(
             "--method",
             type=MethodName(),
             default=default,
             required=default is None,
             show_default=default is not None,
             help="How task vectors are merged; `taskstore methods` lists them.",
-        ),
-    ):
-        command = option(command)
-    return command
+        )(command)
+
+    return add
 
 
 def parse_options(words: tuple[str, ...]) -> dict[str, float]:

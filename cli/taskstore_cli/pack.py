@@ -47,7 +47,7 @@ optional_evaluator = partial(evaluator_options, required=False)
     "weights of the multi-task model; 0.2 to 0.6 are usual.  [default: auto, the method's own: "
     "0.45 with lsq, 0.5 with others]",
 )
-@method_options
+@method_options()
 @click.option(
     "--tiers",
     default="mask",

@@ -91,7 +91,7 @@ def remove(
 )
 @click.option("--drop-exact", is_flag=True, help="Replace an archive by less, in its own place.")
 @click.option("--lambda", "lambdas", multiple=True, metavar="[NAME=]X", help="As of pack.")
-@method_options
+@method_options()
 @level_option
 @base_from_option
 @jobs_option

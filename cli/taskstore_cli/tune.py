@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     metavar="X,X,...",
     help="Lambdas to try.",
 )
-@method_options
+@method_options()
 @jobs_option
 @click.option("--overwrite", is_flag=True, help="Replace a store that is there already.")
 @json_option

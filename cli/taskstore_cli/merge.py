@@ -1,0 +1,143 @@
+"""`taskstore merge`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taskstore_cli.console import (
+    jobs_option,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+    size,
+)
+from taskstore_cli.method import method_options, parse_options
+from taskstore_cli.pack import by_task, named
+
+if TYPE_CHECKING:
+    from taskstore.merging import MergeReport
+
+
+@click.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("models", metavar="[NAME=]MODEL...", nargs=-1)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder to write.",
+)
+@method_options(default=None)
+@click.option(
+    "--alpha",
+    metavar="A",
+    help="Scale of the merged vector.  [default: the method's own, 1 for most]",
+)
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="NAME=W",
+    help="Weight of one model, may be negative; repeatable.  [default: 1]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["bf16", "f16", "f32"]),
+    help="Of the merged model's floats.  [default: each tensor as in the base]",
+)
+@click.option(
+    "--tokenizer-from",
+    metavar="NAME",
+    help="Config and tokenizer of this model, and its rows of a vocabulary that grew.  [default: "
+    "those of the base]",
+)
+@click.option(
+    "--private-from",
+    metavar="NAME",
+    help="Take this model's tensors that the base lacks, such as a head.  [default: none]",
+)
+@click.option(
+    "--unrelated", is_flag=True, help="Merge models that do not look like fine-tunes of BASE, too."
+)
+@jobs_option
+@click.option(
+    "--max-memory",
+    default="2GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory for blocks in flight.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a model that is there already.")
+@json_option
+@quiet_option
+def merge(
+    base: Path,
+    models: tuple[str, ...],
+    target: Path,
+    method: str,
+    extra: tuple[str, ...],
+    alpha: str | None,
+    weights: tuple[str, ...],
+    dtype: str | None,
+    tokenizer_from: str | None,
+    private_from: str | None,
+    unrelated: bool,
+    jobs: int | None,
+    max_memory: str,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Merge MODELs, fine-tunes of BASE, into one multi-task model.
+
+    Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders. What cannot
+    be merged (heads, rows of a grown vocabulary) is listed. The folder appears when it is whole.
+
+    \b
+    taskstore merge llama billing=runs/17/final legal=runs/22/final --method ties -o merged
+    """
+    from taskstore.merging import MergeOptions
+    from taskstore.merging import merge as run
+    from taskstore.options import parse_bytes
+    from taskstore.parallel import default_jobs
+
+    options = MergeOptions(
+        method=method,
+        method_options=parse_options(extra),
+        alpha=None if alpha is None else by_task("--alpha", (alpha,))[""],
+        weights=by_task("--weight", weights),
+        dtype=dtype.upper() if dtype else None,
+        tokenizer_from=tokenizer_from,
+        private_from=private_from,
+        unrelated=unrelated,
+        jobs=jobs or default_jobs(),
+        max_memory=parse_bytes(max_memory),
+        overwrite=overwrite,
+    )
+    with progress_bar(quiet or as_json) as progress:
+        report = run(base, named(models), target, options, progress)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_merged(report, quiet=quiet)
+
+
+def print_merged(report: MergeReport, *, quiet: bool) -> None:
+    """One line, and what was not merged like the rest, on stderr even when quiet."""
+    if not quiet:
+        count = len(report.models)
+        options = "".join(f", {name} {value:g}" for name, value in report.options.items())
+        click.echo(
+            f"{report.path}: {count} fine-tune{'' if count == 1 else 's'} of {report.base} merged "
+            f"by {report.method}{options}, alpha {report.alpha:g}; {report.tensors} tensors, "
+            f"{report.parameters:,} parameters, {size(report.bytes)}"
+        )
+    for what, why in report.notes.items():
+        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {what}: {why}", err=True)

@@ -1,0 +1,236 @@
+"""Read, merge, add, write: the main path of `taskstore merge`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore import atomic, floats
+from taskstore import plan as planning
+from taskstore.checkpoint import Checkpoint, TensorInfo
+from taskstore.errors import InputError, NotFinite
+from taskstore.format.dtypes import MASKED
+from taskstore.kernels import cpu
+from taskstore.merge import Method
+from taskstore.merging import card, kinship, writer
+from taskstore.merging.options import MergeOptions
+from taskstore.merging.outputs import Output, Outputs, decide
+from taskstore.merging.reading import Source
+from taskstore.opening import PathLike, open_family
+from taskstore.parallel import ordered_map
+from taskstore.progress import Callback, Meter, silent
+from taskstore.vectors import Block, Family, VectorScan, blocks
+
+Bits = NDArray[Any]
+Work = Callable[[], tuple[str, Bits]]
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What was made; `notes` are tensor or file -> why it is not merged as the others are."""
+
+    path: Path
+    method: str
+    options: Mapping[str, float]
+    alpha: float
+    weights: Mapping[str, float]
+    base: str
+    models: list[str]
+    tensors: int
+    parameters: int
+    bytes: int
+    notes: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+def merge(
+    base: PathLike,
+    models: Mapping[str, PathLike],
+    target: PathLike,
+    options: MergeOptions,
+    progress: Callback = silent,
+) -> MergeReport:
+    """Write one merged model to the folder `target`; nothing is there until all of it is.
+
+    `models` maps names to model folders, weight files or LoRA adapter folders. Raises InputError
+    for what cannot be merged and OutputError for a target that cannot be written.
+    """
+    atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_model)
+    with closing(open_family(base, models)) as family:
+        return merge_family(family, Path(target), options, progress)
+
+
+def is_model(folder: Path) -> bool:
+    """A folder that `overwrite` may replace."""
+    return (folder / "config.json").is_file() or any(folder.glob("model*.safetensors"))
+
+
+def merge_family(
+    family: Family, target: Path, options: MergeOptions, progress: Callback = silent
+) -> MergeReport:
+    """`merge` of models that are open, wherever they come from."""
+    options.check_tasks(task.name for task in family.tasks)
+    plan = planning.make(family)
+    if not options.unrelated:
+        kinship.check(family)
+    outputs = decide(family, plan, options)
+    method = options.made()
+    infos = {name: output.info for name, output in outputs.tensors.items()}
+    meter = Meter(progress, _bytes(family, outputs, method))
+    source = Source(family, method, options.weights, options.chunk)
+    _fit(source, outputs, options, meter)
+    shards = writer.shards_of(infos, options.shard_bytes)
+    atomic.check_space(target.absolute().parent, sum(info.nbytes for info in infos.values()))
+    with atomic.folder(target, overwrite=options.overwrite, ours=is_model) as folder:
+        meter.stage("merging", "")
+        work = _work(source, outputs, [name for names in shards for name in names], options)
+        bits = ordered_map(
+            lambda item: item(),
+            work,
+            jobs=options.jobs,
+            in_flight=options.in_flight(len(family.tasks)),
+        )
+        sizes = {name: _read_bytes(family, output) for name, output in outputs.tensors.items()}
+        left = dict(sizes)
+        writer.write_weights(
+            folder, infos, shards, bits, lambda name: meter.add(name, left.pop(name, 0))
+        )
+        report = MergeReport(
+            path=target,
+            method=options.method,
+            options=dict(method.options),
+            alpha=options.scale,
+            weights={task.name: options.weights.get(task.name, 1.0) for task in family.tasks},
+            base=family.base.name,
+            models=[task.name for task in family.tasks],
+            tensors=sum(bool(output.tasks) for output in outputs.tensors.values()),
+            parameters=sum(info.numel for info in infos.values() if info.dtype in MASKED),
+            bytes=sum(info.nbytes for info in infos.values()),
+            notes=dict(outputs.notes),
+        )
+        donor = _named(family, options.tokenizer_from) or family.base
+        changes = dict.fromkeys(card.DTYPES, writer.TORCH[options.dtype]) if options.dtype else {}
+        writer.write_assets(donor, folder, changes)
+        (folder / "README.md").write_text(card.render(report, family), encoding="utf-8")
+    return report
+
+
+def _named(family: Family, name: str | None) -> Checkpoint | None:
+    return next((task for task in family.tasks if task.name == name), None)
+
+
+def _read_bytes(family: Family, output: Output) -> int:
+    """Weights that are read for one tensor, once over."""
+    models = [family.base, *(family.tasks[t] for t in output.tasks)] if output.source else []
+    read = sum(model.tensors[output.source].nbytes for model in models)
+    return read if output.source else output.info.nbytes
+
+
+def _bytes(family: Family, outputs: Outputs, method: Method) -> int:
+    """Weights that will be read, over all passes."""
+    total = 0
+    for name, output in outputs.tensors.items():
+        passes = method.passes if output.tasks and output.source == name else 0
+        total += (1 + passes) * _read_bytes(family, output)
+    return total
+
+
+def _fit(source: Source, outputs: Outputs, options: MergeOptions, meter: Meter) -> None:
+    merged = [
+        (name, source.family.base.tensors[name], output.tasks)
+        for name, output in sorted(outputs.tensors.items())
+        if output.tasks and output.source == name
+    ]
+    in_flight = options.in_flight(len(source.family.tasks))
+    scan = VectorScan(
+        source.family, merged, options.chunk, options.jobs, in_flight, meter.add, source.block
+    )
+    source.method.fit(scan)
+
+
+def _work(
+    source: Source, outputs: Outputs, names: list[str], options: MergeOptions
+) -> Iterator[Work]:
+    """One item per block, or per matrix that is wanted whole, in the order of `names`."""
+    one_at_a_time = threading.Lock()
+    for name in names:
+        output = outputs.tensors[name]
+        if output.source:
+            yield from _merged(source, name, output, options, one_at_a_time)
+        if output.copied is not None:
+            yield from _copied(name, output, output.copied, options.chunk)
+
+
+def _merged(
+    source: Source, name: str, output: Output, options: MergeOptions, lock: threading.Lock
+) -> Iterator[Work]:
+    base, dtype, alpha = source.family.base, output.info.dtype, options.scale
+    info = base.tensors[output.source]
+    method = source.method
+
+    def matrix() -> tuple[str, Bits]:
+        with lock:
+            tau_N = method.merge_whole(source.whole(output.source, output.tasks)).reshape(-1)
+            theta0_N = floats.to_float32(base.read(output.source, 0, info.numel), info.dtype)
+            return name, added(theta0_N, tau_N, alpha, dtype, name)
+
+    def one(block: Block) -> tuple[str, Bits]:
+        if not block.tasks:
+            bits_N = base.read(block.name, block.start, block.stop)
+            return name, cpu.cast(bits_N, info.dtype, dtype)
+        vectors = source.block(block)
+        return name, added(vectors.theta0_N, method.merge(vectors), alpha, dtype, name)
+
+    if output.tasks and method.wants_whole(output.source, info.shape):
+        yield matrix
+        return
+    for block in blocks(output.source, info, output.tasks, options.chunk):
+        yield lambda block=block: one(block)  # type: ignore[misc]
+
+
+def added(
+    theta0_N: NDArray[np.float32],
+    tau_N: NDArray[np.float32],
+    alpha: float,
+    dtype: str,
+    tensor: str,
+) -> Bits:
+    """round(theta_0 + alpha tau) as bits of `dtype`, (N,); raises where that is not finite."""
+    if alpha != 1:
+        tau_N = tau_N * np.float32(alpha)
+    with np.errstate(over="ignore", invalid="ignore"):
+        bits_N = floats.from_float32(theta0_N + tau_N, dtype)
+    if not floats.all_finite(bits_N, dtype):
+        if not np.isfinite(tau_N).all():
+            raise NotFinite("the merged vector", tensor)
+        raise InputError(
+            f"tensor {tensor!r} overflows {dtype} when it is merged; take a smaller --alpha or "
+            "another --dtype"
+        )
+    return bits_N
+
+
+def _copied(name: str, output: Output, model: Checkpoint, chunk: int) -> Iterator[Work]:
+    """Elements from `output.start` on of a model's tensor, in the output's dtype."""
+    theirs = model.tensors[name]
+
+    def one(block: Block) -> tuple[str, Bits]:
+        start, stop = output.start + block.start, output.start + block.stop
+        bits_N = model.read(name, start, stop)
+        if not floats.all_finite(bits_N, theirs.dtype):
+            raise NotFinite(model.name, name)
+        same = theirs.dtype == output.info.dtype
+        return name, bits_N if same else cpu.cast(bits_N, theirs.dtype, output.info.dtype)
+
+    rest = TensorInfo(theirs.dtype, (theirs.numel - output.start,))
+    for block in blocks(name, rest, (), chunk):
+        yield lambda block=block: one(block)  # type: ignore[misc]

@@ -1,0 +1,108 @@
+"""What a user can choose when merging: one frozen object that travels whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from taskstore import merge
+from taskstore.errors import InputError
+from taskstore.format.dtypes import MASKED
+from taskstore.format.shards import SHARD_BYTES
+from taskstore.merge import Info, Method
+from taskstore.parallel import default_jobs
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """Raises UnknownMethod or InputError where a value makes no sense.
+
+    method          one of merge.MERGES, or "dare+ties"; `method_options` are the numbers it takes
+    alpha           scale of the merged vector (None: the method's own, 1 for most)
+    weights         task -> weight, may be negative; 1 for tasks that are not named
+    dtype           of the merged model's floats (None: each tensor as in the base)
+    tokenizer_from  task whose config, tokenizer and extra rows of a vocabulary the model gets
+    private_from    task whose tensors that the base lacks (heads) the model gets
+    statistics      task -> file of `measure`; "" -> that of the base
+    unrelated       take models that do not look like fine-tunes of the base, too
+    max_memory      bytes above the imports; fewer blocks are in flight when it is small
+    chunk           elements that are merged together; the result does not depend on it
+    """
+
+    method: str
+    method_options: Mapping[str, float] = field(default_factory=dict)
+    alpha: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    dtype: str | None = None
+    tokenizer_from: str | None = None
+    private_from: str | None = None
+    statistics: Mapping[str, Path] = field(default_factory=dict)
+    unrelated: bool = False
+    jobs: int = field(default_factory=default_jobs)
+    max_memory: int = 2 << 30
+    shard_bytes: int = SHARD_BYTES
+    overwrite: bool = False
+    chunk: int = 1 << 16
+
+    def __post_init__(self) -> None:
+        merge.check(self.method, self.method_options)
+        if self.alpha is not None and not math.isfinite(self.alpha):
+            raise InputError(f"alpha {self.alpha} is not a finite number")
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight):
+                raise InputError(f"weight {weight} of {name!r} is not a finite number")
+        if self.dtype is not None and self.dtype not in MASKED:
+            raise InputError(f"dtype {self.dtype!r} is none of {', '.join(sorted(MASKED))}")
+        if self.jobs < 1:
+            raise InputError(f"jobs {self.jobs} is not a positive number")
+
+    @property
+    def info(self) -> Info:
+        info: Info = merge.MERGES[merge.split(self.method)[0]].INFO
+        return info
+
+    @property
+    def scale(self) -> float:
+        """The alpha that counts."""
+        return self.info.alpha if self.alpha is None else self.alpha
+
+    def made(self) -> Method:
+        """The method, ready to be fitted."""
+        return merge.make(self.method, self.method_options, merging=True)
+
+    def check_tasks(self, tasks: Iterable[str]) -> None:
+        """What is given by name must name a model; the method must take so many."""
+        known = set(tasks)
+        named = {
+            "a weight": self.weights,
+            "statistics": [name for name in self.statistics if name],
+            "--tokenizer-from": filter(None, [self.tokenizer_from]),
+            "--private-from": filter(None, [self.private_from]),
+        }
+        for what, names in named.items():
+            if unknown := sorted(set(names) - known):
+                raise InputError(
+                    f"{what} is given for {unknown[0]!r}, which is none of the models "
+                    f"({', '.join(sorted(known))})"
+                )
+        if len(known) < self.info.least or 0 < self.info.most < len(known):
+            wanted = f"at least {self.info.least}" if len(known) < self.info.least else "only one"
+            raise InputError(
+                f"method {self.method!r} takes {wanted} of the models beside the base, and "
+                f"{len(known)} {'is' if len(known) == 1 else 'are'} given"
+            )
+
+    def in_flight(self, tasks: int) -> int:
+        """Blocks that may be in memory at once; raises InputError where not one fits."""
+        kinds = 1 + len(self.info.statistics)
+        block = self.chunk * (tasks * (4 + 4 * kinds) + 24)
+        fixed = 64 << 20  # headers, threads
+        fits = (self.max_memory - fixed) // block
+        if fits < 1:
+            raise InputError(
+                f"max-memory of {self.max_memory >> 20} MiB is too little for {tasks} models; "
+                f"one block needs {(block + fixed + (1 << 20)) >> 20} MiB"
+            )
+        return int(min(fits, 2 * self.jobs + 1))

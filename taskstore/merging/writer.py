@@ -1,0 +1,91 @@
+"""A model folder from a stream of bits: shards, index, and the files beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from taskstore.checkpoint import Checkpoint, TensorInfo
+from taskstore.disk import Flusher, write_all
+from taskstore.format.sharded import shard_names, split
+from taskstore.format.shards import usual_head, usual_order
+from taskstore.model_folder import INDEX
+
+Bits = NDArray[Any]
+TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+def shards_of(tensors: Mapping[str, TensorInfo], limit: int) -> list[list[str]]:
+    """Names of the tensors of each weight file, in the order of their bytes."""
+    return split({name: tensors[name].nbytes for name in usual_order(tensors)}, limit)
+
+
+def write_weights(
+    folder: Path,
+    tensors: Mapping[str, TensorInfo],
+    shards: list[list[str]],
+    bits: Iterable[tuple[str, Bits]],
+    report: Callable[[str], None],
+) -> None:
+    """`bits` are the tensors' blocks, in the order of `shards`."""
+    files, stream = shard_names("model", len(shards)), iter(bits)
+    for file, names in zip(files, shards, strict=True):
+        _write_file(folder / file, tensors, names, stream, report)
+    if len(files) > 1:
+        place = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        total = sum(info.nbytes for info in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(place.items()))}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_file(
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    names: list[str],
+    stream: Iterator[tuple[str, Bits]],
+    report: Callable[[str], None],
+) -> None:
+    head = usual_head(tensors, names)
+    left = sum(tensors[name].nbytes for name in names)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    flusher = Flusher(fd)
+    try:
+        write_all(fd, head)
+        end = len(head)
+        while left:
+            name, bits_N = next(stream)
+            write_all(fd, bits_N.data)
+            end, left = end + bits_N.nbytes, left - bits_N.nbytes
+            flusher.written_to(end)
+            report(name)
+    finally:
+        try:
+            flusher.close()
+        finally:
+            os.close(fd)
+
+
+def write_assets(model: Checkpoint, folder: Path, changes: Mapping[str, Any]) -> None:
+    """The files beside a model's weights; `changes` are members of config.json that are set."""
+    for inside, path in sorted(model.assets.items()):
+        target = folder / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if inside == "config.json" and changes:
+            _write_config(path, target, changes)
+        else:
+            shutil.copyfile(path, target)
+
+
+def _write_config(source: Path, target: Path, changes: Mapping[str, Any]) -> None:
+    try:
+        config = json.loads(source.read_bytes())
+        config |= {key: value for key, value in changes.items() if key in config}
+        target.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except (ValueError, TypeError, RecursionError):  # whatever it is, it is not ours to mend
+        shutil.copyfile(source, target)

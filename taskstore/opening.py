@@ -1,0 +1,36 @@
+"""From what a user names to an open family: a base and its fine-tunes, by their headers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from taskstore.checkpoint import open_checkpoint
+from taskstore.errors import InputError
+from taskstore.format import names
+from taskstore.vectors import Family
+
+PathLike = str | os.PathLike[str]
+
+
+def open_family(base: PathLike, finetunes: Mapping[str, PathLike]) -> Family:
+    """Open all models; tasks come in the order of their names.
+
+    Raises InputError for names and models that do not fit.
+    """
+    if not finetunes:
+        raise InputError("no fine-tune is given; a family needs at least one")
+    for name in finetunes:
+        names.check_task_name(name)
+    names.check_distinct(finetunes)
+    opened = [open_checkpoint(base)]
+    try:
+        for name, model in sorted(finetunes.items()):
+            if os.path.realpath(model) == os.path.realpath(base):
+                raise InputError(f"task {name!r} is the base itself ({model}); leave it out")
+            opened.append(open_checkpoint(model, name, opened[0]))
+    except BaseException:
+        for checkpoint in opened:
+            checkpoint.close()
+        raise
+    return Family(opened[0], tuple(opened[1:]))
