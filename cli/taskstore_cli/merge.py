@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from taskstore_cli.console import (
+    base_from_option,
     jobs_option,
     json_option,
     print_json,
@@ -19,12 +20,13 @@ from taskstore_cli.method import method_options, parse_options
 from taskstore_cli.pack import by_task, named
 
 if TYPE_CHECKING:
-    from taskstore.merging import MergeReport
+    from taskstore.merging import MergeOptions, MergeReport
+    from taskstore.progress import Callback
 
 
 @click.command()
 @click.argument("base", type=click.Path(path_type=Path))
-@click.argument("models", metavar="[NAME=]MODEL...", nargs=-1)
+@click.argument("models", metavar="[[NAME=]MODEL]...", nargs=-1)
 @click.option(
     "-o",
     "--output",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
 @click.option(
     "--unrelated", is_flag=True, help="Merge models that do not look like fine-tunes of BASE, too."
 )
+@base_from_option
 @jobs_option
 @click.option(
     "--max-memory",
@@ -89,6 +92,7 @@ def merge(
     tokenizer_from: str | None,
     private_from: str | None,
     unrelated: bool,
+    base_from: Path | None,
     jobs: int | None,
     max_memory: str,
     overwrite: bool,
@@ -99,12 +103,13 @@ def merge(
 
     Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders. What cannot
     be merged (heads, rows of a grown vocabulary) is listed. The folder appears when it is whole.
+    BASE may be a store; its tasks, or those that are named, are merged.
 
     \b
     taskstore merge llama billing=runs/17/final legal=runs/22/final --method ties -o merged
+    taskstore merge family --method consensus --alpha 0.4 -o merged
     """
     from taskstore.merging import MergeOptions
-    from taskstore.merging import merge as run
     from taskstore.options import parse_bytes
     from taskstore.parallel import default_jobs
 
@@ -122,11 +127,30 @@ def merge(
         overwrite=overwrite,
     )
     with progress_bar(quiet or as_json) as progress:
-        report = run(base, named(models), target, options, progress)
+        report = _run(base, models, base_from, target, options, progress)
     if as_json:
         print_json(report.to_dict())
     else:
         print_merged(report, quiet=quiet)
+
+
+def _run(
+    base: Path,
+    models: tuple[str, ...],
+    base_from: Path | None,
+    target: Path,
+    options: MergeOptions,
+    progress: Callback,
+) -> MergeReport:
+    """Of models, or of a store."""
+    import taskstore
+    from taskstore.merging import merge, merge_store
+    from taskstore.packing import is_store
+
+    if is_store(base):
+        store = taskstore.open(base, base=base_from)
+        return merge_store(store, target, options, list(models) or None, progress)
+    return merge(base, named(models), target, options, progress)
 
 
 def print_merged(report: MergeReport, *, quiet: bool) -> None:

@@ -9,5 +9,6 @@ from __future__ import annotations
 
 from taskstore.merging.driver import MergeReport, merge, merge_family
 from taskstore.merging.options import MergeOptions
+from taskstore.merging.stored import merge_store
 
-__all__ = ["MergeOptions", "MergeReport", "merge", "merge_family"]
+__all__ = ["MergeOptions", "MergeReport", "merge", "merge_family", "merge_store"]

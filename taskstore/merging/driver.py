@@ -75,18 +75,27 @@ def is_model(folder: Path) -> bool:
 
 
 def merge_family(
-    family: Family, target: Path, options: MergeOptions, progress: Callback = silent
+    family: Family,
+    target: Path,
+    options: MergeOptions,
+    progress: Callback = silent,
+    source: Source | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> MergeReport:
-    """`merge` of models that are open, wherever they come from."""
+    """`merge` of models that are open, wherever they come from.
+
+    `source` gives the vectors, where they are not simply read; `notes` come before the others.
+    """
     options.check_tasks(task.name for task in family.tasks)
     plan = planning.make(family)
     if not options.unrelated:
         kinship.check(family)
     outputs = decide(family, plan, options)
-    method = options.made()
+    outputs.notes = {**(notes or {}), **outputs.notes}
+    source = source or Source(family, options.made(), options.weights, options.chunk)
+    method = source.method
     infos = {name: output.info for name, output in outputs.tensors.items()}
     meter = Meter(progress, _bytes(family, outputs, method))
-    source = Source(family, method, options.weights, options.chunk)
     _fit(source, outputs, options, meter)
     shards = writer.shards_of(infos, options.shard_bytes)
     atomic.check_space(target.absolute().parent, sum(info.nbytes for info in infos.values()))
