@@ -72,17 +72,31 @@ class Sides:
         given = {"files": [str(path) for path in self.family.files]}
         return self._library("reading", "read", given, self.family.files, None)
 
-    def mergekit(self, threads: int) -> Side:
-        """The same models, merged as a user would: task_arithmetic, all weights 1."""
-        target, recipe = self.merged, self.work / "mergekit.json"
+    def merge(self, method: str, options: Mapping[str, float]) -> Side:
+        given = {
+            "base": str(self.family.base),
+            "models": {name: str(path) for name, path in self.family.tasks.items()},
+            "target": str(self.merged),
+            "method": method,
+            "options": dict(options),
+            "jobs": self.jobs,
+        }
+        return self._library("taskstore merge", "merge", given, self.family.files, self.merged)
+
+    def mergekit(
+        self, threads: int, method: str = "task_arithmetic", density: float | None = None
+    ) -> Side:
+        """The same models, merged as a user would: all weights 1."""
+        target, recipe = self.merged, self.work / f"mergekit-{method}.json"
+        own = {"weight": 1.0, **({"density": density} if density else {})}
         recipe.write_text(  # JSON is YAML
             json.dumps(
                 {
-                    "merge_method": "task_arithmetic",
+                    "merge_method": method,
                     "base_model": str(self.family.base),
                     "dtype": self.family.torch_dtype,
                     "models": [
-                        {"model": str(path), "parameters": {"weight": 1.0}}
+                        {"model": str(path), "parameters": own}
                         for path in self.family.tasks.values()
                     ],
                 }

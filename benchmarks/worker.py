@@ -41,6 +41,24 @@ def pack(given: Given) -> Given:
     }
 
 
+def merge(given: Given) -> Given:
+    """taskstore.merging.merge()"""
+    import taskstore.merging
+
+    before = _resident("VmRSS")
+    options = taskstore.merging.MergeOptions(
+        method=given["method"], method_options=given["options"], jobs=given["jobs"]
+    )
+    began = time.perf_counter()
+    taskstore.merging.merge(given["base"], given["models"], given["target"], options)
+    seconds = time.perf_counter() - began
+    return {
+        "seconds": seconds,
+        "above_imports": _resident("VmHWM") - before,
+        "imports": before,
+    }
+
+
 def unpack(given: Given) -> Given:
     """taskstore.open(store).unpack()"""
     import taskstore
@@ -114,6 +132,7 @@ def _resident(field: str) -> int:
 
 ACTIONS: dict[str, Callable[[Given], Given]] = {
     "pack": pack,
+    "merge": merge,
     "unpack": unpack,
     "read": read,
     "copy": copy,

@@ -73,9 +73,7 @@ def _merged(
     info, donor = TensorInfo(dtype or base.dtype, base.shape), None
     without = [t for t in range(len(family.tasks)) if t not in tasks]
     if without and tasks:
-        notes[name] = (
-            f"merged without {_names(family, without)}, which have it not or not like that"
-        )
+        notes[name] = f"merged without {_names(family, without)}: not there, or not like that"
     elif without:
         notes[name] = "left as in the base; no model has it, or not like that"
     for t in tasks:

@@ -1,0 +1,158 @@
+"""`taskstore merge` beside mergekit on the same models: seconds, bytes per second, peak memory.
+
+    python benchmarks/merge.py --params 1e8 --tasks 8
+    python benchmarks/merge.py --family DIR --base base --tasks billing,legal
+
+Both are processes of their own and alternate, mergekit with one thread and with as many as
+taskstore gets (the faster counts). mergekit trims TIES per tensor; `ties, per tensor` does so, too,
+and `ties` trims the whole model, as published. A last side merges half of the models: peak
+memory must not grow with their number.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import envs, table
+from benchmarks.cache import Cache
+from benchmarks.experiment import make_family, task_names, warm_up
+from benchmarks.family import open_family
+from benchmarks.lines import Cell, Line, Target, seconds_of
+from benchmarks.measure import Run, Side, alternate
+from benchmarks.sides import HERE, Sides, remove
+
+WIDTH = 110
+Say = Callable[[str], None]
+DENSITY = 0.2
+METHODS = {
+    "task_arithmetic": ("sum", {}, None),
+    "ties, per tensor": ("ties", {"density": DENSITY, "per_tensor": 1.0}, DENSITY),
+    "ties": ("ties", {"density": DENSITY}, DENSITY),
+}
+
+
+@click.command()
+@click.option("--params", type=float, default=1e8, show_default=True, help="Of each model.")
+@click.option("--tasks", default="8", show_default=True, help="How many, or NAME,NAME,...")
+@click.option(
+    "--dtype", type=click.Choice(["bf16", "f16", "f32"]), default="bf16", show_default=True
+)
+@click.option("--family", "root", type=click.Path(path_type=Path), help="Real models, not made.")
+@click.option("--base", default="base", show_default=True, help="Name of the base below --family.")
+@click.option("--jobs", type=int, default=lambda: len(os.sched_getaffinity(0)), help="Threads.")
+@click.option("--work", type=click.Path(path_type=Path), default=HERE / ".data", help="Scratch.")
+@click.option("--repeat", type=int, default=3, show_default=True, help="Runs of each side.")
+@click.option("--keep", is_flag=True, help="Leave a synthetic family in --work for the next run.")
+def main(
+    params: float,
+    tasks: str,
+    dtype: str,
+    root: Path | None,
+    base: str,
+    jobs: int,
+    work: Path,
+    repeat: int,
+    keep: bool,
+) -> None:
+    """Merge a family with both tools; every line is a ratio of two sides of one run."""
+    folder = (root or work / f"family-{params:.0f}x{tasks}-{dtype}").resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    say = Console(stderr=True).print
+    envs.ensure("mergekit")
+    if root is None:
+        make_family(folder, params, int(tasks), dtype, jobs)
+    lines: list[Line] = []
+    try:
+        with tempfile.TemporaryDirectory(dir=work.resolve(), prefix="run-") as scratch:
+            names = tasks.split(",") if root else task_names(folder)
+            family = open_family(folder, base if root else "base", names)
+            sides = Sides(family, Path(scratch), jobs, Cache.fitting(family.nbytes))
+            warm_up(sides.work, family.dtype, jobs)
+            startup = sides.mergekit_startup()
+            alternate([startup], 2, say)
+            for what, (method, options, density) in METHODS.items():
+                lines += compared(sides, what, (method, options, density), startup, repeat, say)
+            lines.append(half(sides, say))
+    finally:
+        if root is None and not keep:
+            remove(folder)
+    title = f"{len(names)} fine-tunes of {family.parameters / 1e6:,.0f}M parameters, {family.dtype}"
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console.print(table.make(lines, title, f"Medians of {repeat}; {jobs} threads."))
+
+
+def compared(
+    sides: Sides,
+    what: str,
+    given: tuple[str, dict[str, float], float | None],
+    startup: Side,
+    repeat: int,
+    say: Say,
+) -> list[Line]:
+    """Time of the whole process and without start-up, and peak memory."""
+    method, options, density = given
+    ours = sides.merge(method, options)
+    name = "ties" if density else "task_arithmetic"
+    others = [sides.mergekit(n, name, density) for n in sorted({1, sides.jobs})]
+    alternate([ours, *others], repeat, say)
+    other = min(others, key=lambda side: side.median(seconds_of))
+    inputs = sides.family.nbytes
+    started = startup.runs[-1].seconds
+    peaks = [max(run.peak for run in side.runs) for side in (ours, other)]
+    anonymous = max(run.anonymous for run in other.runs)
+    lines = []
+    for label, mine, theirs in (
+        ("whole process", ours.median(seconds_of), other.median(seconds_of)),
+        ("less start-up", ours.median(_work), other.median(seconds_of) - started),
+    ):
+        cells = (
+            Cell(ours.name, mine, inputs / mine, peak=peaks[0]),
+            Cell(other.name, theirs, inputs / theirs, peak=peaks[1]),
+        )
+        ratio = theirs / mine
+        lines.append(Line(f"{what}, {label}", *cells, ratio, "as fast", Target("> 1", ratio > 1)))
+    ratio = peaks[0] / peaks[1]
+    above = max(int(run.says["above_imports"]) for run in ours.runs)
+    note = f"of it anonymous {anonymous / 2**20:,.0f} MiB"
+    memory = (
+        Cell(ours.name, peak=peaks[0], note=f"above the imports {above / 2**20:,.0f} MiB"),
+        Cell(other.name, peak=peaks[1], note=note),
+    )
+    return [
+        *lines,
+        Line(f"{what}, memory", *memory, ratio, "the bytes", Target("< 1", ratio < 1)),
+    ]
+
+
+def half(sides: Sides, say: Say) -> Line:
+    """Peak memory of all models beside that of half of them."""
+    some = dict(list(sides.family.tasks.items())[: max(2, len(sides.family.tasks) // 2)])
+    fewer = replace(sides, family=replace(sides.family, tasks=some))
+    runs = []
+    for each in (sides, fewer):
+        side = each.merge("sum", {})
+        alternate([side], 1, say)
+        runs.append(int(side.runs[-1].says["above_imports"]))
+    cells = (
+        Cell(f"{len(sides.family.tasks)} models, above the imports", peak=runs[0]),
+        Cell(f"{len(some)} models", peak=runs[1]),
+    )
+    return Line("memory by number of models", *cells, runs[0] / runs[1], "the bytes")
+
+
+def _work(run: Run) -> float:
+    return run.work
+
+
+if __name__ == "__main__":
+    main()
