@@ -89,24 +89,38 @@ def disjoint(
 ) -> None:
     """Trim, elect and merge, block by block."""
     gamma, weight = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    up, down = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    taken = np.empty(BLOCK, np.float32)
     for start in range(0, tau_SN.shape[1], BLOCK):
         size = min(BLOCK, tau_SN.shape[1] - start)
         tau_SB, merged = tau_SN[:, start : start + size], merged_N[start : start + size]
         _elect(tau_SB, threshold_S, weight_S, gamma)
         for i in range(size):
-            gamma[i] = majority if gamma[i] == 0 else gamma[i]
+            sign = majority if gamma[i] == 0 else gamma[i]
+            up[i] = np.float32(sign > 0)
+            down[i] = np.float32(1) - up[i]
         merged[:] = np.float32(0)
         weight[:] = np.float32(0)
         for s in range(tau_SB.shape[0]):
-            tau, least, w = tau_SB[s], threshold_S[s], weight_S[s]
+            _take(tau_SB[s], threshold_S[s], weight_S[s], up, down, taken)
             for i in range(size):
-                value = w * tau[i]
-                taken = (abs(tau[i]) >= least) & ((value > 0) == (gamma[i] > 0)) & (value != 0)
-                merged[i] += value if taken else np.float32(0)
-                weight[i] += abs(w) if taken else np.float32(0)
+                merged[i] += taken[i]
+            for i in range(size):
+                weight[i] += abs(weight_S[s]) * np.float32(taken[i] != 0)
         if mean:
             for i in range(size):
                 merged[i] /= weight[i] if weight[i] > 0 else np.float32(1)
+
+
+@jit
+def _take(tau: F32, least: np.float32, w: np.float32, up: F32, down: F32, taken: F32) -> None:
+    """The trimmed, weighted values of the elected sign, else 0; by products, for a choice between
+    two floats becomes a branch that costs four times as much."""
+    for i in range(tau.size):
+        value = np.float32(w * tau[i])
+        kept = np.float32(abs(tau[i]) >= least)
+        positive, negative = max(value, np.float32(0)), min(value, np.float32(0))
+        taken[i] = (positive * up[i] + negative * down[i]) * kept
 
 
 @jit
