@@ -12,7 +12,9 @@ Legend: S = tasks that have these elements, T = all tasks, N = elements.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,25 +61,49 @@ class Trim:
     def _count(self, scan: Scan, upper: dict[str, Uppers] | None) -> Iterator[tuple[str, Counts]]:
         """Per flat vector int64 (T, 65536): counts of upper halves, or of lower ones in a bin."""
 
-        def one(block: Vectors) -> tuple[Rows, Counts]:
-            counts = np.zeros((block.rows.size, 1 << 16), np.int64)
-            bits_SN = block.tau_SN.view(np.uint32)
-            if upper is None:
-                upper_halves(bits_SN, counts)
-            else:
-                lower_halves(bits_SN, upper[self._key(block.tensor)][block.rows], counts)
-            return block.rows, counts
+        tables = _Tables(len(scan.names))
 
-        total, now = np.zeros((len(scan.names), 1 << 16), np.int64), None
-        for tensor, (rows, counts) in scan.blocks(one):
-            key = self._key(tensor)
+        def one(block: Vectors) -> str:
+            key = self._key(block.tensor)
+            bits_SN = block.tau_SN.view(np.uint32)
+            with tables.lent(key) as counts_T:
+                if upper is None:
+                    upper_halves(bits_SN, block.rows, counts_T)
+                else:
+                    lower_halves(bits_SN, block.rows, upper[key], counts_T)
+            return key
+
+        now = None
+        for _, key in scan.blocks(one):
             if now is not None and key != now:
-                yield now, total
-                total = np.zeros_like(total)
+                yield now, tables.total(now)
             now = key
-            total[rows] += counts
         if now is not None:
-            yield now, total
+            yield now, tables.total(now)
+
+
+class _Tables:
+    """Counts per flat vector, int64 (T, 65536): as many tables as threads count at once."""
+
+    def __init__(self, tasks: int) -> None:
+        self._tasks, self._lock = tasks, threading.Lock()
+        self._idle: dict[str, list[Counts]] = {}
+
+    @contextmanager
+    def lent(self, key: str) -> Iterator[Counts]:
+        with self._lock:
+            idle = self._idle.setdefault(key, [])
+            table = idle.pop() if idle else np.zeros((self._tasks, 1 << 16), np.int64)
+        yield table
+        with self._lock:
+            idle.append(table)
+
+    def total(self, key: str) -> Counts:
+        """When all blocks of a vector are counted."""
+        first, *others = self._idle.pop(key)
+        for table in others:
+            first += table
+        return first
 
 
 def _bin_of(counts: Counts, rank: int) -> tuple[int, int]:
@@ -88,18 +114,20 @@ def _bin_of(counts: Counts, rank: int) -> tuple[int, int]:
 
 
 @jit
-def upper_halves(bits_SN: Uppers, counts: Counts) -> None:
-    """Count the upper halves of |tau|'s bits."""
+def upper_halves(bits_SN: Uppers, rows: Rows, counts_T: Counts) -> None:
+    """Count the upper halves of |tau|'s bits, for tasks `rows`."""
     for s in range(bits_SN.shape[0]):
-        for i in range(bits_SN.shape[1]):
-            counts[s, (bits_SN[s, i] & np.uint32(0x7FFFFFFF)) >> np.uint32(16)] += 1
+        counts, bits_N = counts_T[rows[s]], bits_SN[s]
+        for i in range(bits_N.size):
+            counts[(bits_N[i] & np.uint32(0x7FFFFFFF)) >> np.uint32(16)] += 1
 
 
 @jit
-def lower_halves(bits_SN: Uppers, upper_S: Uppers, counts: Counts) -> None:
-    """Count lower halves where the upper one is `upper_S`."""
+def lower_halves(bits_SN: Uppers, rows: Rows, upper_T: Uppers, counts_T: Counts) -> None:
+    """Count lower halves where the upper one is the task's of `upper_T`."""
     for s in range(bits_SN.shape[0]):
-        for i in range(bits_SN.shape[1]):
-            magnitude = bits_SN[s, i] & np.uint32(0x7FFFFFFF)
-            if magnitude >> np.uint32(16) == upper_S[s]:
-                counts[s, magnitude & np.uint32(0xFFFF)] += 1
+        counts, bits_N, upper = counts_T[rows[s]], bits_SN[s], upper_T[rows[s]]
+        for i in range(bits_N.size):
+            magnitude = bits_N[i] & np.uint32(0x7FFFFFFF)
+            if magnitude >> np.uint32(16) == upper:
+                counts[magnitude & np.uint32(0xFFFF)] += 1
