@@ -20,6 +20,7 @@ from taskstore.format.dtypes import exact_codec, plain_codec
 from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.validate import CODECS_OF_TIERS
+from taskstore.imported import Imported
 from taskstore.kernels import cpu
 from taskstore.masking import Masking
 from taskstore.merge import Method
@@ -34,10 +35,17 @@ class Coder:
     """Knows the family, the plan and the merge; makes the work items of a pack, in order."""
 
     def __init__(
-        self, family: Family, plan: Plan, method: Method, options: PackOptions, in_flight: int
+        self,
+        family: Family,
+        plan: Plan,
+        method: Method,
+        options: PackOptions,
+        in_flight: int,
+        imported: Imported | None = None,
     ) -> None:
         self._family, self._plan, self._method, self._options = family, plan, method, options
-        self._carried, self._masking = options.base == "embed", Masking(family, method, options)
+        self._carried = options.base == "embed"
+        self._masking = Masking(family, method, options, imported)
         self.codings = codings.choose(family, plan, method, options, in_flight)
 
     def work(self) -> Iterator[Callable[[], Coded]]:

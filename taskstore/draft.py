@@ -42,7 +42,7 @@ def make(
             original_bytes=base.original_bytes,
             assets={},
         ),
-        merge=Merge(method=options.method, options=dict(merge)),
+        merge=Merge(method=options.method, options={**merge, **_imported(options)}),
         tensors={
             name: Tensor(
                 dtype=info.dtype,
@@ -104,6 +104,10 @@ def _is_usual(model: Checkpoint) -> bool:
         and sum(info.nbytes for info in tensors.values()) <= SHARD_BYTES
         and files[0].head() == usual_head(tensors, usual_order(tensors))
     )
+
+
+def _imported(options: PackOptions) -> dict[str, float]:
+    return {"imported": 1.0} if options.masks else {}
 
 
 def _version(options: PackOptions) -> int:

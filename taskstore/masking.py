@@ -13,6 +13,7 @@ from taskstore.coded import Part
 from taskstore.errors import NotFinite
 from taskstore.format import names
 from taskstore.format.section import encode
+from taskstore.imported import Imported
 from taskstore.kernels import cpu, fused
 from taskstore.masks.tall import tall
 from taskstore.merge import Method, Vectors
@@ -27,15 +28,18 @@ F32 = NDArray[np.float32]
 class Masking:
     """Makes and codes masks of a family, as its options and its merge method want them."""
 
-    def __init__(self, family: Family, method: Method, options: PackOptions) -> None:
+    def __init__(
+        self, family: Family, method: Method, options: PackOptions, imported: Imported | None
+    ) -> None:
         self._family, self._method, self._options = family, method, options
+        self._imported = imported
 
     def is_common(self, block: Block) -> bool:
-        """Whether `all_at_once` does this block: bf16 everywhere, merged by sum, masks alone."""
+        """Whether `all_at_once` does this block: all bf16, merged by sum, masks of ours alone."""
         dtypes = {self._family.tasks[t].tensors[block.name].dtype for t in block.tasks}
         bf16 = dtypes == {"BF16"} and block.info.dtype == "BF16" and block.info.numel > 0
         plain = self._options.rungs == ("mask",) and self._options.level == "speed"
-        return bf16 and plain and isinstance(self._method, Sum)
+        return bf16 and plain and isinstance(self._method, Sum) and not self._imported
 
     def all_at_once(
         self, block: Block
@@ -66,8 +70,11 @@ class Masking:
         w1_N: NDArray[Any],
     ) -> Part:
         """The mask of one task."""
-        lam, one_sided = self._options.lam_of(task.name), self._method.one_sided
-        bits_P, chosen_N = tall(tau_N, merged_N, weights.w0_N, w1_N, lam, one_sided)
+        if self._imported:
+            bits_P, chosen_N = self._imported.select(block, task.name, tau_N, weights.w0_N, w1_N)
+        else:
+            lam, one_sided = self._options.lam_of(task.name), self._method.one_sided
+            bits_P, chosen_N = tall(tau_N, merged_N, weights.w0_N, w1_N, lam, one_sided)
         info = task.tensors[block.name]
         rebuilt_N = cpu.cast(chosen_N, block.info.dtype, info.dtype)
         if info.dtype != block.info.dtype and not floats.all_finite(rebuilt_N, info.dtype):

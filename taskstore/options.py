@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from taskstore import merge
@@ -36,6 +37,8 @@ class PackOptions:
     merge_options
     lam, lambdas   mask threshold for all tasks (None: AUTO's of the method), and for single ones
                    by name
+    masks          task -> file of its mask, where masks are not to be made but taken from the
+                   published code (masks/npy.py); the multi-task vector is by sum or ties, as theirs
     tiers          what is kept of each task, one or more of "mask" (a TALL-mask over one multi-task
                    model), "rest" (what is still missing, quantised) and "exact" (bit for bit), with
                    commas; each is coded given those before it
@@ -54,6 +57,7 @@ class PackOptions:
     lambdas: Mapping[str, float] = field(default_factory=dict)
     method: str = "lsq"
     merge_options: Mapping[str, float] = field(default_factory=dict)
+    masks: Mapping[str, Path] = field(default_factory=dict)
     tiers: str = "mask"
     residual: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
@@ -78,6 +82,13 @@ class PackOptions:
                 raise InputError(f"residual {bits} of {name} is no number of bits from 0.25 to 8")
         if self.level not in ("speed", "archive"):
             raise InputError(f"level {self.level!r} is neither speed nor archive")
+        if self.masks and self.method not in ("sum", "ties"):
+            raise InputError(
+                f"masks of a file select from the vector they were made for, {self.method} makes "
+                "another; add --method sum, or ties where the masks are of ties"
+            )
+        if self.masks and "mask" not in self.rungs:
+            raise InputError(f"masks are given, and tiers {self.tiers!r} keep none; add mask")
         if self.jobs < 1:
             raise InputError(f"jobs {self.jobs} is not a positive number")
 
@@ -88,16 +99,22 @@ class PackOptions:
         return tuple(tier for tier in TIERS if tier in wanted)
 
     def check_tasks(self, tasks: Iterable[str]) -> None:
-        """Every lambda and residual by name must name a task."""
-        for what, given in (("lambda", self.lambdas), ("residual", self.residuals)):
+        """Every lambda, residual and mask by name must name a task."""
+        given_by_name: tuple[tuple[str, Iterable[str]], ...] = (
+            ("lambda", self.lambdas),
+            ("residual", self.residuals),
+            ("masks", self.masks),
+        )
+        for what, given in given_by_name:
             if unknown := sorted(set(given) - set(tasks)):
                 raise InputError(
                     f"{what} is given for {unknown[0]!r}, which is no task of this family"
                 )
 
     def lam_of(self, task: str) -> float:
-        """The task's own threshold, else the one for all, else the method's."""
-        return self.lambdas.get(task, auto_lambda(self.method) if self.lam is None else self.lam)
+        """The task's own threshold, else the one for all, else the method's; 0: not known."""
+        usual = 0.0 if self.masks else auto_lambda(self.method)
+        return self.lambdas.get(task, usual if self.lam is None else self.lam)
 
     def bits_of(self, task: str) -> float:
         """Bits per parameter of the task's rest, about."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from taskstore import atomic, draft
+from taskstore import atomic, draft, imported
 from taskstore import plan as planning
 from taskstore.checkpoint import Originals
 from taskstore.coder import Coder
@@ -20,6 +21,7 @@ from taskstore.errors import InputError
 from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
+from taskstore.imported import Imported
 from taskstore.merge import Method, make
 from taskstore.opening import PathLike, open_family
 from taskstore.options import PackOptions
@@ -57,11 +59,13 @@ def pack_family(
 ) -> PackReport:
     """`pack` of models that are open, wherever they come from."""
     plan = planning.make(family, options.rungs[0])
+    masks = imported.of(family, plan, options)
     kept = draft.originals(family, plan, options)
     meter = Meter(progress, _total_bytes(family, options, kept))
     with atomic.folder(target, overwrite=options.overwrite, ours=is_store) as folder:
-        manifest = _write(family, plan, kept, options, meter, folder)
-    return PackReport.of(target, manifest, family)
+        manifest = _write(family, plan, kept, masks, options, meter, folder)
+    report = PackReport.of(target, manifest, family)
+    return replace(report, warnings=[*report.warnings, *(masks.warnings() if masks else ())])
 
 
 def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None, Originals]) -> int:
@@ -101,12 +105,13 @@ def _write(
     family: Family,
     plan: Plan,
     kept: Mapping[str | None, Originals],
+    masks: Imported | None,
     options: PackOptions,
     meter: Meter,
     folder: Path,
 ) -> Manifest:
     method, in_flight = _fit(family, plan, options, meter)
-    coder = Coder(family, plan, method, options, in_flight)
+    coder = Coder(family, plan, method, options, in_flight, masks)
     manifest = draft.make(family, plan, options, method.options, coder.codings)
     writer = StoreWriter(folder, manifest, options.shard_bytes, options.jobs)
     try:

@@ -56,6 +56,11 @@ def add(
             raise BadName("task name", name, f"is in {store.path} already; remove that one first")
     names.check_distinct([*store.tasks, *finetunes])
     _check_exact(store, "to add a task")
+    if store.manifest.merge.options.get("imported"):
+        raise InputError(
+            f"the masks of {store.path} came from a file, for its multi-task vector, which another "
+            "task changes; make masks of our own first: taskstore retier"
+        )
     _check_alone(store)
     options = _options(store, jobs)
     check_files(store.path, store.manifest.files, store.files_of(None, *store.tasks), jobs)

@@ -99,6 +99,10 @@ class Summary:
         """Whether the store is smaller than what it was made of."""
         return self.ratio > 1
 
+    def lambda_of(self, task: TaskSummary) -> str:
+        """The task's threshold, or "-" where its mask came from a file that does not say it."""
+        return "-" if self.options.get("imported") and not task.lam else f"{task.lam:g}"
+
 
 def of(manifest: Manifest, manifest_bytes: int) -> Summary:
     """Figures of a store, from its manifest alone."""

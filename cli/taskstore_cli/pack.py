@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,14 @@ optional_evaluator = partial(evaluator_options, required=False)
     "0.45 with lsq, 0.5 with others]",
 )
 @method_options()
+@click.option(
+    "--masks",
+    "mask_files",
+    multiple=True,
+    metavar="[NAME=]FILE.npy",
+    help="Take the masks that the published TALL-masks code saved, for all tasks or for one; "
+    "repeatable. With --method sum or ties, as they were made; --lambda is then just recorded.",
+)
 @click.option(
     "--tiers",
     default="mask",
@@ -108,6 +117,7 @@ def pack(
     target: Path,
     lambdas: tuple[str, ...],
     method: str,
+    mask_files: tuple[str, ...],
     tiers: str,
     residuals: tuple[str, ...],
     level: str,
@@ -143,6 +153,7 @@ def pack(
     options = make_options(
         lambdas,
         method=method,
+        masks=masks_of(mask_files, tasks),
         tiers=tiers,
         residuals=residuals,
         level=level,
@@ -201,6 +212,21 @@ def named(finetunes: tuple[str, ...]) -> dict[str, str]:
             raise BadName("task name", name, "is given twice; name one as NAME=MODEL")
         tasks[name] = model
     return tasks
+
+
+def masks_of(words: tuple[str, ...], tasks: Mapping[str, str]) -> dict[str, Path]:
+    """[NAME=]FILE -> task -> file; raises BadName where two are given for one task."""
+    from taskstore.errors import BadName
+
+    files: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        whole = not equals or "/" in name or (Path(word).exists() and not Path(path).exists())
+        for task in tasks if whole else (name,):
+            if task in files:
+                raise BadName("task name", task, "has two --masks; give one for each")
+            files[task] = Path(word if whole else path)
+    return files
 
 
 def make_options(

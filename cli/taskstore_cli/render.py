@@ -114,7 +114,7 @@ def _tasks(s: Summary) -> Table:
         table.add_column(column, justify="left" if column == "task" else "right")
     for t in s.tasks:
         cells = {
-            "mask": (f"{t.lam:g}", f"{t.density:.3f}", size(t.masks_bytes)),
+            "mask": (s.lambda_of(t), f"{t.density:.3f}", size(t.masks_bytes)),
             "rest": (size(t.rest_bytes),),
             "exact": (size(t.exact_bytes),),
         }
