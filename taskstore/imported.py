@@ -80,12 +80,15 @@ class Imported:
     def warnings(self) -> list[str]:
         """What an owner of the masks should know, once all is selected."""
         found = []
+        idle = {task: counts.idle for task, counts in self.counts.items() if counts.idle}
+        if idle:
+            ones = sum(counts.ones for counts in self.counts.values())
+            found.append(
+                f"{sum(idle.values()):,} of {ones:,} bits of the masks are set where the multi-"
+                "task model has the base's weight; cleared, they change nothing: "
+                + ", ".join(f"{task} {count:,}" for task, count in idle.items())
+            )
         for task, counts in self.counts.items():
-            if counts.idle:
-                found.append(
-                    f"{task}: {counts.idle:,} of the {counts.ones:,} bits of its mask are set "
-                    "where the multi-task model has the base's weight; cleared, they change nothing"
-                )
             if counts.unmoved:
                 found.append(
                     f"{task}: its mask takes {counts.unmoved:,} of {counts.still:,} weights that "
