@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all.
+"""A folder, or a file, that appears whole or not at all.
 
 It is written as `.NAME.partial` beside its target and renamed at the end. Whatever ends the
 process, the target is as it was, and at most that one partial folder is left; the next run
@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from taskstore.errors import OutputError, TargetExists
 
@@ -62,10 +63,52 @@ def check_target(
     if not overwrite:
         raise TargetExists(target)
     if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not ours(target)):
-        raise OutputError(
-            f"{target} is not something that taskstore wrote, so --overwrite leaves it alone; "
-            "remove it yourself or give another path"
-        )
+        _not_ours(target)
+
+
+@contextmanager
+def file(
+    target: Path, *, overwrite: bool = False, ours: Callable[[Path], bool] = lambda _: False
+) -> Iterator[Path]:
+    """`folder`, of an empty file that becomes `target`."""
+    target = Path(os.path.abspath(target))
+    check_file(target, overwrite=overwrite, ours=ours)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fd = _take_file(partial)
+    except OSError as error:
+        raise _clear(error, partial) from error
+    try:
+        yield partial
+        os.fsync(fd)
+        os.rename(partial, target)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _clear(error, partial) from error
+        raise
+    finally:
+        os.close(fd)
+
+
+def check_file(
+    target: Path, *, overwrite: bool, ours: Callable[[Path], bool] = lambda _: False
+) -> None:
+    """`check_target`, of a file."""
+    if not target.exists() and not target.is_symlink():
+        return
+    if not overwrite:
+        raise TargetExists(target)
+    if target.is_symlink() or not target.is_file() or not ours(target):
+        _not_ours(target)
+
+
+def _not_ours(target: Path) -> NoReturn:
+    raise OutputError(
+        f"{target} is not something that taskstore wrote, so --overwrite leaves it alone; "
+        "remove it yourself or give another path"
+    )
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -101,6 +144,25 @@ def _take(partial: Path) -> int:
         lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return lock
+    raise OutputError(f"{partial} is being written by another taskstore; wait for it to end")
+
+
+def _take_file(partial: Path) -> int:
+    """The partial file made anew, locked for this process; an abandoned one is emptied.
+
+    Whoever held the lock before may have renamed the file meanwhile: then it is another's target.
+    """
+    for _ in range(3):
+        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            break
+        if partial.exists() and os.path.samestat(os.fstat(fd), os.stat(partial)):
+            os.ftruncate(fd, 0)
+            return fd
+        os.close(fd)
     raise OutputError(f"{partial} is being written by another taskstore; wait for it to end")
 
 

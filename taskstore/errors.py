@@ -7,6 +7,8 @@
     │   ├── NotOneFamily           a fine-tune of another architecture
     │   ├── UnknownTask            no task of that name in the store
     │   ├── UnknownMethod          no merge method of that name
+    │   ├── StatisticsError        a statistics file is damaged, or another model's
+    │   ├── BadExample             a line of a data file that cannot be used
     │   └── BadName                a task, tensor or file name that is not allowed
     ├── FormatError                a store breaks a MUST of format/SPEC.md
     │   ├── NewerVersion           written by a newer taskstore
@@ -77,6 +79,20 @@ class UnknownMethod(InputError):
         names = " or ".join(repr(other) for other in near)
         hint = f"did you mean {names}?" if names else f"there are {', '.join(known)}"
         super().__init__(f"no merge method {name!r}; {hint}; `taskstore methods` describes them")
+
+
+class StatisticsError(InputError):
+    """A statistics file that cannot be used for a model."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+
+
+class BadExample(InputError):
+    """`line` counts from 1."""
+
+    def __init__(self, path: object, line: int, problem: str) -> None:
+        super().__init__(f"{path}, line {line}: {problem}")
 
 
 class BadName(InputError):

@@ -18,8 +18,10 @@ from taskstore.errors import CheckpointError, InputError, MissingExtra
 CONFIG = "config.json"
 
 
-def model_class(folder: Path, label: str) -> tuple[Any, Any]:
-    """(class, config) of the config in `folder`.
+def model_class(
+    folder: Path, label: str, way_out: str = "use state_dict and a module of your own"
+) -> tuple[Any, Any]:
+    """(class, config) of the config in `folder`; `way_out` ends what is said where there is none.
 
     Raises MissingExtra without transformers, InputError where the class is not one of its own.
     """
@@ -28,7 +30,7 @@ def model_class(folder: Path, label: str) -> tuple[Any, Any]:
     except ImportError:
         raise MissingExtra("load_model", "transformers", "hf") from None
     if not (folder / CONFIG).exists():
-        raise InputError(f"{label} has no {CONFIG}; use state_dict and a module of your own")
+        raise InputError(f"{label} has no {CONFIG}; {way_out}")
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, TypeError) as error:
@@ -39,7 +41,7 @@ def model_class(folder: Path, label: str) -> tuple[Any, Any]:
     if cls is None:
         raise InputError(
             f"{label} is a {names[0]}, which transformers {transformers.__version__} does not "
-            "have; use state_dict and a module of your own"
+            f"have; {way_out}"
         )
     return cls, config
 

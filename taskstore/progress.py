@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` and `total` are bytes of model weights; `stage` is a verb, `item` what it acts on."""
+    """`done` and `total` are bytes of model weights, or examples that are measured; `stage` is a
+    verb, `item` what it acts on.
+    """
 
     stage: str
     item: str

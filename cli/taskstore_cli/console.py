@@ -38,8 +38,11 @@ def print_json(document: Any) -> None:
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[Callback]:
-    """A callback that draws a bar on stderr; silent when told so or when stderr is no terminal."""
+def progress_bar(quiet: bool, *, examples: bool = False) -> Iterator[Callback]:
+    """A callback that draws a bar on stderr; silent when told so or when stderr is no terminal.
+
+    It counts bytes, or examples.
+    """
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -47,6 +50,7 @@ def progress_bar(quiet: bool) -> Iterator[Callback]:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
+        MofNCompleteColumn,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
@@ -58,8 +62,7 @@ def progress_bar(quiet: bool) -> Iterator[Callback]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        *([MofNCompleteColumn()] if examples else [DownloadColumn(), TransferSpeedColumn()]),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -16,6 +16,7 @@ from taskstore import TaskstoreError, __version__
 from taskstore_cli.evaluate import evaluate
 from taskstore_cli.info import info
 from taskstore_cli.load import load
+from taskstore_cli.measure import measure
 from taskstore_cli.merge import merge
 from taskstore_cli.methods import methods
 from taskstore_cli.pack import pack
@@ -67,6 +68,6 @@ def main() -> None:
 
 for command in (
     *(pack, tune, unpack, load, info, verify, evaluate, add, remove, retier),
-    *(merge, methods),
+    *(merge, methods, measure),
 ):
     main.add_command(command)

@@ -8,7 +8,8 @@ resolve to a local snapshot in `locate`, the only place that would ever touch a 
 from __future__ import annotations
 
 from taskstore.checkpoint.api import Checkpoint, TensorInfo
+from taskstore.checkpoint.digest import digest_of
 from taskstore.checkpoint.open import open_checkpoint
 from taskstore.checkpoint.originals import Originals, WeightFile
 
-__all__ = ["Checkpoint", "Originals", "TensorInfo", "WeightFile", "open_checkpoint"]
+__all__ = ["Checkpoint", "Originals", "TensorInfo", "WeightFile", "digest_of", "open_checkpoint"]

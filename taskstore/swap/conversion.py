@@ -46,13 +46,14 @@ def checkpoint_tensors(module: nn.Module) -> dict[str, Tensor]:
         if is_lazy(value):
             raise SwapError(f"tensor {name!r} has no shape yet; run the module once, then attach")
         live[name] = value.detach()
-    found = _as_saved(module, live)
-    if found is not live:
-        _check_views(found, live)
-    return found
+    return as_saved(module, live)
 
 
-def _as_saved(module: nn.Module, live: dict[str, Tensor]) -> dict[str, Tensor]:
+def as_saved(module: nn.Module, live: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by their names in the module -> views of them, as a checkpoint names and cuts them.
+
+    Raises SwapError where a name has no plain view.
+    """
     library = sys.modules.get("transformers")  # a module of its own came from an import of it
     if library is None or not isinstance(module, library.PreTrainedModel):
         return live
@@ -62,6 +63,8 @@ def _as_saved(module: nn.Module, live: dict[str, Tensor]) -> dict[str, Tensor]:
         return live
     with torch.no_grad(), _NoCopies():
         saved: dict[str, Tensor] = revert_weight_conversion(module, live)
+    if saved is not live:
+        _check_views(saved, live)
     return saved
 
 

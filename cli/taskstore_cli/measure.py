@@ -1,0 +1,148 @@
+"""`taskstore measure`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taskstore_cli.console import json_option, print_json, progress_bar, quiet_option, size
+
+if TYPE_CHECKING:
+    from taskstore.measuring import MeasureReport
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.jsonl",
+    help="Examples, one JSON object per line.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="S.safetensors",
+    help="File to write.",
+)
+@click.option(
+    "--statistics",
+    default="fisher,gram,hessian",
+    show_default=True,
+    metavar="KIND,...",
+    help="fisher: for Fisher merging; gram: for RegMean; hessian: for gradient matching.",
+)
+@click.option(
+    "--limit",
+    type=int,
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Use N examples, drawn where there are more.",
+)
+@click.option(
+    "--labels",
+    type=click.Choice(["auto", "exact", "sampled", "data"]),
+    default="auto",
+    show_default=True,
+    help="y of the Fisher: the sum over all classes, drawn from the model, or the data's own. auto: "
+    "exact for classifiers, sampled for language models.",
+)
+@click.option(
+    "--samples",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Draws per example (--labels sampled).",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Where drawing begins.")
+@click.option(
+    "--max-length",
+    type=int,
+    metavar="N",
+    help="Cut longer examples to N tokens.  [default: 1024, or less if the model takes less]",
+)
+@click.option(
+    "--batch",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Examples of equal length that run together for Gram matrices.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    help="For weights, sums and Gram matrices; less takes more passes.  [default: what is free]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a statistics file that is there already.")
+@json_option
+@quiet_option
+def measure(
+    model: Path,
+    data: Path,
+    target: Path,
+    statistics: str,
+    limit: int,
+    labels: str,
+    samples: int,
+    seed: int,
+    max_length: int | None,
+    batch: int,
+    device: str,
+    max_memory: str | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure MODEL on examples, for merge methods that weigh models by statistics.
+
+    Use examples of the task that MODEL was tuned for, a few hundred. Records are {"prompt",
+    "answer"}, {"messages"} or {"text"} for language models, {"text", "label"} for classifiers of
+    text, {"image": [[...]], "label"} for those of images.
+
+    \b
+    taskstore measure runs/billing --data billing.jsonl -o billing.safetensors
+    """
+    from taskstore.measuring import MeasureOptions
+    from taskstore.measuring import measure as run
+    from taskstore.options import parse_bytes
+
+    options = MeasureOptions(
+        statistics=tuple(word.strip() for word in statistics.split(",") if word.strip()),
+        limit=limit,
+        seed=seed,
+        labels=labels,
+        samples=samples,
+        max_length=max_length,
+        batch=batch,
+        device=device,
+        max_memory=parse_bytes(max_memory) if max_memory else None,
+    )
+    with progress_bar(quiet or as_json, examples=True) as progress:
+        report = run(model, data, target, options, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for warning in report.warnings:
+            click.echo(f"{click.style('note:', fg='yellow')} {warning}", err=True)
+        if not quiet:
+            click.echo(_line(report))
+
+
+def _line(report: MeasureReport) -> str:
+    y = {
+        "": "",
+        "exact": " (sum over all classes)",
+        "sampled": " (y drawn from the model)",
+        "data": " (y of the data)",
+    }[report.about.labels]
+    kinds = ", ".join(kind + y * (kind == "fisher") for kind in report.statistics)
+    used = f"{report.about.examples} of {report.lines} examples"
+    return f"{report.path}: {kinds} of {report.about.name} on {used}, {size(report.bytes)}"
