@@ -23,10 +23,10 @@ from taskstore.format.validate import CODECS_OF_TIERS
 from taskstore.imported import Imported
 from taskstore.kernels import cpu
 from taskstore.masking import Masking
-from taskstore.merge import Method
 from taskstore.options import PackOptions
 from taskstore.plan import Plan
-from taskstore.vectors import Block, Family, blocks, read, read_base
+from taskstore.sources import Source
+from taskstore.vectors import Block, blocks, read_base
 
 F32 = NDArray[np.float32]
 
@@ -36,17 +36,17 @@ class Coder:
 
     def __init__(
         self,
-        family: Family,
+        source: Source,
         plan: Plan,
-        method: Method,
         options: PackOptions,
         in_flight: int,
         imported: Imported | None = None,
     ) -> None:
-        self._family, self._plan, self._method, self._options = family, plan, method, options
+        self._family, self._source, self._plan = source.family, source, plan
+        self._options = options
         self._carried = options.base == "embed"
-        self._masking = Masking(family, method, options, imported)
-        self.codings = codings.choose(family, plan, method, options, in_flight)
+        self._masking = Masking(source.family, source.method, options, imported)
+        self.codings = codings.choose(source, plan, options, in_flight)
 
     def work(self) -> Iterator[Callable[[], Coded]]:
         """One item per block: the base's tensors by name, then each task's private ones."""
@@ -99,10 +99,10 @@ class Coder:
             coded.parts += [self._base_part(w0_N, dtype), *masks]
             coded.multitask = encode("ulp", w1_N, w0_N)
             return coded
-        weights = read(self._family, block)
+        weights = self._source.block(block)
         coded.parts.append(self._base_part(weights.w0_N, dtype))
         if "mask" in self._options.rungs:
-            merged_N = self._method.merge(weights)
+            merged_N = self._source.merge(weights)
             w1_N, coded.multitask = codings.multitask(
                 self.codings[block.name], weights, merged_N, dtype
             )

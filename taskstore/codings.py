@@ -11,24 +11,23 @@ from taskstore import floats
 from taskstore.codecs.rounded import values
 from taskstore.format.section import encode
 from taskstore.kernels import cpu
-from taskstore.merge import Method, Vectors
+from taskstore.merge import Vectors
 from taskstore.options import PackOptions
 from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
-from taskstore.vectors import Block, Family, blocks, read
+from taskstore.sources import Source
+from taskstore.vectors import Block, blocks
 
 F32 = NDArray[np.float32]
 SAMPLES = 4  # chunks of an fp32 tensor on which both ways are measured
 
 
-def choose(
-    family: Family, plan: Plan, method: Method, options: PackOptions, in_flight: int
-) -> dict[str, str]:
+def choose(source: Source, plan: Plan, options: PackOptions, in_flight: int) -> dict[str, str]:
     """Codec of W1 per masked tensor, for fp32 chosen on a sample of its chunks."""
     lossless = "ulp" if options.level == "speed" else "strides"
     codings: dict[str, str] = {}
     measured: list[tuple[str, Block]] = []
-    for name, info in sorted(family.base.tensors.items()):
+    for name, info in sorted(source.family.base.tensors.items()):
         masked = plan.tasks_of(name, "mask")
         if not masked or name in plan.aliases:
             continue
@@ -42,8 +41,8 @@ def choose(
     def saved(item: tuple[str, Block]) -> tuple[str, int]:
         """Bytes that `rounded` saves against the other way on one block."""
         name, block = item
-        weights = read(family, block)
-        merged_N = method.merge(weights)
+        weights = source.block(block)
+        merged_N = source.merge(weights)
         other, rounded = (
             sum(map(len, multitask(codec, weights, merged_N, block.info.dtype)[1]))
             for codec in (lossless, "rounded")

@@ -33,8 +33,9 @@ def auto_lambda(method: str) -> float:
 class PackOptions:
     """Raises InputError where a value makes no sense.
 
-    method         how task vectors are merged, one of merge.MERGES, and what it takes
-    merge_options
+    method         how task vectors are merged, one of merge.MERGES, what it takes, and files of
+    merge_options  `measure` where it needs them: task -> file, "" -> that of the base
+    statistics
     lam, lambdas   mask threshold for all tasks (None: AUTO's of the method), and for single ones
                    by name
     masks          task -> file of its mask, where masks are not to be made but taken from the
@@ -57,6 +58,7 @@ class PackOptions:
     lambdas: Mapping[str, float] = field(default_factory=dict)
     method: str = "lsq"
     merge_options: Mapping[str, float] = field(default_factory=dict)
+    statistics: Mapping[str, Path] = field(default_factory=dict)
     masks: Mapping[str, Path] = field(default_factory=dict)
     tiers: str = "mask"
     residual: float | None = None
@@ -105,7 +107,8 @@ class PackOptions:
             ("residual", self.residuals),
             ("masks", self.masks),
         )
-        for what, given in given_by_name:
+        measured = {name: path for name, path in self.statistics.items() if name}
+        for what, given in (*given_by_name, ("statistics", measured)):
             if unknown := sorted(set(given) - set(tasks)):
                 raise InputError(
                     f"{what} is given for {unknown[0]!r}, which is no task of this family"

@@ -7,13 +7,12 @@ chunks of the family, whatever the models' size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from taskstore import atomic, draft, imported
+from taskstore import atomic, draft, imported, measured
 from taskstore import plan as planning
 from taskstore.checkpoint import Originals
 from taskstore.coder import Coder
@@ -22,15 +21,16 @@ from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
 from taskstore.imported import Imported
-from taskstore.merge import Method, make
+from taskstore.merge import make
 from taskstore.opening import PathLike, open_family
 from taskstore.options import PackOptions
 from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
 from taskstore.progress import Callback, Meter, silent
 from taskstore.report import PackReport
+from taskstore.sources import Source
 from taskstore.store_writer import StoreWriter
-from taskstore.vectors import Family, VectorScan, read
+from taskstore.vectors import Family, VectorScan
 
 
 def pack(
@@ -83,7 +83,10 @@ def is_store(folder: Path) -> bool:
     return (folder / names.MANIFEST).is_file()
 
 
-def _fit(family: Family, plan: Plan, options: PackOptions, meter: Meter) -> tuple[Method, int]:
+@contextmanager
+def _fitted(
+    family: Family, plan: Plan, options: PackOptions, meter: Meter
+) -> Iterator[tuple[Source, int]]:
     """The merge method, having seen what it needs, and how many blocks may be in flight."""
     method = make(options.method, options.merge_options)
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
@@ -93,12 +96,15 @@ def _fit(family: Family, plan: Plan, options: PackOptions, meter: Meter) -> tupl
         for name, info in sorted(family.base.tensors.items())
     ]
     shared = [entry for entry in masked if entry[2]]
-    if shared:
-        scan = VectorScan(
-            family, shared, options.chunk, options.jobs, in_flight, meter.add, partial(read, family)
-        )
-        method.fit(scan)
-    return method, in_flight
+    given = options.statistics
+    with measured.opened(family, method, options.method, given, options.jobs) as statistics:
+        source = Source(family, method, options.chunk, statistics=statistics)
+        if shared:
+            scan = VectorScan(
+                family, shared, options.chunk, options.jobs, in_flight, meter.add, source.block
+            )
+            method.fit(scan)
+        yield source, in_flight
 
 
 def _write(
@@ -110,21 +116,22 @@ def _write(
     meter: Meter,
     folder: Path,
 ) -> Manifest:
-    method, in_flight = _fit(family, plan, options, meter)
-    coder = Coder(family, plan, method, options, in_flight, masks)
-    manifest = draft.make(family, plan, options, method.options, coder.codings)
-    writer = StoreWriter(folder, manifest, options.shard_bytes, options.jobs)
-    try:
-        for coded in ordered_map(
-            lambda work: work(), coder.work(), jobs=options.jobs, in_flight=in_flight
-        ):
-            coded.write(writer)
-            meter.add(coded.name, coded.read_bytes)
-        _check_moved(family, plan, writer)
-        meter.stage("checking", family.base.name)
-        return writer.finish(family, kept, options.jobs, meter.add)
-    finally:
-        writer.abort()
+    with _fitted(family, plan, options, meter) as (source, in_flight):
+        coder = Coder(source, plan, options, in_flight, masks)
+        merged = source.method.options
+        manifest = draft.make(family, plan, options, merged, coder.codings)
+        writer = StoreWriter(folder, manifest, options.shard_bytes, options.jobs)
+        try:
+            for coded in ordered_map(
+                lambda work: work(), coder.work(), jobs=options.jobs, in_flight=in_flight
+            ):
+                coded.write(writer)
+                meter.add(coded.name, coded.read_bytes)
+            _check_moved(family, plan, writer)
+            meter.stage("checking", family.base.name)
+            return writer.finish(family, kept, options.jobs, meter.add)
+        finally:
+            writer.abort()
 
 
 def _check_moved(family: Family, plan: Plan, writer: StoreWriter) -> None:

@@ -16,7 +16,12 @@ from taskstore_cli.console import (
     quiet_option,
     size,
 )
-from taskstore_cli.method import method_options, parse_options
+from taskstore_cli.method import (
+    method_options,
+    parse_options,
+    parse_statistics,
+    statistics_option,
+)
 from taskstore_cli.pack import by_task, named
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     help="Folder to write.",
 )
 @method_options(default=None)
+@statistics_option
 @click.option(
     "--alpha",
     metavar="A",
@@ -86,6 +92,7 @@ def merge(
     target: Path,
     method: str,
     extra: tuple[str, ...],
+    statistics: tuple[str, ...],
     alpha: str | None,
     weights: tuple[str, ...],
     dtype: str | None,
@@ -116,6 +123,7 @@ def merge(
     options = MergeOptions(
         method=method,
         method_options=parse_options(extra),
+        statistics=parse_statistics(statistics),
         alpha=None if alpha is None else by_task("--alpha", (alpha,))[""],
         weights=by_task("--weight", weights),
         dtype=dtype.upper() if dtype else None,

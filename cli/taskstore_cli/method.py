@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -46,6 +47,30 @@ def method_options(default: str | None = "lsq") -> Callable[[F], F]:
         )(command)
 
     return add
+
+
+statistics_option = click.option(
+    "--statistics",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="What `taskstore measure` found out about a model, for methods that need it; repeatable. "
+    "Without NAME=: about the base.",
+)
+
+
+def parse_statistics(words: tuple[str, ...]) -> dict[str, Path]:
+    """NAME=FILE -> task, "" for the base -> file; raises InputError."""
+    from taskstore.errors import InputError
+
+    files: dict[str, Path] = {}
+    for word in words:
+        name, equals, file = word.partition("=")
+        if not equals or "/" in name or Path(word).exists():
+            name, file = "", word
+        if name in files:
+            raise InputError(f"--statistics of {name or 'the base'!r} is given twice")
+        files[name] = Path(file)
+    return files
 
 
 def parse_options(words: tuple[str, ...]) -> dict[str, float]:

@@ -18,7 +18,12 @@ from taskstore_cli.console import (
     quiet_option,
 )
 from taskstore_cli.evaluator import evaluator_options, make_bench
-from taskstore_cli.method import method_options, parse_options
+from taskstore_cli.method import (
+    method_options,
+    parse_options,
+    parse_statistics,
+    statistics_option,
+)
 
 if TYPE_CHECKING:
     from taskstore.options import PackOptions
@@ -49,6 +54,7 @@ optional_evaluator = partial(evaluator_options, required=False)
     "0.45 with lsq, 0.5 with others]",
 )
 @method_options()
+@statistics_option
 @click.option(
     "--masks",
     "mask_files",
@@ -122,6 +128,7 @@ def pack(
     residuals: tuple[str, ...],
     level: str,
     extra: tuple[str, ...],
+    statistics: tuple[str, ...],
     base_mode: str,
     jobs: int | None,
     max_memory: str,
@@ -158,6 +165,7 @@ def pack(
         residuals=residuals,
         level=level,
         merge_options=parse_options(extra),
+        statistics=parse_statistics(statistics),
         base=base_mode,
         jobs=jobs,
         max_memory=max_memory,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import atomic, floats
+from taskstore import atomic, floats, measured
 from taskstore import plan as planning
 from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.errors import InputError, NotFinite
@@ -22,10 +21,10 @@ from taskstore.merge import Method
 from taskstore.merging import card, kinship, writer
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
-from taskstore.merging.reading import Source
 from taskstore.opening import PathLike, open_family
 from taskstore.parallel import ordered_map
 from taskstore.progress import Callback, Meter, silent
+from taskstore.sources import Source
 from taskstore.vectors import Block, Family, VectorScan, blocks
 
 Bits = NDArray[Any]
@@ -92,8 +91,19 @@ def merge_family(
         kinship.check(family)
     outputs = decide(family, plan, options)
     outputs.notes = {**(notes or {}), **outputs.notes}
-    source = source or Source(family, options.made(), options.weights, options.chunk)
-    method = source.method
+    if source is not None:
+        return _written(source, outputs, target, options, progress)
+    method = options.made()
+    statistics = measured.opened(family, method, options.method, options.statistics, options.jobs)
+    with statistics as files:
+        source = Source(family, method, options.chunk, options.weights, files)
+        return _written(source, outputs, target, options, progress)
+
+
+def _written(
+    source: Source, outputs: Outputs, target: Path, options: MergeOptions, progress: Callback
+) -> MergeReport:
+    family, method = source.family, source.method
     infos = {name: output.info for name, output in outputs.tensors.items()}
     meter = Meter(progress, _bytes(family, outputs, method))
     _fit(source, outputs, options, meter)
@@ -169,39 +179,26 @@ def _fit(source: Source, outputs: Outputs, options: MergeOptions, meter: Meter) 
 def _work(
     source: Source, outputs: Outputs, names: list[str], options: MergeOptions
 ) -> Iterator[Work]:
-    """One item per block, or per matrix that is wanted whole, in the order of `names`."""
-    one_at_a_time = threading.Lock()
+    """One item per block, in the order of `names`."""
     for name in names:
         output = outputs.tensors[name]
         if output.source:
-            yield from _merged(source, name, output, options, one_at_a_time)
+            yield from _merged(source, name, output, options)
         if output.copied is not None:
             yield from _copied(name, output, output.copied, options.chunk)
 
 
-def _merged(
-    source: Source, name: str, output: Output, options: MergeOptions, lock: threading.Lock
-) -> Iterator[Work]:
+def _merged(source: Source, name: str, output: Output, options: MergeOptions) -> Iterator[Work]:
     base, dtype, alpha = source.family.base, output.info.dtype, options.scale
     info = base.tensors[output.source]
-    method = source.method
-
-    def matrix() -> tuple[str, Bits]:
-        with lock:
-            tau_N = method.merge_whole(source.whole(output.source, output.tasks)).reshape(-1)
-            theta0_N = floats.to_float32(base.read(output.source, 0, info.numel), info.dtype)
-            return name, added(theta0_N, tau_N, alpha, dtype, name)
 
     def one(block: Block) -> tuple[str, Bits]:
         if not block.tasks:
             bits_N = base.read(block.name, block.start, block.stop)
             return name, cpu.cast(bits_N, info.dtype, dtype)
         vectors = source.block(block)
-        return name, added(vectors.theta0_N, method.merge(vectors), alpha, dtype, name)
+        return name, added(vectors.theta0_N, source.merge(vectors), alpha, dtype, name)
 
-    if output.tasks and method.wants_whole(output.source, info.shape):
-        yield matrix
-        return
     for block in blocks(output.source, info, output.tasks, options.chunk):
         yield lambda block=block: one(block)  # type: ignore[misc]
 

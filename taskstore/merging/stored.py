@@ -26,9 +26,9 @@ from taskstore.merge import F32, Info, Vectors
 from taskstore.merge.api import Blockwise
 from taskstore.merging.driver import MergeReport, is_model, merge_family
 from taskstore.merging.options import MergeOptions
-from taskstore.merging.reading import Source
 from taskstore.progress import Callback, silent
 from taskstore.rungs import moved
+from taskstore.sources import Source
 from taskstore.store import Store
 from taskstore.vectors import Block, read_base
 
@@ -58,7 +58,7 @@ def merge_store(
             note = f"merged from the models that it rebuilds (tier {', '.join(tiers)})"
             return merge_family(family, target, options, progress, notes={store.path.name: note})
         vector = stack.enter_context(closing(StoredVector(store, chosen, options)))
-        source = StoredSource(family, vector, {}, options.chunk)
+        source = StoredSource(family, vector, options.chunk)
         note = f"merged from its own multi-task model (merged by {store.manifest.merge.method})"
         return merge_family(
             family, target, options, progress, source, notes={store.path.name: note}

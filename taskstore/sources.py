@@ -1,0 +1,136 @@
+"""A family's vectors as a merge method wants them: weighted, with what was measured beside them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore import floats
+from taskstore.errors import NotFinite
+from taskstore.kernels import cpu
+from taskstore.merge import Method, Vectors, Whole
+from taskstore.statistics import Statistics
+from taskstore.vectors import Block, Family, blocks, read
+
+F32 = NDArray[np.float32]
+KEPT = 2  # matrices: blocks come in order, so at most the end of one and the start of the next
+BASE = "base"  # "hessian_base": what was measured of the base
+
+
+class Source:
+    """Reads a family's blocks for a method, and merges them.
+
+    weights      task -> weight, 1 where nothing is said
+    statistics   task -> what was measured of it, "" -> of the base
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        method: Method,
+        chunk: int,
+        weights: Mapping[str, float] | None = None,
+        statistics: Mapping[str, Statistics] | None = None,
+    ) -> None:
+        self.family, self.method, self._chunk = family, method, chunk
+        self._weights, self._statistics = dict(weights or {}), dict(statistics or {})
+        self._lock = threading.Lock()
+        self._matrices: OrderedDict[str, F32] = OrderedDict()
+
+    def block(self, block: Block) -> Vectors:
+        """Raises NotFinite."""
+        vectors = read(self.family, block)
+        weight_S = self._weights_of(block.tasks)
+        if not self.method.weighs:
+            for tau_N, weight in zip(vectors.tau_SN, weight_S, strict=True):
+                if weight != 1:
+                    tau_N *= weight
+        return replace(vectors, weight_S=weight_S, statistics=self._measured(block))
+
+    def merge(self, vectors: Vectors) -> F32:
+        """The merged vector of a block, float32 (N,)."""
+        if not self.method.wants_whole(vectors.tensor, vectors.shape):
+            return self.method.merge(vectors)
+        with self._lock:
+            if vectors.tensor not in self._matrices:
+                tasks = tuple(map(int, vectors.rows))
+                whole = self._whole(vectors.tensor, tasks)
+                merged = self.method.merge_whole(whole)
+                merged = merged.T if self._turned(vectors.tensor) else merged
+                self._matrices[vectors.tensor] = merged.reshape(-1)
+                while len(self._matrices) > KEPT:
+                    self._matrices.popitem(last=False)
+            merged_M = self._matrices[vectors.tensor]
+        part: F32 = merged_M[vectors.start : vectors.start + vectors.w0_N.size]
+        return part
+
+    def _whole(self, name: str, tasks: tuple[int, ...]) -> Whole:
+        """A matrix of the base's that some tasks have; they are read when they are asked for."""
+        info = self.family.base.tensors[name]
+        rows, columns = info.shape
+        turned = self._turned(name)
+        weight_S = self._weights_of(tasks)
+
+        def vector(s: int) -> F32:
+            tau_M = np.empty(info.numel, np.float32)
+            for block in blocks(name, info, tasks[s : s + 1], self._chunk):
+                tau_M[block.start : block.stop] = self._vector(block)
+            if weight_S[s] != 1 and not self.method.weighs:
+                tau_M *= weight_S[s]
+            tau_XX = tau_M.reshape(info.shape)
+            return np.ascontiguousarray(tau_XX.T) if turned else tau_XX
+
+        def statistic(kind: str, s: int) -> F32:
+            assert kind == "gram", kind
+            return self._statistics[self.family.tasks[tasks[s]].name].gram(name)
+
+        return Whole(
+            tensor=name,
+            shape=(columns, rows) if turned else (rows, columns),
+            rows=np.array(tasks, np.intp),
+            weight_S=weight_S,
+            read=vector,
+            statistic=statistic,
+        )
+
+    def _turned(self, name: str) -> bool:
+        """Whether a layer's weight is (I, O), as transformers' Conv1D has it."""
+        return any(name in file.about.transposed for file in self._statistics.values())
+
+    def _vector(self, block: Block) -> F32:
+        """One task's; not in the memory that `read` uses, for the thread's own block lies there."""
+        (t,) = block.tasks
+        task, base = self.family.tasks[t], self.family.base
+        theta0_N = floats.to_float32(
+            base.read(block.name, block.start, block.stop), block.info.dtype
+        )
+        theta_N, tau_N = task.read(block.name, block.start, block.stop), np.empty_like(theta0_N)
+        if not cpu.task_vector(theta_N, task.tensors[block.name].dtype, theta0_N, tau_N):
+            raise NotFinite(task.name, block.name)
+        return tau_N
+
+    def _measured(self, block: Block) -> dict[str, F32]:
+        """Diagonal statistics of a block, kind -> (S, N), and the base's (1, N)."""
+        found: dict[str, F32] = {}
+        for kind in self.method.INFO.statistics:
+            if kind == "gram":
+                continue
+            owners = {kind: [self.family.tasks[t].name for t in block.tasks]}
+            if "" in self._statistics:
+                owners[f"{kind}_{BASE}"] = [""]
+            for key, names in owners.items():
+                rows = [
+                    self._statistics[name].read(kind, block.name, block.start, block.stop)
+                    for name in names
+                ]
+                found[key] = np.stack(rows)
+        return found
+
+    def _weights_of(self, tasks: tuple[int, ...]) -> F32:
+        names = [self.family.tasks[t].name for t in tasks]
+        return np.array([self._weights.get(name, 1) for name in names], np.float32)
