@@ -2,7 +2,8 @@
 
 A task keeps |tau| >= the k-th smallest magnitude of its flat vector, k = d - int(d K), K = the
 density; ties at the threshold are all kept, as in the code of TIES (arXiv 2306.01708). The flat
-vector is the whole model's, or each tensor's own (`per_tensor`, as other tools trim).
+vector is the whole model's, or each tensor's own (`per_tensor`): as other tools trim, which keep
+the int(d K) largest, so k is one more, and the largest alone where that is none.
 
 Two passes count the magnitudes' upper and then lower 16 bits, so nothing of the model's size is
 held and the threshold is right to the last bit.
@@ -41,7 +42,7 @@ class Trim:
         upper: dict[str, Uppers] = {}
         inside: dict[str, list[int]] = {}
         for key, counts in self._count(scan, None):
-            rank_T = [max(1, d - int(d * self._density)) for d in counts.sum(1).tolist()]
+            rank_T = [self._rank(d) for d in counts.sum(1).tolist()]
             found = [_bin_of(row, rank) for row, rank in zip(counts, rank_T, strict=True)]
             upper[key] = np.array([bin_ for _, bin_ in found], np.uint32)
             inside[key] = [rank - below for rank, (below, _) in zip(rank_T, found, strict=True)]
@@ -54,6 +55,11 @@ class Trim:
         """float32 (S,)."""
         thresholds_T = self._found[self._key(block.tensor)]
         return thresholds_T[block.rows]
+
+    def _rank(self, d: int) -> int:
+        """k, from 1; 1 for an empty vector."""
+        kept = int(d * self._density)
+        return min(max(1, d), d - kept + 1) if self._per_tensor else max(1, d - kept)
 
     def _key(self, tensor: str) -> str:
         return tensor if self._per_tensor else ""
