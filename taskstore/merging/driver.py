@@ -17,10 +17,11 @@ from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.errors import InputError, NotFinite
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import cpu
-from taskstore.merge import Method
+from taskstore.merge import Method, split
 from taskstore.merging import card, kinship, writer
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
+from taskstore.merging.runs import spread
 from taskstore.opening import PathLike, open_family
 from taskstore.parallel import ordered_map
 from taskstore.progress import Callback, Meter, silent
@@ -57,15 +58,20 @@ def merge(
     target: PathLike,
     options: MergeOptions,
     progress: Callback = silent,
+    notes: Mapping[str, str] | None = None,
 ) -> MergeReport:
     """Write one merged model to the folder `target`; nothing is there until all of it is.
 
-    `models` maps names to model folders, weight files or LoRA adapter folders. Raises InputError
-    for what cannot be merged and OutputError for a target that cannot be written.
+    `models` maps names to model folders, weight files or LoRA adapter folders, or training runs for
+    methods that average checkpoints; `notes` come before the report's own. Raises InputError for
+    what cannot be merged and OutputError for a target that cannot be written.
     """
     atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_model)
+    models, of_runs = spread(models, split(options.method)[0], options.last)
     with closing(open_family(base, models)) as family:
-        return merge_family(family, Path(target), options, progress)
+        return merge_family(
+            family, Path(target), options, progress, notes={**(notes or {}), **of_runs}
+        )
 
 
 def is_model(folder: Path) -> bool:

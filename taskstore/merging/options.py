@@ -68,6 +68,12 @@ class MergeOptions:
         """The alpha that counts."""
         return self.info.alpha if self.alpha is None else self.alpha
 
+    @property
+    def last(self) -> int | None:
+        """Checkpoints of a run that count, where not all do."""
+        k = self.made().options["k"] if merge.split(self.method)[0] == "lawa" else None
+        return None if k is None else int(k)
+
     def made(self) -> Method:
         """The method, ready to be fitted."""
         return merge.make(self.method, self.method_options, merging=True)
