@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("base", type=click.Path(path_type=Path), required=False)
 @click.argument("models", metavar="[[NAME=]MODEL]...", nargs=-1)
 @click.option(
     "-o",
@@ -40,6 +40,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder to write.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="YAML",
+    help="What is merged, and how, as mergekit's YAML says it; instead of BASE, MODELs and what is "
+    "said of them.",
 )
 @method_options(default=None)
 @statistics_option
@@ -87,10 +94,11 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def merge(
-    base: Path,
+    base: Path | None,
     models: tuple[str, ...],
     target: Path,
-    method: str,
+    config: Path | None,
+    method: str | None,
     extra: tuple[str, ...],
     statistics: tuple[str, ...],
     alpha: str | None,
@@ -110,32 +118,49 @@ def merge(
 
     Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders. What cannot
     be merged (heads, rows of a grown vocabulary) is listed. The folder appears when it is whole.
-    BASE may be a store; its tasks, or those that are named, are merged.
+    BASE may be a store; its tasks, or those that are named, are merged. A MODEL may be the folder
+    of a training run for average, lawa, swa and warm: its checkpoints are.
 
     \b
     taskstore merge llama billing=runs/17/final legal=runs/22/final --method ties -o merged
     taskstore merge family --method consensus --alpha 0.4 -o merged
+    taskstore merge --config merge.yaml -o merged
     """
     from taskstore.merging import MergeOptions
     from taskstore.options import parse_bytes
     from taskstore.parallel import default_jobs
 
-    options = MergeOptions(
-        method=method,
-        method_options=parse_options(extra),
-        statistics=parse_statistics(statistics),
-        alpha=None if alpha is None else by_task("--alpha", (alpha,))[""],
-        weights=by_task("--weight", weights),
-        dtype=dtype.upper() if dtype else None,
-        tokenizer_from=tokenizer_from,
-        private_from=private_from,
-        unrelated=unrelated,
-        jobs=jobs or default_jobs(),
-        max_memory=parse_bytes(max_memory),
-        overwrite=overwrite,
-    )
-    with progress_bar(quiet or as_json) as progress:
-        report = _run(base, models, base_from, target, options, progress)
+    shared: dict[str, Any] = {
+        "private_from": private_from,
+        "unrelated": unrelated,
+        "jobs": jobs or default_jobs(),
+        "max_memory": parse_bytes(max_memory),
+        "overwrite": overwrite,
+        **({"dtype": dtype.upper()} if dtype else {}),
+    }
+    if config is not None:
+        said = {"BASE": base, "--method": method, "--option": extra, "--alpha": alpha,
+                "--statistics": statistics,
+                "--weight": weights, "--tokenizer-from": tokenizer_from,
+                "--base-from": base_from}  # fmt: skip
+        if given := [name for name, value in said.items() if value]:
+            raise click.UsageError(f"--config says what is merged; leave out {', '.join(given)}")
+        with progress_bar(quiet or as_json) as progress:
+            report = _run_recipe(config, target, shared, progress)
+    elif base is None or method is None:
+        raise click.UsageError("give BASE, MODELs and --method, or --config")
+    else:
+        options = MergeOptions(
+            method=method,
+            method_options=parse_options(extra),
+            statistics=parse_statistics(statistics),
+            alpha=None if alpha is None else by_task("--alpha", (alpha,))[""],
+            weights=by_task("--weight", weights),
+            tokenizer_from=tokenizer_from,
+            **shared,
+        )
+        with progress_bar(quiet or as_json) as progress:
+            report = _run(base, models, base_from, target, options, progress)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -159,6 +184,20 @@ def _run(
         store = taskstore.open(base, base=base_from)
         return merge_store(store, target, options, list(models) or None, progress)
     return merge(base, named(models), target, options, progress)
+
+
+def _run_recipe(
+    config: Path, target: Path, changes: dict[str, Any], progress: Callback
+) -> MergeReport:
+    """Of what mergekit's YAML names."""
+    from dataclasses import replace
+
+    from taskstore.merging import merge
+    from taskstore.merging.recipe import read
+
+    recipe = read(config)
+    options = replace(recipe.options, **changes)
+    return merge(recipe.base, recipe.models, target, options, progress, recipe.notes)
 
 
 def print_merged(report: MergeReport, *, quiet: bool) -> None:

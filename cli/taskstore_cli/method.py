@@ -27,7 +27,7 @@ class MethodName(click.ParamType[str]):
 
 
 def method_options(default: str | None = "lsq") -> Callable[[F], F]:
-    """--method, required where it has no default, and --option."""
+    """--method and --option."""
 
     def add(command: F) -> F:
         command = click.option(
@@ -41,7 +41,6 @@ def method_options(default: str | None = "lsq") -> Callable[[F], F]:
             "--method",
             type=MethodName(),
             default=default,
-            required=default is None,
             show_default=default is not None,
             help="How task vectors are merged; `taskstore methods` lists them.",
         )(command)

@@ -1,0 +1,122 @@
+"""A YAML document as nodes that know where they stand, so that every complaint names the place."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import reprlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from taskstore.errors import InputError
+
+MAX_BYTES = 1 << 18  # recipes have a few kilobytes
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 1  # aliases make much of little
+
+
+@dataclass(frozen=True)
+class Node:
+    """`where` is "" for the whole document, then models, models[1], models[1].parameters.weight."""
+
+    file: Path
+    where: str
+    value: Any
+
+    def fail(self, problem: str) -> NoReturn:
+        raise InputError(f"{self.file}: {self.where or 'the recipe'} {problem}")
+
+    def child(self, name: str, value: Any) -> Node:
+        return Node(self.file, f"{self.where}.{name}" if self.where else name, value)
+
+    def members(self, known: Iterable[str]) -> dict[str, Node]:
+        """Of a mapping, without those that are null; a key that is not `known` is refused."""
+        if self.value is None:
+            return {}
+        if not isinstance(self.value, dict):
+            self.fail(f"is {_shown(self.value)}, not a mapping")
+        names = list(known)
+        for key in self.value:
+            if key not in names:
+                near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"it may have {', '.join(names)}"
+                self.fail(f"has an unknown key {_shown(key)}; {hint}")
+        return {k: self.child(k, v) for k, v in self.value.items() if v is not None}
+
+    def items(self) -> list[Node]:
+        if not isinstance(self.value, list):
+            self.fail(f"is {_shown(self.value)}, not a list")
+        return [Node(self.file, f"{self.where}[{i}]", v) for i, v in enumerate(self.value)]
+
+    def text(self) -> str:
+        if not isinstance(self.value, str) or not self.value:
+            self.fail(f"is {_shown(self.value)}, not a text")
+        return str(self.value)
+
+    def number(self) -> float:
+        """Finite; a text such as 1e-3, which YAML 1.1 does not take for a number, is one, too."""
+        self._single()
+        try:
+            number = math.nan if isinstance(self.value, bool) else float(self.value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"is {_shown(self.value)}, not a finite number")
+        return number
+
+    def flag(self) -> bool:
+        self._single()
+        if not isinstance(self.value, (bool, int, float)) or self.value not in (0, 1):
+            self.fail(f"is {_shown(self.value)}, not true or false")
+        return bool(self.value)
+
+    def _single(self) -> None:
+        if not isinstance(self.value, (list, dict)):
+            return
+        parts = self.value if isinstance(self.value, list) else [self.value]
+        filtered = any(isinstance(part, dict) for part in parts)
+        kind = "is set by filters on tensors' names" if filtered else "is a gradient over layers"
+        self.fail(f"{kind}, which is not supported; give one value for the whole model")
+
+
+def load(path: Path) -> Node:
+    """Raises InputError for what is no YAML mapping of a recipe's size."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{path}: is larger than {MAX_BYTES >> 10} KiB, so it is no merge recipe")
+    try:
+        document = yaml.load(data, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise InputError(f"{path}: is not YAML: {line}{problem}") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: holds {_shown(document)}, not a mapping with a merge_method")
+    return Node(path, "", document)
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Refuses keys that stand twice, and merge keys, which can grow without bound."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        seen = set()
+        for key, _ in node.value:
+            problem = "merge keys (<<) are not read" if key.tag.endswith(":merge") else None
+            if isinstance(key, yaml.ScalarNode):
+                problem = f"{_shown(key.value)} stands twice" if key.value in seen else problem
+                seen.add(key.value)
+            if problem:
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+
+
+def _shown(value: object) -> str:
+    return _SHORT.repr(value)
