@@ -11,23 +11,84 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from taskstore.errors import InputError, UnknownMethod
 from taskstore.merge.api import F32, Info, Method, Option, Scan, Vectors, Whole
+from taskstore.merge.average import Average, Warm
+from taskstore.merge.consensus import Consensus
+from taskstore.merge.dare import Dare
+from taskstore.merge.emr import Emr
+from taskstore.merge.fisher import Fisher
+from taskstore.merge.gradient import Gradient
+from taskstore.merge.lawa import Lawa
+from taskstore.merge.linear import Linear
 from taskstore.merge.lsq import Lsq
+from taskstore.merge.magnitude import Magnitude
+from taskstore.merge.model_stock import ModelStock
+from taskstore.merge.regmean import RegMean
 from taskstore.merge.sum import Sum
+from taskstore.merge.swa import Swa
 from taskstore.merge.ties import Ties
+from taskstore.merge.tsv import Tsv
 
-__all__ = ["F32", "MERGES", "Info", "Method", "Option", "Scan", "Vectors", "Whole", "make", "split"]
+__all__ = [
+    "F32",
+    "MERGES",
+    "Info",
+    "Method",
+    "Option",
+    "Scan",
+    "Vectors",
+    "Whole",
+    "check",
+    "info_of",
+    "make",
+    "options_of",
+    "split",
+]
 
 MERGES: Mapping[str, type[Any]] = {
-    "lsq": Lsq,
+    "average": Average,
+    "swa": Swa,
+    "lawa": Lawa,
+    "warm": Warm,
+    "linear": Linear,
     "sum": Sum,
+    "lsq": Lsq,
     "ties": Ties,
+    "magnitude": Magnitude,
+    "dare": Dare,
+    "emr": Emr,
+    "consensus": Consensus,
+    "model_stock": ModelStock,
+    "tsv": Tsv,
+    "fisher": Fisher,
+    "regmean": RegMean,
+    "gradient": Gradient,
 }
 ALIASES: Mapping[str, str] = {
+    "consensus_sum": "consensus+sum",
+    "consensus_ta": "consensus+sum",
+    "consensus_ties": "consensus+ties",
+    "dare_linear": "dare+sum",
+    "dare_ties": "dare+ties",
+    "emr_merging": "emr",
+    "fisher_merging": "fisher",
+    "gradient_matching": "gradient",
+    "interpolation": "linear",
+    "magnitude_masking": "magnitude",
+    "mean": "average",
+    "model_soup": "average",
+    "soup": "average",
     "task_arithmetic": "sum",
+    "ties_merging": "ties",
+    "tsv_m": "tsv",
+    "tsv_merge": "tsv",
+    "tsvm": "tsv",
+    "ubgm": "gradient",
+    "uniform_soup": "average",
 }
 
 
@@ -36,22 +97,49 @@ def split(name: str) -> tuple[str, str]:
 
     Raises UnknownMethod with the nearest names, InputError for a pair that makes no sense.
     """
-    outer, plus, inner = (_known(part) for part in name.partition("+"))
+    whole = ALIASES.get(_plain(name), name)
+    outer, plus, inner = whole.partition("+")
+    outer, inner = _known(outer), _known(inner) if plus else ""
     over = MERGES[outer].INFO.over
     if inner and not over:
         raise InputError(f"method {outer!r} does not work on another; leave out {plus + inner!r}")
     if inner and MERGES[inner].INFO.over:
         raise InputError(f"method {inner!r} works on another itself; {outer!r} cannot work on it")
+    if inner and MERGES[inner].INFO.whole and not MERGES[outer].INFO.whole:
+        raise InputError(f"method {inner!r} merges whole matrices; {outer!r} cannot work on it")
     return outer, inner or over
 
 
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("-", "_")
+
+
 def _known(name: str) -> str:
-    plain = name.strip().lower().replace("-", "_")
-    plain = ALIASES.get(plain, plain)
-    if plain in MERGES or plain in ("", "+"):
+    plain = ALIASES.get(_plain(name), _plain(name))
+    if plain in MERGES:
         return plain
     names = [*MERGES, *ALIASES]
-    raise UnknownMethod(name, difflib.get_close_matches(plain, names, n=3, cutoff=0.4), MERGES)
+    raise UnknownMethod(name, difflib.get_close_matches(plain, names, n=3, cutoff=0.5), MERGES)
+
+
+def info_of(name: str) -> Info:
+    """What a method says of itself and, for "dare+ties", what both say together."""
+    outer, inner = split(name)
+    own: Info = MERGES[outer].INFO
+    if not inner:
+        return own
+    other: Info = MERGES[inner].INFO
+    return replace(
+        own,
+        title=f"{own.title} over {other.title}",
+        options=tuple(options_of(name).values()),
+        least=max(own.least, other.least),
+        most=min((most for most in (own.most, other.most) if most), default=0),
+        statistics=own.statistics + other.statistics,
+        packs=own.packs and other.packs,
+        weights=own.weights and other.weights,
+        whole=own.whole and other.whole,
+    )
 
 
 def options_of(name: str) -> dict[str, Option]:
@@ -74,17 +162,15 @@ def make(name: str, options: Mapping[str, float] | None = None, *, merging: bool
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
             raise InputError(f"method {name!r} has no option {key!r}; {hint}")
         _check(name, known[key], value)
-    method: Method = _made(
-        outer, given, merging, *([_made(inner, given, merging)] if inner else [])
-    )
+    below = [_made(inner, given, merging and not MERGES[outer].INFO.masks)] if inner else []
+    method: Method = _made(outer, given, merging, *below)
     return method
 
 
 def check(name: str, options: Mapping[str, float], *, packing: bool = False) -> None:
     """Raise UnknownMethod or InputError where `make` would, or a store cannot take the method."""
     make(name, options)
-    outer, _ = split(name)
-    if packing and not MERGES[outer].INFO.packs:
+    if packing and not info_of(name).packs:
         fitting = ", ".join(n for n, method in MERGES.items() if method.INFO.packs)
         raise InputError(
             f"method {name!r} makes no multi-task vector that masks can use; pack by {fitting}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ class Vectors:
     tau_SN       float32 task vectors; valid until the thread reads its next block
     rows         the S tasks' numbers, of T
     weight_S     what the user wants each task to weigh, float32; 1 where nothing is said
-    statistics   kind -> float32 (S, N), the diagonal statistics that the method asks for
+    statistics   kind -> float32 (S, N), the diagonal statistics that the method asks for; of the
+                 base KIND_base, float32 (1, N), where it was measured too
     """
 
     tensor: str
@@ -47,7 +48,7 @@ class Vectors:
 class Whole:
     """A matrix that a method wants whole; tasks are read one after the other, so memory holds one.
 
-    read(s)             float32 (O, I), the vector of task rows[s]
+    read(s)             float32 (O, I), the vector of task rows[s], weighted as `tau_SN` is
     statistic(kind, s)  float32, what was measured of this tensor for it
     """
 
@@ -89,7 +90,8 @@ class Option:
 class Info:
     """A method in words.
 
-    alpha        scale of the vector that is usual without validation data
+    alpha        scale of the vector that is usual without validation data; a method that has an
+                 option `alpha` takes it there, and its vector is scaled already
     grid         values that `alpha` is searched on
     least        models that it needs beside the base
     most         models that it takes; 0: any number
@@ -97,6 +99,9 @@ class Info:
     over         name of the method that it works on, unless another is asked for as "NAME+OTHER"
     packs        whether its vector makes sense as a store's multi-task vector
     merging      options that differ where one model is made, not a store
+    weights      whether the tasks may be weighted
+    whole        whether it may want matrices whole
+    masks        whether it makes masks: the method that it works on is then made as for a store
     """
 
     title: str
@@ -111,17 +116,29 @@ class Info:
     over: str = ""
     packs: bool = True
     merging: Mapping[str, float] | None = None
+    weights: bool = True
+    whole: bool = False
+    masks: bool = False
 
 
 class Method(Protocol):
     """A way to merge; one object serves one family.
 
-    `weighs` is True where the method deals with `weight_S` itself; else the vectors that it gets
-    are multiplied by their weights already.
+    `matrices` names the tensors that have statistics of their own shape; set it before `fit`.
     """
 
-    INFO: ClassVar[Info]
-    weighs: ClassVar[bool]
+    @property
+    def INFO(self) -> Info: ...  # noqa: N802
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it deals with `weight_S` itself; else its vectors are multiplied by it."""
+
+    @property
+    def matrices(self) -> frozenset[str]: ...
+
+    @matrices.setter
+    def matrices(self, tensors: frozenset[str]) -> None: ...
 
     @property
     def options(self) -> Mapping[str, float]:
@@ -151,10 +168,11 @@ class Method(Protocol):
 class Blockwise:
     """Defaults of a method that works on blocks, each on its own."""
 
-    weighs: ClassVar[bool] = False
+    weighs = False
     one_sided = False
     passes = 0
     options: Mapping[str, float] = {}
+    matrices: frozenset[str] = frozenset()
 
     def fit(self, scan: Scan) -> None:
         """Nothing to know beforehand."""

@@ -15,7 +15,6 @@ Legend: S = tasks that have these elements, N = elements.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class Ties(Blockwise):
         ),
         merging={"mean": 1},
     )
-    weighs: ClassVar[bool] = True
+    weighs = True
     passes = Trim.passes + 1
 
     def __init__(self, density: float = 0.2, mean: float = 0, per_tensor: float = 0) -> None:
