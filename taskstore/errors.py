@@ -169,12 +169,19 @@ class ModelBusy(SwapError):
 
 
 class EvaluationFailed(TaskstoreError):
-    """`output` is the end of what the command wrote."""
+    """`task` may be "", for an evaluator that knows none; `output` is the end of what it wrote."""
 
-    def __init__(self, task: str, problem: str, output: str) -> None:
-        self.output = output[-2000:].strip()
+    def __init__(self, task: str, problem: str, output: str, model: str = "") -> None:
+        self.task, self.problem, self.output = task, problem, output[-2000:].strip()
+        parts = [f"task {task!r}"] if task else []
+        parts += [repr(model)] if model else []
+        what = f" of {' with '.join(parts)}" if parts else ""
         said = f"; it wrote: {self.output}" if self.output else ""
-        super().__init__(f"the evaluation of task {task!r} {problem}{said}")
+        super().__init__(f"the evaluation{what} {problem}{said}")
+
+    def of(self, model: str) -> EvaluationFailed:
+        """The same, and which model it was."""
+        return EvaluationFailed(self.task, self.problem, self.output, model)
 
 
 class TargetNotReached(TaskstoreError):

@@ -108,7 +108,7 @@ class Bench:
         folder = Path(path)
         if not folder.exists():
             raise InputError(f"the original of task {task!r} is not at {folder}")
-        key = (self._label, task, _fingerprint(folder))
+        key = (self._label, task, fingerprint(folder))
         return self._journal.score(key, lambda: self._told(folder, task, "original"))
 
     def _told(self, path: Path, task: str, what: str) -> float:
@@ -149,7 +149,7 @@ def evaluate(
     )
 
 
-def _fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path) -> str:
     """Path, sizes and times of the files: a model that is trained on is another one."""
     files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]
     facts = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]

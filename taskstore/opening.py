@@ -13,16 +13,21 @@ from taskstore.vectors import Family
 PathLike = str | os.PathLike[str]
 
 
-def open_family(base: PathLike, finetunes: Mapping[str, PathLike]) -> Family:
-    """Open all models; tasks come in the order of their names.
-
-    Raises InputError for names and models that do not fit.
-    """
+def check_names(finetunes: Mapping[str, PathLike]) -> None:
+    """Raise InputError unless they can be the tasks of a family."""
     if not finetunes:
         raise InputError("no fine-tune is given; a family needs at least one")
     for name in finetunes:
         names.check_task_name(name)
     names.check_distinct(finetunes)
+
+
+def open_family(base: PathLike, finetunes: Mapping[str, PathLike]) -> Family:
+    """Open all models; tasks come in the order of their names.
+
+    Raises InputError for names and models that do not fit.
+    """
+    check_names(finetunes)
     opened = [open_checkpoint(base)]
     try:
         for name, model in sorted(finetunes.items()):

@@ -14,19 +14,13 @@ from taskstore_cli.console import (
     print_json,
     progress_bar,
     quiet_option,
-    size,
 )
-from taskstore_cli.method import (
-    method_options,
-    parse_options,
-    parse_statistics,
-    statistics_option,
-)
+from taskstore_cli.merge_search import Wanted, search_options
+from taskstore_cli.method import method_options, parse_statistics, statistics_option
 from taskstore_cli.pack import by_task, named
 
 if TYPE_CHECKING:
-    from taskstore.merging import MergeOptions, MergeReport
-    from taskstore.progress import Callback
+    from taskstore.merging.origins import Origin
 
 
 @click.command()
@@ -53,7 +47,8 @@ if TYPE_CHECKING:
 @click.option(
     "--alpha",
     metavar="A",
-    help="Scale of the merged vector.  [default: the method's own, 1 for most]",
+    help="Scale of the merged vector. With --eval also a grid: auto (the published one), "
+    "0:1:0.1, or 0.1,0.3; so is every --option.  [default: the method's own, 1 for most]",
 )
 @click.option(
     "--weight",
@@ -90,6 +85,7 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="Memory for blocks in flight.",
 )
+@search_options
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there already.")
 @json_option
 @quiet_option
@@ -110,6 +106,7 @@ def merge(
     base_from: Path | None,
     jobs: int | None,
     max_memory: str,
+    wanted: Wanted,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -121,14 +118,27 @@ def merge(
     BASE may be a store; its tasks, or those that are named, are merged. A MODEL may be the folder
     of a training run for average, lawa, swa and warm: its checkpoints are.
 
+    With --eval, values are searched: every point of the grids is merged and scored, the best is
+    kept. Use validation data: the score of a choice is no test score. Interrupted, the same command
+    goes on where it was: scores are kept in --journal, by default DIR.merge.jsonl until it is done.
+
     \b
     taskstore merge llama billing=runs/17/final legal=runs/22/final --method ties -o merged
     taskstore merge family --method consensus --alpha 0.4 -o merged
     taskstore merge --config merge.yaml -o merged
+    taskstore merge llama runs/17 runs/22 --method ties --alpha auto \\
+        --eval 'python eval.py {model} {task} --split val' -o merged
     """
-    from taskstore.merging import MergeOptions
+    from dataclasses import replace
+
+    from taskstore.merge import procedure
+    from taskstore.merging import MergeOptions, recipe, soup
+    from taskstore.merging.grids import Grids
+    from taskstore.merging.origins import Folders
     from taskstore.options import parse_bytes
     from taskstore.parallel import default_jobs
+    from taskstore_cli import merge_search
+    from taskstore_cli.render_merge import print_merged
 
     shared: dict[str, Any] = {
         "private_from": private_from,
@@ -138,6 +148,7 @@ def merge(
         "overwrite": overwrite,
         **({"dtype": dtype.upper()} if dtype else {}),
     }
+    grids, searches = Grids(), ""
     if config is not None:
         said = {"BASE": base, "--method": method, "--option": extra, "--alpha": alpha,
                 "--statistics": statistics,
@@ -145,70 +156,50 @@ def merge(
                 "--base-from": base_from}  # fmt: skip
         if given := [name for name, value in said.items() if value]:
             raise click.UsageError(f"--config says what is merged; leave out {', '.join(given)}")
-        with progress_bar(quiet or as_json) as progress:
-            report = _run_recipe(config, target, shared, progress)
+        read = recipe.read(config)
+        origin: Origin = Folders(read.base, read.models, read.notes)
+        options = replace(read.options, **shared)
     elif base is None or method is None:
         raise click.UsageError("give BASE, MODELs and --method, or --config")
     else:
+        searches = procedure(method)
+        origin = _origin(base, models, base_from, averaged=bool(searches))
+        asked = merge_search.asked(method, alpha, extra, origin.count)
+        grids = asked.grids
         options = MergeOptions(
-            method=method,
-            method_options=parse_options(extra),
+            method=soup.METHOD if searches else method,
+            method_options=asked.options,
             statistics=parse_statistics(statistics),
-            alpha=None if alpha is None else by_task("--alpha", (alpha,))[""],
+            alpha=asked.alpha,
             weights=by_task("--weight", weights),
             tokenizer_from=tokenizer_from,
             **shared,
         )
-        with progress_bar(quiet or as_json) as progress:
-            report = _run(base, models, base_from, target, options, progress)
+    merge_search.check(wanted, grids, searches)
+    if wanted.template is not None:
+        merge_search.run(
+            origin, target, options, grids, wanted, searches, as_json=as_json, quiet=quiet
+        )
+        return
+    with progress_bar(quiet or as_json) as progress:
+        report = origin.merge(target, options, progress=progress)
     if as_json:
         print_json(report.to_dict())
     else:
         print_merged(report, quiet=quiet)
 
 
-def _run(
-    base: Path,
-    models: tuple[str, ...],
-    base_from: Path | None,
-    target: Path,
-    options: MergeOptions,
-    progress: Callback,
-) -> MergeReport:
-    """Of models, or of a store."""
+def _origin(
+    base: Path, models: tuple[str, ...], base_from: Path | None, *, averaged: bool
+) -> Origin:
+    """Models, or those of a store; the checkpoints of runs that are averaged."""
     import taskstore
-    from taskstore.merging import merge, merge_store
+    from taskstore.merging.origins import Folders, Stored
+    from taskstore.merging.runs import spread
     from taskstore.packing import is_store
 
     if is_store(base):
-        store = taskstore.open(base, base=base_from)
-        return merge_store(store, target, options, list(models) or None, progress)
-    return merge(base, named(models), target, options, progress)
-
-
-def _run_recipe(
-    config: Path, target: Path, changes: dict[str, Any], progress: Callback
-) -> MergeReport:
-    """Of what mergekit's YAML names."""
-    from dataclasses import replace
-
-    from taskstore.merging import merge
-    from taskstore.merging.recipe import read
-
-    recipe = read(config)
-    options = replace(recipe.options, **changes)
-    return merge(recipe.base, recipe.models, target, options, progress, recipe.notes)
-
-
-def print_merged(report: MergeReport, *, quiet: bool) -> None:
-    """One line, and what was not merged like the rest, on stderr even when quiet."""
-    if not quiet:
-        count = len(report.models)
-        options = "".join(f", {name} {value:g}" for name, value in report.options.items())
-        click.echo(
-            f"{report.path}: {count} fine-tune{'' if count == 1 else 's'} of {report.base} merged "
-            f"by {report.method}{options}, alpha {report.alpha:g}; {report.tensors} tensors, "
-            f"{report.parameters:,} parameters, {size(report.bytes)}"
-        )
-    for what, why in report.notes.items():
-        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {what}: {why}", err=True)
+        return Stored(taskstore.open(base, base=base_from), models)
+    if averaged:
+        return Folders(base, *spread(named(models), "average"))
+    return Folders(base, named(models))

@@ -77,13 +77,23 @@ def parse_options(words: tuple[str, ...]) -> dict[str, float]:
     from taskstore.errors import InputError
 
     values: dict[str, float] = {}
-    for word in words:
-        name, equals, number = word.partition("=")
-        if not equals or name in values:
-            problem = "is given twice" if equals else "is not K=V"
-            raise InputError(f"--option {word!r} {problem}")
+    for name, number in split_options(words).items():
         try:
             values[name] = float(number)
         except ValueError:
-            raise InputError(f"--option {word!r}: {number!r} is not a number") from None
+            raise InputError(f"--option {name}: {number!r} is not a number") from None
+    return values
+
+
+def split_options(words: tuple[str, ...]) -> dict[str, str]:
+    """K=V -> K -> V as it stands; raises InputError."""
+    from taskstore.errors import InputError
+
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name in values:
+            problem = "is given twice" if equals else "is not K=V"
+            raise InputError(f"--option {word!r} {problem}")
+        values[name] = value
     return values

@@ -14,10 +14,11 @@ def methods(names: tuple[str, ...], as_json: bool) -> None:
     """List the merge methods, with formula, options and paper; all, or those that are named."""
     from dataclasses import asdict
 
-    from taskstore.merge import MERGES, split
+    from taskstore.merge import MERGES, PROCEDURES, procedure, split
 
-    chosen = list(dict.fromkeys(split(name)[0] for name in names)) or list(MERGES)
-    infos = {name: MERGES[name].INFO for name in chosen}
+    known = {**{name: method.INFO for name, method in MERGES.items()}, **PROCEDURES}
+    chosen = dict.fromkeys(procedure(name) or split(name)[0] for name in names) or known
+    infos = {name: known[name] for name in chosen}
     if as_json:
         print_json({name: asdict(info) for name, info in infos.items()})
         return
@@ -34,5 +35,7 @@ def methods(names: tuple[str, ...], as_json: bool) -> None:
             needs.append(f"at least {info.least} models")
         if info.most:
             needs.append(f"at most {info.most} model{'' if info.most == 1 else 's'}")
+        if name in PROCEDURES:
+            needs.append("tries models with your own evaluator: taskstore merge --eval CMD")
         for need in needs:
             click.echo(f"    {need}")

@@ -27,6 +27,7 @@ from taskstore.merge.linear import Linear
 from taskstore.merge.lsq import Lsq
 from taskstore.merge.magnitude import Magnitude
 from taskstore.merge.model_stock import ModelStock
+from taskstore.merge.procedures import PROCEDURES, procedure
 from taskstore.merge.regmean import RegMean
 from taskstore.merge.sum import Sum
 from taskstore.merge.swa import Swa
@@ -36,6 +37,7 @@ from taskstore.merge.tsv import Tsv
 __all__ = [
     "F32",
     "MERGES",
+    "PROCEDURES",
     "Info",
     "Method",
     "Option",
@@ -46,6 +48,7 @@ __all__ = [
     "info_of",
     "make",
     "options_of",
+    "procedure",
     "split",
 ]
 
@@ -118,7 +121,12 @@ def _known(name: str) -> str:
     plain = ALIASES.get(_plain(name), _plain(name))
     if plain in MERGES:
         return plain
-    names = [*MERGES, *ALIASES]
+    if plain in PROCEDURES:
+        raise InputError(
+            f"method {name!r} tries models with an evaluator of yours, so it needs one and makes a "
+            f"model, not a store: taskstore merge BASE MODEL... --method {plain} --eval CMD -o DIR"
+        )
+    names = [*MERGES, *ALIASES, *PROCEDURES]
     raise UnknownMethod(name, difflib.get_close_matches(plain, names, n=3, cutoff=0.5), MERGES)
 
 

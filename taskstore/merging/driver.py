@@ -59,19 +59,20 @@ def merge(
     options: MergeOptions,
     progress: Callback = silent,
     notes: Mapping[str, str] | None = None,
+    section: str = "",
 ) -> MergeReport:
     """Write one merged model to the folder `target`; nothing is there until all of it is.
 
     `models` maps names to model folders, weight files or LoRA adapter folders, or training runs for
-    methods that average checkpoints; `notes` come before the report's own. Raises InputError for
-    what cannot be merged and OutputError for a target that cannot be written.
+    methods that average checkpoints; `notes` come before the report's own, `section` is the end of
+    the model card. Raises InputError for what cannot be merged and OutputError for a target that
+    cannot be written.
     """
     atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_model)
     models, of_runs = spread(models, split(options.method)[0], options.last)
     with closing(open_family(base, models)) as family:
-        return merge_family(
-            family, Path(target), options, progress, notes={**(notes or {}), **of_runs}
-        )
+        notes = {**(notes or {}), **of_runs}
+        return merge_family(family, Path(target), options, progress, notes=notes, section=section)
 
 
 def is_model(folder: Path) -> bool:
@@ -86,10 +87,12 @@ def merge_family(
     progress: Callback = silent,
     source: Source | None = None,
     notes: Mapping[str, str] | None = None,
+    section: str = "",
 ) -> MergeReport:
     """`merge` of models that are open, wherever they come from.
 
-    `source` gives the vectors, where they are not simply read; `notes` come before the others.
+    `source` gives the vectors, where they are not simply read; `notes` come before the others;
+    `section` is the end of the model card.
     """
     options.check_tasks(task.name for task in family.tasks)
     plan = planning.make(family)
@@ -98,16 +101,21 @@ def merge_family(
     outputs = decide(family, plan, options)
     outputs.notes = {**(notes or {}), **outputs.notes}
     if source is not None:
-        return _written(source, outputs, target, options, progress)
+        return _written(source, outputs, target, options, progress, section)
     method = options.made()
     statistics = measured.opened(family, method, options.method, options.statistics, options.jobs)
     with statistics as files:
         source = Source(family, method, options.chunk, options.weights, files)
-        return _written(source, outputs, target, options, progress)
+        return _written(source, outputs, target, options, progress, section)
 
 
 def _written(
-    source: Source, outputs: Outputs, target: Path, options: MergeOptions, progress: Callback
+    source: Source,
+    outputs: Outputs,
+    target: Path,
+    options: MergeOptions,
+    progress: Callback,
+    section: str,
 ) -> MergeReport:
     family, method = source.family, source.method
     infos = {name: output.info for name, output in outputs.tensors.items()}
@@ -145,7 +153,7 @@ def _written(
         donor = _named(family, options.tokenizer_from) or family.base
         changes = dict.fromkeys(card.DTYPES, writer.TORCH[options.dtype]) if options.dtype else {}
         writer.write_assets(donor, folder, changes)
-        (folder / "README.md").write_text(card.render(report, family), encoding="utf-8")
+        (folder / "README.md").write_text(card.render(report, family) + section, encoding="utf-8")
     return report
 
 

@@ -39,11 +39,12 @@ def merge_store(
     options: MergeOptions,
     tasks: list[str] | None = None,
     progress: Callback = silent,
+    section: str = "",
 ) -> MergeReport:
     """Write one merged model of a store's tasks (None: all) to the folder `target`.
 
-    Every file of the store is checked first. Raises InputError, UnknownTask, FormatError and
-    OutputError.
+    Every file of the store is checked first; `section` is the end of the model card. Raises
+    InputError, UnknownTask, FormatError and OutputError.
     """
     chosen = list(store.tasks) if tasks is None else tasks
     for task in chosen:
@@ -56,13 +57,13 @@ def merge_store(
         if not _as_it_stands(store, options, chosen):
             tiers = sorted({store.manifest.tasks[task].all_tiers[-1] for task in chosen})
             note = f"merged from the models that it rebuilds (tier {', '.join(tiers)})"
-            return merge_family(family, target, options, progress, notes={store.path.name: note})
+            notes = {store.path.name: note}
+            return merge_family(family, target, options, progress, notes=notes, section=section)
         vector = stack.enter_context(closing(StoredVector(store, chosen, options)))
         source = StoredSource(family, vector, options.chunk)
         note = f"merged from its own multi-task model (merged by {store.manifest.merge.method})"
-        return merge_family(
-            family, target, options, progress, source, notes={store.path.name: note}
-        )
+        notes = {store.path.name: note}
+        return merge_family(family, target, options, progress, source, notes, section)
 
 
 def _as_it_stands(store: Store, options: MergeOptions, tasks: list[str]) -> bool:

@@ -1,0 +1,159 @@
+"""What `merge` needs to search with an evaluator: its options, and the way through."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from taskstore_cli.console import print_json, progress_bar
+from taskstore_cli.evaluator import evaluator_options
+from taskstore_cli.method import split_options
+
+if TYPE_CHECKING:
+    from taskstore.merging import MergeOptions
+    from taskstore.merging.grids import Grids
+    from taskstore.merging.origins import Origin
+    from taskstore.merging.scoring import Scorer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options of a search as they were given."""
+
+    template: str | None
+    key: str
+    timeout: float
+    journal: Path | None
+    scratch: Path | None
+    minimise: bool
+    plot: Path | None
+
+
+def search_options(command: F) -> F:
+    """Adds what is in `Wanted`; the command gets it as `wanted`."""
+
+    @functools.wraps(command)
+    def collected(**given: Any) -> Any:
+        own = {name: given.pop(name) for name in Wanted.__dataclass_fields__}
+        return command(**given, wanted=Wanted(**own))
+
+    plot = click.option(
+        "--plot",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Draw the scores of one grid, or of two, into an .html or .json file (Plotly).",
+    )
+    minimise = click.option(
+        "--minimise", is_flag=True, help="The score is a loss: the smallest is best."
+    )
+    return evaluator_options(minimise(plot(collected)), required=False)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks for: numbers that are given, and values to search."""
+
+    alpha: float | None
+    options: Mapping[str, float]
+    grids: Grids
+
+
+def asked(method: str, alpha: str | None, extra: tuple[str, ...], models: int) -> Asked:
+    """--alpha and --option, each a number or a grid; raises InputError."""
+    from taskstore import merge
+    from taskstore.merging.grids import Grids, parse, published
+
+    procedure = merge.procedure(method)
+    published_alpha = () if procedure else merge.MERGES[merge.split(method)[0]].INFO.grid
+    alphas = () if alpha is None else parse(alpha, "--alpha", published_alpha)
+    options = {
+        name: parse(text, f"--option {name}", published(name, models))
+        for name, text in split_options(extra).items()
+    }
+    return Asked(
+        alpha=alphas[0] if len(alphas) == 1 else None,
+        options={name: values[0] for name, values in options.items() if len(values) == 1},
+        grids=Grids(
+            alphas if len(alphas) > 1 else (),
+            {name: values for name, values in options.items() if len(values) > 1},
+        ),
+    )
+
+
+def check(wanted: Wanted, grids: Grids, procedure: str) -> None:
+    """Raise UsageError for options that do not go together, before any work is done."""
+    from taskstore.merging import plot
+
+    if wanted.template is None and (grids.axes or procedure):
+        what = f"--method {procedure}" if procedure else "a grid"
+        raise click.UsageError(f"{what} needs --eval, the command that scores a model")
+    if wanted.template is None and (wanted.minimise or wanted.plot or wanted.journal):
+        raise click.UsageError("--minimise, --plot and --journal belong to --eval")
+    if procedure and (grids.axes or wanted.plot):
+        raise click.UsageError(f"--method {procedure} has no grid and no --plot")
+    if wanted.plot:
+        plot.check(wanted.plot, len(grids.axes))
+
+
+def run(
+    origin: Origin,
+    target: Path,
+    options: MergeOptions,
+    grids: Grids,
+    wanted: Wanted,
+    procedure: str,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Search, write the best, print what was found."""
+    from taskstore.merging import plot
+    from taskstore.merging.search import Searched, search
+    from taskstore.merging.soup import Soup, greedy_soup
+    from taskstore_cli.render_merge import print_searched, print_soup
+
+    own = target.absolute().parent / f"{target.name}.merge.jsonl"
+    scorer = _scorer(wanted, wanted.journal or own, origin, silent=as_json or quiet)
+    with progress_bar(quiet or as_json) as progress:
+        if procedure:
+            found: Searched | Soup = greedy_soup(origin, target, options, scorer, progress)
+        else:
+            found = search(origin, target, options, grids, scorer, progress)
+    if wanted.plot and isinstance(found, Searched):
+        plot.write(wanted.plot, found)
+    if wanted.journal is None:
+        own.unlink(missing_ok=True)
+    if as_json:
+        print_json(found.to_dict())
+    elif isinstance(found, Searched):
+        print_searched(found, quiet=quiet)
+    else:
+        print_soup(found, quiet=quiet)
+
+
+def _scorer(wanted: Wanted, journal: Path, origin: Origin, *, silent: bool) -> Scorer:
+    from taskstore.evaluator import Command
+    from taskstore.journal import Journal
+    from taskstore.merging.scoring import Scorer
+
+    def say(line: str) -> None:
+        if not silent:
+            click.echo(line, err=True)
+
+    template = wanted.template or ""
+    return Scorer(
+        Command(template, wanted.key, wanted.timeout),
+        Journal(journal),
+        label=template if wanted.key == "score" else f"{template} --key {wanted.key}",
+        tasks=tuple(origin.names) if "{task}" in template else ("",),
+        minimise=wanted.minimise,
+        scratch=wanted.scratch,
+        say=say,
+    )

@@ -1,0 +1,77 @@
+"""What people read of a merge and of a search for the best one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from taskstore_cli.console import size, stdout
+from taskstore_cli.evaluator import number
+
+if TYPE_CHECKING:
+    from taskstore.merging import MergeReport
+    from taskstore.merging.scoring import Scores
+    from taskstore.merging.search import Searched
+    from taskstore.merging.soup import Soup
+
+COLUMNS = 8  # tasks that have their own columns; of more only the mean is shown
+
+
+def print_merged(report: MergeReport, *, quiet: bool) -> None:
+    """One line, and what was not merged like the rest, on stderr even when quiet."""
+    if not quiet:
+        count = len(report.models)
+        options = "".join(f", {name} {value:g}" for name, value in report.options.items())
+        click.echo(
+            f"{report.path}: {count} fine-tune{'' if count == 1 else 's'} of {report.base} merged "
+            f"by {report.method}{options}, alpha {report.alpha:g}; {report.tensors} tensors, "
+            f"{report.parameters:,} parameters, {size(report.bytes)}"
+        )
+    for what, why in report.notes.items():
+        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {what}: {why}", err=True)
+
+
+def print_searched(found: Searched, *, quiet: bool) -> None:
+    """Every point with its scores, the chosen one bold and named; then the merge."""
+    points = found.points
+    tasks = _tasks(points.scores[0])
+    table = _table([*points.axes, *tasks, "loss" if points.minimise else "score", ""])
+    for i, (values, scores) in enumerate(zip(points.values, points.scores, strict=True)):
+        chosen = i == points.best and len(points.values) > 1
+        cells = [f"{value:g}" for value in values] + _cells(scores, tasks)
+        table.add_row(*cells, "chosen" if chosen else "", style="bold" if chosen else None)
+    if not quiet:
+        stdout().print(table)
+    print_merged(found.report, quiet=quiet)
+
+
+def print_soup(soup: Soup, *, quiet: bool) -> None:
+    """The fine-tunes in the order in which they were tried; then the merge."""
+    table = _table(["fine-tune", *_tasks(soup.ingredients[0].alone), "alone", "soup with it", ""])
+    table.columns[0].justify = "left"
+    for i in soup.ingredients:
+        tried = number(i.with_it.mean if i.with_it else None)
+        cells = _cells(i.alone, _tasks(i.alone))
+        kept = "kept" if i.kept else "left out"
+        table.add_row(escape(i.model), *cells, tried, kept, style="bold" if i.kept else None)
+    if not quiet:
+        stdout().print(table)
+    print_merged(soup.report, quiet=quiet)
+
+
+def _table(columns: list[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(escape(column), justify="right" if column else "left")
+    return table
+
+
+def _tasks(scores: Scores) -> list[str]:
+    return list(scores.named) if 1 < len(scores.named) <= COLUMNS else []
+
+
+def _cells(scores: Scores, tasks: list[str]) -> list[str]:
+    return [number(score) for score in (*(scores.tasks[task] for task in tasks), scores.mean)]

@@ -1,0 +1,96 @@
+"""Values that are tried: of alpha, and of the options that a method takes.
+
+    0.1,0.3,0.5    those
+    0:1:0.1        from 0 to 1, both included, in steps of 0.1; computed in decimal
+    auto           the published ones, where there are
+
+Published: alpha as the method says (`Info.grid`), `k` of consensus merging from 1 to the number of
+tasks and `lam` from 0.2 to 0.6 (arXiv 2405.07813), `density` of TIES 10, 20 and 30 % (arXiv
+2306.01708), `p` of DARE from 0.1 to 0.9 (arXiv 2311.03099).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
+from itertools import product
+from math import prod
+
+from taskstore.errors import InputError
+from taskstore.merging.options import MergeOptions
+
+Values = tuple[float, ...]
+MOST = 10_000  # models that one search may try
+PUBLISHED: Mapping[str, Values] = {
+    "density": (0.1, 0.2, 0.3),
+    "lam": (0.2, 0.3, 0.4, 0.5, 0.6),
+    "p": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+}
+
+
+@dataclass(frozen=True)
+class Grids:
+    """Values of alpha (none: it is not searched) and of options by name, ascending."""
+
+    alpha: Values = ()
+    options: Mapping[str, Values] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> dict[str, Values]:
+        """What is searched, in words -> its values; alpha first."""
+        own = {f"option {k}" if k == "alpha" else k: v for k, v in self.options.items()}
+        return {**({"alpha": self.alpha} if self.alpha else {}), **own}
+
+    def trials(self, options: MergeOptions) -> list[tuple[Values, MergeOptions]]:
+        """Each point of the product, with the options that it stands for; alpha changes last.
+
+        Raises InputError for a value that makes no sense, or too many.
+        """
+        axes = self.axes
+        if prod(map(len, axes.values())) > MOST:
+            raise InputError(f"the grids have more than {MOST:,} points; search fewer values")
+        return [(point, self._at(options, point)) for point in product(*axes.values())]
+
+    def _at(self, options: MergeOptions, point: Values) -> MergeOptions:
+        alpha = point[0] if self.alpha else options.alpha
+        own = dict(zip(self.options, point[bool(self.alpha) :], strict=True))
+        return replace(options, alpha=alpha, method_options={**options.method_options, **own})
+
+
+def parse(text: str, what: str, auto: Values = ()) -> Values:
+    """ "0:1:0.25" -> (0, 0.25, 0.5, 0.75, 1), ascending, each once; raises InputError."""
+    if text.strip() == "auto":
+        if not auto:
+            raise InputError(f"{what} has no published grid; write the values: 0.1,0.3 or 0:1:0.1")
+        return auto
+    try:
+        values = {value for part in text.split(",") for value in _part(part)}
+    except (InvalidOperation, ValueError):
+        raise InputError(
+            f"{what} {text!r} is neither a number, a list (0.1,0.3), a range (0:1:0.1) nor auto"
+        ) from None
+    if len(values) > MOST:
+        raise InputError(f"{what} {text!r} has more than {MOST:,} values")
+    return tuple(sorted(values))
+
+
+def _part(text: str) -> list[float]:
+    """A number, or FROM:TO:STEP."""
+    words = [Decimal(word.strip()) for word in text.split(":")]
+    if len(words) not in (1, 3) or not all(word.is_finite() for word in words):
+        raise ValueError
+    if len(words) == 1:
+        return [float(words[0])]
+    low, high, step = words
+    if step <= 0 or high < low:
+        raise ValueError
+    count = min(int((high - low) / step), MOST)
+    return [float(low + i * step) for i in range(count + 1)]
+
+
+def published(option: str, models: int) -> Values:
+    """The grid of an option that `auto` stands for, () where there is none."""
+    if option == "k":
+        return tuple(float(k) for k in range(1, models + 1))
+    return PUBLISHED.get(option, ())
