@@ -38,7 +38,7 @@ def print_searched(found: Searched, *, quiet: bool) -> None:
     """Every point with its scores, the chosen one bold and named; then the merge."""
     points = found.points
     tasks = _tasks(points.scores[0])
-    table = _table([*points.axes, *tasks, "loss" if points.minimise else "score", ""])
+    table = _table([*points.axes, *tasks, points.scored, ""])
     for i, (values, scores) in enumerate(zip(points.values, points.scores, strict=True)):
         chosen = i == points.best and len(points.values) > 1
         cells = [f"{value:g}" for value in values] + _cells(scores, tasks)

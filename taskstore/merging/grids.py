@@ -68,7 +68,7 @@ def parse(text: str, what: str, auto: Values = ()) -> Values:
         values = {value for part in text.split(",") for value in _part(part)}
     except (InvalidOperation, ValueError):
         raise InputError(
-            f"{what} {text!r} is neither a number, a list (0.1,0.3), a range (0:1:0.1) nor auto"
+            f"{what} {text!r} is not a number, a list (0.1,0.3), a range (0:1:0.1) or auto"
         ) from None
     if len(values) > MOST:
         raise InputError(f"{what} {text!r} has more than {MOST:,} values")

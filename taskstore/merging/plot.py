@@ -36,7 +36,9 @@ def write(path: Path, found: Searched) -> None:
     """Raises OutputError."""
     picture = figure(found)
     if path.suffix == ".html":
-        text = _plotly().to_html(picture, include_plotlyjs=True, config={"displaylogo": False})
+        text = _plotly().to_html(
+            picture, include_plotlyjs=True, default_height="95vh", config={"displaylogo": False}
+        )
     else:
         text = json.dumps(picture, indent=1) + "\n"
     try:
@@ -49,16 +51,15 @@ def figure(found: Searched) -> dict[str, Any]:
     """Plotly's data and layout."""
     points, report = found.points, found.report
     first, *others = points.axes
-    score = "loss" if points.minimise else "score"
     count = len(report.models)
     title = f"{report.method}: {count} fine-tune{'' if count == 1 else 's'} of {report.base}"
     layout = {
         "title": {"text": _plain(title)},
         "xaxis": {"title": {"text": first}},
-        "yaxis": {"title": {"text": others[0] if others else score}},
+        "yaxis": {"title": {"text": others[0] if others else points.scored}},
         "colorway": COLORS,
     }
-    data = _map(points, score) if others else _lines(points)
+    data = _map(points) if others else _lines(points)
     return {"data": data, "layout": layout}
 
 
@@ -77,7 +78,7 @@ def _lines(points: Points) -> list[dict[str, Any]]:
         for task in (tasks if len(tasks) > 1 else ())
     ]
     means = [scores.mean for scores in points.scores]
-    name = "mean" if each else tasks[0] if tasks else "score"
+    name = tasks[0] if len(tasks) == 1 else points.scored
     mean = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -89,7 +90,7 @@ def _lines(points: Points) -> list[dict[str, Any]]:
     return [*each, mean, _chosen(points, x[points.best], means[points.best])]
 
 
-def _map(points: Points, score: str) -> list[dict[str, Any]]:
+def _map(points: Points) -> list[dict[str, Any]]:
     across, down = points.axes.values()
     means = [scores.mean for scores in points.scores]  # the first axis changes last
     x, y = points.values[points.best]
@@ -100,7 +101,7 @@ def _map(points: Points, score: str) -> list[dict[str, Any]]:
         "colorscale": "Viridis",
         "z": [[means[i * len(down) + k] for i in range(len(across))] for k in range(len(down))],
         "reversescale": points.minimise,
-        "colorbar": {"title": {"text": score}},
+        "colorbar": {"title": {"text": points.scored}},
     }
     return [grid, _chosen(points, x, y)]
 

@@ -37,10 +37,16 @@ class Points:
     minimise: bool
     evaluator: str
 
+    @property
+    def scored(self) -> str:
+        """What the score that counts is, in words."""
+        word = "loss" if self.minimise else "score"
+        return f"mean {word}" if len(self.scores[0].tasks) > 1 else word
+
     def to_dict(self) -> dict[str, Any]:
         rows = [
             {
-                **dict(zip(self.axes, values, strict=True)),
+                "values": dict(zip(self.axes, values, strict=True)),
                 "score": scores.mean,
                 "scores": scores.named,
                 "chosen": i == self.best,
@@ -103,7 +109,6 @@ def code(command: str) -> str:
 
 def section(points: Points) -> str:
     """For the model card: the best points where there are many."""
-    score = "loss" if points.minimise else "score"
     tasks = list(points.scores[0].named)
     own = tasks if len(tasks) > 1 else []
     order = sorted(
@@ -112,7 +117,7 @@ def section(points: Points) -> str:
     )
     shown = sorted(order[:MOST])
     which = f"The best {MOST} of {len(order)} points" if len(order) > MOST else "Points"
-    columns = [*points.axes, *own, score]
+    columns = [*points.axes, *own, points.scored]
     lines = [
         f"\n## Search\n\n{which}, scored with {code(points.evaluator)}:\n",
         f"| {' | '.join(map(cell, columns))} |",

@@ -1,0 +1,123 @@
+"""`taskstore merge --eval`: a search as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import families
+from tests.evaluators import run, script
+from tests.families import Family
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Float32, so that an evaluator without any library can read it."""
+    return families.family(tmp_path_factory.mktemp("wide"), 3, torch.float32)
+
+
+CLOSE_TO_BETA = """
+calls = open(os.path.join(os.path.dirname(sys.argv[0]), "calls"), "a+")
+calls.write(task + "\\n")
+calls.seek(0)
+if len(calls.readlines()) == 5:
+    sys.exit("interrupted")
+import array, struct
+raw = open(os.path.join(model, "model.safetensors"), "rb").read()
+head = 8 + struct.unpack("<Q", raw[:8])[0]
+start, stop = json.loads(raw[8:head])["norm.weight"]["data_offsets"]
+weights = array.array("f", raw[head + start : head + stop])
+wanted = WANTED
+print(json.dumps({"score": 1, "loss": sum((a - b) ** 2 for a, b in zip(weights, wanted))}))
+"""
+
+
+def test_the_command(wide: Family, tmp_path: Path) -> None:
+    """The first run fails at its fifth evaluation; the second does what is left alone."""
+    base, tau = wide.base["norm.weight"], torch.zeros(16)
+    for task in wide.tasks.values():
+        tau += task["norm.weight"] - base
+    program = CLOSE_TO_BETA.replace("WANTED", str((base + 0.5 * tau).tolist()))
+    out, plot = tmp_path / "out", tmp_path / "plot.html"
+    words = ("merge", wide.base_path, *wide.paths.values(), "-o", out, "--method", "sum",
+             "--eval", script(tmp_path, program), "--key", "loss", "--minimise",
+             "--alpha", "0.25:0.75:0.25", "--plot", plot)  # fmt: skip
+    code, _, err = run(*words)
+    assert code == 1
+    assert "task 'beta' with 'alpha 0.5' ended with status 1; it wrote: interrupted" in err
+    assert not out.exists()
+    assert len((tmp_path / "out.merge.jsonl").read_text().splitlines()) == 4
+    code, shown, err = run(*words)
+    assert code == 0, err
+    assert (tmp_path / "calls").read_text().split() == [
+        "alpha", "beta", "gamma", "alpha", "beta", "beta", "gamma", "alpha", "beta", "gamma"
+    ]  # fmt: skip
+    lines = [line.split() for line in shown.splitlines()]
+    assert lines[0] == ["alpha", "alpha", "beta", "gamma", "mean", "loss"]
+    assert [line[0] for line in lines[1:4]] == ["0.25", "0.5", "0.75"]
+    assert [line[-1] == "chosen" for line in lines[1:4]] == [False, True, False]
+    assert "merged by sum, alpha 0.5" in shown
+    assert "alpha 0.25: " in err
+    assert not (tmp_path / "out.merge.jsonl").exists()
+    assert plot.stat().st_size > 1_000_000
+
+
+def test_one_model_is_scored_without_a_grid(wide: Family, tmp_path: Path) -> None:
+    models = list(wide.paths.values())
+    command = script(tmp_path, "print(7)").replace("{task}", "any")
+    words = ("merge", wide.base_path, *models, "--method", "sum", "--alpha", 0.3, "-o")
+    code, shown, err = run(*words, tmp_path / "out", "--eval", command)
+    assert (code, err) == (0, "merged: 7\n")
+    assert [line.split() for line in shown.splitlines()[:2]] == [["score"], ["7"]]
+    journal = tmp_path / "scores"
+    code, shown, err = run(
+        *words, tmp_path / "json", "--eval", command, "--json", "--journal", journal
+    )
+    assert (code, err) == (0, "")
+    found = json.loads(shown)
+    assert found["alpha"] == 0.3
+    assert found["search"] == {
+        "evaluator": command,
+        "minimise": False,
+        "points": [{"values": {}, "score": 7, "scores": {}, "chosen": True}],
+    }
+    assert len(journal.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--alpha", "0.1,0.2"], 2, "a grid needs --eval"),
+        (["--option", "density=auto"], 2, "a grid needs --eval"),
+        (["--plot", "x.html"], 2, "--minimise, --plot and --journal belong to --eval"),
+        (["--minimise"], 2, "--minimise, --plot and --journal belong to --eval"),
+        (["--eval", "x {model}", "--alpha", "0:1"], 1, "--alpha '0:1' is not a number"),
+        (["--eval", "x {model}", "--option", "mean=auto"], 1, "mean has no published grid"),
+        (
+            ["--eval", "x {model}", "--alpha", "auto", "--plot", "x.png"],
+            1,
+            "ends in .html or .json",
+        ),
+        (["--eval", "x {model}", "--plot", "x.json"], 1, "0 are searched"),
+        (
+            ["--eval", "x {model}", "--alpha", "auto", "--plot", "no/x.json"],
+            1,
+            "no folder to be in",
+        ),
+        (["--eval", "x", "--alpha", "auto"], 1, "does not say where {model} goes"),
+    ],
+)
+def test_errors_of_the_command(
+    small: Family, tmp_path: Path, words: list[str], status: int, message: str
+) -> None:
+    models = list(small.paths.values())
+    code, _, err = run(
+        "merge", small.base_path, *models, "--method", "ties", *words, "-o", tmp_path / "out"
+    )
+    assert code == status
+    assert message in err
+    assert not os.listdir(tmp_path)
