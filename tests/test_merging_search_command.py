@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from taskstore.merging.origins import Folders
 from tests import families
 from tests.evaluators import run, script
 from tests.families import Family
@@ -86,6 +87,36 @@ def test_one_model_is_scored_without_a_grid(wide: Family, tmp_path: Path) -> Non
         "points": [{"values": {}, "score": 7, "scores": {}, "chosen": True}],
     }
     assert len(journal.read_text().splitlines()) == 1
+
+
+def test_what_a_recipe_makes_is_scored(small: Family, tmp_path: Path) -> None:
+    recipe = tmp_path / "merge.yaml"
+    models = "".join(f"  - {{model: {path}, parameters: {{weight: 0.5}}}}\n"
+                     for path in small.paths.values())  # fmt: skip
+    text = f"merge_method: task_arithmetic\nbase_model: {small.base_path}\nmodels:\n{models}"
+    recipe.write_text(text)
+    command = script(tmp_path, "print(len(task))")
+    code, _, err = run("merge", "--config", recipe, "--eval", command, "-o", tmp_path / "out")
+    assert code == 0, err
+    assert "merged: 4.66667 (alpha 5, beta 4, gamma 5)" in err
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| **5** | **4** | **5** | **4.667** |" in card
+
+
+def test_a_run_is_its_checkpoints(small: Family, tmp_path: Path) -> None:
+    """A greedy soup tries each of them."""
+    training = tmp_path / "run"
+    for step, state in zip((10, 20, 30), small.tasks.values(), strict=True):
+        families.save(training / f"checkpoint-{step}", state)
+    (training / "checkpoint-last").mkdir()
+    assert Folders(small.base_path, {"run": training}).count == 3
+    command = script(tmp_path, "print(model.endswith('20') + 1)")
+    words = ("merge", small.base_path, training, "--eval", command, "-o", tmp_path / "out")
+    code, shown, err = run(*words, "--method", "greedy_soup")
+    assert code == 0, err
+    tried = [line.split()[0] for line in shown.splitlines()[1:4]]
+    assert tried == ["checkpoint-20", "checkpoint-10", "checkpoint-30"]
+    assert "note: run/checkpoint-last: left out" in err
 
 
 @pytest.mark.parametrize(
