@@ -38,18 +38,22 @@ def total(tasks: Models) -> dict[str, F64]:
     return _each(tasks, lambda _name, _having, tau: tau.sum(0))
 
 
-def trimmed(tasks: Models, density: float) -> list[dict[str, F64]]:
-    """Each task with its flat vector's largest values alone; ties at the last one are kept."""
+def trimmed(tasks: Models, density: float, more: int = 0) -> list[dict[str, F64]]:
+    """Each task with its flat vector's largest values alone; ties at the last one are kept.
+
+    The threshold is `more` places further up: 1 where tensors are trimmed by themselves.
+    """
     kept = []
     for task in tasks:
         flat = np.sort(np.concatenate([np.abs(tau).ravel() for tau in task.values()]))
-        threshold = flat[max(1, flat.size - int(flat.size * density)) - 1]
+        rank = max(1, flat.size - int(flat.size * density) + more)
+        threshold = flat[min(rank, flat.size) - 1]
         kept.append({n: np.where(np.abs(tau) < threshold, 0, tau) for n, tau in task.items()})
     return kept
 
 
-def ties(tasks: Models, density: float, mean: bool) -> dict[str, F64]:
-    kept = trimmed(tasks, density)
+def ties(tasks: Models, density: float, mean: bool, more: int = 0) -> dict[str, F64]:
+    kept = trimmed(tasks, density, more)
     sums = total(kept)
     signs = sum(float(np.sign(value).sum()) for value in sums.values())
 

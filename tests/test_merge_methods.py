@@ -80,7 +80,7 @@ def test_magnitude_per_tensor_trims_every_tensor_by_itself() -> None:
     made, found = random_models(), {}
     for tensor in SHAPES:
         alone = [{tensor: task[tensor]} for task in made.tasks if tensor in task]
-        found.update(oracle_merge.total(oracle_merge.trimmed(alone, 0.3)))
+        found.update(oracle_merge.total(oracle_merge.trimmed(alone, 0.3, 1)))
     close(merge_models("magnitude", made, {"density": 0.3, "per_tensor": 1}), found)
 
 
@@ -96,7 +96,7 @@ def test_ties_per_tensor_trims_every_tensor_by_itself() -> None:
     made = random_models(3, lacking=False)
     found = merge_models("ties", made, {"per_tensor": 1})
     for tensor in SHAPES:
-        wanted = oracle_merge.ties([{tensor: task[tensor]} for task in made.tasks], 0.2, True)
+        wanted = oracle_merge.ties([{tensor: task[tensor]} for task in made.tasks], 0.2, True, 1)
         close({tensor: found[tensor]}, wanted)
 
 

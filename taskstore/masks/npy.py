@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,7 +76,7 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(file)
         shape, _, dtype = _HEADERS[version](file)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, SyntaxError, RecursionError, tokenize.TokenError):
         raise InputError(
             f"{file.name} is no .npy file; masks come as numpy.save writes them"
         ) from None
