@@ -22,7 +22,7 @@ from tests import families
 from tests.evaluators import run, script
 from tests.families import Family, State
 
-OPTIONS = MergeOptions("sum", chunk=512, jobs=2)
+OPTIONS = MergeOptions("average", chunk=512, jobs=2)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Family:
 
 
 def soup(family: Family, target: Path, scorer: Scorer, **changes: object) -> Soup:
-    options = MergeOptions("sum", **{"chunk": 512, "jobs": 2, **changes})  # type: ignore[arg-type]
+    options = MergeOptions("average", **{"chunk": 512, "jobs": 2, **changes})  # type: ignore[arg-type]
     return greedy_soup(Folders(family.base_path, family.paths), target, options, scorer)
 
 
@@ -181,7 +181,7 @@ def test_adapters_become_models(tmp_path: Path) -> None:
         return -abs(float(load_file(model / "model.safetensors")[name].mean()) - 3)
 
     origin = Folders(base_path, models)
-    options = MergeOptions("sum", unrelated=True)
+    options = MergeOptions("average", unrelated=True)
     found = greedy_soup(origin, tmp_path / "out", options, Scorer(score))
     alone = {i.model: i.alone.mean for i in found.ingredients}
     assert alone == {"adapter": -1, "file": -1, "folder": -12}

@@ -71,7 +71,7 @@ def asked(method: str, alpha: str | None, extra: tuple[str, ...], models: int) -
     from taskstore.merging.grids import Grids, parse, published
 
     procedure = merge.procedure(method)
-    published_alpha = () if procedure else merge.MERGES[merge.split(method)[0]].INFO.grid
+    published_alpha = () if procedure else merge.info_of(method).grid
     alphas = () if alpha is None else parse(alpha, "--alpha", published_alpha)
     options = {
         name: parse(text, f"--option {name}", published(name, models))

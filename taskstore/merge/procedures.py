@@ -15,6 +15,7 @@ PROCEDURES: Mapping[str, Info] = {
         "the average of the best fine-tune and, best first, each that makes the score better",
         "Wortsman et al., arXiv 2203.05482",
         packs=False,
+        weights=False,
     ),
 }
 

@@ -26,7 +26,7 @@ from taskstore.merging.search import code
 from taskstore.opening import PathLike
 from taskstore.progress import Callback, silent
 
-METHOD = "sum"  # at alpha 1 / n
+METHOD = "average"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,6 @@ def average(options: MergeOptions, names: list[str]) -> MergeOptions:
     return replace(
         options,
         method=METHOD,
-        alpha=1 / len(names),
         tokenizer_from=present(options.tokenizer_from),
         private_from=present(options.private_from),
     )
