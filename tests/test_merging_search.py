@@ -46,7 +46,7 @@ def position(model: Path, family: Family, task: str = "alpha") -> float:
 def on_path(family: Family, target: Path, scorer: Scorer, **changes: object) -> Searched:
     models = {"alpha": family.paths["alpha"]}
     grids = Grids(alpha=TENTHS)
-    own = options(**changes)  # type: ignore[arg-type]
+    own = options("linear", **changes)
     return search(Folders(family.base_path, models), target, own, grids, scorer)
 
 
@@ -65,7 +65,12 @@ def test_the_best_position_on_a_path(wide: Family, tmp_path: Path) -> None:
     assert found.report.alpha == 0.4
     for (alpha,), scores in zip(points.values, points.scores, strict=True):
         assert scores.mean == pytest.approx(-abs(alpha - 0.37), abs=1e-5)
-    merge(wide.base_path, {"alpha": wide.paths["alpha"]}, tmp_path / "plain", options(alpha=0.4))
+    merge(
+        wide.base_path,
+        {"alpha": wide.paths["alpha"]},
+        tmp_path / "plain",
+        options("linear", alpha=0.4),
+    )
     ours, plain = (load_file(tmp_path / d / "model.safetensors") for d in ("out", "plain"))
     assert all(same(ours[name], plain[name]) for name in plain)
     assert sorted(os.listdir(tmp_path)) == ["out", "plain"]

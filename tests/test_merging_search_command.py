@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from taskstore_cli.merge_search import Asked, asked
 
+from taskstore.merging.grids import Grids
 from taskstore.merging.origins import Folders
 from tests import families
 from tests.evaluators import run, script
@@ -101,6 +103,13 @@ def test_what_a_recipe_makes_is_scored(small: Family, tmp_path: Path) -> None:
     assert "merged: 4.66667 (alpha 5, beta 4, gamma 5)" in err
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| **5** | **4** | **5** | **4.667** |" in card
+
+
+def test_numbers_and_grids_are_told_apart() -> None:
+    found = asked("consensus", "auto", ("k=auto", "lam=0.3"), 3)
+    tenths = tuple(i / 10 for i in range(1, 11))
+    assert found == Asked(None, {"lam": 0.3}, Grids(tenths, {"k": (1, 2, 3)}))
+    assert asked("ties", "0.5", ("density=0.1:0.1:1",), 3) == Asked(0.5, {"density": 0.1}, Grids())
 
 
 def test_a_run_is_its_checkpoints(small: Family, tmp_path: Path) -> None:
