@@ -128,3 +128,50 @@ def test_space_is_checked_before_writing(tmp_path: Path) -> None:
 def test_a_target_without_a_name() -> None:
     with pytest.raises(OutputError, match="cannot be a target"):
         atomic.check_target(Path("/"), overwrite=True)
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file"
+    with atomic.file(target) as path:
+        path.write_text("new")
+        assert path.name == ".file.partial"
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert [p.name for p in target.parent.iterdir()] == ["file"]
+    with pytest.raises(TargetExists), atomic.file(target):
+        pass
+    with pytest.raises(OutputError, match="is not something"), atomic.file(target, overwrite=True):
+        pass
+    with (
+        pytest.raises(KeyboardInterrupt),
+        atomic.file(target, overwrite=True, ours=lambda _: True) as path,
+    ):
+        path.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "new"
+    with atomic.file(target, overwrite=True, ours=lambda _: True) as path:
+        path.write_text("newer")
+    assert target.read_text() == "newer"
+    assert [p.name for p in target.parent.iterdir()] == ["file"]
+
+
+def test_a_file_that_another_process_writes(tmp_path: Path) -> None:
+    """One that an ended process has left is written anew; a link is never followed."""
+    partial = tmp_path / ".file.partial"
+    partial.write_text("left behind")
+    with atomic.file(tmp_path / "file") as path:
+        assert path.read_text() == ""
+        with (
+            pytest.raises(OutputError, match="is being written by another taskstore"),
+            atomic.file(tmp_path / "file"),
+        ):
+            pass
+        path.write_text("mine")
+    assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / ".other.partial").symlink_to(tmp_path / "file")
+    with pytest.raises(OutputError), atomic.file(tmp_path / "other"):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(OutputError, match="no space left"), atomic.file(tmp_path / "full"):
+        raise OSError(errno.ENOSPC, "no space")
+    assert not (tmp_path / ".full.partial").exists()

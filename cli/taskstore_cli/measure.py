@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "exact", "sampled", "data"]),
     default="auto",
     show_default=True,
-    help="y of the Fisher: the sum over all classes, drawn from the model, or the data's own. auto: "
-    "exact for classifiers, sampled for language models.",
+    help="y of the Fisher: the sum over all classes, drawn from the model, or the data's own. "
+    "auto: exact for classifiers, sampled for language models.",
 )
 @click.option(
     "--samples",

@@ -35,7 +35,6 @@ class Classifier:
             raise InputError(
                 f"{label} does not choose one of several classes; measure cannot use it"
             )
-        self._pads = config.model_type == "vit" or config.get_text_config().pad_token_id is not None
         self._classes = int(config.num_labels)
         self._names = {str(name): int(i) for name, i in (config.label2id or {}).items()}
 
@@ -43,8 +42,7 @@ class Classifier:
         return self.run(module, example.inputs)
 
     def batch(self, wanted: int) -> int:
-        """One where a decoder would look for padding and has no token for it."""
-        return wanted if self._pads else 1
+        return wanted
 
     def run(self, module: Any, inputs: dict[str, Tensor]) -> Tensor:
         logits: Tensor = module(**inputs).logits
@@ -69,6 +67,11 @@ class Text(Classifier):
     def __init__(self, label: str, config: Any, tokenizer: Any, max_length: int) -> None:
         super().__init__(label, config)
         self._tokenizer, self._max_length = tokenizer, max_length
+        self._pads = config.get_text_config().pad_token_id is not None
+
+    def batch(self, wanted: int) -> int:
+        """One where a decoder would look for padding and has no token for it."""
+        return wanted if self._pads else 1
 
     def encode(self, record: Record, needs_label: bool) -> Example:
         texts = [record.text("text")]

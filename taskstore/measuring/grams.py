@@ -44,7 +44,7 @@ def linears(subject: Subject) -> list[Linear]:
     """In the order in which the model has them."""
     from transformers.pytorch_utils import Conv1D
 
-    modules: dict[nn.Parameter, list[nn.Module]] = {}
+    modules: dict[Any, list[nn.Module]] = {}
     embedded = set()
     for module in subject.module.modules():
         if isinstance(module, nn.Embedding):

@@ -14,6 +14,7 @@ from torch import Tensor
 from taskstore import atomic
 from taskstore.checkpoint import digest_of
 from taskstore.errors import InputError
+from taskstore.format.dtypes import numel
 from taskstore.measuring import records, subject
 from taskstore.measuring.encoders import encoder_of
 from taskstore.measuring.examples import Encoder, Example, batches
@@ -50,8 +51,8 @@ class MeasureReport:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        keys = ("name", "model", "data", "examples", "positions", "truncated", "max_length")
-        keys += ("loss", "labels", "samples", "seed")
+        keys = ["name", "model", "data", "examples", "positions", "truncated", "max_length"]
+        keys += ["loss", "labels", "samples", "seed"]
         about = {key: getattr(self.about, key) for key in keys}
         return {
             "path": str(self.path),
@@ -86,6 +87,7 @@ def measure(
         examples = [encoder.encode(record, options.needs_labels) for record in found.records]
         _check_tokens(model_, examples)
         todo = plan(model_, encoder, options)
+        atomic.check_space(path.absolute().parent, sum(4 * numel(s) for s in todo.shapes.values()))
         about = _about(model_, encoder, examples, todo, found, max_length, options)
         meter = Meter(progress, todo.passes * len(examples))
         with (
@@ -177,7 +179,7 @@ def _check_tokens(model: Subject, examples: Sequence[Example]) -> None:
     largest = max(int(example.inputs["input_ids"].max()) for example in examples)
     if largest >= known:
         raise InputError(
-            f"{model.label}: its tokenizer gives token {largest}, its embedding ends at {known - 1}; "
+            f"{model.label}: its tokenizer gives token {largest}, the embedding has {known}; "
             "they are not of one model"
         )
 

@@ -17,8 +17,9 @@ class MeasureOptions:
     statistics   kinds to measure, of "fisher", "gram" and "hessian"
     limit        examples that are used; of more, that many are drawn
     seed         where drawing begins, of examples and of labels
-    labels       y of the Fisher: "exact" (the sum over all classes), "sampled" from the model, "data"
-                 (the data's own, the empirical Fisher); "auto": exact for classifiers, else sampled
+    labels       y of the Fisher: "exact" (the sum over all classes), "sampled" from the model,
+                 "data" (the data's own: the empirical Fisher); "auto": exact for classifiers,
+                 sampled for language models
     samples      draws per example where y is sampled
     max_length   tokens that an example may have, longer ones are cut; None: 1024, or what the model
                  can take if that is less

@@ -43,7 +43,7 @@ def labels_of(encoder: Encoder, options: MeasureOptions) -> str:
 
 
 def kinds_of_sums(encoder: Encoder, options: MeasureOptions) -> dict[str, list[str]]:
-    """y -> the kinds that are sums over it: Fisher and Hessian are one where both take the data's."""
+    """y -> the kinds that are sums over it: one sum where both take the data's."""
     labels: dict[str, list[str]] = {}
     for kind in options.diagonals:
         y = "data" if kind == "hessian" else labels_of(encoder, options)
@@ -104,7 +104,7 @@ class _Squarer:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._handles = [p.register_post_accumulate_grad_hook(self._add) for p in parameters]
+        self._handles = [_hook(p, self._add) for p in parameters]
         self._sums: Squares = {}
         self._weight = 1.0
 
@@ -122,3 +122,7 @@ class _Squarer:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+
+
+def _hook(parameter: Any, function: Callable[[Any], None]) -> Any:
+    return parameter.register_post_accumulate_grad_hook(function)

@@ -56,7 +56,7 @@ class Subject:
         return {name: saved[inside] for name, inside in self.names.items()}
 
     def whole(self) -> dict[nn.Parameter, tuple[str, ...]]:
-        """Parameters that stand in the file as one tensor -> names there; tied ones have several."""
+        """Parameters that stand in the file whole -> their names there; tied ones have several."""
         weights = {p: p.detach() for p in self.parameters}
         names: dict[tuple[int, torch.Size], list[str]] = {}
         for name, view in self.by_name(weights).items():
@@ -124,8 +124,8 @@ def _kind(architecture: str, label: str) -> Kind:
             if architecture in ((found,) if isinstance(found, str) else found):
                 return kind
     raise InputError(
-        f"{label} is a {architecture}; measure knows causal language models and classifiers of text "
-        "and of images"
+        f"{label} is a {architecture}; measure knows causal language models and classifiers of "
+        "text and of images"
     )
 
 
@@ -134,12 +134,12 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _live(module: nn.Module, sums: Sums) -> dict[str, Tensor]:
@@ -149,7 +149,7 @@ def _live(module: nn.Module, sums: Sums) -> dict[str, Tensor]:
 
 
 def _names(module: Any, checkpoint: Checkpoint) -> dict[str, str]:
-    """Name in the file -> name when saved; raises InputError where they are not the same weights."""
+    """Name in the file -> name when saved; raises InputError where they are not the same."""
     weights = {p: p.detach() for p in module.parameters() if p.is_floating_point()}
     try:
         saved = as_saved(module, _live(module, weights))
@@ -184,6 +184,6 @@ def _compare(checkpoint: Checkpoint, name: str, view: Tensor) -> None:
         same = same and np.array_equal(live, floats.to_float32(raw, info.dtype))
     if not same:
         raise InputError(
-            f"{checkpoint.name}: transformers changes tensor {name!r} when it loads it, so there are "
-            "no statistics of what the file holds"
+            f"{checkpoint.name}: transformers changes tensor {name!r} when it loads it, so there "
+            "are no statistics of what the file holds"
         )
