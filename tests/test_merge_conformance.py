@@ -45,7 +45,8 @@ def family(name: str, *, lacking: bool = True, **changes: Any) -> Models:
     """Four fine-tunes in steps as bf16 has them, so that values repeat and sums are exact."""
     models = random_models(1 if name in ONE else 4, 11, lacking, **changes)
     tasks = [
-        {n: np.round(tau * 4).astype("f4") / 64 for n, tau in task.items()} for task in models.tasks
+        {n: np.round(tau * 4) * np.float32(1 / 64) for n, tau in task.items()}
+        for task in models.tasks
     ]
     return measured(replace(models, tasks=tasks))
 
@@ -126,7 +127,7 @@ def test_equal_tasks(name: str, factor: float) -> None:
     if name in ("gradient", "tsv", "dare+tsv") and factor == 1:
         pytest.skip("it has no such answer")
     one = random_models(1, 5, lacking=False)
-    models = measured(replace(random_models(4, 5, lacking=False), tasks=one.tasks * 4, block=33))
+    models = measured(replace(random_models(4, 5, lacking=False), tasks=[*one.tasks] * 4, block=33))
     options = {key: value for key, value in FULL.items() if key in options_of(name)}
     if name == "gradient":  # (h + h0) 4 tau / (h0 + 4 h): 2 tau where h0 = 2 h
         half = [{n: np.full(s, v, np.float32) for n, s in SHAPES.items()} for v in (0.5, 1)]

@@ -137,7 +137,9 @@ def test_model_stock_equals_the_whole_computation() -> None:
 def consensus_models(dtype: str) -> Models:
     made = random_models(4, lacking=False, dtype=dtype, weights=[1, 1, 2, -1])
     rng = np.random.default_rng(9)
-    bases = {n: rng.integers(-200, 200, s).astype("f4") / 64 for n, s in SHAPES.items()}
+    bases = {
+        n: rng.integers(-200, 200, s).astype("f4") * np.float32(1 / 64) for n, s in SHAPES.items()
+    }
     made.base = bases
     return made
 

@@ -34,18 +34,26 @@ class Emr(Blockwise):
 
 @jit
 def unify(tau_SN: F32, merged_N: F32) -> None:
-    """The sum, then both extremes: the one on gamma's side, or 0 where it is on the other."""
+    """The sum, then both extremes: the one on gamma's side, or 0 where none is beyond 0.
+
+    Floats above 0 are ordered as their bits are as integers, whose maximum is vectorised; those
+    below 0 are negative integers, and become positive ones when their sign bit is flipped.
+    """
     tasks, n = tau_SN.shape
-    total, low = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    total = np.empty(BLOCK, np.float32)
+    low, high = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32)
+    sign = np.int32(-(1 << 31))
     for start in range(0, n, BLOCK):
         size = min(BLOCK, n - start)
-        high = merged_N[start : start + size]
-        total[:], low[:], high[:] = np.float32(0), np.float32(0), np.float32(0)
+        merged = merged_N[start : start + size].view(np.int32)
+        total[:], low[:], high[:] = np.float32(0), np.int32(0), np.int32(0)
         for s in range(tasks):
             tau = tau_SN[s, start : start + size]
+            bits = tau.view(np.int32)
             for i in range(size):
                 total[i] += tau[i]
-                low[i] = tau[i] if tau[i] < low[i] else low[i]
-                high[i] = tau[i] if tau[i] > high[i] else high[i]
+                low[i] = max(low[i], bits[i] ^ sign)
+                high[i] = max(high[i], bits[i])
         for i in range(size):
-            high[i] = high[i] if total[i] > 0 else low[i]
+            below = low[i] ^ sign if low[i] > 0 else np.int32(0)
+            merged[i] = high[i] if total[i] > 0 else below

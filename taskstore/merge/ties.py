@@ -86,40 +86,37 @@ def disjoint(
     mean: bool,
     merged_N: F32,
 ) -> None:
-    """Trim, elect and merge, block by block."""
+    """Trim, elect and merge, block by block.
+
+    Values are multiplied by gamma, so that those of its sign are the positive ones: a maximum and
+    selects, which are vectorised where a choice by several conditions is not.
+    """
     gamma, weight = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    up, down = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    taken = np.empty(BLOCK, np.float32)
+    chosen = np.empty(BLOCK, np.float32)
     for start in range(0, tau_SN.shape[1], BLOCK):
         size = min(BLOCK, tau_SN.shape[1] - start)
         tau_SB, merged = tau_SN[:, start : start + size], merged_N[start : start + size]
         _elect(tau_SB, threshold_S, weight_S, gamma)
         for i in range(size):
-            sign = majority if gamma[i] == 0 else gamma[i]
-            up[i] = np.float32(sign > 0)
-            down[i] = np.float32(1) - up[i]
+            side = majority if gamma[i] == 0 else gamma[i]
+            gamma[i] = np.float32(1) if side > 0 else np.float32(-1)
         merged[:] = np.float32(0)
         weight[:] = np.float32(0)
         for s in range(tau_SB.shape[0]):
-            _take(tau_SB[s], threshold_S[s], weight_S[s], up, down, taken)
+            tau, least, w = tau_SB[s], threshold_S[s], weight_S[s]
             for i in range(size):
-                merged[i] += taken[i]
-            for i in range(size):
-                weight[i] += abs(weight_S[s]) * np.float32(taken[i] != 0)
+                value = w * tau[i] * gamma[i]
+                kept = value if abs(tau[i]) >= least else np.float32(0)
+                chosen[i] = max(kept, np.float32(0))
+                merged[i] += chosen[i]
+            if mean:
+                for i in range(size):
+                    weight[i] += abs(w) if chosen[i] > 0 else np.float32(0)
         if mean:
             for i in range(size):
                 merged[i] /= weight[i] if weight[i] > 0 else np.float32(1)
-
-
-@jit
-def _take(tau: F32, least: np.float32, w: np.float32, up: F32, down: F32, taken: F32) -> None:
-    """The trimmed, weighted values of the elected sign, else 0; by products, for a choice between
-    two floats becomes a branch that costs four times as much."""
-    for i in range(tau.size):
-        value = np.float32(w * tau[i])
-        kept = np.float32(abs(tau[i]) >= least)
-        positive, negative = max(value, np.float32(0)), min(value, np.float32(0))
-        taken[i] = (positive * up[i] + negative * down[i]) * kept
+        for i in range(size):
+            merged[i] = merged[i] * gamma[i] + np.float32(0)  # no -0
 
 
 @jit
