@@ -71,7 +71,7 @@ def signs(tau_SN: F32, threshold_S: F32, weight_S: F32) -> int:
     gamma = np.empty(BLOCK, np.float32)
     for start in range(0, tau_SN.shape[1], BLOCK):
         size = min(BLOCK, tau_SN.shape[1] - start)
-        _elect(tau_SN[:, start : start + size], threshold_S, weight_S, gamma)
+        _elect(tau_SN, start, size, threshold_S, weight_S, gamma)
         for i in range(size):
             total += int(gamma[i] > 0) - int(gamma[i] < 0)
     return total
@@ -95,15 +95,15 @@ def disjoint(
     chosen = np.empty(BLOCK, np.float32)
     for start in range(0, tau_SN.shape[1], BLOCK):
         size = min(BLOCK, tau_SN.shape[1] - start)
-        tau_SB, merged = tau_SN[:, start : start + size], merged_N[start : start + size]
-        _elect(tau_SB, threshold_S, weight_S, gamma)
+        merged = merged_N[start : start + size]
+        _elect(tau_SN, start, size, threshold_S, weight_S, gamma)
         for i in range(size):
             side = majority if gamma[i] == 0 else gamma[i]
             gamma[i] = np.float32(1) if side > 0 else np.float32(-1)
         merged[:] = np.float32(0)
         weight[:] = np.float32(0)
-        for s in range(tau_SB.shape[0]):
-            tau, least, w = tau_SB[s], threshold_S[s], weight_S[s]
+        for s in range(tau_SN.shape[0]):
+            tau, least, w = tau_SN[s, start : start + size], threshold_S[s], weight_S[s]
             for i in range(size):
                 value = w * tau[i] * gamma[i]
                 kept = value if abs(tau[i]) >= least else np.float32(0)
@@ -120,11 +120,11 @@ def disjoint(
 
 
 @jit
-def _elect(tau_SB: F32, threshold_S: F32, weight_S: F32, gamma: F32) -> None:
+def _elect(tau_SN: F32, start: int, size: int, threshold_S: F32, weight_S: F32, gamma: F32) -> None:
     """Sums of the trimmed, weighted vectors."""
     gamma[:] = np.float32(0)
-    for s in range(tau_SB.shape[0]):
-        tau, least, w = tau_SB[s], threshold_S[s], weight_S[s]
-        for i in range(tau.size):
+    for s in range(tau_SN.shape[0]):
+        tau, least, w = tau_SN[s, start : start + size], threshold_S[s], weight_S[s]
+        for i in range(size):
             value = w * tau[i]
             gamma[i] += value if abs(tau[i]) >= least else np.float32(0)
