@@ -8,7 +8,7 @@ from pathlib import Path
 
 from taskstore.checkpoint import digest_of
 from taskstore.errors import InputError
-from taskstore.merge import Method
+from taskstore.merge import Method, info_of
 from taskstore.statistics import Statistics
 from taskstore.vectors import Family
 
@@ -22,7 +22,7 @@ def opened(
     Tells the method which tensors have matrices. Every model's weights are hashed. Raises
     InputError for a file that is missing and StatisticsError for one of another model.
     """
-    kinds = method.INFO.statistics
+    kinds = info_of(name).statistics
     if not kinds:
         if paths:
             raise InputError(f"method {name!r} uses no statistics; leave --statistics out")

@@ -21,7 +21,7 @@ from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
 from taskstore.imported import Imported
-from taskstore.merge import make
+from taskstore.merge import info_of, make
 from taskstore.opening import PathLike, open_family
 from taskstore.options import PackOptions
 from taskstore.parallel import ordered_map
@@ -98,7 +98,8 @@ def _fitted(
     shared = [entry for entry in masked if entry[2]]
     given = options.statistics
     with measured.opened(family, method, options.method, given, options.jobs) as statistics:
-        source = Source(family, method, options.chunk, statistics=statistics)
+        kinds = info_of(options.method).statistics
+        source = Source(family, method, options.chunk, statistics=statistics, kinds=kinds)
         if shared:
             scan = VectorScan(
                 family, shared, options.chunk, options.jobs, in_flight, meter.add, source.block

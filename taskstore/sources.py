@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from taskstore import floats
 from taskstore.errors import NotFinite
 from taskstore.kernels import cpu
 from taskstore.merge import Method, Vectors, Whole
-from taskstore.statistics import Statistics
+from taskstore.statistics import DIAGONAL, Statistics
 from taskstore.vectors import Block, Family, blocks, read
 
 F32 = NDArray[np.float32]
@@ -26,7 +26,7 @@ class Source:
     """Reads a family's blocks for a method, and merges them.
 
     weights      task -> weight, 1 where nothing is said
-    statistics   task -> what was measured of it, "" -> of the base
+    statistics   task -> what was measured of it, "" -> of the base; `kinds` are those that are used
     """
 
     def __init__(
@@ -36,9 +36,11 @@ class Source:
         chunk: int,
         weights: Mapping[str, float] | None = None,
         statistics: Mapping[str, Statistics] | None = None,
+        kinds: Sequence[str] = (),
     ) -> None:
         self.family, self.method, self._chunk = family, method, chunk
         self._weights, self._statistics = dict(weights or {}), dict(statistics or {})
+        self._kinds = [kind for kind in kinds if kind in DIAGONAL]
         self._lock = threading.Lock()
         self._matrices: OrderedDict[str, F32] = OrderedDict()
 
@@ -117,9 +119,7 @@ class Source:
     def _measured(self, block: Block) -> dict[str, F32]:
         """Diagonal statistics of a block, kind -> (S, N), and the base's (1, N)."""
         found: dict[str, F32] = {}
-        for kind in self.method.INFO.statistics:
-            if kind == "gram":
-                continue
+        for kind in self._kinds:
             owners = {kind: [self.family.tasks[t].name for t in block.tasks]}
             if "" in self._statistics:
                 owners[f"{kind}_{BASE}"] = [""]

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from taskstore_cli.main import main
 
-from taskstore.errors import InputError, NotFinite, NotOneFamily, OutputError, TargetExists
-from taskstore.merging import MergeOptions, MergeReport, merge
+import taskstore
+from taskstore.errors import (
+    ChecksumMismatch,
+    InputError,
+    NotFinite,
+    NotOneFamily,
+    OutputError,
+    TargetExists,
+    UnknownTask,
+)
+from taskstore.merging import MergeOptions, MergeReport, merge, merge_store
 from tests import families, oddly, oracle
 from tests.families import Family, State, same
 from tests.test_cli import run
@@ -260,3 +269,81 @@ def test_methods_are_listed() -> None:
     found = json.loads(run("methods", "ties", "--json").output)
     assert list(found) == ["ties"]
     assert run("methods", "tis").exit_code == 1
+
+
+def test_weights_and_alpha_where_the_method_has_its_own_idea(small: Family, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'model_stock' takes no weights"):
+        MergeOptions("model_stock", weights={"alpha": 2})
+    own = MergeOptions("gradient", alpha=0.5)
+    assert own.made().options["alpha"] == 0.5
+    assert own.scale == 1
+    with pytest.raises(InputError, match="option alpha=-1"):
+        MergeOptions("gradient", alpha=-1)
+    with pytest.raises(InputError, match="takes only one of the models"):
+        merge(small.base_path, small.paths, tmp_path / "out", MergeOptions("linear"))
+    with pytest.raises(InputError, match="takes at least 2 of the models"):
+        some = {"alpha": small.paths["alpha"]}
+        merge(small.base_path, some, tmp_path / "out", MergeOptions("warm"))
+
+
+@pytest.mark.parametrize("over", ["sum", "ties", "lsq"])
+def test_consensus_equals_the_masks_of_a_store(small: Family, tmp_path: Path, over: str) -> None:
+    """From the models, and from a store that was packed the same way."""
+    lam = 0.4
+    options = families.options(method=over, lam=lam)
+    taskstore.pack(small.base_path, small.paths, tmp_path / "store", options)
+    store = taskstore.open(tmp_path / "store")
+    method = {"method": f"consensus+{over}", "method_options": {"k": 2, "lam": lam}}
+    _, models = merged(small, tmp_path / "models", **method)  # type: ignore[arg-type]
+    report = merge_store(store, tmp_path / "out", MergeOptions("consensus"))
+    assert "its own multi-task model" in report.notes["store"]
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(same(models[name], found[name]) for name in models)
+    tasks = {task: store.state_dict(task) for task in store.tasks}
+    summed = {"method_options": {"mean": 0}} if over == "ties" else {}
+    _, whole = merged(small, tmp_path / "whole", over, **summed)
+    for name, base in small.base.items():
+        votes = sum((tasks[t][name] != base).int() for t in tasks)
+        wanted = torch.where(torch.as_tensor(votes) >= 2, whole[name], base)
+        assert same(found[name], wanted), name
+
+
+def test_a_store_s_tasks_are_merged_as_they_are_rebuilt(small: Family, tmp_path: Path) -> None:
+    options = families.options(tiers="exact")
+    taskstore.pack(small.base_path, small.paths, tmp_path / "store", options)
+    store = taskstore.open(tmp_path / "store")
+    some = {task: small.paths[task] for task in ("alpha", "gamma")}
+    report = merge_store(store, tmp_path / "a", MergeOptions("ties"), list(some))
+    assert report.notes["store"] == "merged from the models that it rebuilds (tier exact)"
+    merge(small.base_path, some, tmp_path / "b", MergeOptions("ties"))
+    a, b = (load_file(tmp_path / x / "model.safetensors") for x in "ab")
+    assert all(same(a[name], b[name]) for name in b)
+    assert (tmp_path / "a" / "tokenizer.json").exists()
+    with pytest.raises(UnknownTask):
+        merge_store(store, tmp_path / "c", MergeOptions("ties"), ["zeta"])
+    file = next((tmp_path / "store" / "tasks" / "alpha").glob("*.safetensors"))
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(ChecksumMismatch):
+        merge_store(store, tmp_path / "c", MergeOptions("ties"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_adapters_are_merged_as_what_they_stand_for(tmp_path: Path) -> None:
+    base = families.random_state(0)
+    family = Family(tmp_path, base, {"one": families.tuned(base, 1)})
+    name, adapter = "layers.1.mlp.weight", tmp_path / "adapter"
+    adapter.mkdir()
+    a, b = torch.randn(4, 64) * 0.1, torch.randn(16, 4) * 0.1
+    stem = f"base_model.model.{name.removesuffix('.weight')}"
+    factors = {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
+    save_file(factors, adapter / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "lora_alpha": 8, "r": 4, "target_modules": ["mlp"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    models = {**family.paths, "lora": adapter}
+    merge(family.base_path, models, tmp_path / "out", MergeOptions("average"))
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    tuned = (base[name].double() + 2 * b.double() @ a.double()).to(torch.bfloat16)
+    mean = (tuned.float() + family.tasks["one"][name].float()) / 2
+    torch.testing.assert_close(found[name].float(), mean, rtol=1e-2, atol=1e-4)

@@ -105,7 +105,8 @@ def merge_family(
     method = options.made()
     statistics = measured.opened(family, method, options.method, options.statistics, options.jobs)
     with statistics as files:
-        source = Source(family, method, options.chunk, options.weights, files)
+        kinds = options.info.statistics
+        source = Source(family, method, options.chunk, options.weights, files, kinds)
         return _written(source, outputs, target, options, progress, section)
 
 

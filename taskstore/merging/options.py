@@ -20,7 +20,8 @@ class MergeOptions:
     """Raises UnknownMethod or InputError where a value makes no sense.
 
     method          one of merge.MERGES, or "dare+ties"; `method_options` are the numbers it takes
-    alpha           scale of the merged vector (None: the method's own, 1 for most)
+    alpha           scale of the merged vector, or the method's own alpha where its formula has one
+                    (None: the method's usual one, 1 for most)
     weights         task -> weight, may be negative; 1 for tasks that are not named
     dtype           of the merged model's floats (None: each tensor as in the base)
     tokenizer_from  task whose config, tokenizer and extra rows of a vocabulary the model gets
@@ -48,6 +49,11 @@ class MergeOptions:
 
     def __post_init__(self) -> None:
         merge.check(self.method, self.method_options)
+        merge.check(self.method, self._numbers)
+        if self.weights and not self.info.weights:
+            raise InputError(
+                f"method {self.method!r} takes no weights; leave them out, or merge by average"
+            )
         if self.alpha is not None and not math.isfinite(self.alpha):
             raise InputError(f"alpha {self.alpha} is not a finite number")
         for name, weight in self.weights.items():
@@ -60,13 +66,13 @@ class MergeOptions:
 
     @property
     def info(self) -> Info:
-        info: Info = merge.MERGES[merge.split(self.method)[0]].INFO
-        return info
+        return merge.info_of(self.method)
 
     @property
     def scale(self) -> float:
-        """The alpha that counts."""
-        return self.info.alpha if self.alpha is None else self.alpha
+        """What the merged vector is multiplied by; some methods have alpha in their formula."""
+        own = "alpha" in merge.options_of(self.method)
+        return 1.0 if own else self.info.alpha if self.alpha is None else self.alpha
 
     @property
     def last(self) -> int | None:
@@ -76,7 +82,13 @@ class MergeOptions:
 
     def made(self) -> Method:
         """The method, ready to be fitted."""
-        return merge.make(self.method, self.method_options, merging=True)
+        return merge.make(self.method, self._numbers, merging=True)
+
+    @property
+    def _numbers(self) -> Mapping[str, float]:
+        """The method's options, alpha among them where it is one."""
+        given = "alpha" in merge.options_of(self.method) and self.alpha is not None
+        return {**self.method_options, **({"alpha": self.alpha} if given else {})}  # type: ignore[dict-item]
 
     def check_tasks(self, tasks: Iterable[str]) -> None:
         """What is given by name must name a model; the method must take so many."""
