@@ -5,11 +5,15 @@ least significant (LSB first, numpy's `bitorder="little"`); the unused high bits
 are zero. SPEC.md section 4 works one mask by hand.
 
 Set operations run on packed bytes through bitarray, never on unpacked booleans.
+
+How many of S masks a position is in is counted for a whole word of positions at a time, with the
+masks as the rows of an addition: planes[i] holds bit i of every position's sum. Three rows of one
+weight become a sum and a carry, a ^ b ^ c and ab | c(a ^ b), until one row of each weight is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,8 @@ from bitarray.util import count_and, count_or, count_xor
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+Counts = NDArray[np.int64]
+BLOCK = 32 << 10  # bytes of a mask that are worked on at a time: some rows fit into the cache
 
 
 def packed_size(n: int) -> int:
@@ -71,3 +77,64 @@ def combine(operation: str, masks: Iterable[Bytes]) -> Bytes:
         else:
             raise ValueError(f"unknown operation {operation!r}; use and, or, xor")
     return np.frombuffer(result.tobytes(), np.uint8)
+
+
+def intersections(masks: Sequence[Bytes]) -> Counts:
+    """Positions that are in both of two masks, (S, S); the diagonal has each mask's ones."""
+    views = [_view(mask) for mask in masks]
+    both_SS = np.zeros((len(views), len(views)), np.int64)
+    for i, one in enumerate(views):
+        both_SS[i, i] = one.count()
+        for j in range(i):
+            both_SS[i, j] = both_SS[j, i] = count_and(one, views[j])
+    return both_SS
+
+
+def usage(masks: Sequence[Bytes], within_P: Bytes) -> Counts:
+    """Positions of `within` that are in exactly k of S masks, for k = 0 .. S."""
+    within, counts = _view(within_P), np.zeros(len(masks) + 1, np.int64)
+    _share_out(within, within.count(), _sums([_view(mask) for mask in masks]), 0, counts)
+    return counts
+
+
+def _sums(rows: list[bitarray]) -> list[bitarray]:
+    """The vertical sums of the rows: [i] is bit i of every position's."""
+    planes, column = [], rows
+    while column:
+        carries = []
+        while len(column) > 2:
+            a, b, c = column.pop(), column.pop(), column.pop()
+            different = a ^ b
+            column.append(different ^ c)
+            carries.append(a & b | different & c)
+        if len(column) == 2:
+            carries.append(column[0] & column[1])
+            column = [column[0] ^ column[1]]
+        planes += column
+        column = carries
+    return planes
+
+
+def _share_out(within: bitarray, size: int, planes: list[bitarray], k: int, counts: Counts) -> None:
+    """Add the `size` positions of `within` to `counts`, each where its sum says; from bit by bit.
+
+    `k` is what the planes that were looked at add up to.
+    """
+    if not size:
+        return
+    if not planes:
+        counts[k] += size
+        return
+    *lower, plane = planes
+    more = k + (1 << len(lower))
+    if more >= len(counts):  # no sum is that large
+        _share_out(within, size, lower, k, counts)
+    elif not lower:
+        ones = count_and(within, plane)
+        counts[k] += size - ones
+        counts[more] += ones
+    else:
+        inside = within & plane
+        ones = inside.count()
+        _share_out(inside, ones, lower, more, counts)
+        _share_out(within ^ inside, size - ones, lower, k, counts)

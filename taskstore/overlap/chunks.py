@@ -1,0 +1,98 @@
+"""The masks of a store, chunk by chunk, with the positions where they matter.
+
+Legend: S = tasks that have a mask of a tensor, N = elements of a chunk, P = ceil(N / 8) bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from taskstore import bits
+from taskstore.format import layouts
+from taskstore.format import names as filenames
+from taskstore.format.dtypes import ITEMSIZE, numel
+from taskstore.format.section import Layout, SectionReader
+from taskstore.format.sharded import ShardedReader
+from taskstore.rungs import moved
+from taskstore.store import Store
+
+Masked = Mapping[str, Sequence[str]]  # tensor -> the tasks that have a mask of it
+
+
+def masked_tensors(store: Store) -> Masked:
+    """In the manifest's order; none in a store without masks."""
+    tasks = store.manifest.tasks.items()
+    found = {
+        name: [t for t, task in tasks if name in task.tensors and "mask" in task.rungs(name)]
+        for name, tensor in store.manifest.tensors.items()
+        if tensor.multitask is not None
+    }
+    return {name: having for name, having in found.items() if having}
+
+
+def work_of(store: Store, name: str, tasks: int, n: int | None = None) -> int:
+    """Bytes of weights and masks that are looked at for `n` elements of a tensor (None: all)."""
+    tensor = store.manifest.tensors[name]
+    n = numel(tensor.shape) if n is None else n
+    return n * 2 * ITEMSIZE[tensor.dtype] + tasks * bits.packed_size(n)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of a tensor, not decoded yet."""
+
+    name: str
+    k: int
+    dtype: str
+    base: Callable[[int], NDArray[Any]]
+    multitask: SectionReader
+    masks: Sequence[tuple[SectionReader, bool]]  # whether it is coded given W1 - W0
+    work: int
+
+    def decode(self) -> tuple[bits.Bytes, list[bits.Bytes]]:
+        """The positions where W1 is not W0 (P,), and S masks (P,)."""
+        w0_N = self.base(self.k)
+        w1_N = self.multitask.chunk(self.k, w0_N)
+        some_guided = any(guided for _, guided in self.masks)
+        given_N = moved(w0_N, w1_N, self.dtype) if some_guided else None
+        masks = [mask.chunk(self.k, given_N if guided else None) for mask, guided in self.masks]
+        return bits.pack(w0_N != w1_N), masks
+
+
+@contextmanager
+def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[Chunk]]:
+    """All chunks of these tensors; their files are open meanwhile. Raises BaseUnavailable."""
+    manifest = store.manifest
+    with ExitStack() as stack:
+
+        def opened(stem: str, sections: Mapping[str, Layout]) -> ShardedReader:
+            reader = ShardedReader(store.path, stem, manifest.files, sections)
+            return stack.enter_context(closing(reader))
+
+        base = stack.enter_context(store.open_base(jobs))
+        multitask = opened(filenames.MULTITASK, layouts.multitask_layouts(manifest))
+        masks = {
+            name: (
+                opened(filenames.masks_of(name), layouts.mask_layouts(manifest, task)),
+                task.codec("mask", "bits") == "guided",
+            )
+            for name, task in manifest.tasks.items()
+            if any(name in tasks for tasks in masked.values())
+        }
+
+        def chunks() -> Iterator[Chunk]:
+            for name, tasks in masked.items():
+                tensor = manifest.tensors[name]
+                layout = layouts.base_layout(tensor, manifest.chunk)
+                base_of, section = base.chunks(name), multitask.section(name)
+                own = [(masks[task][0].section(name), masks[task][1]) for task in tasks]
+                for k in range(layout.chunks):
+                    work = work_of(store, name, len(tasks), layout.elements(k))
+                    yield Chunk(name, k, tensor.dtype, base_of, section, own, work)
+
+        yield chunks()

@@ -1,0 +1,131 @@
+"""The masks of a store, counted: once over all of them, a chunk at a time, in threads.
+
+Masks stay packed (see `bits`). In memory are the chunks in flight and the sums.
+
+Legend: T = tasks with masks, S = those that have one of a tensor, P = packed bytes of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore import bits
+from taskstore.errors import FormatError
+from taskstore.format.dtypes import numel
+from taskstore.overlap import angles
+from taskstore.overlap.chunks import Chunk, Masked, masked_tensors, open_chunks, work_of
+from taskstore.overlap.places import places
+from taskstore.overlap.result import Overlap, TensorUse
+from taskstore.parallel import default_jobs, ordered_map
+from taskstore.progress import Callback, Meter, silent
+from taskstore.store import Store
+
+Counts = NDArray[np.int64]
+
+
+def measure(
+    store: Store, *, vectors: bool = False, jobs: int | None = None, progress: Callback = silent
+) -> Overlap:
+    """Count the masks of a store; with `vectors`, also rebuild all tasks for their angles.
+
+    A store without masks gives an Overlap without tensors. Raises FormatError where a mask does
+    not have the ones that the manifest records, BaseUnavailable.
+    """
+    jobs, masked = jobs or default_jobs(), masked_tensors(store)
+    total = sum(work_of(store, name, len(tasks)) for name, tasks in masked.items())
+    meter = Meter(progress, total + (angles.work_of(store) if vectors else 0))
+    sums = count(store, masked, jobs, meter)
+    _check(store, masked, sums)
+    found = angles.vectors_of(store, jobs, meter) if vectors else None
+    uses = _uses(store, masked, sums)
+    return Overlap(sums.tasks, uses, sums.both_TT.tolist(), sums.own_TT.tolist(), found)
+
+
+@dataclass
+class Sums:
+    """What was counted so far; `rows` has the matrices' rows of a tensor's tasks."""
+
+    tasks: list[str]
+    rows: Mapping[str, Sequence[int]]
+    both_TT: Counts
+    own_TT: Counts
+    ones: dict[str, Counts] = field(default_factory=dict)  # tensor -> (S,)
+    usage: dict[str, Counts] = field(default_factory=dict)  # tensor -> (S + 1,)
+
+    @classmethod
+    def of(cls, masked: Masked) -> Sums:
+        tasks = sorted({task for having in masked.values() for task in having})
+        row = {task: i for i, task in enumerate(tasks)}
+        rows = {name: [row[task] for task in having] for name, having in masked.items()}
+        square = np.zeros((len(tasks), len(tasks)), np.int64)
+        sums = cls(tasks, rows, square, square.copy())
+        for name, having in masked.items():
+            sums.ones[name] = np.zeros(len(having), np.int64)
+            sums.usage[name] = np.zeros(len(having) + 1, np.int64)
+        return sums
+
+    def add(self, name: str, both_SS: Counts, usage_K: Counts) -> None:
+        """`usage_K` has S + 1 counts."""
+        pairs, ones_S = np.ix_(self.rows[name], self.rows[name]), both_SS.diagonal()
+        self.both_TT[pairs] += both_SS
+        self.own_TT[pairs] += ones_S[:, None]
+        self.ones[name] += ones_S
+        self.usage[name] += usage_K
+
+
+def count(store: Store, masked: Masked, jobs: int, meter: Meter) -> Sums:
+    """All counts of these tensors' masks."""
+    sums = Sums.of(masked)
+    if not masked:
+        return sums
+    meter.stage("counting", "masks")
+    with open_chunks(store, masked, jobs) as chunks:
+        for chunk, both_SS, usage_K in ordered_map(_one, chunks, jobs=jobs, in_flight=jobs + 1):
+            sums.add(chunk.name, both_SS, usage_K)
+            meter.add(chunk.name, chunk.work)
+    return sums
+
+
+def _one(chunk: Chunk) -> tuple[Chunk, Counts, Counts]:
+    """A chunk's pairs (S, S) and usage (S + 1,), block by block."""
+    live_P, masks = chunk.decode()
+    both_SS = np.zeros((len(masks), len(masks)), np.int64)
+    usage_K = np.zeros(len(masks) + 1, np.int64)
+    for start in range(0, live_P.size, bits.BLOCK):
+        block = slice(start, start + bits.BLOCK)
+        rows = [mask_P[block] for mask_P in masks]
+        both_SS += bits.intersections(rows)
+        usage_K += bits.usage(rows, live_P[block])
+    return chunk, both_SS, usage_K
+
+
+def _check(store: Store, masked: Masked, sums: Sums) -> None:
+    for name, having in masked.items():
+        for task, found in zip(having, sums.ones[name].tolist(), strict=True):
+            recorded = store.manifest.tasks[task].tensors[name].ones
+            if found != recorded:
+                raise FormatError(
+                    f"the mask of tensor {name!r} of task {task!r} has {found} ones where the "
+                    f"manifest records {recorded}; restore the file that `verify` names"
+                )
+
+
+def _uses(store: Store, masked: Masked, sums: Sums) -> list[TensorUse]:
+    where = places(store.manifest.tensors)
+    return [
+        TensorUse(
+            name=name,
+            layer=where[name].layer,
+            type=where[name].type,
+            kind=where[name].kind,
+            elements=numel(store.manifest.tensors[name].shape),
+            live=int(sums.usage[name].sum()),
+            ones=dict(zip(having, sums.ones[name].tolist(), strict=True)),
+            usage=sums.usage[name].tolist(),
+        )
+        for name, having in masked.items()
+    ]

@@ -1,0 +1,138 @@
+"""What `measure` finds. Terms of arXiv 2405.07813, section 5.
+
+A position is live where the multi-task model differs from the base: elsewhere no mask can matter.
+Live and in no task's mask: catastrophic; in one: selfish; in two or more: shared; in all that have
+the tensor: universal.
+
+Legend: T = tasks, S = tasks that have a mask of a tensor, k = how many of them use a position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Matrix = Sequence[Sequence[float | None]]
+Counts = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class TensorUse:
+    """One tensor's counts; `ones` and `usage` are over the S tasks that have a mask of it."""
+
+    name: str
+    layer: int | None
+    type: str
+    kind: str
+    elements: int
+    live: int
+    ones: Mapping[str, int]  # task -> positions that it takes from the multi-task model
+    usage: Sequence[int]  # [k]: live positions in exactly k masks, k = 0 .. S
+
+    @property
+    def universal(self) -> int:
+        return self.usage[-1]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Task vectors as they are rebuilt with each task's best tier, over what a tier holds.
+
+    cos is None where a vector is zero; the multi-task vector's are None in a store without one.
+    """
+
+    tiers: Mapping[str, str]  # task -> the tier that it was rebuilt with
+    norms: Mapping[str, float]
+    cosines: Matrix  # (T, T)
+    multitask_norm: float | None
+    multitask_cosines: Sequence[float | None] | None  # (T,)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How the masks of a store's tasks lie over each other, and the angles between its vectors."""
+
+    tasks: Sequence[str]  # those that have masks; rows and columns of `both` and `own`
+    tensors: Sequence[TensorUse]
+    both: Counts  # (T, T) |a and b|, over the tensors of which both have a mask
+    own: Counts  # (T, T) |a| of the row's task, over the same
+    vectors: Vectors | None = None
+
+    @property
+    def usage(self) -> list[int]:
+        """Live positions that k tasks use, k = 0 .. T."""
+        return self._summed(self.tensors)
+
+    @property
+    def universal(self) -> int:
+        """Live positions that every task uses that has the tensor."""
+        return sum(tensor.universal for tensor in self.tensors)
+
+    @property
+    def live(self) -> int:
+        return sum(tensor.live for tensor in self.tensors)
+
+    @property
+    def elements(self) -> int:
+        return sum(tensor.elements for tensor in self.tensors)
+
+    @property
+    def either(self) -> Counts:
+        """(T, T) |a or b|."""
+        return self._pairs(lambda a, b: self.own[a][b] + self.own[b][a] - self.both[a][b])
+
+    @property
+    def differ(self) -> Counts:
+        """(T, T) |a xor b|: the weights that a swap from one to the other changes."""
+        return self._pairs(lambda a, b: self.own[a][b] + self.own[b][a] - 2 * self.both[a][b])
+
+    @property
+    def jaccard(self) -> Matrix:
+        """(T, T) |a and b| / |a or b|; None where both are empty."""
+        return _ratio(self.both, self.either)
+
+    @property
+    def contained(self) -> Matrix:
+        """(T, T) |a and b| / |a|: the share of the row's mask that the column's covers."""
+        return _ratio(self.both, self.own)
+
+    def usage_by(self, key: Callable[[TensorUse], str]) -> dict[str, list[int]]:
+        """`usage` of each group of tensors, groups in the order in which they come."""
+        groups: dict[str, list[TensorUse]] = {}
+        for tensor in self.tensors:
+            groups.setdefault(key(tensor), []).append(tensor)
+        return {name: self._summed(group) for name, group in groups.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "elements": self.elements,
+            "live": self.live,
+            "usage": self.usage,
+            "universal": self.universal,
+            "usage_by_kind": self.usage_by(lambda tensor: tensor.kind),
+            "usage_by_type": self.usage_by(lambda tensor: tensor.type),
+            "either": self.either,
+            "differ": self.differ,
+            "jaccard": self.jaccard,
+            "contained": self.contained,
+            **asdict(self),
+        }
+
+    def _pairs(self, of: Callable[[int, int], int]) -> Counts:
+        tasks = range(len(self.tasks))
+        return [[of(a, b) for b in tasks] for a in tasks]
+
+    def _summed(self, tensors: Sequence[TensorUse]) -> list[int]:
+        total = [0] * (len(self.tasks) + 1)
+        for tensor in tensors:
+            for k, count in enumerate(tensor.usage):
+                total[k] += count
+        return total
+
+
+def _ratio(over: Counts, under: Counts) -> Matrix:
+    return [
+        [a / b if b else None for a, b in zip(*rows, strict=True)]
+        for rows in zip(over, under, strict=True)
+    ]
