@@ -6,23 +6,59 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.console import StorePath, json_option, print_json
+from taskstore_cli.console import (
+    StorePath,
+    base_from_option,
+    jobs_option,
+    json_option,
+    print_json,
+    progress_bar,
+)
 
 
 @click.command()
 @click.argument("store", type=StorePath())
+@click.option(
+    "--overlap", is_flag=True, help="Also count the masks: usage by layers, overlap of two tasks."
+)
+@click.option(
+    "--vectors",
+    is_flag=True,
+    help="Also rebuild every task: lengths of the task vectors and angles between them; slower.",
+)
+@base_from_option
+@jobs_option
 @json_option
-def info(store: Path, as_json: bool) -> None:
+def info(
+    store: Path,
+    overlap: bool,
+    vectors: bool,
+    base_from: Path | None,
+    jobs: int | None,
+    as_json: bool,
+) -> None:
     """Say what STORE holds: sizes by part, ratios, tasks, lambdas, densities, provenance.
 
-    Reads the manifest alone; `verify` proves that the rest is there.
+    Reads the manifest alone, unless --overlap or --vectors is given; `verify` proves that the
+    rest is there.
     """
     import taskstore
     from taskstore_cli.render import print_summary
 
-    opened = taskstore.open(store)
+    opened = taskstore.open(store, base=base_from)
     summary = opened.summary()
+    found = None
+    if overlap or vectors:
+        from taskstore.overlap import measure
+
+        with progress_bar(as_json) as progress:
+            found = measure(opened, vectors=vectors, jobs=jobs, progress=progress)
     if as_json:
-        print_json({"store": str(store), **summary.to_dict()})
-    else:
-        print_summary(str(store), summary)
+        counted = {"overlap": found.to_dict()} if found else {}
+        print_json({"store": str(store), **summary.to_dict(), **counted})
+        return
+    print_summary(str(store), summary)
+    if found:
+        from taskstore_cli.overlap import print_overlap
+
+        print_overlap(found)

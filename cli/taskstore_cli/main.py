@@ -20,6 +20,7 @@ from taskstore_cli.measure import measure
 from taskstore_cli.merge import merge
 from taskstore_cli.methods import methods
 from taskstore_cli.pack import pack
+from taskstore_cli.report import report
 from taskstore_cli.revise import add, remove, retier
 from taskstore_cli.tune import tune
 from taskstore_cli.unpack import unpack
@@ -68,6 +69,6 @@ def main() -> None:
 
 for command in (
     *(pack, tune, unpack, load, info, verify, evaluate, add, remove, retier),
-    *(merge, methods, measure),
+    *(merge, methods, measure, report),
 ):
     main.add_command(command)

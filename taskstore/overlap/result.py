@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from taskstore.overlap.places import KINDS
+
 Matrix = Sequence[Sequence[float | None]]
 Counts = Sequence[Sequence[int]]
 
@@ -97,6 +99,12 @@ class Overlap:
         """(T, T) |a and b| / |a|: the share of the row's mask that the column's covers."""
         return _ratio(self.both, self.own)
 
+    @property
+    def usage_by_kind(self) -> dict[str, list[int]]:
+        """`usage` of each kind of layer, in the order of KINDS."""
+        found = self.usage_by(lambda tensor: tensor.kind)
+        return {kind: found[kind] for kind in KINDS if kind in found}
+
     def usage_by(self, key: Callable[[TensorUse], str]) -> dict[str, list[int]]:
         """`usage` of each group of tensors, groups in the order in which they come."""
         groups: dict[str, list[TensorUse]] = {}
@@ -110,7 +118,7 @@ class Overlap:
             "live": self.live,
             "usage": self.usage,
             "universal": self.universal,
-            "usage_by_kind": self.usage_by(lambda tensor: tensor.kind),
+            "usage_by_kind": self.usage_by_kind,
             "usage_by_type": self.usage_by(lambda tensor: tensor.type),
             "either": self.either,
             "differ": self.differ,

@@ -1,0 +1,101 @@
+"""Tables of how a store's masks lie over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from taskstore_cli.console import stdout
+
+if TYPE_CHECKING:
+    from taskstore.overlap import Overlap, Vectors
+
+WIDE = 10  # tasks up to which a matrix fits into a terminal
+NO_MASKS = "no task of this store has masks, so there is no overlap to count"
+
+
+def print_overlap(overlap: Overlap) -> None:
+    console = stdout()
+    if overlap.tensors:
+        console.print(_headline(overlap), soft_wrap=True)
+        console.print(_usage(overlap))
+        console.print(_pairs(overlap.tasks, overlap.jaccard, "Jaccard index of two masks"))
+    else:
+        console.print(NO_MASKS)
+    if overlap.vectors:
+        console.print(_norms(overlap.vectors))
+        tasks = list(overlap.vectors.norms)
+        console.print(_pairs(tasks, overlap.vectors.cosines, "cosine of two task vectors"))
+
+
+def _headline(overlap: Overlap) -> str:
+    live, usage = max(1, overlap.live), overlap.usage
+    shared = sum(usage[2:])
+    return (
+        f"{overlap.live:,} of {overlap.elements:,} masked weights are live (the multi-task model "
+        f"moves them): {shared / live:.1%} are shared by two tasks or more, {overlap.universal:,} "
+        f"by all that have them; {usage[1] / live:.1%} are one task's; "
+        f"{usage[0] / live:.1%} no task's"
+    )
+
+
+def _usage(overlap: Overlap) -> Table:
+    """Rows: kinds of layers; columns: shares of live weights that so many tasks use."""
+    from taskstore.overlap.classes import classes, grouped
+
+    table = _table("live weights by the number of tasks that use them")
+    for column in ("layers", "live", *(name for name, _ in classes(len(overlap.tasks)))):
+        table.add_column(column, justify="left" if column == "layers" else "right")
+    for kind, usage in {**overlap.usage_by_kind, "all": overlap.usage}.items():
+        total = sum(usage)
+        shares = (f"{count / max(1, total):.1%}" for count in grouped(usage))
+        table.add_row(kind, f"{total:,}", *shares, style="bold" if kind == "all" else None)
+    return table
+
+
+def _pairs(tasks: Sequence[str], matrix: Sequence[Sequence[float | None]], title: str) -> Table:
+    """The matrix, or for many tasks each one's nearest and farthest."""
+    table = _table(title)
+    table.add_column("task")
+    if len(tasks) <= WIDE:
+        for i in range(len(tasks)):
+            table.add_column(f"{i + 1}", justify="right")
+        for i, task in enumerate(tasks):
+            table.add_row(f"{i + 1} {escape(task)}", *(_number(x) for x in matrix[i]))
+        return table
+    for column in ("nearest", "", "farthest", ""):
+        table.add_column(column, justify="right" if not column else "left")
+    for i, task in enumerate(tasks):
+        others = sorted(
+            ((x, other) for j, (x, other) in enumerate(zip(matrix[i], tasks, strict=True))
+             if j != i and x is not None),
+            reverse=True,
+        )  # fmt: skip
+        ends = [others[0], others[-1]] if others else []
+        table.add_row(
+            escape(task), *(cell for x, other in ends for cell in (escape(other), _number(x)))
+        )
+    return table
+
+
+def _norms(vectors: Vectors) -> Table:
+    table = _table("task vectors as they are rebuilt")
+    for column in ("task", "tier", "length", "cosine with the multi-task vector"):
+        table.add_column(column, justify="left" if column in ("task", "tier") else "right")
+    cosines = vectors.multitask_cosines or [None] * len(vectors.norms)
+    for (task, norm), cosine in zip(vectors.norms.items(), cosines, strict=True):
+        table.add_row(escape(task), vectors.tiers[task], f"{norm:.4g}", _number(cosine))
+    if vectors.multitask_norm is not None:
+        table.add_row("multi-task vector", "", f"{vectors.multitask_norm:.4g}", "", style="bold")
+    return table
+
+
+def _number(x: float | None) -> str:
+    return "-" if x is None else f"{x:.3f}"
+
+
+def _table(title: str) -> Table:
+    return Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="italic")

@@ -1,0 +1,69 @@
+"""`taskstore report`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from taskstore_cli.console import (
+    StorePath,
+    base_from_option,
+    jobs_option,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+    size,
+)
+
+
+@click.command()
+@click.argument("store", type=StorePath())
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="HTML file to write.",
+)
+@click.option(
+    "--vectors/--no-vectors",
+    default=True,
+    show_default=True,
+    help="Rebuild every task, for lengths of the task vectors and angles between them.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a report that is there already.")
+@base_from_option
+@jobs_option
+@json_option
+@quiet_option
+def report(
+    store: Path,
+    target: Path,
+    vectors: bool,
+    overwrite: bool,
+    base_from: Path | None,
+    jobs: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Show STORE on one HTML page: sizes, masks, their overlap, task vectors, scores.
+
+    The page needs no network and no other file. It reads well on a phone, in the dark and on
+    paper.
+    """
+    import taskstore
+    from taskstore.page import write_page
+
+    opened = taskstore.open(store, base=base_from)
+    with progress_bar(quiet or as_json) as progress:
+        page = write_page(
+            opened, target, vectors=vectors, overwrite=overwrite, jobs=jobs, progress=progress
+        )
+    if as_json:
+        print_json(page.to_dict())
+    elif not quiet:
+        click.echo(f"{store} -> {target} ({size(page.bytes)})")

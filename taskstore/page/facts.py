@@ -1,0 +1,141 @@
+"""What a page shows, as one plain dict: figures alone, no markup. `report --json` prints it.
+
+Legend: R = rows of a heat map, T = tasks with masks, C = classes of use (`overlap.classes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from taskstore.overlap import Overlap, TensorUse
+from taskstore.overlap.classes import classes, grouped
+from taskstore.store import Store
+from taskstore.summary import Summary
+
+Facts = dict[str, Any]
+
+
+def facts(store: Store, overlap: Overlap) -> Facts:
+    """Everything there is to show; parts that a store does not have are None or empty."""
+    summary = store.summary()
+    return {
+        "store": store.path.resolve().name,
+        "summary": summary.to_dict(),
+        "sizes": {"originals": _originals(summary), "store": _parts(summary)},
+        "masks": _masks(overlap) if overlap.tensors else None,
+        "vectors": _vectors(overlap),
+        "scores": _scores(summary),
+        "provenance": _provenance(store, summary),
+    }
+
+
+def _originals(s: Summary) -> dict[str, int]:
+    tasks = sum(task.original_bytes for task in s.tasks)
+    counted = {"base": s.original_bytes - tasks} if s.base_carried else {}
+    return {**counted, "fine-tunes": tasks}
+
+
+def _parts(s: Summary) -> dict[str, int]:
+    parts = {
+        "base": s.base_bytes,
+        "multi-task model": s.multitask_bytes,
+        "masks": s.masks_bytes,
+        "rest, quantised": s.rest_bytes,
+        "exact tensors": s.exact_bytes,
+        "private tensors": s.private_bytes,
+        "configs, tokenizers": s.assets_bytes,
+        "manifest, card": s.other_bytes,
+    }
+    return {part: size for part, size in parts.items() if size}
+
+
+def _masks(overlap: Overlap) -> Facts:
+    def grouped_by(usage: dict[str, list[int]]) -> dict[str, list[int]]:
+        return {name: grouped(counts) for name, counts in usage.items()}
+
+    layers = {t.layer for t in overlap.tensors if t.layer is not None}
+    return {
+        "tasks": list(overlap.tasks),
+        "elements": overlap.elements,
+        "live": overlap.live,
+        "universal": overlap.universal,
+        "density_by_type": _density(overlap, lambda t: t.type),
+        "density_by_layer": _density(
+            overlap, lambda t: "outside" if t.layer is None else f"layer {t.layer}"
+        )
+        if len(layers) > 1
+        else None,
+        "classes": [name for name, _ in classes(len(overlap.tasks))],
+        "usage": grouped(overlap.usage),
+        "usage_by_kind": grouped_by(overlap.usage_by_kind),
+        "usage_by_type": grouped_by(overlap.usage_by(lambda t: t.type)),
+        "both": overlap.both,
+        "jaccard": overlap.jaccard,
+        "contained": overlap.contained,
+    }
+
+
+def _density(overlap: Overlap, key: Callable[[TensorUse], str]) -> Facts:
+    """Share of ones (R, T), None where a task has none of a row's tensors; layers in order."""
+    groups: dict[str, list[TensorUse]] = {}
+    for tensor in sorted(overlap.tensors, key=lambda t: -1 if t.layer is None else t.layer):
+        groups.setdefault(key(tensor), []).append(tensor)
+
+    def share(group: list[TensorUse], task: str) -> float | None:
+        own = [tensor for tensor in group if task in tensor.ones]
+        weights = sum(tensor.elements for tensor in own)
+        return sum(tensor.ones[task] for tensor in own) / weights if weights else None
+
+    return {
+        "rows": list(groups),
+        "values": [[share(group, task) for task in overlap.tasks] for group in groups.values()],
+    }
+
+
+def _vectors(overlap: Overlap) -> Facts | None:
+    found = overlap.vectors
+    if found is None:
+        return None
+    return {
+        "tasks": list(found.norms),
+        "tiers": dict(found.tiers),
+        "norms": list(found.norms.values()),
+        "cosines": found.cosines,
+        "multitask_norm": found.multitask_norm,
+        "multitask_cosines": found.multitask_cosines,
+    }
+
+
+def _scores(s: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Evaluation -> task -> what was scored -> score, in the order base, tiers, fine-tune."""
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    for label in sorted({label for task in s.tasks for label in task.scores}):
+        found[label] = {}
+        for task in s.tasks:
+            score = task.scores.get(label)
+            if score is not None:
+                best = task.tiers[-1] if task.tiers else "rebuilt"
+                found[label][task.name] = {
+                    "base": score.get("base"),
+                    **(score.get("lower") or {}),
+                    best: score["rebuilt"],
+                    "fine-tune": score.get("original"),
+                }
+    return found
+
+
+def _provenance(store: Store, s: Summary) -> list[tuple[str, str]]:
+    options = "".join(f", {name} {value:g}" for name, value in s.options.items())
+    codings = ", ".join(f"{codec} ({count} tensors)" for codec, count in s.codings.items())
+    rows = {
+        "base": s.base_name + ("" if s.base_carried else " (referenced, not in the store)"),
+        "from": s.base_source,
+        "revision": s.base_revision,
+        "parameters": f"{s.parameters:,} in {s.tensors:,} tensors",
+        "merged by": s.method + options if s.multitask_bytes else None,
+        "multi-task model coded by": codings,
+        "format version": str(store.manifest.version),
+        "written by": s.writer,
+    }
+    return [(name, value) for name, value in rows.items() if value]

@@ -1,0 +1,33 @@
+"""What the colours of a chart mean, as HTML: it wraps on a phone where plotly's own would not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from taskstore.page import palette
+from taskstore.page.plots import HeatMap
+
+
+def legend(series: Iterable[tuple[str, str]]) -> str:
+    """A swatch for each (name, colour)."""
+    swatches = "".join(
+        f"<li>{_patch(color, palette.DARK[color])}{escape(name)}</li>" for name, color in series
+    )
+    return f'<ul class="key">{swatches}</ul>'
+
+
+def scale(of: HeatMap) -> str:
+    """A strip from the lowest to the highest colour."""
+    stops = palette.DIVERGING if of.low < 0 else palette.SEQUENTIAL
+    light, dark = (
+        f"linear-gradient(to right,{','.join(colors)})"
+        for colors in ([c for _, c in stops], [palette.DARK[c] for _, c in stops])
+    )
+    return (
+        f'<p class="key scale">{escape(of.of)}: {of.low:g} {_patch(light, dark)} {of.high:.2g}</p>'
+    )
+
+
+def _patch(light: str, dark: str) -> str:
+    return f'<i style="--light:{light};--dark:{dark}"></i>'

@@ -1,0 +1,296 @@
+"""The sections of a page: what is told, which charts, and the table beside each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from taskstore.page import keys, palette, plots
+from taskstore.page.facts import Facts
+from taskstore.page.plots import HeatMap
+from taskstore.page.tables import Cell, Number, matrix, size, table
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+NAMES, CELL = 200, 74  # pixels that the names and a column of a heat map take at most
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`note` says how to read it, `key` what its colours mean; `width` is its most, in pixels.
+
+    `table` and `key` are HTML.
+    """
+
+    id: str
+    title: str
+    note: str
+    figure: Figure
+    table: str
+    key: str = ""
+    width: int | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """`tabs`: one chart is shown at a time. `html` stands below the charts."""
+
+    id: str
+    title: str
+    intro: str
+    charts: Sequence[Chart] = ()
+    tabs: bool = False
+    html: str = ""
+
+
+def sections(facts: Facts) -> list[Section]:
+    """In the order of the page; those of parts that the store does not have are left out."""
+    found = [_sizes(facts), _tasks(facts)]
+    found += [_density(facts), _usage(facts), _pairs(facts)] if facts["masks"] else []
+    found += [_vectors(facts["vectors"])] if facts["vectors"] else []
+    found += [_scores(facts["scores"])] if facts["scores"] else []
+    return [*found, _provenance(facts)]
+
+
+def _sizes(facts: Facts) -> Section:
+    sizes, s = facts["sizes"], facts["summary"]
+    parts = list(dict.fromkeys([*sizes["originals"], *sizes["store"]]))
+    sides = {"originals": sizes["originals"], "store": sizes["store"]}
+    series = {part: [side.get(part, 0) for side in sides.values()] for part in parts}
+    colors = [plots.PARTS[part] for part in parts]
+    figure = plots.bars(list(sides), series, colors, unit="size", suffix="B")
+    per = 8 / max(1, s["parameters"])
+    rows: list[Sequence[Cell]] = [
+        (f"store: {part}", size(count), count * per) for part, count in sizes["store"].items()
+    ]
+    rows.append(("store, all", size(s["store_bytes"]), s["bits_per_parameter"]))
+    rows += [(f"originals: {part}", size(n), n * per) for part, n in sizes["originals"].items()]
+    rows.append(("originals, all", size(s["original_bytes"]), s["original_bytes"] * per))
+    counted = "base and fine-tunes" if s["base_carried"] else "fine-tunes; the base is not counted"
+    word = "smaller than" if s["ratio"] > 1 else "(larger!) against"
+    intro = (
+        f"The store is {s['ratio']:.2f} times {word} its originals ({counted}), "
+        f"{s['ratio_without_base']:.2f} times without the base."
+    )
+    columns = ("part", "size", "bits per parameter")
+    note = "Bytes of each part, powers of ten."
+    key = keys.legend(zip(parts, colors, strict=True))
+    chart = Chart("sizes", "Store and originals", note, figure, table(columns, rows), key)
+    return Section("size", "Size", intro, [chart])
+
+
+def _tasks(facts: Facts) -> Section:
+    tasks = facts["summary"]["tasks"]
+    columns = ["task", "tiers", "lambda", "density", "masks", "rest", "exact", "private",
+               "bits per parameter", "original"]  # fmt: skip
+    rows = [
+        (
+            task["name"],
+            ", ".join(task["tiers"]),
+            Number(f"{task['lam']:g}") if "mask" in task["tiers"] else None,
+            task["density"] if "mask" in task["tiers"] else None,
+            *(size(task[f"{part}_bytes"]) for part in ("masks", "rest", "exact", "private")),
+            task["bits_per_parameter"],
+            size(task["original_bytes"]),
+        )
+        for task in tasks
+    ]
+    every = table(columns, rows)
+    masked = [task for task in tasks if "mask" in task["tiers"]]
+    if not masked:
+        return Section("tasks", "Tasks", "", html=every)
+    named = [task["name"] for task in masked]
+    lams, densities = [task["lam"] for task in masked], [task["density"] for task in masked]
+    charts = [
+        Chart(
+            "lambdas",
+            "Lambda",
+            "A task takes a weight from the multi-task model where its own step is larger than "
+            "lambda times what the other tasks add to it.",
+            plots.dots(named, lams, unit="lambda"),
+            table(("task", "lambda"), zip(named, lams, strict=True)),
+        ),
+        Chart(
+            "densities",
+            "Density over all layers",
+            "Share of all masked weights that a task takes from the multi-task model. A small "
+            "lambda gives a dense mask.",
+            plots.bars(
+                named, {"density": densities}, [palette.BLUE], unit="density", format=".2~f"
+            ),
+            table(("task", "density"), zip(named, densities, strict=True)),
+        ),
+    ]
+    return Section("tasks", "Tasks", "", charts, html=f"<h3>All figures</h3>{every}")
+
+
+def _density(facts: Facts) -> Section:
+    masks = facts["masks"]
+    tasks = masks["tasks"]
+    charts = []
+    for key, title in (("type", "By layer type"), ("layer", "By layer number")):
+        density = masks[f"density_by_{key}"]
+        if density is None:
+            continue
+        high = max((x for row in density["values"] for x in row if x is not None), default=1)
+        shown = HeatMap(density["rows"], tasks, density["values"], "density", 0, max(high, 0.01))
+        note = "Share of a layer's weights that a task takes from the multi-task model."
+        rows = matrix("layer", tasks, density["rows"], density["values"])
+        charts.append(_heat_chart(f"density-{key}", title, note, shown, rows))
+    intro = "Where in the model the tasks differ from the base: strong colours are where they do."
+    return Section("density", "Mask density", intro, charts, tabs=len(charts) > 1)
+
+
+def _usage(facts: Facts) -> Section:
+    masks = facts["masks"]
+    classes, kinds = masks["classes"], {"all": masks["usage"], **masks["usage_by_kind"]}
+    colors = [palette.GREY, palette.ORANGE, *palette.SHADES.get(len(classes) - 2, [])]
+    series = {
+        _class(name): [counts[i] for counts in kinds.values()] for i, name in enumerate(classes)
+    }
+    legend, types = keys.legend(zip(series, colors, strict=True)), masks["usage_by_type"]
+    live, usage = max(1, masks["live"]), masks["usage"]
+    intro = (
+        f"{masks['live']:,} of {masks['elements']:,} masked weights are live: the multi-task model "
+        f"moves them. {sum(usage[2:]) / live:.1%} of them are shared by two tasks or more "
+        f"({masks['universal']:,} weights by every task that has them), {usage[1] / live:.1%} "
+        f"belong to one task alone, {usage[0] / live:.1%} to none."
+    )
+    charts = []
+    for key, title in (("share", "Share"), ("weights", "Weights")):
+        share = key == "share"
+        figure = plots.bars(list(kinds), series, colors, unit="live weights", share=share)
+        shown = {**kinds, **types}
+        values: list[list[Cell]] = [[sum(row), *row] for row in shown.values()]
+        if share:
+            values = [[x / max(1, sum(row)) for x in row] for row in shown.values()]
+        columns = [*([] if share else ["live"]), *map(_class, classes)]
+        beside = matrix("layers", columns, list(shown), values)
+        note = "Live weights by the number of tasks whose mask holds them."
+        charts.append(Chart(f"usage-{key}", title, note, figure, beside, legend))
+    return Section("usage", "Who uses a weight", intro, charts, tabs=True)
+
+
+def _class(name: str) -> str:
+    """In words, for a legend."""
+    words = {"0": "no task", "1": "1 task"}
+    return words.get(name, f"{name} tasks" if not name.startswith("all") else name)
+
+
+def _pairs(facts: Facts) -> Section:
+    masks = facts["masks"]
+    tasks = masks["tasks"]
+    intro = (
+        "How far two masks hold the same weights, over the tensors of which both tasks have one. "
+        "The rest of the two is what a swap between the tasks changes."
+    )
+    both = masks["both"], "weights in both:"
+    jaccard = HeatMap(
+        tasks, tasks, masks["jaccard"], "Jaccard index", 0, _high(masks["jaccard"]), *both
+    )
+    contained = HeatMap(tasks, tasks, masks["contained"], "share of the row's mask", 0, 1, *both)
+    charts = [
+        _heat_chart(
+            "jaccard",
+            "Jaccard index",
+            "|a and b| / |a or b|: 1 where two masks are the same, 0 where they share nothing. "
+            "Colours end at the largest value off the diagonal.",
+            jaccard,
+            matrix("task", tasks, tasks, masks["jaccard"]),
+        ),
+        _heat_chart(
+            "contained",
+            "Containment",
+            "|a and b| / |a|: the share of the row's mask that the column's mask holds too.",
+            contained,
+            matrix("task", tasks, tasks, masks["contained"]),
+        ),
+    ]
+    return Section("overlap", "Overlap of tasks", intro, charts)
+
+
+def _vectors(found: dict[str, Any]) -> Section:
+    tasks, merged = found["tasks"], found["multitask_norm"] is not None
+    names, norms = [*tasks], [*found["norms"]]
+    cosines = [list(row) for row in found["cosines"]]
+    if merged:
+        names.append("multi-task vector")
+        norms.append(found["multitask_norm"])
+        cosines = [[*row, x] for row, x in zip(cosines, found["multitask_cosines"], strict=True)]
+        cosines.append([*found["multitask_cosines"], 1.0])
+    rows = [(task, found["tiers"].get(task), norm) for task, norm in zip(names, norms, strict=True)]
+    low = min((x for row in cosines for x in row if x is not None), default=0)
+    high = _high(cosines) if low >= 0 else max(_high(cosines), -low)
+    shown = HeatMap(names, names, cosines, "cosine", -high if low < 0 else 0, high)
+    charts = [
+        Chart(
+            "norms",
+            "Length",
+            "Euclidean norm of fine-tune minus base, as it is rebuilt.",
+            plots.bars(names, {"length": norms}, [palette.BLUE], unit="norm", format=".3~g"),
+            table(("vector", "tier", "norm"), rows),
+        ),
+        _heat_chart(
+            "cosines",
+            "Direction",
+            "Cosine of two vectors: 1 for the same direction, 0 for directions that have nothing "
+            "in common, below 0 for tasks that pull against each other.",
+            shown,
+            matrix("vector", names, names, cosines),
+        ),
+    ]
+    intro = "Each task's difference from the base, rebuilt with its best tier."
+    return Section("vectors", "Task vectors", intro, charts)
+
+
+def _scores(scores: dict[str, dict[str, dict[str, float | None]]]) -> Section:
+    charts = []
+    for number, (label, tasks) in enumerate(scores.items()):
+        rows = list(tasks.values())
+        sides = [side for side in plots.TIERS if any(row.get(side) is not None for row in rows)]
+        series = {side: [row.get(side) for row in rows] for side in sides}
+        colors = [plots.TIERS[side] for side in sides]
+        figure = plots.bars(list(tasks), series, colors, unit="score", format=".3~g", stacked=False)
+        values = [[row.get(side) for side in sides] for row in rows]
+        note = "The base, each tier that was scored, and the fine-tune that was packed."
+        key = keys.legend(zip(sides, colors, strict=True))
+        beside = matrix("task", sides, list(tasks), values)
+        charts.append(Chart(f"scores-{number}", label, note, figure, beside, key))
+    intro = "Scores that taskstore eval --record has written into the store."
+    return Section("accuracy", "Accuracy", intro, charts)
+
+
+def _provenance(facts: Facts) -> Section:
+    terms = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts["provenance"]
+    )
+    rows = [
+        (task["name"], task["origin"], task["source"], task["revision"])
+        for task in facts["summary"]["tasks"]
+    ]
+    columns = ("task", "packed from", "source", "revision")
+    private = [
+        (task["name"], p["name"], " x ".join(map(str, p["shape"])), p["dtype"], p["reason"])
+        for task in facts["summary"]["tasks"]
+        for p in task["private"]
+    ]
+    html = f"<dl>{terms}</dl><h3>Fine-tunes</h3>{table(columns, rows)}"
+    if private:
+        named = table(("task", "tensor", "shape", "dtype", "why"), private)
+        html += f"<h3>Private tensors</h3>{named}"
+    return Section("provenance", "Provenance", "", html=html)
+
+
+def _heat_chart(id: str, title: str, note: str, shown: HeatMap, beside: str) -> Chart:
+    """No wider than its cells need."""
+    width = NAMES + CELL * max(3, len(shown.columns))
+    return Chart(id, title, note, plots.heat_map(shown), beside, keys.scale(shown), width)
+
+
+def _high(values: Sequence[Sequence[float | None]]) -> float:
+    """The largest value off the diagonal, which is one for every task."""
+    off = (x for i, row in enumerate(values) for j, x in enumerate(row) if i != j and x is not None)
+    return max(0.05, *off, 0.05)

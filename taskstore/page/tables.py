@@ -1,0 +1,57 @@
+"""Tables beside the charts: the same figures for those who cannot see, or want them exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+Cell = str | float | int | None
+
+
+class Number(str):
+    """The text of a number: stands right."""
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """HTML; the first column names the rows, numbers stand right. A None is a dash."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{_text(first)}</th>{"".join(_cell(cell) for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def matrix(
+    corner: str,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    values: Sequence[Sequence[Cell]],
+) -> str:
+    return table([corner, *columns], ([row, *line] for row, line in zip(rows, values, strict=True)))
+
+
+def size(count: float) -> Number:
+    """Bytes as a person writes them, powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return Number(f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}")
+        count /= 1000
+    return Number(f"{count:,.2f} TB")
+
+
+def _cell(cell: Cell) -> str:
+    words = isinstance(cell, str) and not isinstance(cell, Number)
+    kind = "" if words else ' class="number"'
+    return f"<td{kind}>{_text(cell)}</td>"
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.4g}" if abs(cell) >= 1 else f"{cell:.3f}"
+    return f"{cell:,}" if isinstance(cell, int) else escape(cell)

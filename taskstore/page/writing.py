@@ -1,0 +1,183 @@
+"""From a store to one HTML file: count, draw, fill the template, write it whole.
+
+The page carries plotly's script (compressed) and its own; a Content-Security-Policy names the
+hashes of these two and allows nothing else, so neither a name out of a store nor the network can
+bring another one in. Equal stores give equal pages.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from taskstore import atomic
+from taskstore.overlap import measure
+from taskstore.page import palette, plots
+from taskstore.page.facts import Facts, facts
+from taskstore.page.sections import Chart, Section, sections
+from taskstore.page.tables import size
+from taskstore.progress import Callback, silent
+from taskstore.store import Store
+
+MARK = '<meta name="generator" content="taskstore'
+
+
+@dataclass(frozen=True)
+class Page:
+    """What was written where."""
+
+    path: Path
+    bytes: int
+    facts: Facts
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"report": str(self.path), "bytes": self.bytes, **self.facts}
+
+
+def write_page(
+    store: Store,
+    target: Path,
+    *,
+    vectors: bool = True,
+    overwrite: bool = False,
+    jobs: int | None = None,
+    progress: Callback = silent,
+) -> Page:
+    """Write a report on a store; without `vectors`, no task is rebuilt for it.
+
+    Raises TargetExists, OutputError, MissingExtra before anything is counted; FormatError,
+    BaseUnavailable.
+    """
+    plots.require()
+    atomic.check_file(target, overwrite=overwrite, ours=is_page)
+    shown = facts(store, measure(store, vectors=vectors, jobs=jobs, progress=progress))
+    html = render(shown).encode()
+    atomic.write_file(target, html, overwrite=overwrite, ours=is_page)
+    return Page(target, len(html), shown)
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a report of ours, which `overwrite` may replace."""
+    with path.open("rb") as file:
+        return MARK.encode() in file.read(4096)
+
+
+def render(shown: Facts) -> str:
+    """The page; the same text for the same facts."""
+    from plotly.offline import get_plotlyjs
+
+    every = sections(shown)
+    code, library = _data("page.js"), get_plotlyjs()
+    charts = {chart.id: chart.figure.to_plotly_json() for s in every for chart in s.charts}
+    return Template(_data("page.html")).substitute(
+        mark=f'{MARK} {escape(shown["summary"]["writer"])}">',
+        policy=" ".join(map(_hash, (code, library))),
+        title=escape(f"{shown['store']}: report"),
+        subtitle=escape(_subtitle(shown)),
+        store=escape(shown["store"]),
+        tiles=_tiles(shown),
+        links="".join(f'<a href="#{s.id}">{escape(s.title)}</a>' for s in every),
+        sections="".join(map(_section, every)),
+        notice="" if shown["masks"] else f'<p class="notice">{_NO_MASKS}</p>',
+        style=_data("page.css"),
+        dark=_json(palette.DARK),
+        charts=_json(charts),
+        plotly=base64.b64encode(gzip.compress(library.encode(), 9, mtime=0)).decode(),
+        code=code,
+    )
+
+
+_NO_MASKS = (
+    "No task of this store has masks, only rests or exact tensors: there is no density, no usage "
+    "and no overlap to show."
+)
+
+
+def _data(name: str) -> str:
+    return files("taskstore.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _json(document: Any) -> str:
+    """JSON that can stand inside a script element."""
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _hash(script: str) -> str:
+    """A source of a Content-Security-Policy: this very script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _subtitle(shown: Facts) -> str:
+    s = shown["summary"]
+    count, tiers = len(s["tasks"]), " and ".join(tier["name"] for tier in s["tiers"])
+    return f"{count} fine-tune{'' if count == 1 else 's'} of {s['base_name']}, kept as {tiers}"
+
+
+def _tiles(shown: Facts) -> str:
+    s, masks = shown["summary"], shown["masks"]
+    tiles = {
+        "store": size(s["store_bytes"]),
+        "originals": size(s["original_bytes"]),
+        "smaller" if s["ratio"] > 1 else "originals over store": f"{s['ratio']:.2f}x",
+        "tasks": f"{len(s['tasks'])}",
+        "parameters": f"{s['parameters']:,}",
+        "bits per parameter and task": f"{s['bits_per_parameter_and_task']:.2f}",
+    }
+    if masks:
+        share = sum(masks["usage"][2:]) / max(1, masks["live"])
+        tiles["of live weights shared"] = f"{share:.0%}"
+    return "".join(
+        f"<div><strong>{escape(value)}</strong><span>{escape(name)}</span></div>"
+        for name, value in tiles.items()
+    )
+
+
+def _section(section: Section) -> str:
+    intro = f"<p>{escape(section.intro)}</p>" if section.intro else ""
+    charts = "".join(_chart(chart, section, i) for i, chart in enumerate(section.charts))
+    group = "panels" if section.tabs else "charts"
+    return (
+        f'<details class="section" id="{section.id}" open><summary><h2>{escape(section.title)}'
+        f'</h2></summary>{intro}{_tabs(section)}<div class="{group}">{charts}</div>'
+        f"{section.html}</details>\n"
+    )
+
+
+def _tabs(section: Section) -> str:
+    if not section.tabs:
+        return ""
+    buttons = "".join(
+        f'<button role="tab" id="tab-{chart.id}" aria-controls="panel-{chart.id}" '
+        f'aria-selected="{"false" if i else "true"}">{escape(chart.title)}</button>'
+        for i, chart in enumerate(section.charts)
+    )
+    return f'<div class="tabs" role="tablist">{buttons}</div>'
+
+
+def _chart(chart: Chart, section: Section, number: int) -> str:
+    width = f' style="max-width:{chart.width}px"' if chart.width else ""
+    panel = (
+        f' role="tabpanel" id="panel-{chart.id}" aria-labelledby="tab-{chart.id}"'
+        + (" hidden" if number else "")
+        if section.tabs
+        else ""
+    )
+    heading = f"<h3>{escape(chart.title)}</h3>"
+    label = escape(f"{section.title}: {chart.title}. The table below has the same figures.")
+    height = chart.figure.layout.height
+    return (
+        f"<figure{panel}>{heading}<figcaption>{escape(chart.note)}</figcaption>"
+        f"{chart.key}"
+        f'<div class="plot"{width}><div id="{chart.id}" role="img" aria-label="{label}" '
+        f'style="min-height:{height}px"></div></div>'
+        f'<details class="table"><summary>Table</summary>{chart.table}</details></figure>'
+    )
