@@ -24,9 +24,8 @@ def scale(of: HeatMap) -> str:
         f"linear-gradient(to right,{','.join(colors)})"
         for colors in ([c for _, c in stops], [palette.DARK[c] for _, c in stops])
     )
-    return (
-        f'<p class="key scale">{escape(of.of)}: {of.low:g} {_patch(light, dark)} {of.high:.2g}</p>'
-    )
+    strip = f"{of.low:.2g} {_patch(light, dark)} {of.high:.2g}"
+    return f'<p class="key scale">{escape(of.of)}: {strip}</p>'
 
 
 def _patch(light: str, dark: str) -> str:

@@ -4,7 +4,6 @@ const read = (id) => document.getElementById(id).textContent;
 const figures = JSON.parse(read("figures"));
 const darker = JSON.parse(read("dark"));
 const night = matchMedia("(prefers-color-scheme: dark)");
-const NUMBER = 30; // pixels that a cell's number needs
 const NARROWEST = 13; // pixels of a column; where there is less room the chart scrolls
 const PAPER = 680; // pixels between the margins of a sheet, across
 const SHEET = 860; // and down, less a heading
@@ -42,7 +41,7 @@ function fit({ data, layout }, width) {
   layout.xaxis.tickangle = upright ? -90 : 0;
   layout.margin = { l: left, r: 8, t: upright ? column + 12 : 24, b: 4 };
   layout.height = layout.margin.t + layout.margin.b + y.length * layout.meta.row;
-  if (data[1]) data[1].visible = cell >= NUMBER;
+  if (data[1]) data[1].visible = cell > Math.max(...data[1].text.map(measured)) + 4;
   return wide;
 }
 

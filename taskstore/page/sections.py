@@ -70,10 +70,11 @@ def _sizes(facts: Facts) -> Section:
     rows += [(f"originals: {part}", size(n), n * per) for part, n in sizes["originals"].items()]
     rows.append(("originals, all", size(s["original_bytes"]), s["original_bytes"] * per))
     counted = "base and fine-tunes" if s["base_carried"] else "fine-tunes; the base is not counted"
-    word = "smaller than" if s["ratio"] > 1 else "(larger!) against"
     intro = (
-        f"The store is {s['ratio']:.2f} times {word} its originals ({counted}), "
+        f"The store is {s['ratio']:.2f} times smaller than its originals ({counted}), "
         f"{s['ratio_without_base']:.2f} times without the base."
+        if s["ratio"] > 1
+        else f"The store is larger than its originals ({counted})."
     )
     columns = ("part", "size", "bits per parameter")
     note = "Bytes of each part, powers of ten."
@@ -93,7 +94,7 @@ def _tasks(facts: Facts) -> Section:
             Number(f"{task['lam']:g}") if "mask" in task["tiers"] else None,
             task["density"] if "mask" in task["tiers"] else None,
             *(size(task[f"{part}_bytes"]) for part in ("masks", "rest", "exact", "private")),
-            task["bits_per_parameter"],
+            Number(f"{task['bits_per_parameter']:.2f}"),
             size(task["original_bytes"]),
         )
         for task in tasks

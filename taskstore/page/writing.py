@@ -27,6 +27,7 @@ from taskstore.page.tables import size
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
 
+WIDE = 1500  # pixels from which on a chart has a row of the page to itself
 MARK = '<meta name="generator" content="taskstore'
 
 
@@ -164,6 +165,7 @@ def _tabs(section: Section) -> str:
 
 
 def _chart(chart: Chart, section: Section, number: int) -> str:
+    wide = ' class="wide"' if (chart.width or 0) > WIDE else ""
     width = f' style="max-width:{chart.width}px"' if chart.width else ""
     panel = (
         f' role="tabpanel" id="panel-{chart.id}" aria-labelledby="tab-{chart.id}"'
@@ -175,7 +177,7 @@ def _chart(chart: Chart, section: Section, number: int) -> str:
     label = escape(f"{section.title}: {chart.title}. The table below has the same figures.")
     height = chart.figure.layout.height
     return (
-        f"<figure{panel}>{heading}<figcaption>{escape(chart.note)}</figcaption>"
+        f"<figure{wide}{panel}>{heading}<figcaption>{escape(chart.note)}</figcaption>"
         f"{chart.key}"
         f'<div class="plot"{width}><div id="{chart.id}" role="img" aria-label="{label}" '
         f'style="min-height:{height}px"></div></div>'
