@@ -216,13 +216,37 @@ def test_a_mask_that_is_not_the_recorded_one(packed: Path, tmp_path: Path) -> No
 
 
 def test_a_base_that_is_not_there(small: Family, tmp_path: Path) -> None:
+    """Masks are counted without it where no codec needs it; vectors never are."""
     base = Path(shutil.copytree(small.base_path, tmp_path / "base"))
-    taskstore.pack(base, small.paths, tmp_path / "s", families.options(base="reference"))
+    for level in ("speed", "archive"):
+        options = families.options(base="reference", level=level)
+        taskstore.pack(base, small.paths, tmp_path / level, options)
     shutil.rmtree(base)
+    found = measure(taskstore.open(tmp_path / "speed"))
+    assert found == measure(taskstore.open(tmp_path / "archive", base=small.base_path))
     with pytest.raises(BaseUnavailable):
-        measure(taskstore.open(tmp_path / "s"))
-    found = measure(taskstore.open(tmp_path / "s", base=small.base_path))
-    assert found.live > 0
+        measure(taskstore.open(tmp_path / "archive"))
+    with pytest.raises(BaseUnavailable):
+        measure(taskstore.open(tmp_path / "speed"), vectors=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("scale", [0.004, 1e-9])
+def test_other_dtypes(tmp_path: Path, dtype: torch.dtype, scale: float) -> None:
+    """float32 may be coded by `rounded`, where the base tells what moved."""
+    base = families.random_state(0, dtype)
+    tasks = {name: families.tuned(base, i, scale) for i, name in enumerate(("one", "two"))}
+    tasks["one"]["scale"] = tasks["one"]["scale"] + 1
+    tasks["two"]["scale"] = tasks["two"]["scale"] + 1
+    made = Family(tmp_path, base, tasks)
+    taskstore.pack(made.base_path, made.paths, tmp_path / "s", families.options(lam=0.01))
+    store = taskstore.open(tmp_path / "s")
+    found = measure(store)
+    for tensor in found.tensors:
+        used = np.zeros(tensor.elements, int)
+        for task in store.tasks:
+            used += (store.state_dict(task)[tensor.name] != base[tensor.name]).numpy().ravel()
+        assert tensor.usage[1:] == [(used == 1).sum(), (used == 2).sum()]
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,16 @@ class SectionReader:
         with self._labelled(k):
             return quantised(self._plain(k, None), self._layout.elements(k))
 
+    def moved(self, k: int) -> NDArray[np.bool_]:
+        """Where chunk `k` of a section of `ulp` is not its base (elements,); told without it."""
+        assert self._layout.codec == "ulp"
+        with self._labelled(k):
+            low, *higher = self._plain(k, None)
+        for plane in higher:
+            low = low | plane
+        moved_N: NDArray[np.bool_] = low != 0
+        return moved_N
+
     @contextmanager
     def _labelled(self, k: int) -> Iterator[None]:
         try:

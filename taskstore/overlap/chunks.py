@@ -1,5 +1,8 @@
 """The masks of a store, chunk by chunk, with the positions where they matter.
 
+A multi-task model that is coded by `ulp`, as it is by default, says where it is not the base
+without the base, which then is not read.
+
 Legend: S = tasks that have a mask of a tensor, N = elements of a chunk, P = ceil(N / 8) bytes.
 """
 
@@ -44,24 +47,33 @@ def work_of(store: Store, name: str, tasks: int, n: int | None = None) -> int:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk of a tensor, not decoded yet."""
+    """One chunk of a tensor, not decoded yet. `base` is None where nothing is coded given it."""
 
     name: str
     k: int
     dtype: str
-    base: Callable[[int], NDArray[Any]]
+    base: Callable[[int], NDArray[Any]] | None
     multitask: SectionReader
     masks: Sequence[tuple[SectionReader, bool]]  # whether it is coded given W1 - W0
     work: int
 
     def decode(self) -> tuple[bits.Bytes, list[bits.Bytes]]:
         """The positions where W1 is not W0 (P,), and S masks (P,)."""
+        if self.base is None:
+            masks = [mask.chunk(self.k) for mask, _ in self.masks]
+            return bits.pack(self.multitask.moved(self.k)), masks
         w0_N = self.base(self.k)
         w1_N = self.multitask.chunk(self.k, w0_N)
         some_guided = any(guided for _, guided in self.masks)
         given_N = moved(w0_N, w1_N, self.dtype) if some_guided else None
         masks = [mask.chunk(self.k, given_N if guided else None) for mask, guided in self.masks]
         return bits.pack(w0_N != w1_N), masks
+
+
+def needs_base(store: Store, name: str, tasks: Sequence[str]) -> bool:
+    """Whether a chunk is decoded given the base's: `ulp` alone tells what moved without it."""
+    codecs = {store.manifest.tasks[task].codec("mask", "bits") for task in tasks}
+    return store.manifest.tensors[name].multitask != "ulp" or codecs != {"bits"}
 
 
 @contextmanager
@@ -74,7 +86,8 @@ def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[Ch
             reader = ShardedReader(store.path, stem, manifest.files, sections)
             return stack.enter_context(closing(reader))
 
-        base = stack.enter_context(store.open_base(jobs))
+        given = {name for name, tasks in masked.items() if needs_base(store, name, tasks)}
+        base = stack.enter_context(store.open_base(jobs)) if given else None
         multitask = opened(filenames.MULTITASK, layouts.multitask_layouts(manifest))
         masks = {
             name: (
@@ -89,7 +102,8 @@ def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[Ch
             for name, tasks in masked.items():
                 tensor = manifest.tensors[name]
                 layout = layouts.base_layout(tensor, manifest.chunk)
-                base_of, section = base.chunks(name), multitask.section(name)
+                base_of = base.chunks(name) if base and name in given else None
+                section = multitask.section(name)
                 own = [(masks[task][0].section(name), masks[task][1]) for task in tasks]
                 for k in range(layout.chunks):
                     work = work_of(store, name, len(tasks), layout.elements(k))

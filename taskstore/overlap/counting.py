@@ -33,7 +33,7 @@ def measure(
     """Count the masks of a store; with `vectors`, also rebuild all tasks for their angles.
 
     A store without masks gives an Overlap without tensors. Raises FormatError where a mask does
-    not have the ones that the manifest records, BaseUnavailable.
+    not have the ones that the manifest records, BaseUnavailable where a codec needs the base.
     """
     jobs, masked = jobs or default_jobs(), masked_tensors(store)
     total = sum(work_of(store, name, len(tasks)) for name, tasks in masked.items())
