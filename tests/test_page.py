@@ -7,21 +7,18 @@ import gzip
 import hashlib
 import json
 import re
-import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from taskstore_cli.main import main
 
 import taskstore
 from taskstore import revising
 from taskstore.errors import MissingExtra, OutputError, TargetExists
 from taskstore.format.manifest import Score
-from taskstore.overlap import Overlap, TensorUse, Vectors, measure
+from taskstore.overlap import measure
 from taskstore.overlap.classes import classes, grouped
 from taskstore.page import palette, write_page
 from taskstore.page.facts import facts
@@ -30,6 +27,7 @@ from taskstore.page.tables import size, table
 from taskstore.page.writing import render
 from tests import families, forge
 from tests.families import Family
+from tests.overlaps import wide
 
 HOSTILE = "a<b&\"c'</script><img src=x onerror=alert(1)>$title"
 TAGS = {
@@ -66,10 +64,6 @@ class Parsed(HTMLParser):
 
     def script(self, id: str) -> str:
         return next(text for attributes, text in self.scripts if attributes.get("id") == id)
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -191,19 +185,6 @@ def test_what_is_there_already(packed: Path, tmp_path: Path) -> None:
         write_page(store, tmp_path, overwrite=True)
 
 
-def test_a_failure_leaves_nothing(packed: Path, tmp_path: Path) -> None:
-    store = Path(shutil.copytree(packed, tmp_path / "s"))
-
-    def one_more(document: forge.Document) -> None:
-        document["tasks"]["alpha"]["tensors"]["embed_tokens.weight"]["ones"] += 1
-
-    forge.edit(store, one_more)
-    done = run("report", store, "-o", tmp_path / "r.html")
-    assert done.exit_code == 1
-    assert "the manifest records" in done.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ["s"]
-
-
 def test_without_plotly(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     with pytest.raises(MissingExtra, match=r"pip install 'taskstore\[report\]'"):
@@ -234,21 +215,6 @@ def test_all_there_is(hostile: Path) -> None:
     assert "vectors" not in titles({**shown, "vectors": None})
 
 
-def wide(tasks: int, types: int, layers: int) -> Overlap:
-    """Many tasks and many layers, made up."""
-    names = [f"a task with a name that goes on and on {i}" for i in range(tasks)]
-    usage = [1] * (tasks + 1)
-    tensors = [
-        TensorUse(f"layers.{i}.part{j}", i, f"part{j}", "mlp", 100, tasks + 1,
-                  dict.fromkeys(names, j % 100), usage)
-        for i in range(layers) for j in range(types)
-    ]  # fmt: skip
-    square = [[i + j for j in range(tasks)] for i in range(tasks)]
-    cosines = [[1 - abs(i - j) / 20 for j in range(tasks)] for i in range(tasks)]
-    vectors = Vectors(dict.fromkeys(names, "mask"), dict.fromkeys(names, 1.0), cosines, None, None)
-    return Overlap(names, tensors, square, square, vectors)
-
-
 def test_many_tasks_and_layers(packed: Path) -> None:
     shown = facts(taskstore.open(packed), wide(50, 200, 32))
     every = {chart.id: chart for section in sections(shown) for chart in section.charts}
@@ -277,40 +243,3 @@ def test_tables() -> None:
     html = table(("a", "b"), [("<x>", 1234), ("y", None), ("z", 0.12345), ("w", size(1e6))])
     assert "&lt;x&gt;" in html and "<x>" not in html
     assert [*re.findall(r'class="number">([^<]*)', html)] == ["1,234", "-", "0.123", "1.0 MB"]
-
-
-def test_the_command(packed: Path, tmp_path: Path) -> None:
-    done = run("report", packed, "-o", tmp_path / "r.html", "--no-vectors")
-    assert done.exit_code == 0, done.output
-    assert done.output.startswith(f"{packed} -> {tmp_path / 'r.html'} (")
-    again = run("report", packed, "-o", tmp_path / "r.html")
-    assert again.exit_code == 1 and "exists already" in again.stderr
-    said = json.loads(
-        run("report", packed, "-o", tmp_path / "r.html", "--overwrite", "--json").stdout
-    )
-    assert said["bytes"] == (tmp_path / "r.html").stat().st_size
-    assert said["vectors"]["tasks"] == ["alpha", "beta", "gamma"]
-    quiet = run("report", packed, "-o", tmp_path / "q.html", "--no-vectors", "-q")
-    assert (quiet.exit_code, quiet.output) == (0, "")
-
-
-def test_info_shows_the_overlap(packed: Path, small: Family, tmp_path: Path) -> None:
-    plain = json.loads(run("info", packed, "--json").stdout)
-    found = json.loads(run("info", packed, "--overlap", "--json").stdout)
-    assert {k: v for k, v in found.items() if k != "overlap"} == plain
-    assert found["overlap"] == json.loads(json.dumps(measure(taskstore.open(packed)).to_dict()))
-    text = run("info", packed, "--vectors").output
-    for words in ("live weights by the number of tasks", "Jaccard", "cosine of two", "all 3"):
-        assert words in text
-    taskstore.pack(small.base_path, small.paths, tmp_path / "s", families.options(tiers="rest"))
-    assert "no task of this store has masks" in run("info", tmp_path / "s", "--overlap").output
-
-
-def test_info_of_many_tasks_lists_the_nearest(
-    packed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from taskstore_cli.overlap import print_overlap
-
-    print_overlap(wide(12, 2, 2))
-    text = capsys.readouterr().out
-    assert "nearest" in text and "farthest" in text
