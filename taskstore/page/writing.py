@@ -61,7 +61,8 @@ def write_page(
     atomic.check_file(target, overwrite=overwrite, ours=is_page)
     shown = facts(store, measure(store, vectors=vectors, jobs=jobs, progress=progress))
     html = render(shown).encode()
-    atomic.write_file(target, html, overwrite=overwrite, ours=is_page)
+    with atomic.file(target, overwrite=overwrite, ours=is_page) as partial:
+        partial.write_bytes(html)
     return Page(target, len(html), shown)
 
 
