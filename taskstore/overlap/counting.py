@@ -84,7 +84,8 @@ def count(store: Store, masked: Masked, jobs: int, meter: Meter) -> Sums:
         return sums
     meter.stage("counting", "masks")
     with open_chunks(store, masked, jobs) as chunks:
-        for chunk, both_SS, usage_K in ordered_map(_one, chunks, jobs=jobs, in_flight=jobs + 1):
+        some = 1 if jobs == 1 else jobs + 1  # one: no thread beside this one
+        for chunk, both_SS, usage_K in ordered_map(_one, chunks, jobs=jobs, in_flight=some):
             sums.add(chunk.name, both_SS, usage_K)
             meter.add(chunk.name, chunk.work)
     return sums
