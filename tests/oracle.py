@@ -55,8 +55,8 @@ def merged_lsq(vectors: Mapping[str, State], name: str) -> Tensor:
     return best_N.view(shape)
 
 
-def merged_ties(vectors: Mapping[str, State]) -> State:
-    """TIES with a disjoint sum over flat vectors, every task having every tensor."""
+def merged_ties(vectors: Mapping[str, State], *, mean: bool = False) -> State:
+    """TIES over flat vectors, every task having every tensor: the disjoint sum, or the mean."""
     names = sorted(next(iter(vectors.values())))
     flat_TN = torch.stack([torch.cat([v[k].reshape(-1) for k in names]) for v in vectors.values()])
     d = flat_TN.shape[1]
@@ -71,11 +71,26 @@ def merged_ties(vectors: Mapping[str, State]) -> State:
     merged_N = torch.zeros(d)
     for row, keep in zip(trimmed_TN, keep_TN, strict=True):
         merged_N = merged_N + row * keep
+    if mean:
+        merged_N = merged_N / (keep_TN & (trimmed_TN != 0)).sum(0).clamp(min=1)
     result, position = {}, 0
     for name in names:
         shape = next(iter(vectors.values()))[name].shape
         result[name] = merged_N[position : position + shape.numel()].reshape(shape)
         position += shape.numel()
+    return result
+
+
+def consensus(
+    base: State, vectors: Mapping[str, State], merged: State, k: int, lam: float
+) -> State:
+    """The merged vectors where at least k TALL-masks take them, else 0."""
+    result = {}
+    for name, theta0 in base.items():
+        w1 = reference.add(theta0, merged[name])
+        masks = [reference.tall(v[name], merged[name], theta0, w1, lam) for v in vectors.values()]
+        votes = torch.stack(masks).sum(0)
+        result[name] = torch.where(votes >= k, merged[name], torch.zeros(()))
     return result
 
 

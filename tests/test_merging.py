@@ -88,26 +88,10 @@ def test_blocks_and_threads_do_not_matter(small: Family, tmp_path: Path, method:
 
 
 def test_ties_is_the_mean_over_the_whole_model(small: Family, tmp_path: Path) -> None:
-    """The oracle sums; a mean divides by how many trimmed values have the elected sign."""
     _, state = merged(small, tmp_path / "out", "ties", alpha=0.7)
-    found = vectors(small)
-    names = sorted(small.base)
-    flat = {t: torch.cat([v[n].reshape(-1) for n in names]) for t, v in found.items()}
-    keep = {}
-    for task, tau in flat.items():
-        k = max(1, tau.numel() - int(tau.numel() * 0.2))
-        keep[task] = tau.abs() >= tau.abs().sort().values[k - 1]
-    total = torch.cat([oracle.merged_ties(found)[n].reshape(-1) for n in names])
-    gamma = sum(tau * keep[task] for task, tau in flat.items())
-    gamma = torch.where(gamma == 0, torch.sign(torch.sign(gamma).sum()), gamma)  # type: ignore[arg-type]
-    count = sum((keep[t] & (torch.sign(tau) == torch.sign(gamma))).int() for t, tau in flat.items())
-    mean = total / count.clamp(min=1)  # type: ignore[union-attr]
-    at = 0
-    for name in names:
-        base = small.base[name]
-        part = mean[at : at + base.numel()].reshape(base.shape)
-        at += base.numel()
-        assert same(state[name], (base.float() + torch.tensor(0.7) * part).to(base.dtype)), name
+    mean = oracle.merged_ties(vectors(small), mean=True)
+    for name, base in small.base.items():
+        assert same(state[name], (base.float() + torch.tensor(0.7) * mean[name]).to(base.dtype))
 
 
 def test_weights_may_be_negative(small: Family, tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""How much of each task's score is left in one merged model, method by method.
+
+    python benchmarks/merge_scores.py --family numerals --family vision4 --out merged.jsonl
+
+Every method is merged by `taskstore.merging` at each alpha of the grid; the alpha of the best mean
+on validation items is scored on test items. Kept: score over the fine-tune's own, mean and worst
+task. Methods that need statistics get them of the validation items. Heads are each task's own.
+Scores are kept in --journal by the weights' digest, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.rate_eval import KNOWN, Family, open_family
+from taskstore.measuring import MeasureOptions, measure
+from taskstore.merge import info_of
+from taskstore.merging import MergeOptions, merge
+
+GRID = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+ONE = (1.0,)
+EXAMPLES = 64  # per task, for statistics
+WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Try:
+    method: str
+    options: Mapping[str, float] = field(default_factory=dict)
+    grid: Sequence[float] = GRID
+
+
+TRIES = (
+    Try("average", grid=ONE),
+    Try("sum"),
+    Try("ties"),
+    Try("dare"),
+    Try("dare+ties", {"p": 0.5}),
+    Try("magnitude"),
+    Try("consensus", {"k": 1}),
+    Try("consensus", {"k": 2}),
+    Try("consensus+ties", {"k": 2}),
+    Try("lsq"),
+    Try("emr"),
+    Try("model_stock", grid=ONE),
+    Try("tsv"),
+    Try("fisher", grid=ONE),
+    Try("gradient", grid=GRID),
+    Try("regmean", grid=ONE),
+)
+
+
+class Merges:
+    """Merged models of one family, as flat vectors of what its tasks share."""
+
+    def __init__(self, family: Family, scratch: Path) -> None:
+        self._family, self._scratch = family, scratch
+
+    def merged(self, tried: Try, alpha: float) -> Tensor:
+        family = self._family
+        kinds = info_of(tried.method).statistics
+        options = MergeOptions(
+            tried.method,
+            tried.options,
+            alpha,
+            statistics={task: self._statistics(task) for task in family.tasks} if kinds else {},
+        )
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            merge(family.base, family.folders, Path(folder) / "merged", options)
+            return family.vectors.flat(load_file(Path(folder) / "merged" / "model.safetensors"))
+
+    def _statistics(self, task: str) -> Path:
+        path = self._scratch / f"{task}.statistics.safetensors"
+        if not path.exists():
+            data = self._family.root / "data" / f"{task}.val.jsonl"
+            if not data.exists():
+                data = self._family.root.parent / "data" / f"{task}.val.jsonl"
+            measure(self._family.root / task, data, path, MeasureOptions(limit=EXAMPLES))
+        return path
+
+
+def kept(family: Family, theta_N: Tensor, own: Mapping[str, float], split: str) -> list[float]:
+    return [family.score(task, theta_N, split) / own[task] for task in family.tasks]
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+@click.command()
+@click.option("--family", "names", multiple=True, help=f"{', '.join(KNOWN)}, or NAME=FOLDER.")
+@click.option("--limit", type=int, help="Items per task and split; 0: all.")
+@click.option("--only", default="", metavar="METHOD,...", help="Methods.  [default: all]")
+@click.option("--journal", type=click.Path(path_type=Path), default=Path("merge-scores.jsonl"))
+@click.option("--out", type=click.Path(path_type=Path), help="Results, a line of JSON each.")
+def main(
+    names: tuple[str, ...], limit: int | None, only: str, journal: Path, out: Path | None
+) -> None:
+    """Merge families by every method and print what is kept."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    for name in names or ("numerals",):
+        family = open_family(name, limit, journal)
+        own = family.originals()
+        table = Table("method", "alpha", "kept", "worst", *family.tasks, title=family.name)
+        with tempfile.TemporaryDirectory() as scratch:
+            merges = Merges(family, Path(scratch))
+            for tried in TRIES:
+                if only and tried.method not in only.split(","):
+                    continue
+                try:
+                    found = {alpha: merges.merged(tried, alpha) for alpha in tried.grid}
+                except Exception as error:  # a family may not have what a method needs
+                    console.print(f"{tried.method}: {error}")
+                    continue
+                scores = {a: mean(kept(family, m, own, "val")) for a, m in found.items()}
+                best = max(scores, key=lambda a: scores[a])
+                test = kept(family, found[best], own, "test")
+                label = tried.method + "".join(f", {k} {v:g}" for k, v in tried.options.items())
+                cells = [f"{value:.1%}" for value in (mean(test), min(test), *test)]
+                table.add_row(label, f"{best:g}", *cells)
+                if out:
+                    line = {"family": family.name, "method": label, "alpha": best,
+                            "kept": dict(zip(family.tasks, test, strict=True)),
+                            "validation": scores}  # fmt: skip
+                    with out.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()
