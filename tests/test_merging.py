@@ -193,6 +193,12 @@ def test_bad_input_is_named_and_leaves_nothing(small: Family, tmp_path: Path) ->
     with pytest.raises(TargetExists):
         merge(small.base_path, small.paths, target, MergeOptions("sum"))
     merge(small.base_path, small.paths, target, MergeOptions("sum", overwrite=True))
+    own = families.save(tmp_path / "own", small.tasks["alpha"])
+    with pytest.raises(OutputError, match="is not something that taskstore wrote"):
+        merge(small.base_path, small.paths, own, MergeOptions("sum", overwrite=True))
+    with pytest.raises(OutputError, match="is or holds .*out, which is merged"):
+        models = {"out": target, "alpha": small.paths["alpha"]}
+        merge(small.base_path, models, target, MergeOptions("sum", overwrite=True))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose")
     with pytest.raises(OutputError, match="is not something that taskstore wrote"):
@@ -331,3 +337,19 @@ def test_adapters_are_merged_as_what_they_stand_for(tmp_path: Path) -> None:
     tuned = (base[name].double() + 2 * b.double() @ a.double()).to(torch.bfloat16)
     mean = (tuned.float() + family.tasks["one"][name].float()) / 2
     torch.testing.assert_close(found[name].float(), mean, rtol=1e-2, atol=1e-4)
+
+
+def test_a_head_comes_with_its_config(tmp_path: Path) -> None:
+    base = families.random_state(0)
+    tasks = {name: families.tuned(base, i) for i, name in enumerate(("one", "two"))}
+    family = Family(tmp_path, base, tasks)
+    state = {**tasks["two"], "classifier.weight": torch.ones(5, 16)}
+    config = {"model_type": "test", "num_labels": 5, "vocab_size": 44, "dtype": "bfloat16"}
+    families.save(tmp_path / "two", state, config=config)
+    base_config = {"model_type": "test", "num_labels": 2, "vocab_size": 40}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(base_config))
+    merged(family, tmp_path / "out", private_from="two", dtype="F16")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written == {**config, "vocab_size": 40, "dtype": "float16"}
+    merged(family, tmp_path / "own", private_from="two", tokenizer_from="two")
+    assert json.loads((tmp_path / "own" / "config.json").read_text()) == config

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from taskstore.merging.driver import MergeReport
 
 DTYPES = ("dtype", "torch_dtype")  # members of config.json that say a model's dtype
+MARK = "Merged by taskstore"  # what tells our folders from others
 _TEMPLATE = """---
 library_name: transformers
 tags:
@@ -22,7 +23,7 @@ tags:
 
 # {models} of {base}, merged
 
-Merged by taskstore {version} with `{method}`{options}, alpha {alpha:g}:
+{mark} {version} with `{method}`{options}, alpha {alpha:g}:
 
     {formula}
 
@@ -48,6 +49,7 @@ def render(report: MergeReport, family: Family) -> str:
         base_model=f"base_model:\n{listed}\nbase_model_relation: merge\n" if hubs else "",
         models=f"{count} fine-tune{'' if count == 1 else 's'}",
         base=cell(report.base),
+        mark=MARK,
         version=__version__,
         method=report.method,
         options=f" ({options})" if options else "",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from taskstore import atomic, floats, measured
 from taskstore import plan as planning
 from taskstore.checkpoint import Checkpoint, TensorInfo
-from taskstore.errors import InputError, NotFinite
+from taskstore.errors import InputError, NotFinite, OutputError
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import cpu
 from taskstore.merge import Method, split
@@ -68,16 +69,28 @@ def merge(
     the model card. Raises InputError for what cannot be merged and OutputError for a target that
     cannot be written.
     """
-    atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_model)
+    check_target(Path(target), options, [base, *models.values()])
     models, of_runs = spread(models, split(options.method)[0], options.last)
     with closing(open_family(base, models)) as family:
         notes = {**(notes or {}), **of_runs}
         return merge_family(family, Path(target), options, progress, notes=notes, section=section)
 
 
-def is_model(folder: Path) -> bool:
-    """A folder that `overwrite` may replace."""
-    return (folder / "config.json").is_file() or any(folder.glob("model*.safetensors"))
+def check_target(target: Path, options: MergeOptions, inputs: Iterable[PathLike]) -> None:
+    """Raise TargetExists or OutputError unless the target may be written; an input never is it."""
+    atomic.check_target(target.absolute(), overwrite=options.overwrite, ours=is_merged)
+    place = Path(os.path.realpath(target))
+    for path in inputs:
+        if Path(os.path.realpath(path)).is_relative_to(place):
+            raise OutputError(f"{target} is or holds {path}, which is merged; write elsewhere")
+
+
+def is_merged(folder: Path) -> bool:
+    """A folder that `overwrite` may replace: what a merge wrote, by its model card."""
+    try:
+        return card.MARK.encode() in (folder / "README.md").read_bytes()
+    except OSError:
+        return False
 
 
 def merge_family(
@@ -124,7 +137,7 @@ def _written(
     _fit(source, outputs, options, meter)
     shards = writer.shards_of(infos, options.shard_bytes)
     atomic.check_space(target.absolute().parent, sum(info.nbytes for info in infos.values()))
-    with atomic.folder(target, overwrite=options.overwrite, ours=is_model) as folder:
+    with atomic.folder(target, overwrite=options.overwrite, ours=is_merged) as folder:
         meter.stage("merging", "")
         work = _work(source, outputs, [name for names in shards for name in names], options)
         bits = ordered_map(
@@ -151,11 +164,26 @@ def _written(
             bytes=sum(info.nbytes for info in infos.values()),
             notes=dict(outputs.notes),
         )
-        donor = _named(family, options.tokenizer_from) or family.base
-        changes = dict.fromkeys(card.DTYPES, writer.TORCH[options.dtype]) if options.dtype else {}
-        writer.write_assets(donor, folder, changes)
+        _write_assets(family, options, folder)
         (folder / "README.md").write_text(card.render(report, family) + section, encoding="utf-8")
     return report
+
+
+def _write_assets(family: Family, options: MergeOptions, folder: Path) -> None:
+    """Tokenizer and the like of one model; the config of that one too, or of where heads come from.
+
+    A head fits only the config that it came with; the vocabulary is that of the tokenizer.
+    """
+    donor = _named(family, options.tokenizer_from) or family.base
+    changes: dict[str, Any] = {}
+    if options.dtype:
+        changes |= dict.fromkeys(card.DTYPES, writer.TORCH[options.dtype])
+    writer.write_assets(donor, folder)
+    head = _named(family, options.private_from) or donor
+    if head is not donor:
+        rows = writer.read_config(donor).get("vocab_size")
+        changes |= {} if rows is None else {"vocab_size": rows}
+    writer.write_config(head, folder, changes)
 
 
 def _named(family: Family, name: str | None) -> Checkpoint | None:

@@ -13,7 +13,7 @@ from taskstore.checkpoint.open import locate
 from taskstore.errors import InputError
 from taskstore.evaluation import fingerprint
 from taskstore.format.names import MANIFEST
-from taskstore.merging.driver import MergeReport, merge
+from taskstore.merging.driver import MergeReport, check_target, merge
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.runs import spread
 from taskstore.merging.stored import merge_store
@@ -31,6 +31,9 @@ class Origin(Protocol):
     @property
     def count(self) -> int:
         """Models that are merged; a training run is its checkpoints."""
+
+    def check(self, target: Path, options: MergeOptions) -> None:
+        """Raise TargetExists or OutputError unless the target may be written."""
 
     def merge(
         self,
@@ -75,6 +78,9 @@ class Folders:
     def count(self) -> int:
         return len(spread(self._models, "average")[0])
 
+    def check(self, target: Path, options: MergeOptions) -> None:
+        check_target(target, options, [self._base, *self._models.values()])
+
     def merge(
         self,
         target: Path,
@@ -113,6 +119,9 @@ class Stored:
     @property
     def count(self) -> int:
         return len(self.names)
+
+    def check(self, target: Path, options: MergeOptions) -> None:
+        check_target(target, options, [self._store.path])
 
     def merge(
         self,

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taskstore import atomic
 from taskstore.card import cell
-from taskstore.merging.driver import MergeReport, is_model
+from taskstore.merging.driver import MergeReport
 from taskstore.merging.grids import Grids, Values
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.origins import Origin
@@ -81,7 +80,7 @@ def search(
     does; nothing is at `target` then, and what was scored is in the journal.
     """
     target = Path(target)
-    atomic.check_target(target.absolute(), overwrite=options.overwrite, ours=is_model)
+    origin.check(target, options)
     axes, trials = grids.axes, grids.trials(options)
     scores = [
         scorer.merged(words(axes, values) or "merged", origin, trial, origin.names, progress)

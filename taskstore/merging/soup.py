@@ -14,11 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from taskstore import atomic
 from taskstore.card import cell
 from taskstore.errors import InputError
 from taskstore.evaluation import fingerprint
-from taskstore.merging.driver import MergeReport, is_model
+from taskstore.merging.driver import MergeReport
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.origins import Origin
 from taskstore.merging.scoring import Scorer, Scores
@@ -81,7 +80,7 @@ def greedy_soup(
     if options.alpha is not None or options.weights or options.method_options:
         raise InputError("a greedy soup is a plain average; leave alpha, weights and options out")
     target = Path(target)
-    atomic.check_target(target.absolute(), overwrite=options.overwrite, ours=is_model)
+    origin.check(target, options)
     options.check_tasks(origin.names)
 
     def scores_of(names: list[str]) -> Scores:

@@ -18,13 +18,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import atomic, bits, floats, merge, stored
+from taskstore import bits, floats, merge, stored
 from taskstore.format import layouts, names
 from taskstore.format.digests import check_files
 from taskstore.format.sharded import ShardedReader
 from taskstore.merge import F32, Info, Vectors
 from taskstore.merge.api import Blockwise
-from taskstore.merging.driver import MergeReport, is_model, merge_family
+from taskstore.merging.driver import MergeReport, check_target, merge_family
 from taskstore.merging.options import MergeOptions
 from taskstore.progress import Callback, silent
 from taskstore.rungs import moved
@@ -49,7 +49,7 @@ def merge_store(
     chosen = list(store.tasks) if tasks is None else tasks
     for task in chosen:
         store.check_task(task)
-    atomic.check_target(target.absolute(), overwrite=options.overwrite, ours=is_model)
+    check_target(target, options, [store.path])
     check_files(store.path, store.manifest.files, store.manifest.files, options.jobs)
     with ExitStack() as stack:
         family = stack.enter_context(stored.open_family(store, chosen, options.jobs))

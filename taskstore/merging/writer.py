@@ -18,6 +18,7 @@ from taskstore.format.shards import usual_head, usual_order
 from taskstore.model_folder import INDEX
 
 Bits = NDArray[Any]
+CONFIG = "config.json"
 TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
@@ -71,21 +72,35 @@ def _write_file(
             os.close(fd)
 
 
-def write_assets(model: Checkpoint, folder: Path, changes: Mapping[str, Any]) -> None:
-    """The files beside a model's weights; `changes` are members of config.json that are set."""
+def write_assets(model: Checkpoint, folder: Path) -> None:
+    """The files beside a model's weights."""
     for inside, path in sorted(model.assets.items()):
         target = folder / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        if inside == "config.json" and changes:
-            _write_config(path, target, changes)
-        else:
-            shutil.copyfile(path, target)
+        shutil.copyfile(path, target)
 
 
-def _write_config(source: Path, target: Path, changes: Mapping[str, Any]) -> None:
+def write_config(model: Checkpoint, folder: Path, changes: Mapping[str, Any]) -> None:
+    """A model's config.json; `changes` are members that it has and that are set.
+
+    One that is not JSON is copied as it is.
+    """
+    source = model.assets.get(CONFIG)
+    if source is None:
+        return
+    config = read_config(model)
+    changed = config | {key: value for key, value in changes.items() if key in config}
+    if changed == config:
+        shutil.copyfile(source, folder / CONFIG)
+    else:
+        text = json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+
+
+def read_config(model: Checkpoint) -> dict[str, Any]:
+    """Empty where there is none, or it is not what a config is."""
     try:
-        config = json.loads(source.read_bytes())
-        config |= {key: value for key, value in changes.items() if key in config}
-        target.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except (ValueError, TypeError, RecursionError):  # whatever it is, it is not ours to mend
-        shutil.copyfile(source, target)
+        config = json.loads(model.assets[CONFIG].read_bytes())
+    except (KeyError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
