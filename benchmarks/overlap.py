@@ -74,7 +74,11 @@ SIDES: dict[str, Run] = {"taskstore": ours, "numpy booleans": plain, "decoding a
 @click.option("--tasks", type=int, default=8, show_default=True)
 @click.option("--jobs", type=int, default=1, show_default=True, help="Threads of taskstore.")
 @click.option("--repeat", type=int, default=3, show_default=True, help="Runs of each side.")
-@click.option("--work", type=click.Path(path_type=Path), help="Scratch.  [default: the system's]")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Scratch.  [default: the system's]",
+)
 def main(params: float, tasks: int, jobs: int, repeat: int, work: Path | None) -> None:
     """Print seconds, bytes and weights per second of counting a store's masks."""
     with (
