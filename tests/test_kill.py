@@ -26,10 +26,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> families.Family:
     return families.family(tmp_path_factory.mktemp("large"), 3, torch.float32, SHAPES)
 
 
-def start(family: families.Family, target: Path) -> subprocess.Popen[bytes]:
-    words = ["pack", family.base_path, *family.paths.values(), "-o", target, "--overwrite"]
-    command = [sys.executable, "-m", "taskstore_cli", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def start(
+    family: families.Family, target: Path, command: str = "pack", *more: str
+) -> subprocess.Popen[bytes]:
+    models = family.base_path, *family.paths.values()
+    words = [command, *models, "-o", target, "--overwrite", *more]
+    line = [sys.executable, "-m", "taskstore_cli", *map(str, words)]
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def wait_for_work(process: subprocess.Popen[bytes], partial: Path) -> None:
@@ -65,10 +68,13 @@ def test_kill_at_random_moments(large: families.Family, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c(large: families.Family, tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("words", [["pack"], ["merge", "--method", "tsv"]], ids=["pack", "merge"])
+def test_ctrl_c(
+    large: families.Family, tmp_path: Path, words: list[str], how: signal.Signals
+) -> None:
     target, partial = tmp_path / "store", tmp_path / ".store.partial"
     for _ in range(10):
-        process = start(large, target)
+        process = start(large, target, *words)
         wait_for_work(process, partial)
         time.sleep(0.05)
         process.send_signal(how)
@@ -78,8 +84,8 @@ def test_ctrl_c(large: families.Family, tmp_path: Path, how: signal.Signals) -> 
             assert b"Traceback" not in err
             assert os.listdir(tmp_path) == []
             return
-        taskstore.open(target)
+        assert target.is_dir()
         for path in sorted(target.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         target.rmdir()
-    pytest.fail("every pack ended before it could be interrupted")
+    pytest.fail("every run ended before it could be interrupted")
