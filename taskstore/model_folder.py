@@ -39,9 +39,13 @@ def write_model(
     for file, names in zip(files, shards, strict=True):
         head = usual_head(reader.tensors, names)
         write_shard(reader, folder / file, head, names, jobs, report)
+    write_index(folder, files, shards, sum(sizes.values()))
+
+
+def write_index(folder: Path, files: list[str], shards: list[list[str]], total: int) -> None:
+    """Which file has which tensor; nothing where there is one file. `total`: bytes of all."""
     if len(files) > 1:
         place = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        total = sum(sizes.values())
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(place.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 

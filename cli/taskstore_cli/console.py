@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from taskstore.progress import Callback, Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def size(count: float) -> str:
@@ -104,6 +106,19 @@ class TaskName(click.ParamType[str]):
         except (taskstore.TaskstoreError, KeyError, TypeError, OSError):
             return []
         return [CompletionItem(name) for name in tasks if name.startswith(incomplete)]
+
+
+def output_option(metavar: str, help: str = "Folder to write.") -> Callable[[F], F]:
+    """-o, which a command cannot do without."""
+    return click.option(
+        "-o",
+        "--output",
+        "target",
+        required=True,
+        type=click.Path(path_type=Path),
+        metavar=metavar,
+        help=help,
+    )
 
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no tables.")

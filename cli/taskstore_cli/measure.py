@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.console import json_option, print_json, progress_bar, quiet_option, size
+from taskstore_cli.console import (
+    json_option,
+    output_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+    size,
+)
 
 if TYPE_CHECKING:
     from taskstore.measuring import MeasureReport
@@ -22,15 +29,7 @@ if TYPE_CHECKING:
     metavar="FILE.jsonl",
     help="Examples, one JSON object per line.",
 )
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="S.safetensors",
-    help="File to write.",
-)
+@output_option("S.safetensors", "File to write.")
 @click.option(
     "--statistics",
     default="fisher,gram,hessian",

@@ -11,6 +11,7 @@ from taskstore_cli.console import (
     base_from_option,
     jobs_option,
     json_option,
+    output_option,
     print_json,
     progress_bar,
     quiet_option,
@@ -26,15 +27,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("base", type=click.Path(path_type=Path), required=False)
 @click.argument("models", metavar="[[NAME=]MODEL]...", nargs=-1)
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder to write.",
-)
+@output_option("DIR")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

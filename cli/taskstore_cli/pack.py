@@ -13,6 +13,7 @@ from taskstore_cli.console import (
     jobs_option,
     json_option,
     level_option,
+    output_option,
     print_json,
     progress_bar,
     quiet_option,
@@ -35,15 +36,7 @@ optional_evaluator = partial(evaluator_options, required=False)
 @click.command()
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("finetunes", metavar="[NAME=]FINETUNE...", nargs=-1)
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="STORE",
-    help="Folder to write.",
-)
+@output_option("STORE")
 @click.option(
     "--lambda",
     "lambdas",

@@ -11,6 +11,7 @@ from taskstore_cli.console import (
     base_from_option,
     jobs_option,
     json_option,
+    output_option,
     print_json,
     progress_bar,
     quiet_option,
@@ -20,15 +21,7 @@ from taskstore_cli.console import (
 
 @click.command()
 @click.argument("store", type=StorePath())
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="HTML file to write.",
-)
+@output_option("FILE", "HTML file to write.")
 @click.option(
     "--vectors/--no-vectors",
     default=True,

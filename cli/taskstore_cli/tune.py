@@ -10,6 +10,7 @@ import click
 from taskstore_cli.console import (
     jobs_option,
     json_option,
+    output_option,
     print_json,
     progress_bar,
     quiet_option,
@@ -28,15 +29,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="STORE",
-    help="Folder to write.",
-)
+@output_option("STORE")
 @evaluator_options
 @click.option(
     "--grid",

@@ -12,6 +12,7 @@ from taskstore_cli.console import (
     base_from_option,
     jobs_option,
     json_option,
+    output_option,
     print_json,
     progress_bar,
     quiet_option,
@@ -23,15 +24,7 @@ from taskstore_cli.console import (
 @click.command()
 @click.argument("store", type=StorePath(), is_eager=True)
 @click.argument("task", type=TaskName(), required=False)
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder to write.",
-)
+@output_option("DIR")
 @click.option("--all", "every", is_flag=True, help="Every task, each in DIR/TASK.")
 @click.option("--base", is_flag=True, help="The base, bit for bit.")
 @tier_option

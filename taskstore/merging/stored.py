@@ -30,7 +30,7 @@ from taskstore.progress import Callback, silent
 from taskstore.rungs import moved
 from taskstore.sources import Source
 from taskstore.store import Store
-from taskstore.vectors import Block, read_base
+from taskstore.vectors import Block, read
 
 
 def merge_store(
@@ -135,16 +135,4 @@ class StoredSource(Source):
     """Blocks without the tasks' vectors, which the method does not need."""
 
     def block(self, block: Block) -> Vectors:
-        w0_N = read_base(self.family, block)
-        return Vectors(
-            tensor=block.name,
-            shape=block.info.shape,
-            dtype=block.info.dtype,
-            start=block.start,
-            w0_N=w0_N,
-            theta0_N=floats.to_float32(w0_N, block.info.dtype),
-            tau_SN=np.empty((0, w0_N.size), np.float32),
-            rows=np.array(block.tasks, np.intp),
-            weight_S=np.ones(len(block.tasks), np.float32),
-            statistics={},
-        )
+        return read(self.family, replace(block, tasks=()))

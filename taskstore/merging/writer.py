@@ -15,7 +15,7 @@ from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.disk import Flusher, write_all
 from taskstore.format.sharded import shard_names, split
 from taskstore.format.shards import usual_head, usual_order
-from taskstore.model_folder import INDEX
+from taskstore.model_folder import write_index
 
 Bits = NDArray[Any]
 CONFIG = "config.json"
@@ -38,11 +38,7 @@ def write_weights(
     files, stream = shard_names("model", len(shards)), iter(bits)
     for file, names in zip(files, shards, strict=True):
         _write_file(folder / file, tensors, names, stream, report)
-    if len(files) > 1:
-        place = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        total = sum(info.nbytes for info in tensors.values())
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(place.items()))}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_index(folder, files, shards, sum(info.nbytes for info in tensors.values()))
 
 
 def _write_file(
