@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
@@ -85,11 +86,25 @@ class Merges:
     def _statistics(self, task: str) -> Path:
         path = self._scratch / f"{task}.statistics.safetensors"
         if not path.exists():
-            data = self._family.root / "data" / f"{task}.val.jsonl"
+            folders = (self._family.root / "data", self._family.root.parent / "data")
+            stem = next(d for d in folders if d.is_dir()) / f"{task}.val"
+            data = stem.with_name(f"{stem.name}.jsonl")
             if not data.exists():
-                data = self._family.root.parent / "data" / f"{task}.val.jsonl"
+                data = self._images(stem.with_name(f"{stem.name}.npz"), task)
             measure(self._family.root / task, data, path, MeasureOptions(limit=EXAMPLES))
         return path
+
+    def _images(self, path: Path, task: str) -> Path:
+        """The first grey images of a family's own file as a file of examples, from -1 to 1."""
+        with np.load(path) as file:
+            pixels, labels = file["x"][:EXAMPLES] / 127.5 - 1, file["y"][:EXAMPLES]
+        lines = [
+            json.dumps({"image": [image.tolist()], "label": int(label)})
+            for image, label in zip(pixels.round(6), labels, strict=True)
+        ]
+        target = self._scratch / f"{task}.jsonl"
+        target.write_text("\n".join(lines) + "\n")
+        return target
 
 
 def kept(family: Family, theta_N: Tensor, own: Mapping[str, float], split: str) -> list[float]:

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 @click.option(
     "--private-from",
     metavar="NAME",
-    help="Take this model's tensors that the base lacks, such as a head.  [default: none]",
+    help="Take the tensors of this model that the base lacks, such as a head, and its config.",
 )
 @click.option(
     "--unrelated", is_flag=True, help="Merge models that do not look like fine-tunes of BASE, too."
