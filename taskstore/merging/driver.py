@@ -80,8 +80,10 @@ def check_target(target: Path, options: MergeOptions, inputs: Iterable[PathLike]
     """Raise TargetExists or OutputError unless the target may be written; an input never is it."""
     atomic.check_target(target.absolute(), overwrite=options.overwrite, ours=is_merged)
     place = Path(os.path.realpath(target))
-    for path in inputs:
-        if Path(os.path.realpath(path)).is_relative_to(place):
+    for path in map(Path, (*inputs, *options.statistics.values())):
+        inside = path.iterdir() if path.is_dir() else ()  # a model's files may be links
+        files = [p for p in inside if p.is_file()]
+        if any(Path(os.path.realpath(p)).is_relative_to(place) for p in (path, *files)):
             raise OutputError(f"{target} is or holds {path}, which is merged; write elsewhere")
 
 
@@ -254,10 +256,9 @@ def added(
     tensor: str,
 ) -> Bits:
     """round(theta_0 + alpha tau) as bits of `dtype`, (N,); raises where that is not finite."""
-    if alpha != 1:
-        tau_N = tau_N * np.float32(alpha)
     with np.errstate(over="ignore", invalid="ignore"):
-        bits_N = floats.from_float32(theta0_N + tau_N, dtype)
+        scaled_N = tau_N if alpha == 1 else tau_N * np.float32(alpha)
+        bits_N = floats.from_float32(theta0_N + scaled_N, dtype)
     if not floats.all_finite(bits_N, dtype):
         if not np.isfinite(tau_N).all():
             raise NotFinite("the merged vector", tensor)

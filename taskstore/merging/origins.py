@@ -16,7 +16,7 @@ from taskstore.format.names import MANIFEST
 from taskstore.merging.driver import MergeReport, check_target, merge
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.runs import spread
-from taskstore.merging.stored import merge_store
+from taskstore.merging.stored import inputs, merge_store
 from taskstore.opening import PathLike, check_names
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
@@ -121,7 +121,7 @@ class Stored:
         return len(self.names)
 
     def check(self, target: Path, options: MergeOptions) -> None:
-        check_target(target, options, [self._store.path])
+        check_target(target, options, inputs(self._store))
 
     def merge(
         self,

@@ -26,6 +26,7 @@ from taskstore.merge import F32, Info, Vectors
 from taskstore.merge.api import Blockwise
 from taskstore.merging.driver import MergeReport, check_target, merge_family
 from taskstore.merging.options import MergeOptions
+from taskstore.opening import PathLike
 from taskstore.progress import Callback, silent
 from taskstore.rungs import moved
 from taskstore.sources import Source
@@ -49,7 +50,7 @@ def merge_store(
     chosen = list(store.tasks) if tasks is None else tasks
     for task in chosen:
         store.check_task(task)
-    check_target(target, options, [store.path])
+    check_target(target, options, inputs(store))
     check_files(store.path, store.manifest.files, store.manifest.files, options.jobs)
     with ExitStack() as stack:
         family = stack.enter_context(stored.open_family(store, chosen, options.jobs))
@@ -64,6 +65,13 @@ def merge_store(
         note = f"merged from its own multi-task model (merged by {store.manifest.merge.method})"
         notes = {store.path.name: note}
         return merge_family(family, target, options, progress, source, notes, section)
+
+
+def inputs(store: Store) -> list[PathLike]:
+    """The store, and the folder of a base that it only references."""
+    base = store.manifest.base
+    where = store.base_path or (base.source if base.revision is None else None)
+    return [store.path] if base.carried or where is None else [store.path, where]
 
 
 def _as_it_stands(store: Store, options: MergeOptions, tasks: list[str]) -> bool:
