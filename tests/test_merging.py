@@ -94,6 +94,14 @@ def test_ties_is_the_mean_over_the_whole_model(small: Family, tmp_path: Path) ->
         assert same(state[name], (base.float() + torch.tensor(0.7) * mean[name]).to(base.dtype))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("alpha", [1e39, -1e300])
+def test_an_alpha_past_float32_overflows(small: Family, tmp_path: Path, alpha: float) -> None:
+    with pytest.raises(InputError, match="overflows"):
+        merged(small, tmp_path / "out", alpha=alpha)
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_may_be_negative(small: Family, tmp_path: Path) -> None:
     weights = {"alpha": 0.5, "gamma": -1.0}
     report, state = merged(small, tmp_path / "out", weights=weights)
@@ -102,6 +110,14 @@ def test_weights_may_be_negative(small: Family, tmp_path: Path) -> None:
     for name, base in small.base.items():
         tau = 0.5 * found["alpha"][name] + found["beta"][name] - found["gamma"][name]
         assert same(state[name], (base.float() + tau).to(base.dtype))
+
+
+def test_a_weight_that_is_given_twice_is_refused(small: Family, tmp_path: Path) -> None:
+    words = ["--weight", "alpha=1", "--weight", "alpha=2", "-o", str(tmp_path / "out")]
+    models = [str(small.base_path), *map(str, small.paths.values())]
+    result = run("merge", *models, "--method", "sum", *words)
+    assert result.exit_code == 1
+    assert "--weight of alpha is given twice" in result.stderr
 
 
 def test_shards_and_files_beside_the_weights(small: Family, tmp_path: Path) -> None:

@@ -264,6 +264,8 @@ def by_task(option: str, words: tuple[str, ...], auto: float | None = None) -> d
     values: dict[str, float] = {}
     for word in words:
         name, _, number = word.rpartition("=")
+        if name in values:
+            raise InputError(f"{option} of {name or 'all tasks'} is given twice")
         try:
             values[name] = auto if number == "auto" and auto is not None else float(number)
         except ValueError:
