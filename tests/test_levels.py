@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -67,6 +67,7 @@ def normal(n: int, seed: int = 0, scale: float = 0.01) -> F32:
     st.integers(0, 49),
     st.sampled_from([0.02, 0.3, 1.0, 2.0, 7.0]),
 )
+@example([0.0, 2.0**-127], 2, 0, 0.02)  # a step without a finite reciprocal
 def test_any_vector_comes_back_as_the_spec_says(
     values: list[float], columns: int, first: int, step: float
 ) -> None:

@@ -24,6 +24,7 @@ from taskstore._jit import jit
 Bytes = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 MAX_LEVEL = (1 << 13) - 1  # with an offset and a step of five bits, 24 bits in all
+SMALLEST = np.float32(2.0**-126)  # normal float32
 UNITS = range(-110, 91)  # so that every step and every product is a normal float32, or zero
 DEAD_ZONE = 0.6
 MAX_STRETCH = 2.5
@@ -116,7 +117,10 @@ def _sizes(
     size_R: NDArray[np.float64],
     steps_R: F32,
 ) -> None:
-    """Each row's |tau|^2, and its step for quantising: `step` times its root mean square."""
+    """Each row's |tau|^2, and its step for quantising: `step` times its root mean square.
+
+    0 where that has no finite reciprocal; such a row is below every unit.
+    """
     for r in range(steps_R.size):
         start, stop = max(0, r * columns - first), min(tau_N.size, (r + 1) * columns - first)
         tau = tau_N[start:stop]
@@ -129,7 +133,8 @@ def _sizes(
         for i in range(tau.size & ~3, tau.size):
             a += np.float64(tau[i]) * np.float64(tau[i])
         size_R[r] = (a + b) + (c + d)
-        steps_R[r] = np.float32(np.sqrt(size_R[r] / tau.size)) * step
+        size = np.float32(np.sqrt(size_R[r] / tau.size)) * step
+        steps_R[r] = size if size >= SMALLEST else np.float32(0)
 
 
 @jit
