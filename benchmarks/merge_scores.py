@@ -99,7 +99,7 @@ class Merges:
         with np.load(path) as file:
             pixels, labels = file["x"][:EXAMPLES] / 127.5 - 1, file["y"][:EXAMPLES]
         lines = [
-            json.dumps({"image": [image.tolist()], "label": int(label)})
+            json.dumps({"image": image[..., None].tolist(), "label": int(label)})
             for image, label in zip(pixels.round(6), labels, strict=True)
         ]
         target = self._scratch / f"{task}.jsonl"
