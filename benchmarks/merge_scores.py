@@ -95,12 +95,12 @@ class Merges:
         return path
 
     def _images(self, path: Path, task: str) -> Path:
-        """The first grey images of a family's own file as a file of examples, from -1 to 1."""
+        """The first grey images of a family's own file as a file of examples."""
         with np.load(path) as file:
-            pixels, labels = file["x"][:EXAMPLES] / 127.5 - 1, file["y"][:EXAMPLES]
+            pixels, labels = file["x"][:EXAMPLES], file["y"][:EXAMPLES]
         lines = [
             json.dumps({"image": image[..., None].tolist(), "label": int(label)})
-            for image, label in zip(pixels.round(6), labels, strict=True)
+            for image, label in zip(pixels, labels, strict=True)
         ]
         target = self._scratch / f"{task}.jsonl"
         target.write_text("\n".join(lines) + "\n")
