@@ -14,7 +14,7 @@ from taskstore.merging import MergeOptions, merge, merge_store
 from taskstore.merging.origins import Stored
 from taskstore.options import PackOptions
 from taskstore.packing import pack
-from tests.families import Family
+from tests.families import Family, family
 
 OVER = MergeOptions("sum", overwrite=True)
 
@@ -25,9 +25,10 @@ def earlier(small: Family, target: Path) -> Path:
     return target
 
 
-def test_a_merged_model_is_replaced_and_may_lie_in_an_input(small: Family) -> None:
-    inside = earlier(small, small.base_path / "merged")
-    merge(small.base_path, small.paths, inside, replace(OVER, alpha=0.5))
+def test_a_merged_model_is_replaced_and_may_lie_in_an_input(tmp_path: Path) -> None:
+    own = family(tmp_path)
+    inside = earlier(own, own.base_path / "merged")
+    merge(own.base_path, own.paths, inside, replace(OVER, alpha=0.5))
     assert "alpha 0.5" in (inside / "README.md").read_text()
 
 
