@@ -45,7 +45,7 @@ def published(base: State, tasks: Mapping[str, State], lambdas: Mapping[str, flo
 
 
 def saved(path: Path, masks: Masks) -> Path:
-    np.save(path, {name: np.packbits(mask) for name, mask in masks.items()})  # type: ignore[arg-type]
+    np.save(path, np.array({name: np.packbits(mask) for name, mask in masks.items()}))
     return path
 
 

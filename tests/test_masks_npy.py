@@ -72,7 +72,7 @@ def test_bits_by_hand() -> None:
 
 
 def test_a_saved_dict(tmp_path: Path) -> None:
-    np.save(tmp_path / "m.npy", MASKS)  # type: ignore[arg-type]
+    np.save(tmp_path / "m.npy", np.array(MASKS))
     assert equal(content(tmp_path / "m.npy"), MASKS)
 
 
@@ -98,7 +98,7 @@ def test_a_plain_array(tmp_path: Path) -> None:
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), st.binary(), max_size=5))
 def test_round_trip(tmp_path: Path, masks: dict[str, bytes]) -> None:
     arrays = {name: np.frombuffer(data, np.uint8) for name, data in masks.items()}
-    np.save(tmp_path / "m.npy", arrays)  # type: ignore[arg-type]
+    np.save(tmp_path / "m.npy", np.array(arrays))
     found = npy.read(tmp_path / "m.npy")
     assert list(found) == list(arrays)
     raw = (tmp_path / "m.npy").read_bytes()
@@ -192,7 +192,7 @@ def test_a_pickle_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_a_changed_byte(tmp_path: Path, where: int, value: int) -> None:
     """Another mask, other names, or an InputError."""
-    np.save(tmp_path / "m.npy", {"Cars": MASKS["Cars"], "DTD": MASKS["DTD"]})  # type: ignore[arg-type]
+    np.save(tmp_path / "m.npy", np.array({"Cars": MASKS["Cars"], "DTD": MASKS["DTD"]}))
     raw = bytearray((tmp_path / "m.npy").read_bytes())
     raw[where % len(raw)] = value
     (tmp_path / "m.npy").write_bytes(raw)
@@ -203,7 +203,7 @@ def test_a_changed_byte(tmp_path: Path, where: int, value: int) -> None:
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_every_truncation(tmp_path: Path, plain: bool) -> None:
-    np.save(tmp_path / "m.npy", MASKS["Cars"] if plain else {"Cars": MASKS["Cars"]})  # type: ignore[arg-type]
+    np.save(tmp_path / "m.npy", np.array(MASKS["Cars"] if plain else {"Cars": MASKS["Cars"]}))
     raw = (tmp_path / "m.npy").read_bytes()
     for size in range(len(raw)):
         (tmp_path / "m.npy").write_bytes(raw[:size])

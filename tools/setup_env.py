@@ -45,6 +45,7 @@ def main() -> None:
     refuse_cuda(python)
     pip(python, "install", "-q", TORCH)
     pip(python, "install", "-q", "-e", f"{ROOT}[dev]", TORCH)
+    drop_torchvision(python)
     stamp.write_text(wanted)
 
 
@@ -65,6 +66,13 @@ def refuse_cuda(python: str) -> None:
     cuda = [name for name in planned if name.lower().startswith(CUDA)]
     if cuda:
         sys.exit(WAY_OUT.format(count=len(cuda), some=", ".join(cuda[:3])))
+
+
+def drop_torchvision(python: str) -> None:
+    """vLLM brings torchvision; where it does not fit this torch, text models go without it."""
+    found = subprocess.run([python, "-c", "import torchvision"], stderr=subprocess.DEVNULL)
+    if found.returncode:
+        pip(python, "uninstall", "-q", "-y", "torchvision", "torchaudio", "torchcodec")
 
 
 def has_gpu() -> bool:

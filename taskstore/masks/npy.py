@@ -17,6 +17,7 @@ from __future__ import annotations
 import mmap
 import os
 import tokenize
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from taskstore.errors import InputError
 from taskstore.masks.pickled import Global, Made, Refused, Span, load
 
-_HEADERS = {
+_HEADERS: dict[tuple[int, int], Callable[[BinaryIO], Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
