@@ -20,12 +20,16 @@ class ServeOptions:
     tasks      tasks to serve; empty: all
     base_from  folder of a base that the store only references; "" where it carries it
     masks      where masks wait: "host" memory, or the "device"
+    residual   how many rungs above the mask: 0, or 1 for the tier `rest` where a task has it
+    quantum    seconds that a task keeps the engine while others wait; None: from the swap's cost
     """
 
     store: str
     tasks: tuple[str, ...] = ()
     base_from: str = ""
     masks: Literal["host", "device"] = "host"
+    residual: Literal[0, 1] = 0
+    quantum: float | None = None
 
     def __post_init__(self) -> None:
         if not self.store:
@@ -35,6 +39,10 @@ class ServeOptions:
         object.__setattr__(self, "tasks", tuple(dict.fromkeys(self.tasks)))  # JSON has no tuples
         if self.masks not in ("host", "device"):
             raise InputError(f"masks={self.masks!r} is neither 'host' nor 'device'")
+        if self.residual not in (0, 1):
+            raise InputError(f"residual={self.residual!r} is neither 0 nor 1")
+        if self.quantum is not None and not 0 <= self.quantum < float("inf"):
+            raise InputError(f"quantum={self.quantum!r} is no time in seconds")
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> ServeOptions:

@@ -12,7 +12,7 @@ from taskstore.errors import InputError
 
 
 def test_they_survive_json() -> None:
-    options = ServeOptions("store", ("b", "a", "b"), "base", "device")
+    options = ServeOptions("store", ("b", "a", "b"), "base", "device", 1, 0.25)
     assert options.tasks == ("b", "a")
     assert ServeOptions.parse(json.loads(json.dumps(options.to_dict()))) == options
 
@@ -24,6 +24,9 @@ def test_they_survive_json() -> None:
         ({"store": "s", "taks": []}, "no serving option 'taks'"),
         ({"store": "s", "tasks": "one"}, "a list of names"),
         ({"store": "s", "masks": "disk"}, "neither 'host' nor 'device'"),
+        ({"store": "s", "residual": 2}, "neither 0 nor 1"),
+        ({"store": "s", "quantum": -1.0}, "no time in seconds"),
+        ({"store": "s", "quantum": float("nan")}, "no time in seconds"),
     ],
 )
 def test_nonsense_is_refused(given: dict[str, Any], message: str) -> None:
