@@ -72,11 +72,11 @@ def vectors_of(family: Family) -> list[Any]:
     return [arrays_of(v) for v in oracle.task_vectors(family.base, family.tasks).values()]
 
 
-def check(family: Family, target: Path, wanted: Mapping[str, Any]) -> None:
+def check(family: Family, target: Path, wanted: Mapping[str, Any], atol: float = 1e-7) -> None:
     state = load_file(target / "model.safetensors")
     for name, base in family.base.items():
         expected = base.double() + torch.as_tensor(wanted[name])
-        torch.testing.assert_close(state[name].double(), expected, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(state[name].double(), expected, rtol=1e-5, atol=atol)
 
 
 def test_fisher(family: Family, tmp_path: Path) -> None:
@@ -122,7 +122,8 @@ def test_tsv_in_blocks(family: Family, tmp_path: Path, jobs: int) -> None:
     """Matrices that are wanted whole come the same for any block and number of threads."""
     options = MergeOptions("tsv", chunk=64, jobs=jobs)
     merge(family.base_path, family.paths, tmp_path / "out", options)
-    check(family, tmp_path / "out", oracle_merge.tsv(vectors_of(family)))
+    # whitening multiplies the rounding of a float32 SVD, which differs between builds of LAPACK
+    check(family, tmp_path / "out", oracle_merge.tsv(vectors_of(family)), atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["fisher", "regmean", "tsv", "magnitude", "dare+ties", "emr"])
