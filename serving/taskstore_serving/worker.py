@@ -6,11 +6,13 @@ attribute leaves live what is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vllm.platforms import current_platform
 
 from taskstore.swap.states import State
+from taskstore_serving.carried import with_cost
 from taskstore_serving.family import Family
 
 if current_platform.is_cpu():
@@ -27,12 +29,32 @@ class TaskWorker(Base):
         family: Family = self.get_model().taskstore_family
         return family
 
+    taskstore_counts: Mapping[State, tuple[int, int, int]] = {}
+    """Requests as of the last step: task -> (running, paused, waiting)."""
+    _swap_seconds: float | None = None
+
     def execute_model(self, scheduler_output: Any) -> Any:
+        self.taskstore_counts = getattr(scheduler_output, "taskstore_counts", {})
         if scheduler_output.total_num_scheduled_tokens and hasattr(
             scheduler_output, "taskstore_task"
         ):
-            self.taskstore_family.swap(scheduler_output.taskstore_task)
-        return super().execute_model(scheduler_output)
+            family = self.taskstore_family
+            swaps, seconds = family.swaps, family.seconds
+            family.swap(scheduler_output.taskstore_task)
+            if family.swaps > swaps:
+                self._swap_seconds = family.seconds - seconds
+        return self._with_cost(super().execute_model(scheduler_output))
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        return self._with_cost(super().sample_tokens(grammar_output))
+
+    def _with_cost(self, output: Any) -> Any:
+        """Give the step's output, once it is there, the cost of the swap before it."""
+        seconds = self._swap_seconds
+        if output is None or seconds is None:
+            return output
+        self._swap_seconds = None
+        return with_cost(output, seconds)
 
     def taskstore_swap(self, task: State) -> None:
         """A call to all workers, between steps."""

@@ -1,0 +1,110 @@
+"""Which task the engine computes next, how long it keeps the engine, how many slots it may fill.
+
+A task's turn lasts until the first step that starts when its quantum is over, or until it has
+nothing runnable; it goes on while no other task has. The next turn is that of the runnable task
+whose last one is the longest ago.
+
+No task starves. With T tasks that have something runnable, one that has waits for at most T - 1
+turns of others: never two of one. Such a turn is one swap and at most
+
+    the quantum (swap included) + one step + the recomputation of one request
+
+the last one only where other tasks took that request's blocks or slot. In a turn, every step is
+the task's; one that came out empty ends it. So with a quantum of 0 it is T - 1 steps, beside
+empty ones (one a task at most). In its turn a task that runs nothing gets a slot and blocks at
+once: at worst the youngest paused request of the task that holds most gives up its own. So the
+oldest request of a task advances by a token or more in each turn. How long the others of the task
+wait is up to vLLM's order within it, and their number of slots grows to the quota as requests of
+other tasks end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+State = str | None  # a task, or the base
+
+TIMES = 10  # quantum over the cost of a swap
+FLOOR = 0.05  # seconds of a quantum at least, and before a swap was measured
+RECENT = 4  # one over the weight of the last swap in the cost
+SPARE = 8  # at most one slot in so many waits for tasks that have no requests
+
+
+class Turns:
+    """Times are those of one monotonic clock, in seconds."""
+
+    def __init__(self, quantum: float | None = None) -> None:
+        """A quantum of None follows the measured cost of a swap."""
+        self.active: State = None
+        self.switches = 0
+        self._fixed = quantum
+        self._cost: float | None = None
+        self._began = float("-inf")
+        self._order: dict[State, None] = {}  # first: its last turn is the longest ago
+        self._over = self._catching_up = False
+
+    @property
+    def quantum(self) -> float:
+        if self._fixed is not None:
+            return self._fixed
+        return max(FLOOR, TIMES * (self._cost or 0.0))
+
+    def swapped(self, seconds: float) -> None:
+        """A swap took that long."""
+        last = seconds if self._cost is None else self._cost
+        self._cost = last + (seconds - last) / RECENT
+
+    def empty(self) -> None:
+        """The step had nothing of the active task in it after all."""
+        self._over = True
+
+    def pick(
+        self,
+        now: float,
+        present: Iterable[State],
+        runnable: Callable[[State], bool],
+        recomputing: bool = False,
+    ) -> State:
+        """The task of the next step.
+
+        present      tasks that have requests
+        recomputing  the active task's oldest request computes again what others took from it: the
+                     quantum begins after that, else it might never get further
+        """
+        for task in present:
+            self._order.setdefault(task)
+        self._catching_up = self._catching_up and recomputing
+        if self._catching_up:
+            self._began = now
+        over, self._over = self._over or now - self._began >= self.quantum, False
+        if not over and runnable(self.active):
+            return self.active
+        others = (task for task in self._order if task != self.active and runnable(task))
+        chosen = next(others, self.active)
+        if chosen != self.active:
+            self._order.pop(self.active, None)
+            self._order[self.active] = None
+            self.active, self._began, self._catching_up = chosen, now, True
+            self.switches += 1
+        return chosen
+
+    def latest(self, tasks: Iterable[State]) -> State:
+        """Of these, the one whose next turn is the furthest away."""
+        places = {task: place for place, task in enumerate(self._order)}
+        return max(tasks, key=lambda task: places.get(task, -1))
+
+
+def quota(slots: int, served: int, requests: Mapping[State, int], task: State) -> int:
+    """How many slots a task may fill by admitting requests.
+
+    Its share of them, and what the others' requests leave of theirs. A task that is alone leaves
+    one for each other that is served, but fills seven eighths.
+
+    served    tasks that requests may come for, the base included
+    requests  how many a task has, running, paused or waiting
+    """
+    absent = max(served - len(requests), 0)
+    room = slots - min(absent, slots // SPARE)
+    share = max(room // max(len(requests), 1), 1)
+    others = sum(min(share, count) for name, count in requests.items() if name != task)
+    return max(share, room - others)

@@ -1,0 +1,92 @@
+"""vLLM's waiting queue, with one queue inside for each task.
+
+In a step only that of the step's task is seen. Else all are, so that adding, aborting and counting
+work as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy, create_request_queue
+from vllm.v1.request import Request
+
+from taskstore_serving.policy import State
+
+
+def task_of(request: Request) -> State:
+    """A LoRARequest carries the name; LoRA itself is off. None: the base."""
+    carrier = request.lora_request
+    name: State = carrier.lora_name if carrier is not None else None
+    return name
+
+
+class TaskQueue(RequestQueue):
+    """Within a task the order is that of vLLM's policy."""
+
+    def __init__(self, policy: SchedulingPolicy) -> None:
+        self._policy = policy
+        self._queues: dict[State, Any] = {}
+        self._seen: Any = None  # the queue of the step's task, in a step
+
+    @contextmanager
+    def only(self, task: State) -> Iterator[None]:
+        self._seen = self.of(task)
+        try:
+            yield
+        finally:
+            self._seen = None
+
+    def of(self, task: State) -> Any:
+        if task not in self._queues:
+            self._queues[task] = create_request_queue(self._policy)
+        return self._queues[task]
+
+    def counts(self) -> dict[State, int]:
+        """Tasks that wait here; those that do not are forgotten."""
+        self._queues = {task: queue for task, queue in self._queues.items() if queue}
+        return {task: len(queue) for task, queue in self._queues.items()}
+
+    def add_request(self, request: Request) -> None:
+        self.of(task_of(request)).add_request(request)
+
+    def prepend_request(self, request: Request) -> None:
+        self.of(task_of(request)).prepend_request(request)
+
+    def prepend_requests(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            self.prepend_request(request)
+
+    def pop_request(self) -> Request:
+        return self._first().pop_request()
+
+    def peek_request(self) -> Request:
+        return self._first().peek_request()
+
+    def remove_request(self, request: Request) -> None:
+        self.of(task_of(request)).remove_request(request)
+
+    def remove_requests(self, requests: Iterable[Request]) -> None:
+        gone = set(requests)
+        for task in {task_of(request) for request in gone}:
+            self.of(task).remove_requests(gone)
+
+    def __bool__(self) -> bool:
+        return any(self._visible())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._visible()))
+
+    def __iter__(self) -> Iterator[Request]:
+        for queue in self._visible():
+            yield from queue
+
+    def _visible(self) -> list[Any]:
+        return list(self._queues.values()) if self._seen is None else [self._seen]
+
+    def _first(self) -> Any:
+        return next(
+            (queue for queue in self._visible() if queue), create_request_queue(self._policy)
+        )

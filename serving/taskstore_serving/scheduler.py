@@ -1,0 +1,216 @@
+"""The scheduler: one task a step, the others' requests paused with their KV blocks.
+
+    --scheduler-cls taskstore_serving.scheduler.TaskScheduler
+    --scheduler-cls taskstore_serving.scheduler.AsyncTaskScheduler    with async scheduling
+
+vLLM's own scheduler makes each step, but is shown only requests of one task. What is left to do is
+to choose the task (policy.py), and to take a slot or blocks from paused requests where it needs
+them: vLLM preempts among those that it sees.
+
+The output of a step names its task in `taskstore_task` and counts requests in `taskstore_counts`:
+task -> (running, paused, waiting).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request, RequestStatus
+
+from taskstore.errors import SwapError
+from taskstore.store import Store
+from taskstore_serving.carried import cost
+from taskstore_serving.options import ServeOptions
+from taskstore_serving.policy import State, Turns, quota
+from taskstore_serving.queues import TaskQueue, task_of
+from taskstore_serving.refusals import refuse
+
+Held = dict[State, list[Request]]
+
+
+class _OneTask(Scheduler):
+    """Raises SwapError for options that tasks cannot be served with."""
+
+    def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        refuse(vllm_config)
+        if vllm_config.scheduler_config.async_scheduling and not isinstance(self, AsyncScheduler):
+            raise SwapError(
+                "this engine schedules ahead, and TaskScheduler does not; "
+                "use AsyncTaskScheduler, or --no-async-scheduling"
+            )
+        super().__init__(vllm_config, *args, **kwargs)
+        options = ServeOptions.parse(vllm_config.load_config.model_loader_extra_config)
+        tasks = options.tasks or Store(Path(options.store), options.base_from or None).tasks
+        self._served = len(tasks) + 1
+        self._turns = Turns(options.quantum)
+        self._paused: list[Request] = []
+        self.taskstore_evictions = 0
+        self._queues: list[TaskQueue] = []
+        for name, value in list(vars(self).items()):
+            if isinstance(value, RequestQueue):
+                self._queues.append(TaskQueue(self.policy))
+                setattr(self, name, self._queues[-1])
+        self._vllm_allocate = self.kv_cache_manager.allocate_slots
+        self.kv_cache_manager.allocate_slots = self._allocate
+
+    @property
+    def taskstore_switches(self) -> int:
+        switches: int = self._turns.switches
+        return switches
+
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        held = _by_task(self.running)
+        task = self._turns.pick(
+            time.monotonic(),
+            self._requests(held),
+            lambda task: self._runnable(task, held.get(task, [])),
+            self._recomputing(held.get(self._turns.active, [])),
+        )
+        with self._only(task, held):
+            output = super().schedule(*args, **kwargs)
+        if not output.total_num_scheduled_tokens:
+            self._turns.empty()
+        for new in output.scheduled_new_reqs:
+            new.lora_request = None
+        output.taskstore_task = task
+        output.taskstore_counts = self._counts(task)
+        return output
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        seconds = cost(model_runner_output)
+        if seconds is not None:
+            self._turns.swapped(seconds)
+        return super().update_from_output(scheduler_output, model_runner_output)
+
+    @contextmanager
+    def _only(self, task: State, held: Held) -> Iterator[None]:
+        """Show vLLM this task alone, with the slots that it may fill."""
+        mine, every = held.get(task, []), self.max_num_active_reqs
+        self._paused = [request for request in self.running if task_of(request) != task]
+        sessions = self.num_waiting_for_streaming_input  # vLLM counts their slots as taken
+        full = self._paused and len(self._paused) + sessions >= every
+        if full and not mine and self._runnable(task, mine):
+            self._evict(lambda request: 1)
+        free = every - len(self._paused) - sessions
+        allowed = quota(every, self._served, self._requests(held), task)
+        self.running, self.max_num_active_reqs = mine, min(allowed, free) + sessions
+        try:
+            with ExitStack() as stack:
+                for queue in self._queues:
+                    stack.enter_context(queue.only(task))
+                yield
+        finally:
+            self.running, self.max_num_active_reqs = self._paused + self.running, every
+            self._paused = []
+
+    def _requests(self, held: Held) -> dict[State, int]:
+        """How many each task has, anywhere."""
+        found = {task: len(requests) for task, requests in held.items()}
+        for queue in self._queues:
+            for task, count in queue.counts().items():
+                found[task] = found.get(task, 0) + count
+        return found
+
+    def _counts(self, task: State) -> dict[State, tuple[int, int, int]]:
+        held, found = _by_task(self.running), {}
+        for name, every in self._requests(held).items():
+            slots = len(held.get(name, ()))
+            paused = 0 if name == task else slots
+            found[name] = (slots - paused, paused, every - slots)
+        return found
+
+    def _runnable(self, task: State, running: list[Request]) -> bool:
+        """Whether a step of the task would compute something, as far as can be told before."""
+        if self.pause_state == PauseState.PAUSED_ALL:
+            return False
+        if any(_unfinished(request) for request in running):
+            return True
+        queues = [self.kv_holding_waiting]
+        if self.pause_state == PauseState.UNPAUSED:
+            queues.append(self.waiting)
+        return any(_ready(request) for queue in queues for request in queue.of(task))
+
+    def _recomputing(self, running: list[Request]) -> bool:
+        """Whether the oldest still computes again what it lost to other tasks."""
+        if not running:
+            return False
+        lost: int | None = getattr(running[0], "taskstore_evicted", None)
+        return lost == running[0].num_preemptions and bool(running[0].is_prefill_chunk)
+
+    def _allocate(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        """vLLM's allocate_slots; blocks of paused requests go before it fails."""
+        blocks = self._vllm_allocate(request, *args, **kwargs)
+        while blocks is None and self._may_evict(request):
+            self._evict(lambda paused: paused.num_computed_tokens)
+            blocks = self._vllm_allocate(request, *args, **kwargs)
+        return blocks
+
+    def _may_evict(self, request: Request) -> bool:
+        """Not for a further request; not while the task itself holds most, and is not down to one.
+
+        vLLM then waits, or preempts one of the task's own.
+        """
+        if not self._paused:
+            return False
+        if request.status != RequestStatus.RUNNING:
+            return not self.running
+        if len(self.running) == 1:
+            return True
+        most = max(map(_tokens, _by_task(self._paused).values()))
+        return _tokens(self.running) < most
+
+    def _evict(self, weight: Callable[[Request], int]) -> None:
+        """Preempt the youngest paused request of the task that holds most."""
+        held = {task: sum(map(weight, of)) for task, of in _by_task(self._paused).items()}
+        most = max(held.values())
+        task = self._turns.latest(name for name in held if held[name] == most)
+        theirs = [request for request in self._paused if task_of(request) == task]
+        victim = theirs[-1]
+        if self.policy == SchedulingPolicy.PRIORITY:
+            victim = max(theirs)
+        self._paused.remove(victim)
+        self._preempt_request(victim, time.monotonic())
+        victim.taskstore_evicted = victim.num_preemptions
+        self.taskstore_evictions += 1
+
+
+def _by_task(requests: list[Request]) -> Held:
+    found: Held = {}
+    for request in requests:
+        found.setdefault(task_of(request), []).append(request)
+    return found
+
+
+def _tokens(requests: list[Request]) -> int:
+    return sum(request.num_computed_tokens for request in requests)
+
+
+def _unfinished(request: Request) -> bool:
+    """Whether tokens are missing that are not on their way already."""
+    coming = request.num_output_tokens + request.num_output_placeholders
+    return bool(request.is_prefill_chunk or coming < request.max_tokens)
+
+
+def _ready(request: Request) -> bool:
+    if request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR:
+        waits = request.structured_output_request
+        return waits is not None and waits.grammar is not None
+    if request.status == RequestStatus.WAITING_FOR_STREAMING_REQ:
+        return False
+    return bool(request.drop_stale_output or not request.num_stale_output_tokens)
+
+
+class TaskScheduler(_OneTask):
+    """Where async scheduling is off, as on the CPU."""
+
+
+class AsyncTaskScheduler(_OneTask, AsyncScheduler):
+    """Where async scheduling is on."""
