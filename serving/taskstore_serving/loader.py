@@ -29,8 +29,8 @@ class TaskstoreLoader(BaseModelLoader):
         options = self._options
         store = Store(Path(options.store), options.base_from or None)
         tasks = list(options.tasks) or store.tasks
-        # a plain attribute: not a module, and found by the worker
-        model.taskstore_family = Family(model, store, tasks, options.masks)  # type: ignore[assignment]
+        family: Any = Family(model, store, tasks, options.masks, options.residual)
+        model.taskstore_family = family  # a plain attribute: not a module, and found by the worker
         for module in model.modules():  # else vLLM packs the weights anew and drops the originals
             module._cpu_skip_gemm_dispatch = True  # type: ignore[assignment]
 
@@ -41,4 +41,5 @@ class TaskstoreLoader(BaseModelLoader):
                 module.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
         family: Any = model.taskstore_family
         family.guard(model)
+        family.verify_all()
         return model

@@ -1,7 +1,8 @@
 """The worker: every step runs with the weights of its task.
 
 The scheduler names it in `taskstore_task` of its output; None is the base. An output without the
-attribute leaves live what is.
+attribute leaves live what is. Methods named `taskstore_...` are called in all workers, between
+steps; they take and give plain values.
 """
 
 from __future__ import annotations
@@ -57,9 +58,42 @@ class TaskWorker(Base):
         return with_cost(output, seconds)
 
     def taskstore_swap(self, task: State) -> None:
-        """A call to all workers, between steps."""
         self.taskstore_family.swap(task)
 
     def taskstore_digests(self) -> dict[str, str]:
         """BLAKE3 of every live tensor that the store fills."""
         return self.taskstore_family.digests()
+
+    def taskstore_state(self) -> dict[str, Any]:
+        return self.taskstore_family.state()
+
+    def taskstore_add(self, task: str) -> None:
+        """Raises SwapError, UnknownTask and what else `Family.add` names; all or nothing here."""
+        self.taskstore_family.add(task)
+
+    def taskstore_remove(self, task: str) -> None:
+        self.taskstore_family.remove(task)
+
+    def taskstore_verify(self, task: State = "*") -> list[dict[str, Any]]:
+        """Prove a task, the base (None), or all of them ("*"): a record of each.
+
+        Raises UnknownTask, and UnknownWeights where a tensor is not what it should be.
+        """
+        family = self.taskstore_family
+        return family.verify_all() if task == "*" else [family.verify(task)]
+
+    def add_lora(self, lora_request: Any) -> bool:
+        """vLLM's HTTP code asks for a task by the name of an adapter."""
+        if lora_request.lora_name not in self.taskstore_family.tasks:
+            raise ValueError(f"no task {lora_request.lora_name!r} is served")
+        return True
+
+    def remove_lora(self, lora_id: int) -> bool:
+        """Adapters are only names here; `taskstore_remove` takes a task out."""
+        return True
+
+    def list_loras(self) -> set[int]:
+        return set()
+
+    def pin_lora(self, lora_id: int) -> bool:
+        return True

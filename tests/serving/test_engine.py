@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from taskstore_serving.options import ServeOptions
 
 import taskstore
+from taskstore.errors import UnknownTask
 from tests.serving.engines import FAMILY, engine, need_vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -96,3 +98,35 @@ def test_every_swap_gives_the_weights_of_an_engine_on_the_folder(folders: Path, 
             llm.collective_rpc("taskstore_swap", args=(task,))
             if dtype == "float32":
                 assert answers(llm) == wanted[task][1]
+
+
+def test_a_worker_answers_calls_about_its_tasks(folders: Path) -> None:
+    options = ServeOptions(str(folders / "store"), ("english", "german")).to_dict()
+    changes = serving(folders, model_loader_extra_config=options, dtype="float32")
+    with engine(folders / "assets", **changes) as llm:
+
+        def call(method: str, *args: Any) -> Any:
+            return llm.collective_rpc(f"taskstore_{method}", args=args)[0]
+
+        state = call("state")
+        assert state["verified"] and state["active"] is None
+        assert set(state["tasks"]) == {"english", "german"}
+        call("swap", "german")
+        call("add", "roman")
+        german = weights(llm)
+        assert [found["task"] for found in call("verify", "*")] == [None, *sorted(TASKS)]
+        assert weights(llm) == german
+        call("swap", "roman")
+        said = answers(llm)
+        call("remove", "roman")
+        state = call("state")
+        assert state["active"] is None and set(state["tasks"]) == {"english", "german"}
+        with pytest.raises(UnknownTask):
+            call("swap", "roman")
+        one = SimpleNamespace(lora_name="english")
+        assert llm.collective_rpc("add_lora", args=(one,)) == [True]
+        assert llm.collective_rpc("list_loras") == [set()]
+        with pytest.raises(ValueError, match="no task 'roman' is served"):
+            llm.collective_rpc("add_lora", args=(SimpleNamespace(lora_name="roman"),))
+    with engine(folders / "roman", dtype="float32") as llm:
+        assert said == answers(llm)

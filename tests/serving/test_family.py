@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from taskstore_serving.family import Family
-from taskstore_serving.streams import layers
 from torch import Tensor, nn
 
 import taskstore
@@ -119,8 +118,3 @@ def test_tasks_with_tensors_of_their_own_are_refused_by_name(tmp_path: Path) -> 
     for task, tensor in (("two", "embed_tokens.weight"), ("three", "empty")):
         with pytest.raises(SwapError, match=f"task '{task}' cannot be served .*'{tensor}'"):
             Family(Fused(), opened, [task])
-
-
-def test_a_layer_is_everything_up_to_its_number() -> None:
-    names = ["m.layers.0.q", "m.layers.0.mlp.experts.3.w", "m.layers.10.q", "m.layers.1.q", "head"]
-    assert layers([*names, "norm"]) == [names[:2], [names[2]], [names[3]], ["head", "norm"]]
