@@ -22,6 +22,7 @@ class ServeOptions:
     masks      where masks wait: "host" memory, or the "device"
     residual   how many rungs above the mask: 0, or 1 for the tier `rest` where a task has it
     quantum    seconds that a task keeps the engine while others wait; None: from the swap's cost
+    default_task  the task of requests that name no model; "": the base
     """
 
     store: str
@@ -30,6 +31,7 @@ class ServeOptions:
     masks: Literal["host", "device"] = "host"
     residual: Literal[0, 1] = 0
     quantum: float | None = None
+    default_task: str = ""
 
     def __post_init__(self) -> None:
         if not self.store:

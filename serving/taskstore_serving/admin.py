@@ -1,0 +1,171 @@
+"""Our routes, below /v1 where vLLM's API key guards them, and /ready, which is open."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from vllm import envs
+
+from taskstore_serving.answers import Refusal, unknown_model
+from taskstore_serving.served import Served
+
+_WAIT = 60.0  # seconds that requests have to end before a removal is refused
+Route = Callable[[Request, Served], Awaitable[Response]]
+
+
+def attach(app: FastAPI) -> None:
+    """Before vLLM's routes, so that those of the same path are replaced."""
+    routes = [
+        ("GET", "/ready", ready),
+        ("GET", "/v1/models", models),
+        ("GET", "/v1/models/{name:path}", model),
+        ("GET", "/v1/taskstore", overview),
+        ("POST", "/v1/taskstore/verify", guarded(verify)),
+        ("POST", "/v1/taskstore/tasks/{name:path}", guarded(add)),
+        ("DELETE", "/v1/taskstore/tasks/{name:path}", guarded(remove)),
+        ("POST", "/v1/load_lora_adapter", guarded(load_adapter)),
+        ("POST", "/v1/unload_lora_adapter", guarded(unload_adapter)),
+    ]
+    own = len(app.router.routes)
+    for method, path, route in routes:
+        app.add_api_route(path, _answering(route), methods=[method], tags=["taskstore"])
+    app.router.routes[:] = app.router.routes[own:] + app.router.routes[:own]
+
+
+def _answering(route: Route) -> Callable[[Request], Awaitable[Response]]:
+    @functools.wraps(route)
+    async def answer(request: Request) -> Response:
+        try:
+            return await route(request, request.app.state.taskstore)
+        except Refusal as refusal:
+            return JSONResponse(refusal.body(), refusal.status)
+
+    answer.__annotations__ = {"request": Request, "return": Response}
+    del answer.__wrapped__
+    return answer
+
+
+def guarded(route: Route) -> Route:
+    """Refuse what changes or stalls the engine on a server that anybody may call."""
+
+    @functools.wraps(route)
+    async def only_with_key(request: Request, served: Served) -> Response:
+        if not any(served.args.api_key or [envs.VLLM_API_KEY]):
+            raise Refusal(403, "This route needs a server with an API key; start it with --api-key")
+        return await route(request, served)
+
+    return only_with_key
+
+
+async def ready(_: Request, served: Served) -> Response:
+    if served.engine.errored:
+        raise Refusal(503, "The engine has stopped")
+    if not served.verified:
+        raise Refusal(503, "The weights are not verified")
+    return JSONResponse({"ready": True, "tasks": len(served.tasks)})
+
+
+async def models(_: Request, served: Served) -> Response:
+    return JSONResponse({"object": "list", "data": await _cards(served)})
+
+
+async def model(request: Request, served: Served) -> Response:
+    cards = {card["id"]: card for card in await _cards(served)}
+    name = request.path_params["name"]
+    if name not in cards:
+        raise unknown_model(name, cards)
+    return JSONResponse(cards[name])
+
+
+async def _cards(served: Served) -> list[dict[str, Any]]:
+    """vLLM's cards of the base and of the tasks, and what we know beside."""
+    base = served.app.state.openai_serving_models
+    cards = [card.model_dump() for card in (await base.show_available_models()).data]
+    for front in served.fronts.values():
+        found = await front.app.state.openai_serving_models.show_available_models()
+        for card in found.data:
+            if task := served.tasks.get(card.id):
+                known = {"store": task.store, "task": task.digest, "tier": task.tier}
+                whose = {**known, "chat_template": front.template}
+                length = {"max_model_len": front.client.model_config.max_model_len}
+                cards.append({**card.model_dump(), **length, "taskstore": whose})
+    return cards
+
+
+async def overview(_: Request, served: Served) -> Response:
+    state = await served.state()
+    return JSONResponse({**state, "store": served.options.store, "default_task": served.default})
+
+
+async def verify(request: Request, served: Served) -> Response:
+    body = await _object(request)
+    task = body.get("task")
+    if task is not None and not isinstance(task, str):
+        raise Refusal(400, "`task` is the name of a model, or null for all", "task")
+    return JSONResponse({"verified": await served.verify(task)})
+
+
+async def add(request: Request, served: Served) -> Response:
+    name = request.path_params["name"]
+    await served.add(name)
+    return JSONResponse({"task": name, "served": True}, 201)
+
+
+async def remove(request: Request, served: Served) -> Response:
+    name = request.path_params["name"]
+    await served.remove(name, _wait(request))
+    return JSONResponse({"task": name, "served": False})
+
+
+async def load_adapter(request: Request, served: Served) -> Response:
+    """vLLM's own route: `lora_path` is ignored, the task comes from the store that is served."""
+    body = await _object(request)
+    name = _adapter(body)
+    if not isinstance(body.get("lora_path"), str) or not body["lora_path"]:
+        raise Refusal(400, "Both 'lora_name' and 'lora_path' must be provided.")
+    if name in served.tasks and body.get("load_inplace") is True:
+        await served.remove(name, _WAIT)
+    if name in served.tasks or name in served.names:
+        raise Refusal(400, f"The lora adapter '{name}' has already been loaded.", "lora_name")
+    await served.add(name)
+    return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
+
+
+async def unload_adapter(request: Request, served: Served) -> Response:
+    name = _adapter(await _object(request))
+    if name not in served.tasks:
+        raise Refusal(404, f"The lora adapter '{name}' cannot be found.", "lora_name")
+    await served.remove(name, _WAIT)
+    return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
+
+
+def _adapter(body: dict[str, Any]) -> str:
+    name = body.get("lora_name")
+    if not isinstance(name, str) or not name:
+        raise Refusal(400, "'lora_name' needs to be provided, a task of the store.", "lora_name")
+    return name
+
+
+def _wait(request: Request) -> float:
+    given = request.query_params.get("wait", str(_WAIT))
+    try:
+        wait = float(given)
+    except ValueError:
+        wait = -1
+    if not 0 <= wait <= 3600:
+        raise Refusal(400, f"wait={given!r} is no number of seconds up to 3600", "wait")
+    return wait
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    try:
+        found = await request.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Refusal(400, "The body is no JSON object")
+    return found

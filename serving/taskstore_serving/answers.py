@@ -1,0 +1,49 @@
+"""Errors as an OpenAI client expects them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from taskstore.errors import TaskstoreError
+
+_TYPES = {
+    400: "BadRequestError",
+    403: "PermissionDeniedError",
+    404: "NotFoundError",
+    409: "ConflictError",
+    413: "RequestTooLargeError",
+    503: "ServiceUnavailableError",
+}
+
+
+class Refusal(TaskstoreError):
+    """A request that is answered with a status below 500, or 503."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.param = status, param
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": str(self),
+                "type": _TYPES[self.status],
+                "param": self.param,
+                "code": self.status,
+            }
+        }
+
+    def raw(self) -> bytes:
+        return json.dumps(self.body()).encode()
+
+
+def unknown_model(name: str, known: Iterable[str]) -> Refusal:
+    """404 that lists what there is, the nearest names first."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    listed = ", ".join(near + [other for other in names if other not in near])
+    shown = name if len(name) <= 100 else f"{name[:100]}..."
+    return Refusal(404, f"The model `{shown}` does not exist; there are {listed}", "model")

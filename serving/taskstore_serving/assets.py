@@ -1,0 +1,36 @@
+"""Which tasks come with the same tokenizer, templates and configs, and so share a front."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from blake3 import blake3
+
+_NOTES = {"_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype"}
+_PROSE = {".md", ".txt.license", ".gitattributes", ".png", ".pdf"}
+
+
+def assets_key(folder: Path) -> str:
+    """One figure for a folder of assets; notes on where they came from do not count."""
+    state = blake3()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.suffix in _PROSE or path.name in {"LICENSE", ".gitattributes"}:
+            continue
+        state.update(f"{path.relative_to(folder)}\0".encode())
+        state.update(blake3(_content(path)).digest())
+    return state.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    raw = path.read_bytes()
+    if path.name not in {"config.json", "generation_config.json", "tokenizer_config.json"}:
+        return raw
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return raw
+    if not isinstance(found, dict):
+        return raw
+    kept = {key: value for key, value in found.items() if key not in _NOTES}
+    return json.dumps(kept, sort_keys=True).encode()

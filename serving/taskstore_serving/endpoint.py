@@ -1,0 +1,48 @@
+"""vLLM's endpoint plugin: every task of the store is a model of vLLM's own OpenAI server."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.datastructures import State
+
+from taskstore.errors import InputError
+from taskstore_serving import admin
+from taskstore_serving.dispatch import Dispatch
+from taskstore_serving.options import ServeOptions
+from taskstore_serving.served import Served
+
+
+class TaskstoreEndpoint:
+    """Loaded only where VLLM_PLUGINS names `taskstore`."""
+
+    name = "taskstore"
+    required_tasks = None
+
+    def attach_router(self, app: FastAPI) -> None:
+        self._app = app
+        admin.attach(app)
+        app.add_middleware(Dispatch)  # the first to be added is the innermost: behind the API key
+
+    async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
+        """Raises InputError where this server cannot serve a store."""
+        if (
+            engine_client is None
+            or engine_client.vllm_config.load_config.load_format != "taskstore"
+        ):
+            raise InputError(
+                "the plugin taskstore serves a store: give --load-format taskstore, "
+                "or leave taskstore out of VLLM_PLUGINS"
+            )
+        config = engine_client.vllm_config
+        count = config.parallel_config._api_process_count
+        if count > 1:
+            raise InputError(
+                f"{count} API processes would each have their own list of tasks; "
+                "give --api-server-count 1"
+            )
+        options = ServeOptions.parse(config.load_config.model_loader_extra_config)
+        state.taskstore = Served(self._app, engine_client, args, options)
+        await state.taskstore.start()

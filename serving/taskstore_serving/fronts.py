@@ -1,0 +1,139 @@
+"""A front: vLLM's own serving objects once more, with the tokenizer and configs of some tasks.
+
+vLLM's objects hold one tokenizer, one chat template and one generation config, and apply them to
+every name. So each distinct set of them among the tasks gets the complete objects that
+`init_app_state` makes, around a client that shares the engine but renders, tokenizes and
+detokenizes with the set's own.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import ChainMap
+from collections.abc import MutableMapping
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import State
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.exceptions import VLLMValidationError
+from vllm.lora.request import LoRARequest
+from vllm.renderers import renderer_from_config
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.input_processor import InputProcessor
+
+from taskstore.errors import InputError
+from taskstore_serving.grammars import same_vocabulary
+
+_LOAD = "server_load_metrics"  # a count over all fronts
+_RESPONSES = ("response_store", "response_store_lock", "msg_store", "event_store")
+
+
+class TaskInputs(InputProcessor):
+    """Takes a LoRARequest for the name of a task, in an engine without LoRA."""
+
+    def _validate_lora(self, lora_request: Any) -> None:
+        """A task is no adapter; there is nothing to enable."""
+
+    def _get_mm_identifier(self, mm_hash: str, lora_request: Any) -> str:
+        """Encoders differ between tasks, so what they gave must not be mixed up."""
+        return f"{lora_request.lora_path}:{mm_hash}" if lora_request else mm_hash
+
+
+class SharedEngine(AsyncLLM):
+    """A client of an engine that another client owns."""
+
+    def __init__(self, owner: AsyncLLM, config: Any, renderer: Any) -> None:
+        # the owner's attributes instead of super().__init__, which would start an engine
+        self.__dict__.update(owner.__dict__)
+        self.vllm_config, self.model_config = config, config.model_config
+        self.renderer = renderer
+        self.input_processor = TaskInputs(config, renderer)
+        self.output_processor = copy(owner.output_processor)  # shares the requests' states
+        self.output_processor.tokenizer = renderer.tokenizer
+        self.no_grammar = ""
+
+    def generate(self, prompt: Any, sampling_params: Any, *args: Any, **named: Any) -> Any:
+        if self.no_grammar and getattr(sampling_params, "structured_outputs", None) is not None:
+            raise VLLMValidationError(self.no_grammar, parameter="response_format")
+        return super().generate(prompt, sampling_params, *args, **named)
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """The engine belongs to its owner, who ends it."""
+
+
+class _FrontState(ChainMap[str, Any]):
+    """A front's own objects, then those of the server."""
+
+    def __init__(self, own: MutableMapping[str, Any], home: MutableMapping[str, Any]) -> None:
+        super().__init__(own, home)
+        own.pop(_LOAD, None)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.maps[key == _LOAD][key] = value
+
+
+class Front:
+    """What `request.app` is for the tasks of one set of assets."""
+
+    def __init__(self, app: Any, state: State, client: SharedEngine, template: str) -> None:
+        self.app = copy(app)
+        self.app.state = State(_FrontState(state._state, app.state._state))
+        self.client, self.template = client, template
+        self.requests: dict[str, LoRARequest] = state.openai_serving_models.lora_requests
+
+    def close(self, owner: Any) -> None:
+        if self.client.renderer is not owner.renderer:
+            self.client.renderer.shutdown()
+
+
+async def build(app: Any, engine: Any, args: Namespace, folder: Path | None) -> Front:
+    """The front of the assets in a folder; None: of those that the engine was started with."""
+    config, renderer = engine.vllm_config, engine.renderer
+    args = copy(args)
+    args.lora_modules = None
+    args.served_model_name = args.served_model_name or [args.model]
+    if folder is not None:
+        config = _config_for(config, folder)
+        renderer = renderer_from_config(config)
+        args.model = args.tokenizer = str(folder)
+    client = SharedEngine(engine, config, renderer)
+    template = _whose_template(engine, client)
+    if template == "own":
+        args.chat_template = None
+    client.no_grammar = same_vocabulary(engine.renderer.tokenizer, renderer.tokenizer)
+    state = State()
+    await init_app_state(client, state, args, await engine.get_supported_tasks())
+    _share_responses(app.state, state)
+    return Front(app, state, client, template)
+
+
+def _config_for(config: Any, folder: Path) -> Any:
+    multimodal = config.model_config.multimodal_config
+    if multimodal is not None and multimodal.mm_processor_cache_gb:
+        raise InputError(
+            "tasks with a tokenizer, template or config of their own cannot share vLLM's cache of "
+            "processed images; start with --mm-processor-cache-gb 0"
+        )
+    config = copy(config)
+    config.model_config = copy(config.model_config)
+    config.model_config.model = config.model_config.tokenizer = str(folder)
+    config.model_config.hf_config_path = None
+    return config
+
+
+def _whose_template(engine: Any, client: Any) -> str:
+    mine, theirs = (getattr(c.renderer.tokenizer, "chat_template", None) for c in (client, engine))
+    if mine == theirs:
+        return "base" if mine else "none"
+    return "own" if mine else "none"
+
+
+def _share_responses(home: State, state: State) -> None:
+    """/v1/responses/{id} names no model, so every front must know every response."""
+    theirs = getattr(home, "openai_serving_responses", None)
+    mine = getattr(state, "openai_serving_responses", None)
+    if theirs is not None and mine is not None:
+        for name in (*_RESPONSES, "background_tasks"):
+            setattr(mine, name, getattr(theirs, name))

@@ -1,0 +1,43 @@
+"""What the workers answer, as one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+
+def merged(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`taskstore_state` of all workers: bytes are summed, the slowest's seconds count."""
+    first = dict(states[0])
+    first["swap_seconds"] = max(one["swap_seconds"] for one in states)
+    first["verified"] = all(one["verified"] for one in states)
+    memory: Counter[str] = Counter()
+    for one in states:
+        memory.update(one["memory"])
+    first["memory"] = dict(memory)
+    first["tasks"] = {
+        name: {**known, "bytes": sum(one["tasks"][name]["bytes"] for one in states)}
+        for name, known in first["tasks"].items()
+    }
+    return first
+
+
+def summed(proofs: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """`taskstore_verify` of all workers: each model once, tensors and bytes of all workers."""
+    return [
+        {
+            "task": ranks[0]["task"],
+            "tensors": sum(one["tensors"] for one in ranks),
+            "bytes": sum(one["bytes"] for one in ranks),
+        }
+        for ranks in zip(*proofs, strict=True)
+    ]
+
+
+def reason(text: str) -> str:
+    """What a worker said, without the engine's words around it."""
+    said = text.removeprefix("Call to collective_rpc method failed: ").strip()
+    found = re.fullmatch(r"Worker failed with error '(.*)', please check .*", said, re.DOTALL)
+    return (found[1] if found else said) or "the engine refused"

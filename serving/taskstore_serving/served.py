@@ -1,0 +1,203 @@
+"""The tasks that one server serves: under which names, with which front, and how they change."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from blake3 import blake3
+from vllm.lora.request import LoRARequest
+from vllm.utils.counter import AtomicCounter
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from taskstore.errors import InputError, TaskstoreError
+from taskstore.format.names import MANIFEST
+from taskstore.store import Store
+from taskstore_serving.answers import Refusal, unknown_model
+from taskstore_serving.assets import assets_key
+from taskstore_serving.fronts import Front, build
+from taskstore_serving.options import ServeOptions
+from taskstore_serving.rpc import merged, reason, summed
+
+_TICK = 0.02  # seconds between two looks at whether a task's requests have ended
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task under its name: `store` and `digest` say which weights, `tier` how close to them."""
+
+    front: Front
+    store: str
+    digest: str
+    tier: str
+
+
+@dataclass
+class Served:
+    """One at a time changes it; requests read it. `default` may be ""."""
+
+    app: Any
+    engine: Any
+    args: Namespace
+    options: ServeOptions
+    fronts: dict[str, Front] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    verified: bool = False
+
+    def __post_init__(self) -> None:
+        self.default = self.options.default_task
+        self.names: list[str] = self.args.served_model_name or [self.args.model]
+        self._folders = TemporaryDirectory(prefix="taskstore-front-")
+        self._keys: dict[str, str] = {}
+        self._running: Counter[str] = Counter()
+        self._ids = AtomicCounter(0)
+        self._change = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Take over what the engine loaded. Raises InputError where it cannot be served."""
+        self._keys[""] = self._key(None)[1]
+        state = await self.state()
+        self.verified = bool(state["verified"])
+        for task, known in state["tasks"].items():
+            await self._publish(task, known)
+        if self.default and self.default not in self.tasks:
+            raise InputError(f"the default task {self.default!r} is not among those served")
+
+    @property
+    def store(self) -> Store:
+        """As it is on disk now: tasks may have been added."""
+        return Store(Path(self.options.store), self.options.base_from or None)
+
+    def resolve(self, name: str) -> Front | None:
+        """The front of a task; None for the base. Raises Refusal."""
+        if name in self.names:
+            return None
+        if name not in self.tasks:
+            raise unknown_model(name, [*self.names, *self.tasks])
+        return self.tasks[name].front
+
+    @contextmanager
+    def running(self, task: str) -> Iterator[None]:
+        """A request of the task, so that it is not removed meanwhile."""
+        self._running[task] += 1
+        try:
+            yield
+        finally:
+            self._running[task] -= 1
+
+    async def state(self) -> dict[str, Any]:
+        """What the workers say, summed over them where it is bytes."""
+        found: list[dict[str, Any]] = await self.engine.collective_rpc("taskstore_state")
+        return merged(found)
+
+    async def add(self, task: str) -> None:
+        """Raises Refusal: 404 for no such task, 409 where it is served, 400 where it cannot be."""
+        async with self._change:
+            if task in self.tasks:
+                raise Refusal(409, f"Task `{task}` is served already")
+            try:
+                self.store.check_task(task)
+            except TaskstoreError as error:
+                raise Refusal(404, str(error)) from None
+            await self._call("taskstore_add", task)
+            try:
+                await self._publish(task, (await self.state())["tasks"][task])
+            except BaseException:
+                await self._call("taskstore_remove", task)
+                raise
+
+    async def remove(self, task: str, wait: float) -> None:
+        """No new requests from now on; those that run have `wait` seconds to end, else 409."""
+        async with self._change:
+            if task not in self.tasks:
+                raise unknown_model(task, self.tasks)
+            known, request = self.tasks.pop(task), None
+            try:
+                if not await self._drained(task, wait):
+                    raise Refusal(
+                        409,
+                        f"Task `{task}` has requests that still run after {wait:g} s; "
+                        "it is served on: try again later, or with a longer `wait`",
+                    )
+                request = known.front.requests.pop(task)
+                await self._call("taskstore_remove", task)
+            except BaseException:
+                self.tasks[task] = known
+                if request is not None:
+                    known.front.requests[task] = request
+                raise
+            self._drop_unused(known.front)
+
+    async def verify(self, task: str | None) -> list[dict[str, Any]]:
+        """Live bytes of one model, or of all (None), against what loading it gives.
+
+        A failure makes the server not ready until all are proved again.
+        """
+        async with self._change:
+            if task is not None:
+                self.resolve(task)
+            model = "*" if task is None else None if task in self.names else task
+            try:
+                found = await self._call("taskstore_verify", model)
+            except Refusal as refusal:
+                self.verified = False
+                raise Refusal(409, str(refusal)) from None
+            self.verified = self.verified or task is None
+        return summed(found)
+
+    async def _publish(self, task: str, known: dict[str, Any]) -> None:
+        if task in self.names:
+            raise InputError(
+                f"task {task!r} has the name that the base is served under; "
+                "give another with --served-model-name"
+            )
+        store = blake3((Path(self.options.store) / MANIFEST).read_bytes()).hexdigest()
+        folder, key = self._key(task)
+        if key not in self.fronts:
+            own = None if key == self._keys[""] else folder
+            self.fronts[key] = await build(self.app, self.engine, self.args, own)
+        front = self.fronts[key]
+        path = f"taskstore://{store}/{known['digest']}"
+        request = LoRARequest(task, self._ids.inc(1), path, base_model_name=self.names[0])
+        front.requests[task] = request
+        self.tasks[task] = Task(front, store, known["digest"], known["tier"])
+
+    def _key(self, task: str | None) -> tuple[Path, str]:
+        folder = Path(self._folders.name) / str(self._ids.inc(1))
+        self.store.write_assets(task, folder)
+        return folder, assets_key(folder)
+
+    def _drop_unused(self, front: Front) -> None:
+        if not front.requests:
+            self.fronts = {key: one for key, one in self.fronts.items() if one is not front}
+            front.close(self.engine)
+
+    async def _drained(self, task: str, wait: float) -> bool:
+        until = time.monotonic() + wait
+        while self._busy(task):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(_TICK)
+        return True
+
+    def _busy(self, task: str) -> bool:
+        """Requests on their way, and those that outlive their connection (background responses)."""
+        states = self.engine.output_processor.request_states.values()
+        return self._running[task] > 0 or any(one.lora_name == task for one in states)
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        """A call to all workers; what they refuse is the caller's fault, 400."""
+        try:
+            return await self.engine.collective_rpc(method, args=args)
+        except EngineDeadError:
+            raise
+        except Exception as error:
+            raise Refusal(400, reason(str(error))) from None
