@@ -26,10 +26,13 @@ from taskstore.store import Store
 from taskstore.swap.digests import live_digests
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State
-from taskstore_serving import learning, weights
+from taskstore_serving import weights
 from taskstore_serving.beside import Beside
 from taskstore_serving.digests import multitask_digest, store_digest, task_digest
+from taskstore_serving.groups import Group, fill
+from taskstore_serving.learning import Learner
 from taskstore_serving.servable import check_servable, tier_of
+from taskstore_serving.spans import Span, find
 from taskstore_serving.streams import Streams
 
 
@@ -58,16 +61,19 @@ class Family:
         self._untouchable: set[str] = set()
         self._check(store, tasks)
         with Streams(store, tasks, residual, self._jobs) as streams:
-            self._groups = learning.fill(model, streams)
+            self._groups = fill(model, streams)
             self.lives = [live for group in self._groups for live in group.lives]
-            self._beside = Beside(self.lives, tasks, masks)
             self._expected: dict[State, dict[str, str]] = {None: self.digests()}
+            spans = self._spans(streams)
+            self._beside = Beside(self.lives, spans, store.manifest, streams, tasks, masks)
+            self._beside.rests.fill(streams)
+            learner = self._learner(streams)
             for group in self._groups:
-                learning.learn_delta(model, streams, group, self._beside.deltas)
+                learner.delta(group)
             for task in tasks:
                 self._learn(store, streams, task)
         self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="taskstore-swap")
-        self._mover: Mover | None = Mover([self._beside.lane], self._pool, self._jobs)
+        self._mover: Mover | None = Mover(self._beside.lanes, self._pool, self._jobs)
 
     @property
     def tasks(self) -> list[str]:
@@ -190,7 +196,7 @@ class Family:
                 problem = "was moved"
             elif now[live.name] != self._expected[None][live.name]:
                 problem = "was changed"
-            if problem and bool(self._beside.deltas[live.name].any()):
+            if problem and self._beside.swaps(live):
                 raise SwapError(
                     f"weight {live.name!r} {problem} when the engine prepared it for computing, "
                     "so tasks cannot be swapped in it; serve this model's tasks unpacked"
@@ -206,16 +212,31 @@ class Family:
         files = [f for f in store.files_of(None, *tasks, tier=tier) if not f.startswith("assets")]
         check_files(store.path, store.manifest.files, files, self._jobs)
 
+    def _spans(self, streams: Streams) -> list[Span]:
+        """Where the tensors land that some task adds a rest to."""
+        wanted = streams.rests()
+        sources = {name: streams.source(name) for name in wanted}
+        self._landed, self._astray = set(sources.values()), dict[str, str]()
+        spans: list[Span] = []
+        for group in self._groups:
+            if any(name in wanted for name in group.names):
+                found, problems = find(self._model, group, wanted, sources)
+                spans += found
+                self._astray |= problems
+        return [span for span in spans if span.source not in self._astray]
+
+    def _learner(self, streams: Streams) -> Learner:
+        return Learner(self._model, streams, self._beside.deltas, self._beside.regions)
+
     def _learn(self, store: Store, streams: Streams, task: str) -> None:
         """The base is live, and nothing is kept where it fails."""
-        masks = self._beside.add(task)
-        expected: dict[str, str] = {}
+        self._placed(streams, task)
+        masks = self._beside.add(task, streams)
+        learner, expected = self._learner(streams), dict[str, str]()
         try:
             for group in self._groups:
                 self._touchable(group, streams, task)
-                expected |= learning.learn_task(
-                    self._model, streams, group, task, self._beside.deltas, masks
-                )
+                expected |= learner.task(group, task, masks)
         except BaseException:
             self._beside.remove(task)
             raise
@@ -225,7 +246,21 @@ class Family:
             "tier": tier_of(store.manifest, task, self._residual),
         }
 
-    def _touchable(self, group: learning.Group, streams: Streams, task: str) -> None:
+    def _placed(self, streams: Streams, task: str) -> None:
+        """Raise SwapError where a rest has no place in the engine's memory."""
+        for source in sorted(streams.tier(task, "rest")):
+            problem = self._astray.get(source, "")
+            if source not in self._landed:
+                problem = "had a rest in no task when the engine started; start it again"
+            elif problem:
+                problem += (
+                    " when the engine loads it, so no rest can be added to it: serve masks alone "
+                    "(residual=0), or without tensor parallel and in the checkpoint's dtype"
+                )
+            if problem:
+                raise SwapError(f"tensor {source!r} of task {task!r} {problem}")
+
+    def _touchable(self, group: Group, streams: Streams, task: str) -> None:
         spoilt = self._untouchable & {live.name for live in group.lives}
         if spoilt and streams.changed(task, group.names):
             raise SwapError(

@@ -9,8 +9,7 @@ and masks there is one group in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,110 +21,92 @@ from taskstore.parallel import default_jobs
 from taskstore.swap.binding import Live
 from taskstore.swap.digests import live_digests
 from taskstore_serving import weights
-from taskstore_serving.streams import Streams, layers
+from taskstore_serving.groups import Group, kept, write
+from taskstore_serving.spans import Span
+from taskstore_serving.streams import Streams
 
 BLOCK = 1 << 22  # weights that are compared at once
 
 
 @dataclass(frozen=True)
-class Group:
-    """Tensors of the store, and the memory that they and no others fill.
+class Region:
+    """A live tensor, or elements [start, ...) of one, whose swaps are selections by a mask."""
 
-    written   what the loader says that it wrote
-    """
-
-    names: tuple[str, ...]
-    written: frozenset[str]
-    lives: tuple[Live, ...]
+    whole: Live
+    start: int
+    live: Live
 
 
-def fill(model: nn.Module, streams: Streams) -> list[Group]:
-    """Load the base; layers that fill the same memory, tied or fused, become one group."""
-    found: list[tuple[list[str], set[str], set[int]]] = []
-    for layer in layers(streams.names):
-        names, written = list(layer), weights.load(model, streams.base(layer))
-        places = {live.tensor.data_ptr() for live in weights.lives(model, written)}
-        for other in [one for one in found if one[2] & places]:
-            found.remove(other)
-            names, written, places = other[0] + names, other[1] | written, other[2] | places
-        found.append((names, written, places))
-    return [
-        Group(tuple(names), frozenset(written), tuple(weights.lives(model, written)))
-        for names, written, _ in found
-    ]
+def regions(lives: Iterable[Live], spans: Iterable[Span]) -> Iterator[Region]:
+    """What the spans leave of live tensors."""
+    taken: dict[str, list[Span]] = {}
+    for span in spans:
+        taken.setdefault(span.live.name, []).append(span)
+    for live in lives:
+        flat, at = live.tensor.view(-1), 0
+        if live.name not in taken:
+            yield Region(live, 0, live)
+            continue
+        ends = sorted((span.start, span.start + span.n) for span in taken[live.name])
+        for start, stop in (*ends, (flat.numel(), 0)):
+            if start > at:
+                yield Region(live, at, Live((f"{live.name}[{at}:{start}]",), flat[at:start]))
+            at = stop
 
 
-@contextmanager
-def kept(group: Group) -> Iterator[dict[str, Tensor]]:
-    """Copies of a group's weights by name, which are live again when the block ends."""
-    before = {live.name: weights.integers(live.tensor).clone() for live in group.lives}
-    try:
-        yield before
-    finally:
+class Learner:
+    """Learns from one store into one model."""
+
+    def __init__(
+        self, model: nn.Module, streams: Streams, deltas: Mapping[str, Tensor], parts: list[Region]
+    ) -> None:
+        self._model, self._streams, self._deltas = model, streams, deltas
+        self._parts: dict[str, list[Region]] = {}
+        for part in parts:
+            self._parts.setdefault(part.whole.name, []).append(part)
+
+    def delta(self, group: Group) -> None:
+        """Fill D of a group."""
+        if not self._streams.differing(group.names):
+            return
+        with kept(group) as before:
+            write(self._model, group, self._streams.multitask(group.names), "the multi-task model")
+            for part, before_N in self._with(group, before):
+                d_N = self._deltas[part.live.name].view(before_N.dtype)
+                d_N.copy_(weights.integers(part.live.tensor)).bitwise_xor_(before_N)
+
+    def task(self, group: Group, task: str, masks: Mapping[str, Tensor]) -> dict[str, str]:
+        """Fill a task's masks of a group; digests of the live tensors in which it may differ."""
+        if not self._streams.changed(task, group.names):
+            return {}
+        with kept(group) as before:
+            write(self._model, group, self._streams.task(task, group.names), f"task {task!r}")
+            for part, before_N in self._with(group, before):
+                name = part.live.name
+                d_N = self._deltas[name].view(before_N.dtype)
+                if not select(weights.integers(part.live.tensor), before_N, d_N, masks[name]):
+                    raise SwapError(
+                        f"weight {name!r} of task {task!r} is no selection between the base's and "
+                        "the multi-task model's once it is loaded; leave the task out"
+                    )
+            return live_digests(group.lives, default_jobs())
+
+    def _with(self, group: Group, before: Mapping[str, Tensor]) -> Iterator[tuple[Region, Tensor]]:
+        """The regions of a group and what they held before."""
         for live in group.lives:
-            weights.integers(live.tensor).copy_(before[live.name])
+            for part in self._parts.get(live.name, ()):
+                span = slice(part.start, part.start + part.live.tensor.numel())
+                yield part, before[live.name][span]
 
 
-def write(
-    model: nn.Module, group: Group, tensors: Iterator[tuple[str, Tensor]], whose: str
-) -> None:
-    """Load some tensors of a group."""
-    if stray := weights.load(model, tensors) - group.written:
-        raise SwapError(f"the engine's loader wrote {min(stray)!r} for {whose} only")
-
-
-def delta(live: Live, before: Tensor, target: Tensor) -> None:
-    """D of a live tensor that holds W1, into uint8 memory."""
-    target.copy_((weights.integers(live.tensor)).view(torch.uint8))
-    target.view(before.dtype).bitwise_xor_(before)
-
-
-def select(live: Live, before: Tensor, delta: Tensor, target: Tensor) -> bool:
-    """Where a live tensor differs from the base, packed into uint8 memory.
-
-    False where an element is neither the base's nor the multi-task model's.
-    """
-    now, delta = weights.integers(live.tensor), delta.view(before.dtype)
-    for at in range(0, now.numel(), BLOCK):
+def select(now_N: Tensor, before_N: Tensor, d_N: Tensor, target_P: Tensor) -> bool:
+    """Where weights differ from the base's, packed; False where one is neither its nor W1's."""
+    for at in range(0, now_N.numel(), BLOCK):
         block = slice(at, at + BLOCK)
-        changed = now[block] ^ before[block]
+        changed = now_N[block] ^ before_N[block]
         moved = changed != 0
-        if bool((moved & (changed != delta[block])).any()):
+        if bool((moved & (changed != d_N[block])).any()):
             return False
         packed = torch.from_numpy(np.packbits(moved.cpu().numpy(), bitorder="little"))
-        target[at // 8 : at // 8 + packed.numel()].copy_(packed)
+        target_P[at // 8 : at // 8 + packed.numel()].copy_(packed)
     return True
-
-
-def learn_delta(
-    model: nn.Module, streams: Streams, group: Group, deltas: Mapping[str, Tensor]
-) -> None:
-    if not streams.differing(group.names):
-        return
-    with kept(group) as before:
-        write(model, group, streams.multitask(group.names), "the multi-task model")
-        for live in group.lives:
-            delta(live, before[live.name], deltas[live.name])
-
-
-def learn_task(
-    model: nn.Module,
-    streams: Streams,
-    group: Group,
-    task: str,
-    deltas: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
-) -> dict[str, str]:
-    """Fill a task's masks of a group; the digest of each live tensor in which it may differ."""
-    if not streams.changed(task, group.names):
-        return {}
-    with kept(group) as before:
-        write(model, group, streams.task(task, group.names), f"task {task!r}")
-        for live in group.lives:
-            name = live.name
-            if not select(live, before[name], deltas[name], masks[name]):
-                raise SwapError(
-                    f"weight {name!r} of task {task!r} is no selection between the base's and "
-                    "the multi-task model's once it is loaded; leave the task out"
-                )
-        return live_digests(group.lives, default_jobs())

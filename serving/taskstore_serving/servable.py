@@ -44,6 +44,9 @@ def unservable(manifest: Manifest, task: str, residual: int = 0) -> str:
         lowest = (*manifest.tasks[task].rungs(of), "")[0]
         if lowest == "rest" and tier == "mask":
             return f"{name!r} has no mask, only a rest (residual=1 serves it)"
+        tied = manifest.tensors[name].alias or name
+        if tier == "rest" and of != tied and tensors[name] != base[name]:
+            return f"{name!r} is {of!r} in it, and {tied!r} in the base"
         if lowest == "exact":
             return f"{name!r} has neither mask nor rest"
     return ""

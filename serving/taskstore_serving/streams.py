@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from taskstore.codecs.levels import Quantised
 from taskstore.format import layouts
-from taskstore.loader import ModelReader, rebuild
+from taskstore.loader import ModelReader, Rebuilt, rebuild, rungs
 from taskstore.progress import silent
 from taskstore.store import Store
 from taskstore.swap.memory import blank
-from taskstore.swap.source import Source
+from taskstore.swap.source import Source, Target
 from taskstore.tensors import TORCH, load
 from taskstore_serving.servable import tier_of
 
@@ -61,7 +62,7 @@ class Streams:
 
     def differing(self, names: Sequence[str]) -> list[str]:
         """Those of these tensors in which the multi-task model differs from the base."""
-        return [name for name in names if self._own(name) in self._merged]
+        return [name for name in names if self.source(name) in self._merged]
 
     def changed(self, task: str, names: Sequence[str]) -> list[str]:
         """Those of these tensors in which a task differs from the base."""
@@ -79,17 +80,49 @@ class Streams:
         """W1 = W0 ^ D of those that differ from the base's."""
         base = self._readers[None]
         for name in self.differing(names):
-            of, like = self._own(name), base.tensors[name]
+            of, like = self.source(name), base.tensors[name]
             flat = blank(like.nbytes, torch.device("cpu"))
-            self._source.deltas([(of, flat)], lambda *_: None)
+            self.deltas([(of, flat)])
             bytes_N = flat.numpy()
             for _, offset, bits_N in rebuild(base, [name], self._jobs):
                 bytes_N[offset : offset + bits_N.nbytes] ^= bits_N.view("u1")
             yield name, flat.view(TORCH[like.dtype]).view(like.shape)
 
-    def _own(self, name: str) -> str:
+    def deltas(self, targets: Iterable[Target]) -> None:
+        """D of tensors of the store into uint8 memory."""
+        self._source.deltas(targets, _silent)
+
+    def masks(self, task: str, targets: Sequence[Target]) -> None:
+        """A task's packed masks into uint8 memory."""
+        if targets:
+            self._source.masks(task, targets, _silent)
+
+    def vectors(self, task: str, names: Sequence[str]) -> Iterator[tuple[str, list[Quantised]]]:
+        """A task's rest by tensors, in chunks."""
+        return self._source.vectors(task, names) if names else iter(())
+
+    def tier(self, task: str, tier: str) -> set[str]:
+        """The tensors of the store that a task is served with one of that tier for."""
+        model, served = self._store.manifest.tasks[task], self._tier(task)
+        return {name for name in model.tensors if tier in rungs(model, name, served)}
+
+    def rests(self) -> dict[str, Rebuilt]:
+        """Tensors of the base that some task of the store, served or not, has a rest for."""
+        if not self._residual:
+            return {}
+        models = self._store.manifest.tasks.values()
+        having = {n for model in models for n in model.tensors if "rest" in model.rungs(n)}
+        base = self._readers[None].tensors
+        return {name: like for name, like in base.items() if self.source(name) in having}
+
+    def source(self, name: str) -> str:
+        """The tensor that has sections in the store, where this one is an alias."""
         return self._store.manifest.tensors[name].alias or name
 
     def _read(self, reader: ModelReader, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         for name in names:
             yield name, load(reader, [name], {}, self._jobs, silent, "cpu")[name]
+
+
+def _silent(name: str, nbytes: int) -> None:
+    """Nobody waits for a report."""

@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 TASKS = ["english", "german", "roman"]
 PROMPTS = ["<user>417<answer>", "<user>93<answer>", "<user>2068<answer>"]
 PLAIN = "taskstore_serving.worker.TaskWorker"
+UNPACKED = "tests.serving.unpacked.UnpackedWorker"
 
 
 @pytest.fixture(scope="module")
@@ -68,26 +69,12 @@ def answers(llm: Any) -> list[list[int]]:
     return [list(one.outputs[0].token_ids) for one in found]
 
 
-def untouched(folder: Path, dtype: str) -> tuple[dict[str, bytes], list[list[int]]]:
-    """Weights and answers of vLLM alone on a folder; weights as loaded, before it packs them."""
-    from vllm.model_executor.layers import utils
-
-    def leave(layer: Any, remove_weight: bool) -> None:
-        import torch
-
-        layer.cpu_linear = torch.nn.functional.linear
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, "dispatch_cpu_unquantized_gemm", leave)
-        with engine(folder, dtype=dtype) as llm:
-            found = weights(llm)
-    with engine(folder, dtype=dtype) as llm:
-        return found, answers(llm)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_swap_gives_the_weights_of_an_engine_on_the_folder(folders: Path, dtype: str) -> None:
-    wanted = {task: untouched(folders / (task or "base"), dtype) for task in (None, *TASKS)}
+    wanted = {}
+    for task in (None, *TASKS):
+        with engine(folders / (task or "base"), dtype=dtype, worker_cls=UNPACKED) as llm:
+            wanted[task] = weights(llm), answers(llm)
     assert len({tuple(map(tuple, w[1])) for w in wanted.values()}) > 2  # tasks do answer otherwise
     order = random.Random(5).choices([None, *TASKS], k=40)
     with engine(folders / "assets", dtype=dtype, **serving(folders)) as llm:

@@ -1,0 +1,61 @@
+"""Tensors of the store that an engine's parameters need together, and those parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from taskstore.errors import SwapError
+from taskstore.swap.binding import Live
+from taskstore_serving import weights
+from taskstore_serving.streams import Streams, layers
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors of the store, and the memory that they and no others fill.
+
+    written   what the loader says that it wrote
+    """
+
+    names: tuple[str, ...]
+    written: frozenset[str]
+    lives: tuple[Live, ...]
+
+
+def fill(model: nn.Module, streams: Streams) -> list[Group]:
+    """Load the base; layers that fill the same memory, tied or fused, become one group."""
+    found: list[tuple[list[str], set[str], set[int]]] = []
+    for layer in layers(streams.names):
+        names, written = list(layer), weights.load(model, streams.base(layer))
+        places = {live.tensor.data_ptr() for live in weights.lives(model, written)}
+        for other in [one for one in found if one[2] & places]:
+            found.remove(other)
+            names, written, places = other[0] + names, other[1] | written, other[2] | places
+        found.append((names, written, places))
+    return [
+        Group(tuple(names), frozenset(written), tuple(weights.lives(model, written)))
+        for names, written, _ in found
+    ]
+
+
+@contextmanager
+def kept(group: Group) -> Iterator[dict[str, Tensor]]:
+    """Copies of a group's weights by name, which are live again when the block ends."""
+    before = {live.name: weights.integers(live.tensor).clone() for live in group.lives}
+    try:
+        yield before
+    finally:
+        for live in group.lives:
+            weights.integers(live.tensor).copy_(before[live.name])
+
+
+def write(
+    model: nn.Module, group: Group, tensors: Iterator[tuple[str, Tensor]], whose: str
+) -> None:
+    """Load some tensors of a group."""
+    if stray := weights.load(model, tensors) - group.written:
+        raise SwapError(f"the engine's loader wrote {min(stray)!r} for {whose} only")

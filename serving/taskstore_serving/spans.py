@@ -1,0 +1,105 @@
+"""Where in an engine's memory a checkpoint tensor lands: whole and in order, or not.
+
+A rest is coded by the rows of its checkpoint tensor, so a swap can add it only where all of that
+tensor is one piece of the engine's memory. The engine's own loader tells: it is given tensors of
+one small number each, then of numbers that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from taskstore.format.dtypes import numel
+from taskstore.loader import Rebuilt
+from taskstore.swap.binding import Live
+from taskstore.tensors import TORCH
+from taskstore_serving.groups import Group, kept, write
+
+LARGEST = 255  # numbers up to here are exact in every float dtype
+PERIOD = 251  # a prime, so that rows do not repeat each other
+
+
+@dataclass(frozen=True)
+class Span:
+    """All of a tensor: elements [start, start + n) of a live one.
+
+    source   the tensor itself, or the one of which it is an alias
+    """
+
+    source: str
+    live: Live
+    start: int
+    n: int
+
+    @property
+    def piece(self) -> Live:
+        """That memory alone."""
+        flat = self.live.tensor.view(-1)[self.start : self.start + self.n]
+        return Live((self.source,), flat)
+
+
+def find(
+    model: nn.Module, group: Group, wanted: Mapping[str, Rebuilt], sources: Mapping[str, str]
+) -> tuple[list[Span], dict[str, str]]:
+    """Spans of the wanted tensors of a group, and what is wrong with the others, by source.
+
+    A tensor that the engine does not load has neither.
+    """
+    spans: list[Span] = []
+    problems: dict[str, str] = {}
+    names = iter(name for name in group.names if name in wanted)
+    with kept(group):
+        while some := list(islice(names, LARGEST)):
+            for live in group.lives:
+                live.tensor.zero_()
+            numbers = {name: k for k, name in enumerate(some, 1)}
+            write(model, group, ((n, _constant(wanted[n], k)) for n, k in numbers.items()), "some")
+            for name, k in numbers.items():
+                for live in group.lives:
+                    start, count = _landed(live.tensor.view(-1), k)
+                    problem = _problem(wanted[name], live, start, count)
+                    if count and problem:
+                        problems[sources[name]] = problem
+                    elif count:
+                        spans.append(Span(sources[name], live, start, count))
+            write(model, group, ((name, _counting(wanted[name])) for name in some), "some")
+            for span in [s for s in spans if not _in_order(s)]:
+                problems[span.source] = "is turned or reordered"
+    return [span for span in spans if span.source not in problems], problems
+
+
+def _constant(tensor: Rebuilt, value: int) -> Tensor:
+    return torch.full(tensor.shape, value, dtype=TORCH[tensor.dtype])
+
+
+def _counting(tensor: Rebuilt) -> Tensor:
+    return _count(numel(tensor.shape)).to(TORCH[tensor.dtype]).view(tensor.shape)
+
+
+def _count(n: int) -> Tensor:
+    return torch.arange(n, dtype=torch.int32) % PERIOD + 1
+
+
+def _landed(flat: Tensor, value: int) -> tuple[int, int]:
+    """First element that has this value, and how many have it in a row; -1 where not in a row."""
+    there = flat == value
+    count = int(there.sum())
+    start = int(there.to(torch.uint8).argmax()) if count else 0
+    return start, count if bool(there[start : start + count].all()) else -1
+
+
+def _problem(tensor: Rebuilt, live: Live, start: int, count: int) -> str:
+    if count != numel(tensor.shape):
+        return "is cut or scattered"
+    return "" if tensor.dtype == live.dtype else f"becomes {live.dtype} from {tensor.dtype}"
+
+
+def _in_order(span: Span) -> bool:
+    """Whether the numbers that count arrived so; asked while they are live."""
+    piece = span.piece.tensor
+    return torch.equal(piece, _count(span.n).to(piece.dtype).to(piece.device))
