@@ -20,13 +20,15 @@ other tasks end.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from statistics import median_low
 
 State = str | None  # a task, or the base
 
 TIMES = 10  # quantum over the cost of a swap
 FLOOR = 0.05  # seconds of a quantum at least, and before a swap was measured
-RECENT = 4  # one over the weight of the last swap in the cost
+RECENT = 9  # swaps whose (lower) median is the cost; one alone may have been slow
 SPARE = 8  # at most one slot in so many waits for tasks that have no requests
 
 
@@ -38,21 +40,23 @@ class Turns:
         self.active: State = None
         self.switches = 0
         self._fixed = quantum
-        self._cost: float | None = None
+        self._costs: deque[float] = deque([0.0], RECENT)
         self._began = float("-inf")
         self._order: dict[State, None] = {}  # first: its last turn is the longest ago
         self._over = self._catching_up = False
 
     @property
+    def cost(self) -> float:
+        """Seconds of a swap; 0 before one was measured."""
+        return median_low(self._costs)
+
+    @property
     def quantum(self) -> float:
-        if self._fixed is not None:
-            return self._fixed
-        return max(FLOOR, TIMES * (self._cost or 0.0))
+        return max(FLOOR, TIMES * self.cost) if self._fixed is None else self._fixed
 
     def swapped(self, seconds: float) -> None:
         """A swap took that long."""
-        last = seconds if self._cost is None else self._cost
-        self._cost = last + (seconds - last) / RECENT
+        self._costs.append(seconds)
 
     def empty(self) -> None:
         """The step had nothing of the active task in it after all."""

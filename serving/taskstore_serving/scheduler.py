@@ -7,8 +7,14 @@ vLLM's own scheduler makes each step, but is shown only requests of one task. Wh
 to choose the task (policy.py), and to take a slot or blocks from paused requests where it needs
 them: vLLM preempts among those that it sees.
 
-The output of a step names its task in `taskstore_task` and counts requests in `taskstore_counts`:
-task -> (running, paused, waiting).
+The output of a step names its task in `taskstore_task`. Its `taskstore_report` counts, for whoever
+asks a worker:
+
+    requests      task -> how many are running, paused and waiting; "" is the base
+    switches      turns begun
+    evictions     paused requests that were preempted for another task's
+    swap_seconds  what a swap takes; 0 before one was measured
+    quantum       seconds that a turn lasts
 """
 
 from __future__ import annotations
@@ -52,7 +58,7 @@ class _OneTask(Scheduler):
         self._served = len(tasks) + 1
         self._turns = Turns(options.quantum)
         self._paused: list[Request] = []
-        self.taskstore_evictions = 0
+        self._evictions = 0
         self._queues: list[TaskQueue] = []
         for name, value in list(vars(self).items()):
             if isinstance(value, RequestQueue):
@@ -60,11 +66,6 @@ class _OneTask(Scheduler):
                 setattr(self, name, self._queues[-1])
         self._vllm_allocate = self.kv_cache_manager.allocate_slots
         self.kv_cache_manager.allocate_slots = self._allocate
-
-    @property
-    def taskstore_switches(self) -> int:
-        switches: int = self._turns.switches
-        return switches
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         held = _by_task(self.running)
@@ -81,7 +82,7 @@ class _OneTask(Scheduler):
         for new in output.scheduled_new_reqs:
             new.lora_request = None
         output.taskstore_task = task
-        output.taskstore_counts = self._counts(task)
+        output.taskstore_report = self._report(task)
         return output
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
@@ -119,13 +120,20 @@ class _OneTask(Scheduler):
                 found[task] = found.get(task, 0) + count
         return found
 
-    def _counts(self, task: State) -> dict[State, tuple[int, int, int]]:
-        held, found = _by_task(self.running), {}
+    def _report(self, task: State) -> dict[str, Any]:
+        held, counted = _by_task(self.running), {}
         for name, every in self._requests(held).items():
             slots = len(held.get(name, ()))
             paused = 0 if name == task else slots
-            found[name] = (slots - paused, paused, every - slots)
-        return found
+            counts = {"running": slots - paused, "paused": paused, "waiting": every - slots}
+            counted[name or ""] = counts
+        return {
+            "requests": counted,
+            "switches": self._turns.switches,
+            "evictions": self._evictions,
+            "swap_seconds": self._turns.cost,
+            "quantum": self._turns.quantum,
+        }
 
     def _runnable(self, task: State, running: list[Request]) -> bool:
         """Whether a step of the task would compute something, as far as can be told before."""
@@ -179,7 +187,7 @@ class _OneTask(Scheduler):
         self._paused.remove(victim)
         self._preempt_request(victim, time.monotonic())
         victim.taskstore_evicted = victim.num_preemptions
-        self.taskstore_evictions += 1
+        self._evictions += 1
 
 
 def _by_task(requests: list[Request]) -> Held:

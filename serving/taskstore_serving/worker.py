@@ -30,12 +30,11 @@ class TaskWorker(Base):
         family: Family = self.get_model().taskstore_family
         return family
 
-    taskstore_counts: Mapping[State, tuple[int, int, int]] = {}
-    """Requests as of the last step: task -> (running, paused, waiting)."""
+    _report: Mapping[str, Any] = {}
     _swap_seconds: float | None = None
 
     def execute_model(self, scheduler_output: Any) -> Any:
-        self.taskstore_counts = getattr(scheduler_output, "taskstore_counts", {})
+        self._report = getattr(scheduler_output, "taskstore_report", self._report)
         if scheduler_output.total_num_scheduled_tokens and hasattr(
             scheduler_output, "taskstore_task"
         ):
@@ -59,6 +58,10 @@ class TaskWorker(Base):
 
     def taskstore_swap(self, task: State) -> None:
         self.taskstore_family.swap(task)
+
+    def taskstore_report(self) -> Mapping[str, Any]:
+        """What the scheduler counted for the last step."""
+        return self._report
 
     def taskstore_digests(self) -> dict[str, str]:
         """BLAKE3 of every live tensor that the store fills."""

@@ -1,0 +1,218 @@
+"""Live engines that serve several tasks at once, against one request at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from taskstore_serving.options import ServeOptions
+from taskstore_serving.policy import State
+
+import taskstore
+from tests.serving.engines import FAMILY, engine, need_vllm
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+TASKS: list[State] = [None, "english", "german", "roman"]
+PROMPTS = ["<user>417<answer>", f"<user>{'1234567890' * 4}<answer>", "<user>2068<answer>"]
+KINDS = ["greedy", "seeded", "two", "digits"]
+MODULE = "taskstore_serving.scheduler"
+ROOMY, TIGHT = 64, 8  # blocks of the KV cache; a request takes up to 4, and one is vLLM's own
+Job = tuple[State, str, str]
+JOBS: list[Job] = [(t, p, kind) for t in TASKS for p in PROMPTS[:2] for kind in KINDS]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need_vllm()
+    root = tmp_path_factory.mktemp("served")
+    tasks = {task: FAMILY / task for task in TASKS if task}
+    taskstore.pack(FAMILY / "base", tasks, root / "store", taskstore.PackOptions(tiers="mask"))
+    taskstore.open(root / "store").write_assets(None, root / "assets")
+    return root
+
+
+@contextmanager
+def serving(folders: Path, scheduler: str | None, blocks: int = ROOMY, **changes: Any) -> Any:
+    """An engine with the store's tasks; None: vLLM's own scheduler."""
+    quantum = changes.pop("quantum", 0.0)
+    options = {
+        "dtype": "float32",
+        "load_format": "taskstore",
+        "model_loader_extra_config": ServeOptions(
+            str(folders / "store"), quantum=quantum
+        ).to_dict(),
+        "worker_cls": "taskstore_serving.worker.TaskWorker",
+        "scheduler_cls": scheduler and f"{MODULE}.{scheduler}",
+        "block_size": 32,
+        "num_gpu_blocks_override": blocks,
+        "max_num_seqs": 4,
+        **changes,
+    }
+    with engine(folders / "assets", **options) as llm:
+        llm.llm_engine.input_processor.lora_config = SimpleNamespace(
+            enable_tower_connector_lora=True
+        )
+        yield llm
+
+
+def scheduler_of(llm: Any) -> Any:
+    return llm.llm_engine.engine_core.engine_core.scheduler
+
+
+def carrier(task: State) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    return task and LoRARequest(task, TASKS.index(task), f"taskstore://{task}")
+
+
+def sampling(kind: str) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    if kind == "digits":
+        only = StructuredOutputsParams(regex="[0-9]{12}")
+        return SamplingParams(temperature=0, max_tokens=40, structured_outputs=only)
+    if kind == "greedy":
+        return SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
+    return SamplingParams(
+        temperature=1.0, seed=3, n=2 if kind == "two" else 1, max_tokens=40, ignore_eos=True
+    )
+
+
+def add(llm: Any, name: str, task: State, prompt: str, how: Any, **more: Any) -> None:
+    llm.llm_engine.add_request(name, prompt, how, lora_request=carrier(task), **more)
+
+
+Answer = dict[int, list[int]]  # number of the choice -> its tokens
+
+
+def drain(llm: Any, each_step: Callable[[int], None] = lambda step: None) -> dict[str, Answer]:
+    """Step until all is done: every request's answer, in the order of their first tokens."""
+    found: dict[str, Answer] = {}
+    for step in range(20_000):
+        if not llm.llm_engine.has_unfinished_requests():
+            return found
+        each_step(step)
+        for output in llm.llm_engine.step():
+            for one in output.outputs:
+                found.setdefault(output.request_id, {})[one.index] = list(one.token_ids)
+    raise AssertionError("the engine stalls")
+
+
+@pytest.fixture(scope="module")
+def wanted(folders: Path) -> dict[Job, Answer]:
+    """Answers one request at a time, with vLLM's scheduler and swaps between requests."""
+    found = {}
+    with serving(folders, None) as llm:
+        for task in TASKS:
+            llm.collective_rpc("taskstore_swap", args=(task,))
+            llm.reset_prefix_cache()
+            for job in JOBS:
+                if job[0] == task:
+                    output = llm.generate(job[1], sampling(job[2]), use_tqdm=False)[0]
+                    found[job] = {one.index: list(one.token_ids) for one in output.outputs}
+    assert len({str(found[task, PROMPTS[0], "greedy"]) for task in TASKS}) > 2
+    return found
+
+
+@contextmanager
+def ahead(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Async scheduling, which vLLM turns off on the CPU although it works there."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    check = CpuPlatform.check_and_update_config.__func__  # type: ignore[attr-defined]
+
+    def with_async(cls: Any, config: Any) -> None:
+        check(cls, config)
+        config.scheduler_config.async_scheduling = True
+
+    with patch.context() as inner:
+        inner.setattr(CpuPlatform, "check_and_update_config", classmethod(with_async))
+        yield
+
+
+CASES = {
+    "plain": ("TaskScheduler", ROOMY, "fcfs"),
+    "plain-tight": ("TaskScheduler", TIGHT, "priority"),
+    "async": ("AsyncTaskScheduler", ROOMY, "fcfs"),
+    "async-tight": ("AsyncTaskScheduler", TIGHT, "fcfs"),
+}
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def served(
+    folders: Path, wanted: dict[Job, Answer], request: pytest.FixtureRequest
+) -> Iterator[Any]:
+    """(case, engine), once that of `wanted` is gone."""
+    name, blocks, policy = CASES[request.param]
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "TaskScheduler":
+            with serving(folders, name, blocks, scheduling_policy=policy) as llm:
+                yield request.param, llm
+        else:
+            with ahead(patch), serving(folders, name, blocks, scheduling_policy=policy) as llm:
+                assert llm.llm_engine.engine_core.engine_core.batch_queue_size == 2
+                yield request.param, llm
+
+
+def tokens(scheduler: Any) -> int:
+    return sum(request.num_output_tokens for request in scheduler.requests.values())
+
+
+def nothing_left(llm: Any) -> bool:
+    scheduler = scheduler_of(llm)
+    pool = scheduler.kv_cache_manager.block_pool
+    empty = not scheduler.requests and not scheduler.running and not len(scheduler.waiting)
+    return bool(empty and pool.get_num_free_blocks() == pool.num_gpu_blocks - 1)
+
+
+def test_mixed_load_gives_each_the_answer_it_gets_alone(
+    served: tuple[str, Any], wanted: dict[Job, Answer]
+) -> None:
+    """With aborts of running, paused and waiting requests, a pause and resets in between."""
+    case, llm = served
+    random_ = random.Random(7)
+    jobs = {f"{case}-{n}": job for n, job in enumerate(random_.sample(JOBS, len(JOBS)))}
+    core, scheduler = llm.llm_engine.engine_core.engine_core, scheduler_of(llm)
+    done: list[int] = []
+    coming, aborted, swaps = list(jobs.items()), set[str](), scheduler._turns.switches
+
+    def meddle(step: int) -> None:
+        for _ in range(random_.choice([0, 1, 2])):
+            if coming:
+                name, (task, prompt, kind) = coming.pop()
+                add(llm, name, task, prompt, sampling(kind))
+        if step % 11 == 10 and len(aborted) < 6:
+            name = random_.choice([name for name in jobs if name not in aborted])
+            llm.llm_engine.abort_request([name])
+            aborted.add(name)
+        if step == 30:
+            core.pause_scheduler("keep", clear_cache=False)
+        if step == 33:  # what was on its way is there
+            done.append(tokens(scheduler))
+        if step == 40:
+            assert done == [tokens(scheduler)]
+            core.resume_scheduler()
+        if step in (20, 50):
+            assert core.reset_prefix_cache(True, False)
+
+    add(llm, f"{case}-first", *JOBS[0][:2], sampling("greedy"))
+    found = drain(llm, meddle)
+    assert not coming and len(aborted) == 6
+    compared = 0
+    for name, job in jobs.items():
+        if name not in aborted:
+            assert found[name] == wanted[job], (name, job)
+            compared += 1
+    assert compared >= len(JOBS) - 6
+    drain(llm)
+    llm.llm_engine.step()
+    assert nothing_left(llm)
+    assert scheduler._turns.switches > swaps + 50
+    if case.endswith("tight"):
+        assert scheduler._evictions > 0
