@@ -21,6 +21,7 @@
     │   ├── ModuleMismatch         it has other tensors, shapes or dtypes
     │   ├── UnknownWeights         what is live is neither the base nor a task
     │   └── ModelBusy              it is running; swap when it is not
+    ├── ServingFailed              the engine did not start, or died
     ├── EvaluationFailed           an evaluator failed, hung, or gave no score
     ├── TargetNotReached           no bits keep the share of a score that was asked for
     ├── MissingExtra               an optional library is not installed
@@ -166,6 +167,10 @@ class UnknownWeights(SwapError):
 
 class ModelBusy(SwapError):
     """The model is running in another thread, or this very thread is inside it."""
+
+
+class ServingFailed(TaskstoreError):
+    """The engine did not start, or died."""
 
 
 class EvaluationFailed(TaskstoreError):

@@ -22,6 +22,7 @@ from taskstore_cli.methods import methods
 from taskstore_cli.pack import pack
 from taskstore_cli.report import report
 from taskstore_cli.revise import add, remove, retier
+from taskstore_cli.serve import serve
 from taskstore_cli.tune import tune
 from taskstore_cli.unpack import unpack
 from taskstore_cli.verify import verify
@@ -69,6 +70,6 @@ def main() -> None:
 
 for command in (
     *(pack, tune, unpack, load, info, verify, evaluate, add, remove, retier),
-    *(merge, methods, measure, report),
+    *(merge, methods, measure, report, serve),
 ):
     main.add_command(command)

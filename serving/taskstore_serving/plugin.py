@@ -8,8 +8,9 @@ import logging
 def register() -> None:
     """Make `--load-format taskstore` known; not to an untested vLLM, which works on without."""
     from taskstore.errors import InputError
-    from taskstore_serving import versions
+    from taskstore_serving import children, versions
 
+    children.adopt()
     try:
         versions.check()
     except InputError as error:

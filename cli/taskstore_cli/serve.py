@@ -1,0 +1,287 @@
+"""`taskstore serve`"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from taskstore_cli.console import StorePath, TaskName, base_from_option
+
+if TYPE_CHECKING:
+    from taskstore_serving.choice import Choice
+    from taskstore_serving.launch import Launch
+
+    from taskstore.store import Store
+
+
+class TaskNames(TaskName):
+    """Tasks with commas between; completes the last one."""
+
+    name = "task,..."
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        items = super().shell_complete(ctx, param, last)
+        for item in items:
+            item.value = before + comma + item.value
+        return items
+
+
+class Quantum(click.ParamType[float | None]):
+    """auto, 0.2, 0.2s or 200ms -> seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, *_: object) -> float | None:
+        if value == "auto":
+            return None
+        found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(ms|s|)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not auto, a number of seconds, or like 200ms")
+        return float(found[1]) / (1000 if found[2] == "ms" else 1)
+
+
+class Serve(click.Command):
+    """Says where vLLM's options go."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            message = f"{error.format_message()} Options of vLLM come after --."
+            raise click.UsageError(message, ctx) from None
+
+
+@click.command(cls=Serve)
+@click.argument("store", type=StorePath(), is_eager=True)
+@click.argument("given", metavar="[-- VLLM OPTION...]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: every network.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="0 takes one that is free.",
+)
+@click.option(
+    "--api-key",
+    envvar=["TASKSTORE_API_KEY", "VLLM_API_KEY"],
+    metavar="KEY",
+    help="What clients must send as a bearer token; better in the environment, as "
+    "TASKSTORE_API_KEY, where `ps` does not show it.",
+)
+@click.option("--tasks", type=TaskNames(), default="", help="Tasks to serve.  [default: all]")
+@click.option(
+    "--default-task",
+    type=TaskName(),
+    default="",
+    help="Task of requests that name no model.  [default: the base]",
+)
+@click.option(
+    "--served-model-name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Name of the base; repeatable.  [default: the one in the store]",
+)
+@click.option(
+    "--skip-unservable",
+    is_flag=True,
+    help="Leave out tasks that no engine can serve beside the others, and say which.",
+)
+@click.option(
+    "--quantum",
+    type=Quantum(),
+    default="auto",
+    show_default=True,
+    help="How long a task keeps the engine while others wait: seconds, or 200ms. auto: from the "
+    "measured cost of a swap.",
+)
+@click.option(
+    "--masks",
+    type=click.Choice(["host", "device"]),
+    default="host",
+    show_default=True,
+    help="Where masks wait; device: faster swaps, less room for requests.",
+)
+@click.option(
+    "--residual",
+    type=click.Choice(["0", "1"]),
+    default="0",
+    show_default=True,
+    help="1: with the tier rest, where a task has it.",
+)
+@base_from_option
+@click.option(
+    "--print-command",
+    is_flag=True,
+    help="Print the commands that start vLLM in the same way, and start nothing.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON line on stdout when it is ready.")
+def serve(
+    store: Path,
+    given: tuple[str, ...],
+    host: str,
+    port: int,
+    api_key: str | None,
+    tasks: str,
+    default_task: str,
+    names: tuple[str, ...],
+    skip_unservable: bool,
+    quantum: float | None,
+    masks: str,
+    residual: str,
+    base_from: Path | None,
+    print_command: bool,
+    as_json: bool,
+) -> None:
+    """Serve the tasks of STORE with vLLM, one endpoint and one set of weights for all.
+
+    Clients name a task as the model. Whatever comes after -- goes to vLLM. Ctrl-C or SIGTERM ends
+    it with status 0.
+
+    \b
+    taskstore serve family --tasks billing,legal -- --max-model-len 4096
+    """
+    from taskstore_serving import choice, versions
+    from taskstore_serving.launch import Launch
+    from taskstore_serving.options import ServeOptions
+    from taskstore_serving.platform import on_cpu, room
+    from taskstore_serving.refused import check_words
+    from taskstore_serving.server import listen
+
+    import taskstore
+
+    opened = taskstore.open(store, base=base_from)
+    rungs, named = int(residual), [task for task in tasks.split(",") if task]
+    chosen = choice.choose(
+        opened, named, residual=rungs, default=default_task, skip=skip_unservable
+    )
+    options = ServeOptions(
+        store=str(store.resolve()),
+        tasks=tuple(chosen.tiers),
+        base_from=str(base_from.resolve()) if base_from else "",
+        masks=masks,  # type: ignore[arg-type]
+        residual=rungs,  # type: ignore[arg-type]
+        quantum=quantum,
+        default_task=default_task,
+    )
+    check_words(given)
+    versions.check()
+    cpu = on_cpu()
+    bound = None if print_command else listen(host, port)
+    launch = Launch(
+        options=options,
+        names=choice.base_names(opened, names, tuple(chosen.tiers)),
+        host=host,
+        port=bound.getsockname()[1] if bound else port,
+        cpu=cpu,
+        dtype=choice.dtype(opened.manifest),
+        room=room(),
+        given=given,
+    )
+    for task, why in chosen.left_out.items():
+        _say(f"left out: {why}" if task in why else f"left out {task}: {why}")
+    if bound is None:
+        _print_command(launch, api_key)
+        return
+    _announce(launch, chosen, open_to_all=not api_key)
+    with bound:
+        _serve(launch, opened, bound, api_key, _ready(launch, chosen, as_json))
+
+
+def _serve(
+    launch: Launch, store: Store, bound: Any, api_key: str | None, ready: Callable[[], None]
+) -> None:
+    from taskstore_serving.server import run
+
+    if api_key:
+        os.environ["VLLM_API_KEY"] = api_key
+    is_ready = False
+
+    def note() -> None:
+        nonlocal is_ready
+        is_ready = True
+        ready()
+
+    with TemporaryDirectory(prefix="taskstore-", ignore_cleanup_errors=True) as scratch:
+        try:
+            assets = store.write_assets(None, Path(scratch) / "base")
+            run(launch, assets, Path(scratch), bound, _refuse, note)
+        except KeyboardInterrupt:
+            if not is_ready:
+                _say("stopped before it was ready")
+                sys.exit(130)
+    _say("stopped")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise click.UsageError(message)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _url(launch: Launch) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(launch.host, launch.host)
+    return f"http://{host}:{launch.port}/v1"
+
+
+def _announce(launch: Launch, chosen: Choice, *, open_to_all: bool) -> None:
+    served = ", ".join(f"{task} ({tier})" for task, tier in chosen.tiers.items())
+    default = launch.options.default_task or launch.names[0]
+    _say(
+        f"serving {served} and the base {launch.names[0]}; without a model's name {default}; "
+        f"port {launch.port} of {launch.host}"
+    )
+    if open_to_all and launch.host in ("0.0.0.0", "::", ""):
+        _say("warning: every network can reach this, and no API key is asked for")
+
+
+def _ready(launch: Launch, chosen: Choice, as_json: bool) -> Callable[[], None]:
+    """What to do when it is; with --json nothing else is written to stdout, so vLLM's logs move."""
+    if not as_json:
+        return lambda: _say(f"ready: {_url(launch)}")
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    document = {
+        "ready": True,
+        "url": _url(launch),
+        "host": launch.host,
+        "port": launch.port,
+        "pid": os.getpid(),
+        "base": list(launch.names),
+        "default_task": launch.options.default_task or None,
+        "tasks": dict(chosen.tiers),
+        "left_out": dict(chosen.left_out),
+    }
+    return lambda: print(json.dumps(document, ensure_ascii=False), file=out, flush=True)
+
+
+def _print_command(launch: Launch, api_key: str | None) -> None:
+    """A script for a POSIX shell."""
+    folder = "taskstore-base"
+    write = (
+        f"import taskstore; taskstore.open({launch.options.store!r}"
+        + (f", base={launch.options.base_from!r}" if launch.options.base_from else "")
+        + f").write_assets(None, {folder!r})"
+    )
+    if api_key:
+        click.echo("# the API key comes from VLLM_API_KEY")
+    click.echo(shlex.join(["python", "-c", write]))
+    words = launch.arguments(folder, os.environ)
+    variables = [f"{name}={shlex.quote(v)}" for name, v in launch.environment(os.environ).items()]
+    start = ["python", "-m", "vllm.entrypoints.launchers.api_server.entry"]
+    click.echo(" ".join([*variables, *start, shlex.join(words)]))
