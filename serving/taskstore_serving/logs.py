@@ -1,0 +1,94 @@
+"""What a server writes of its tasks: a line per request, without a word of what was said in it.
+
+Logger `taskstore.serving`, on stderr, as loud as vLLM's own logger (`--log-level`,
+VLLM_LOGGING_LEVEL). TASKSTORE_LOG=json makes every line an object. A logging configuration that
+names `taskstore` or `taskstore.serving`, and VLLM_CONFIGURE_LOGGING=0, are left as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from taskstore_serving.requests import Finished
+
+_LONGEST = 100  # characters of a request's id, which a client may choose
+_TEXT = "%(levelname)s %(asctime)s [%(name)s pid=%(process)d] %(message)s"
+
+_log = logging.getLogger("taskstore.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A message of a log record: text for people, fields for machines."""
+
+    name: str
+    text: str
+    fields: dict[str, Any]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def finished(facts: Finished) -> None:
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    request = facts.request[:_LONGEST]
+    text = (
+        f"{facts.task}: request {request!r} {facts.outcome}; tokens: {facts.prompt_tokens} prompt, "
+        f"{facts.cached_tokens} cached, {facts.generation_tokens} generated; seconds: "
+        f"{_seconds(facts.queue_seconds)} queue, {_seconds(facts.first_token_seconds)} first token,"
+        f" {_seconds(facts.total_seconds)} total"
+    )
+    _log.info(Event("request", text, asdict(facts) | {"request": request}))
+
+
+def swapped(before: str | None, after: str | None, seconds: float) -> None:
+    """In a worker; None is the base."""
+    if _log.isEnabledFor(logging.DEBUG):
+        text = f"swap {before or 'base'} to {after or 'base'}: {seconds * 1e3:.1f} ms"
+        _log.debug(Event("swap", text, {"before": before, "task": after, "seconds": seconds}))
+
+
+def configure() -> None:
+    """Give the loggers of taskstore their place on stderr; again after vLLM configured its own."""
+    top, engine = logging.getLogger("taskstore"), logging.getLogger("vllm")
+    if isinstance(top.handlers[0] if top.handlers else None, _Handler):
+        top.handlers.clear()
+    if top.handlers or _log.handlers or os.environ.get("VLLM_CONFIGURE_LOGGING") == "0":
+        return
+    machines = os.environ.get("TASKSTORE_LOG") == "json"
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_Json() if machines else logging.Formatter(_TEXT, "%m-%d %H:%M:%S"))
+    top.addHandler(handler)
+    top.setLevel(engine.level or logging.INFO)
+    top.propagate = False
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """Ours, told from those of a configuration."""
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if isinstance(record.msg, Event):
+            line |= {"event": record.msg.name} | record.msg.fields
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,146 @@
+"""Metrics of a family's server, per task, and a log line per request.
+
+    observer = metrics.install(engine_client, base_name)
+
+Labels are the base's served name and names of `LoRARequest`s, which the server alone makes, for
+tasks that it serves: a name that a client made up is answered with 404 before. A removed task's
+gauges go; its totals stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskstore_serving import frontend, logs
+from taskstore_serving.instruments import Instruments, TaskSeries, drop, instruments
+from taskstore_serving.requests import Flight
+
+PERIOD = 5.0  # seconds between questions to the workers
+PATIENCE = 60.0  # seconds; a step of the engine comes before its answer
+
+_log = logging.getLogger("taskstore.serving")
+
+
+def install(engine_client: Any, base_name: str) -> Observer:
+    """Observe all requests of an `AsyncLLM`, and its workers; call it once, in its event loop.
+
+    Copies of the client are observed if `copy.copy` made them afterwards (`frontend` says why).
+    """
+    logs.configure()
+    observer = Observer(engine_client, base_name, instruments())
+    frontend.observe(engine_client, observer)
+    observer.follow()
+    return observer
+
+
+class Observer:
+    """Counts requests as vLLM's frontend tells of them, and asks the workers now and then."""
+
+    def __init__(self, engine_client: Any, base_name: str, shown: Instruments) -> None:
+        self._client, self._base, self._shown = engine_client, base_name, shown
+        self._flights: dict[str, Flight] = {}  # by the engine's ids of sequences
+        self._parents: dict[str, Flight] = {}  # of several sequences, by the engine's id
+        self._series = {base_name: TaskSeries(shown, base_name)}
+        self._served: frozenset[str] = frozenset()
+        self._uses: frozenset[str] = frozenset()
+        self._swaps, self._swap_seconds = 0, 0.0
+        self._following: asyncio.Task[None] | None = None
+
+    def started(self, state: Any, arrival: float) -> None:
+        parent = state.parent_req and state.parent_req.request_id
+        flight = self._parents.get(parent) if parent else None
+        if flight is None:
+            task = state.lora_name or self._base
+            flight = Flight(task, state.external_req_id, arrival, self._of(task))
+            flight.series.running.inc()
+            if parent:
+                self._parents[parent] = flight
+        flight.add(state)
+        self._flights[state.request_id] = flight
+
+    def ended(self, sequence: str, reason: str) -> None:
+        """Of one sequence; what has ended already, or started before this observer, is no news."""
+        flight = self._flights.pop(sequence, None)
+        if flight is None:
+            return
+        parent = flight.states[sequence].parent_req
+        if not flight.end(sequence, reason):
+            return
+        if parent:
+            self._parents.pop(parent.request_id, None)
+        facts, series = flight.finished(), flight.series
+        series.running.dec()
+        series.generation.inc(flight.fresh())
+        series.finished(facts)
+        logs.finished(facts)
+
+    def refused(self, lora_request: Any) -> None:
+        """The server was too busy for a request, or its engine dead."""
+        self._of(lora_request.lora_name if lora_request else self._base).refused()
+
+    def follow(self) -> None:
+        """Ask the workers from now on: one of several API processes does, for all."""
+        if self._client.engine_core.client_index == 0:
+            self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+
+    async def _follow(self) -> None:
+        """Scrapes read what this wrote last; a busy engine delays it, a dead one ends it."""
+        said = False
+        while not self._client.errored:
+            self._count_tokens()
+            try:
+                asked = self._client.collective_rpc("taskstore_state")
+                self.show(await asyncio.wait_for(asked, PATIENCE))
+            except Exception as error:
+                self._shown.verified.set(0)
+                if not said:
+                    _log.warning("the workers do not tell their state: %s", str(error) or error)
+                said = True
+            await asyncio.sleep(PERIOD)
+        self._shown.verified.set(0)
+
+    def show(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """What `taskstore_state` answered, a dict of each worker."""
+        first, shown = states[0], self._shown
+        self._show_tasks(frozenset(first["tasks"]), first["active"] or self._base)
+        uses = {use for state in states for use in state["memory"]}
+        for use in self._uses - uses:
+            shown.resident.labels(use).set(0)
+            drop(shown.resident, use)
+        self._uses = frozenset(uses)
+        for use in uses:
+            shown.resident.labels(use).set(sum(state["memory"].get(use, 0) for state in states))
+        seconds = max(state["swap_seconds"] for state in states)
+        shown.swaps.inc(max(0, first["swaps"] - self._swaps))
+        shown.swap_seconds.inc(max(0.0, seconds - self._swap_seconds))
+        self._swaps, self._swap_seconds = first["swaps"], seconds
+        shown.verified.set(all(state["verified"] for state in states))
+
+    def _show_tasks(self, served: frozenset[str], active: str) -> None:
+        for task in self._served - served:
+            self._shown.active.labels(task).set(0)
+            drop(self._shown.active, task)
+            if self._series.pop(task, None):
+                drop(self._shown.running, task)
+        self._served = served
+        for task in (self._base, *served):
+            self._of(task)
+            self._shown.active.labels(task).set(task == active)
+        self._shown.tasks.set(len(served))
+
+    def _count_tokens(self) -> None:
+        """Of requests that are not at their end yet."""
+        for flight in set(self._flights.values()):
+            flight.series.generation.inc(flight.fresh())
+
+    def _of(self, task: str) -> TaskSeries:
+        if task not in self._series:
+            self._series[task] = TaskSeries(self._shown, task)
+        return self._series[task]
