@@ -1,0 +1,280 @@
+"""vLLM's own frontend, whole, over an engine that says what a test tells it to say."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.serving.engines import FAMILY, need_vllm
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+STATE: dict[str, Any] = {
+    "active": None,
+    "swaps": 2,
+    "swap_seconds": 0.5,
+    "tasks": {"german": {}},
+    "memory": {"live": 7},
+    "verified": True,
+}
+
+
+class Core:
+    """In the place of the engine's process, to which a frontend talks through this."""
+
+    client_index, engine_ranks_managed = 0, (0,)
+
+    def __init__(self, **_: Any) -> None:
+        self.requests: list[Any] = []
+        self.outputs: asyncio.Queue[Any] = asyncio.Queue()
+        self.resources = SimpleNamespace(engine_dead=False)
+
+    async def get_supported_tasks_async(self) -> tuple[str, ...]:
+        return ("generate", "embed")
+
+    async def add_request_async(self, request: Any) -> None:
+        self.requests.append(request)
+
+    async def abort_requests_async(self, _: list[str]) -> None: ...
+
+    async def collective_rpc_async(self, method: str, *_: Any) -> list[dict[str, Any]]:
+        assert method == "taskstore_state"
+        return [STATE]
+
+    async def get_output_async(self) -> Any:
+        said = await self.outputs.get()
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def shutdown(self, timeout: float | None = None) -> None: ...
+
+    async def request(self, i: int) -> Any:
+        """The i-th that came, as soon as it is there."""
+        async with asyncio.timeout(60):
+            while len(self.requests) <= i:
+                await asyncio.sleep(0.001)
+        return self.requests[i]
+
+    async def say(self, i: int, tokens: list[int], end: str | None = None, **more: Any) -> None:
+        """A step's output for the i-th request; its first says that it waited for 2 s."""
+        from vllm.v1.engine import EngineCoreEvent as Event
+        from vllm.v1.engine import EngineCoreEventType as Kind
+        from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
+        from vllm.v1.metrics.stats import PrefillStats
+
+        request = await self.request(i)
+        prefill, events = PrefillStats(), [Event(Kind.QUEUED, 10.0), Event(Kind.SCHEDULED, 12.0)]
+        prefill.set(5, 3, 0)
+        reason = FinishReason[end.upper()] if end else None
+        output = EngineCoreOutput(
+            request.request_id,
+            tokens,
+            finish_reason=reason,
+            events=events,
+            prefill_stats=prefill,
+            **more,
+        )
+        self.outputs.put_nowait(EngineCoreOutputs(outputs=[output]))
+
+
+class Server:
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.core = engine, engine.engine_core
+
+    def ask(self, id: str, task: str | None = "german", client: Any = None, **how: Any) -> Any:
+        """A request in the background."""
+        from vllm import SamplingParams
+        from vllm.lora.request import LoRARequest
+
+        lora = task and LoRARequest(task, 1, "taskstore://a/b")
+        prompt = {"prompt_token_ids": [5, 6, 7, 8, 9]}
+
+        async def run() -> Any:
+            client_ = client or self.engine
+            params = SamplingParams(**{"max_tokens": 50, **how})
+            async for out in client_.generate(prompt, params, id, lora_request=lora):
+                last = out
+            return last
+
+        return asyncio.create_task(run())
+
+    def embed(self, id: str, task: str) -> Any:
+        from vllm import PoolingParams
+        from vllm.lora.request import LoRARequest
+
+        lora, prompt = LoRARequest(task, 1, "taskstore://a/b"), {"prompt_token_ids": [5, 6, 7]}
+
+        async def run() -> None:
+            params = PoolingParams(task="embed")
+            async for _ in self.engine.encode(prompt, params, id, lora_request=lora):
+                pass
+
+        return asyncio.create_task(run())
+
+
+@pytest.fixture(scope="module")
+def configuration() -> Any:
+    need_vllm()
+    from vllm import AsyncEngineArgs
+
+    base = str(FAMILY / "base")
+    return AsyncEngineArgs(base, enforce_eager=True, max_model_len=128).create_engine_config()
+
+
+@pytest.fixture
+def serve(configuration: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a scenario, and gives what its metrics changed by."""
+    from prometheus_client import REGISTRY
+    from taskstore_serving import metrics
+    from vllm.v1.engine import async_llm
+
+    monkeypatch.setattr(async_llm.EngineCoreClient, "make_async_mp_client", Core)
+
+    def samples() -> dict[tuple[str, ...], float]:
+        return {
+            (s.name.removeprefix("taskstore_"), *s.labels.values()): s.value
+            for family in REGISTRY.collect()
+            for s in family.samples
+            if s.name.startswith("taskstore_") and "le" not in s.labels
+        }
+
+    async def run(scenario: Callable[[Server], Awaitable[None]]) -> dict[tuple[str, ...], float]:
+        engine = async_llm.AsyncLLM.from_vllm_config(configuration)
+        engine.input_processor.lora_config = SimpleNamespace(enable_tower_connector_lora=True)
+        observer = metrics.install(engine, "base")
+        before = samples()
+        await asyncio.wait_for(scenario(Server(engine)), 60)
+        after = samples()
+        observer.close()
+        engine.shutdown()
+        return {
+            name: value - before.get(name, 0)
+            for name, value in after.items()
+            if value != before.get(name, 0) and not name[0].endswith("_created")
+        }
+
+    return lambda scenario: asyncio.run(run(scenario))
+
+
+def counts(changed: dict[tuple[str, ...], float]) -> dict[str, float]:
+    """Requests by outcome, of German."""
+    return {name[2]: n for name, n in changed.items() if name[:2] == ("requests_total", "german")}
+
+
+def test_a_request_is_told_with_its_task_tokens_and_times(
+    serve: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario(server: Server) -> None:
+        asked, plain = server.ask("cmpl-7"), server.ask("cmpl-8", task=None, max_tokens=1)
+        await server.core.say(0, [11])
+        await server.core.say(0, [12, 13])
+        await server.core.say(0, [14], "length")
+        await server.core.say(1, [11], "length")
+        assert len((await asked).outputs[0].token_ids) == 4
+        await plain
+
+    changed = serve(scenario)
+    assert changed[("requests_total", "german", "length")] == 1
+    assert changed[("requests_total", "base", "length")] == 1
+    assert changed[("prompt_tokens_total", "german")] == 5
+    assert changed[("cached_prompt_tokens_total", "german")] == 3
+    assert changed[("generation_tokens_total", "german")] == 4
+    assert changed[("generation_tokens_total", "base")] == 1
+    assert changed[("queue_seconds_sum", "german")] == 2
+    assert changed[("time_to_first_token_seconds_count", "german")] == 1
+    assert changed[("inter_token_seconds_count", "german")] == 1
+    assert ("requests_running", "german") not in changed  # up and down again
+    assert changed[("swaps_total",)] == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if "german: request" in line]
+    assert len(lines) == 1
+    assert "'cmpl-7' length; tokens: 5 prompt, 3 cached, 4 generated; seconds: 2.000 q" in lines[0]
+
+
+def test_every_way_to_end(serve: Any) -> None:
+    async def scenario(server: Server) -> None:
+        stopped = server.ask("stops")
+        await server.core.say(0, [11], "stop")
+        several = server.ask("several", n=2)  # one request
+        await server.core.say(1, [11], "stop")
+        await server.core.say(2, [11], "length")
+        found = server.ask("finds its stop string", stop="4", max_tokens=9)
+        four = server.engine.get_tokenizer().encode("4", add_special_tokens=False)
+        await server.core.say(3, four)
+        gone = server.ask("client goes")
+        await server.core.say(4, [11])
+        turned_off = server.ask("operator aborts", n=2)
+        await server.core.request(6)
+        embedded = server.embed("embeds", "german")
+        import torch
+
+        await server.core.say(7, [], "stop", pooling_output=torch.zeros(3))
+        await asyncio.gather(stopped, several, found, embedded)
+        gone.cancel()
+        await server.engine.abort("operator aborts")
+        await asyncio.gather(turned_off, gone, return_exceptions=True)
+
+    changed = serve(scenario)
+    assert counts(changed) == {"stop": 3, "length": 1, "abort": 2}
+    assert changed[("generation_tokens_total", "german")] == 5
+    assert changed[("prompt_tokens_total", "german")] == 23
+    assert changed[("time_to_first_token_seconds_count", "german")] == 4  # no embedding's
+    assert ("requests_running", "german") not in changed
+
+
+def test_a_copy_of_the_client_is_observed_and_asks_its_own_parts(serve: Any) -> None:
+    async def scenario(server: Server) -> None:
+        other = copy.copy(server.engine)
+        other.input_processor = copy.copy(other.input_processor)
+        other.output_processor = copy.copy(other.output_processor)
+        other.output_processor.tokenizer = copy.copy(other.output_processor.tokenizer)
+        used, process = [], other.input_processor.process_inputs_async
+
+        def own(*inputs: Any, **more: Any) -> Any:
+            used.append(inputs)
+            return process(*inputs, **more)
+
+        other.input_processor.process_inputs_async = own
+        asked = server.ask("a", client=other)
+        await server.core.say(0, [11], "stop")
+        await asked
+        assert used
+
+    assert counts(serve(scenario)) == {"stop": 1}
+
+
+def test_a_server_that_is_too_busy_and_a_request_that_is_wrong(serve: Any) -> None:
+    async def scenario(server: Server) -> None:
+        server.engine.scheduler_config.max_num_queued_reqs = 1
+        first = server.ask("first")
+        await server.core.request(0)
+        refused = await asyncio.gather(server.ask("second"), return_exceptions=True)
+        assert type(refused[0]).__name__ == "QueueOverflowError"
+        await server.core.say(0, [11], "stop")
+        await first
+        server.engine.scheduler_config.max_num_queued_reqs = None
+        wrong = await asyncio.gather(server.ask("third", logprobs=9999), return_exceptions=True)
+        assert type(wrong[0]).__name__ == "VLLMValidationError"
+
+    assert counts(serve(scenario)) == {"stop": 1, "error": 1}
+
+
+def test_an_engine_that_dies(serve: Any) -> None:
+    async def scenario(server: Server) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        asked = [server.ask("a"), server.ask("b", n=2)]
+        await server.core.request(2)
+        server.core.resources.engine_dead = True
+        server.core.outputs.put_nowait(EngineDeadError())
+        late = await asyncio.gather(*asked, return_exceptions=True)
+        late += await asyncio.gather(server.ask("late"), return_exceptions=True)
+        assert [type(error) for error in late] == [EngineDeadError] * 3
+
+    changed = serve(scenario)
+    assert counts(changed) == {"error": 3}
+    assert ("requests_running", "german") not in changed
