@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.serving.engines import FAMILY, need_vllm
+from tests.serving.loggers import fresh_loggers
+from tests.serving.test_dashboard import expressions, names
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 STATE: dict[str, Any] = {
@@ -127,7 +129,7 @@ def configuration() -> Any:
 
 
 @pytest.fixture
-def serve(configuration: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def serve(configuration: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Runs a scenario, and gives what its metrics changed by."""
     from prometheus_client import REGISTRY
     from taskstore_serving import metrics
@@ -158,7 +160,8 @@ def serve(configuration: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             if value != before.get(name, 0) and not name[0].endswith("_created")
         }
 
-    return lambda scenario: asyncio.run(run(scenario))
+    with fresh_loggers("taskstore", "taskstore.serving"):
+        yield lambda scenario: asyncio.run(run(scenario))
 
 
 def counts(changed: dict[tuple[str, ...], float]) -> dict[str, float]:
@@ -224,6 +227,52 @@ def test_every_way_to_end(serve: Any) -> None:
     assert changed[("prompt_tokens_total", "german")] == 23
     assert changed[("time_to_first_token_seconds_count", "german")] == 4  # no embedding's
     assert ("requests_running", "german") not in changed
+
+
+def test_an_input_that_is_streamed_is_one_request(serve: Any) -> None:
+    async def scenario(server: Server) -> None:
+        from vllm import SamplingParams
+        from vllm.engine.protocol import StreamingInput
+        from vllm.sampling_params import RequestOutputKind
+
+        more = asyncio.Event()
+
+        async def parts() -> Any:
+            yield StreamingInput({"prompt_token_ids": [5, 6, 7]})
+            await more.wait()
+
+        async def run() -> None:
+            params = SamplingParams(max_tokens=9, output_kind=RequestOutputKind.DELTA)
+            async for _ in server.engine.generate(parts(), params, "streamed"):
+                more.set()
+
+        asked = asyncio.create_task(run())
+        await server.core.say(0, [11, 12], "stop")  # of what came so far
+        await asked
+
+    changed = serve(scenario)
+    assert changed[("requests_total", "base", "stop")] == 1
+    assert changed[("generation_tokens_total", "base")] == 2
+    assert ("requests_running", "base") not in changed
+
+
+def test_they_are_where_vllm_shows_its_own_and_a_dashboard_looks(serve: Any) -> None:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+    from vllm.entrypoints.serve.instrumentator.metrics import attach_router
+
+    async def scenario(server: Server) -> None:
+        asked = server.ask("a")
+        await server.core.say(0, [11], "stop")
+        await asked
+        attach_router(app := FastAPI())
+        lines.extend(TestClient(app).get("/metrics").text.splitlines())
+
+    lines: list[str] = []
+    serve(scenario)
+    shown = {line.split("{")[0].split(" ")[0] for line in lines}
+    assert set().union(*map(names, expressions())) <= shown
+    assert any(line.startswith('taskstore_resident_bytes{use="live"} 7') for line in lines)
 
 
 def test_a_copy_of_the_client_is_observed_and_asks_its_own_parts(serve: Any) -> None:

@@ -13,23 +13,17 @@ import pytest
 from taskstore_serving import logs
 from taskstore_serving.requests import Finished
 
+from tests.serving.loggers import fresh_loggers
+
 FACTS = Finished("german", "cmpl-1", "stop", 12, 8, 24, 0.0125, 0.04, 0.01, 1.5)
 
 
 @pytest.fixture(autouse=True)
 def _loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Loggers as in a fresh process."""
     monkeypatch.delenv("TASKSTORE_LOG", raising=False)
     monkeypatch.delenv("VLLM_CONFIGURE_LOGGING", raising=False)
-    loggers = [logging.getLogger(name) for name in ("taskstore", "taskstore.serving", "vllm")]
-    before = [(lg.handlers[:], lg.level, lg.propagate) for lg in loggers]
-    for lg in loggers:
-        lg.handlers[:], lg.propagate = [], True
-        lg.setLevel(logging.NOTSET)
-    yield
-    for lg, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        lg.handlers[:], lg.propagate = handlers, propagate
-        lg.setLevel(level)
+    with fresh_loggers("taskstore", "taskstore.serving", "vllm"):
+        yield
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> list[str]:
