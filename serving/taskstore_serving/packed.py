@@ -1,0 +1,112 @@
+"""Matrices in the order of the CPU's kernel: live so, swapped so, and never packed anew.
+
+On a CPU with AMX vLLM multiplies bf16 matrices from a reordered copy and drops the original. The
+reordering moves weights and changes none, so the order may come first: D and masks that are
+reordered alike swap the reordered weights, bit for bit those that reordering a task's would give.
+
+The order is vLLM's own `convert_weight_packed`; 32 rows of a matrix at a time, so all of this works
+in slabs of rows, in place.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taskstore.swap.binding import Live
+
+Shape = tuple[int, int]  # rows, columns
+
+ROWS = 32
+SLAB = 1 << 20  # weights that are reordered at once, or 32 rows of wider matrices
+
+
+class Packed:
+    """Live tensors, by name, that are or will be in the kernel's order; uint8 arrays hold D."""
+
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        self.shapes = dict(shapes)
+
+    def reorder(self, name: str, memory: Tensor) -> None:
+        """Weights or D of a tensor, plain so far."""
+        for slab_RK in _slabs(memory, self.shapes[name]):
+            slab_RK.copy_(_convert(slab_RK))
+
+    def restore(self, name: str, memory: Tensor) -> None:
+        """Undo `reorder`."""
+        for slab_RK in _slabs(memory, self.shapes[name]):
+            packed_N = slab_RK.reshape(-1).clone()
+            slab_RK.view(-1)[_order(*slab_RK.shape)] = packed_N
+
+    def reorder_mask(self, name: str, mask_P: Tensor) -> None:
+        """One bit a weight, 8 in a byte, LSB first; 32 rows fill whole bytes."""
+        bits_P, columns = mask_P.numpy(), self.shapes[name][1]
+        for begin, end in _rows(self.shapes[name]):
+            span = slice(begin * columns // 8, end * columns // 8)
+            bits_N = np.unpackbits(bits_P[span], bitorder="little").astype(np.int16)
+            moved = _convert(torch.from_numpy(bits_N).view(end - begin, columns)).numpy()
+            bits_P[span] = np.packbits(moved.reshape(-1).astype(bool), bitorder="little")
+
+    def plain(self, live: Live) -> Live:
+        """The tensor as a checkpoint has it; a copy where it is reordered."""
+        if live.name not in self.shapes:
+            return live
+        copy = Live(live.names, live.tensor.clone())
+        self.restore(live.name, copy.tensor)
+        return copy
+
+    @contextmanager
+    def undone(self, lives: Iterable[Live], deltas: Mapping[str, Tensor]) -> Iterator[list[str]]:
+        """Their weights and D are plain in the block; gives the names of those that were not."""
+        mine = [live for live in lives if live.name in self.shapes]
+        memory = [(live.name, m) for live in mine for m in (live.tensor, deltas[live.name])]
+        for name, one in memory:
+            self.restore(name, one)
+        try:
+            yield [live.name for live in mine]
+        finally:
+            for name, one in memory:
+                self.reorder(name, one)
+
+
+def fits(tensor: Tensor) -> bool:
+    """Whether the kernel takes such a matrix."""
+    return (
+        tensor.dtype == torch.bfloat16
+        and tensor.dim() == 2
+        and tensor.shape[0] % 16 == 0
+        and tensor.shape[1] % ROWS == 0
+        and torch.cpu._is_amx_tile_supported()
+    )
+
+
+def _convert(slab_RK: Tensor) -> Tensor:
+    """int16 to int16."""
+    moved: Tensor = torch.ops._C.convert_weight_packed(slab_RK.view(torch.bfloat16))
+    return moved.view(torch.int16)
+
+
+@functools.lru_cache(2)
+def _order(rows: int, columns: int) -> Tensor:
+    """Where each weight of a reordered slab comes from."""
+    places_RK = torch.arange(rows * columns, dtype=torch.int32).view(rows, columns)
+    low, high = (_convert(half.to(torch.int16)) for half in (places_RK & 0x7FFF, places_RK >> 15))
+    return (high.long() << 15 | low.long()).view(-1)
+
+
+def _slabs(memory: Tensor, shape: Shape) -> Iterator[Tensor]:
+    """int16 views of rows."""
+    matrix = memory.view(-1).view(torch.int16)[: prod(shape)].view(shape)
+    return (matrix[begin:end] for begin, end in _rows(shape))
+
+
+def _rows(shape: Shape) -> Iterator[tuple[int, int]]:
+    rows, columns = shape
+    step = max(ROWS, SLAB // columns // ROWS * ROWS)
+    return ((begin, min(rows, begin + step)) for begin in range(0, rows, step))
