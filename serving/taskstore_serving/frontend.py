@@ -3,16 +3,23 @@
 Requests of every endpoint enter `OutputProcessor.add_request` and leave it in one of three ways:
 an ending, an abort, an engine that died. `AsyncLLM.add_request` is watched for those that the
 server turned away before. The two objects change their class, so that references to them that
-others hold (the loop that reads the engine's outputs) are served too. Copies made with `copy.copy`
-take the class along and call their own methods; only those made before are not observed.
+others hold (the loop that reads the engine's outputs) are served too. An exception in that loop
+would end the server: an observer that fails fails alone.
+
+Copies made with `copy.copy` take the class along and call their own methods; only those made
+before are not observed.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from taskstore_serving.metrics import Observer
+
+_log = logging.getLogger("taskstore.serving")
 
 
 def observe(engine_client: Any, observer: Observer) -> None:
@@ -31,24 +38,24 @@ def _telling_processor(base: Any, observer: Observer) -> type:
             super().add_request(request, *args, **kwargs)
             state = self.request_states.get(request.request_id)
             if not known:
-                observer.started(state, request.arrival_time)
+                _tell(observer.started, state, request.arrival_time)
             elif state is None:  # the end of a streamed input
-                observer.ended(request.request_id, "stop")
+                _tell(observer.ended, request.request_id, "stop")
 
         def _update_stats_from_finished(self, state: Any, reason: Any, stats: Any) -> None:
             super()._update_stats_from_finished(state, reason, stats)
-            observer.ended(state.request_id, str(reason))
+            _tell(observer.ended, state.request_id, str(reason))
 
         def abort_requests(self, *args: Any, **kwargs: Any) -> list[str]:
             aborted: list[str] = super().abort_requests(*args, **kwargs)
             for sequence in aborted:
-                observer.ended(sequence, "abort")
+                _tell(observer.ended, sequence, "abort")
             return aborted
 
         def propagate_error(self, error: Exception) -> None:
             super().propagate_error(error)
             for sequence in self.request_states:
-                observer.ended(sequence, "error")
+                _tell(observer.ended, sequence, "error")
 
     return Processor
 
@@ -63,7 +70,14 @@ def _telling_client(base: Any, observer: Observer) -> type:
             except Exception as error:
                 ours = self.errored or getattr(error, "http_status", 400) >= 500
                 if ours and request_id not in self.output_processor.external_req_ids:
-                    observer.refused(kwargs.get("lora_request"))
+                    _tell(observer.refused, kwargs.get("lora_request"))
                 raise
 
     return Client
+
+
+def _tell(what: Callable[..., None], *facts: Any) -> None:
+    try:
+        what(*facts)
+    except Exception:
+        _log.exception("a request is missing in the metrics")

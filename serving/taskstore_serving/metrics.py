@@ -101,7 +101,7 @@ class Observer:
             except Exception as error:
                 self._shown.verified.set(0)
                 if not said:
-                    _log.warning("the workers do not tell their state: %s", str(error) or error)
+                    _log.warning("the workers do not tell their state: %r", error)
                 said = True
             await asyncio.sleep(PERIOD)
         self._shown.verified.set(0)

@@ -275,6 +275,25 @@ def test_they_are_where_vllm_shows_its_own_and_a_dashboard_looks(serve: Any) -> 
     assert any(line.startswith('taskstore_resident_bytes{use="live"} 7') for line in lines)
 
 
+def test_an_observer_that_fails_fails_alone(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from taskstore_serving import metrics
+
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async def scenario(server: Server) -> None:
+        asked = [server.ask("a"), server.ask("b")]
+        await server.core.say(0, [11], "stop")
+        await server.core.say(1, [11], "stop")
+        assert [out.finished for out in await asyncio.gather(*asked)] == [True, True]
+
+    monkeypatch.setattr(metrics.Observer, "ended", fails)
+    assert counts(serve(scenario)) == {}
+    assert capfd.readouterr().err.count("a request is missing in the metrics") == 2
+
+
 def test_a_copy_of_the_client_is_observed_and_asks_its_own_parts(serve: Any) -> None:
     async def scenario(server: Server) -> None:
         other = copy.copy(server.engine)

@@ -217,7 +217,7 @@ def test_workers_that_do_not_answer_are_not_verified(caplog: pytest.LogCaptureFi
     follow(server, lambda: server.asked > 3)
     assert server.value("verified") == 0
     assert [r.getMessage() for r in caplog.records] == [
-        "the workers do not tell their state: no such method"
+        "the workers do not tell their state: RuntimeError('no such method')"
     ]
 
 
