@@ -45,6 +45,9 @@ Held = dict[State, list[Request]]
 class _OneTask(Scheduler):
     """Raises SwapError for options that tasks cannot be served with."""
 
+    running: list[Request]
+    max_num_active_reqs: int
+
     def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
         refuse(vllm_config)
         if vllm_config.scheduler_config.async_scheduling and not isinstance(self, AsyncScheduler):
@@ -95,13 +98,13 @@ class _OneTask(Scheduler):
     def _only(self, task: State, held: Held) -> Iterator[None]:
         """Show vLLM this task alone, with the slots that it may fill."""
         mine, every = held.get(task, []), self.max_num_active_reqs
-        self._paused = [request for request in self.running if task_of(request) != task]
+        allowed = quota(every, self._served, self._requests(held), task)
+        self._paused = [one for name, of in held.items() if name != task for one in of]
         sessions = self.num_waiting_for_streaming_input  # vLLM counts their slots as taken
         full = self._paused and len(self._paused) + sessions >= every
         if full and not mine and self._runnable(task, mine):
             self._evict(lambda request: 1)
         free = every - len(self._paused) - sessions
-        allowed = quota(every, self._served, self._requests(held), task)
         self.running, self.max_num_active_reqs = mine, min(allowed, free) + sessions
         try:
             with ExitStack() as stack:
