@@ -26,10 +26,10 @@ from taskstore.store import Store
 from taskstore.swap.digests import live_digests
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State
-from taskstore_serving import weights
 from taskstore_serving.beside import Beside
 from taskstore_serving.digests import multitask_digest, store_digest, task_digest
 from taskstore_serving.groups import Group, fill
+from taskstore_serving.guarding import Guard, check_heads
 from taskstore_serving.learning import Learner
 from taskstore_serving.servable import check_servable, tier_of
 from taskstore_serving.spans import Span, find
@@ -60,10 +60,12 @@ class Family:
         self._tasks: dict[str, dict[str, Any]] = {}
         self._untouchable: set[str] = set()
         self._check(store, tasks)
+        check_heads(model, store.manifest, tasks, residual)
         with Streams(store, tasks, residual, self._jobs) as streams:
             self._groups = fill(model, streams)
             self.lives = [live for group in self._groups for live in group.lives]
             self._expected: dict[State, dict[str, str]] = {None: self.digests()}
+            self._guard = Guard(model, self.lives, self._expected[None])
             spans = self._spans(streams)
             self._beside = Beside(self.lives, spans, store.manifest, streams, tasks, masks)
             self._beside.rests.fill(streams)
@@ -117,6 +119,7 @@ class Family:
                     f"task {task!r} cannot be added to a running engine: the {what} of {path} is "
                     "no longer the one that was loaded; start the engine again"
                 )
+        check_heads(self._model, store.manifest, [task], self._residual)
         active = self.active
         self.swap(None)
         try:
@@ -187,22 +190,7 @@ class Family:
 
     def guard(self, model: nn.Module) -> None:
         """Raise SwapError unless the model computes from the very memory that swaps write."""
-        tensors, now = weights.tensors(model), self.digests()
-        for live in self.lives:
-            there, problem = tensors.get(live.name), ""
-            if there is None or there.numel() != live.tensor.numel():
-                problem = "was removed or resized"
-            elif there.data_ptr() != live.tensor.data_ptr():
-                problem = "was moved"
-            elif now[live.name] != self._expected[None][live.name]:
-                problem = "was changed"
-            if problem and self._beside.swaps(live):
-                raise SwapError(
-                    f"weight {live.name!r} {problem} when the engine prepared it for computing, "
-                    "so tasks cannot be swapped in it; serve this model's tasks unpacked"
-                )
-            if problem:
-                self._untouchable.add(live.name)
+        self._untouchable = self._guard.check(model, self.digests(), self._beside.swaps)
 
     def _check(self, store: Store, tasks: Sequence[str]) -> None:
         for task in tasks:
@@ -249,14 +237,11 @@ class Family:
     def _placed(self, streams: Streams, task: str) -> None:
         """Raise SwapError where a rest has no place in the engine's memory."""
         for source in sorted(streams.tier(task, "rest")):
-            problem = self._astray.get(source, "")
+            problem = self._astray.get(source)
             if source not in self._landed:
                 problem = "had a rest in no task when the engine started; start it again"
             elif problem:
-                problem += (
-                    " when the engine loads it, so no rest can be added to it: serve masks alone "
-                    "(residual=0), or without tensor parallel and in the checkpoint's dtype"
-                )
+                problem += "; serve masks alone (residual=0)"
             if problem:
                 raise SwapError(f"tensor {source!r} of task {task!r} {problem}")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from taskstore.errors import SwapError
 from taskstore.swap.binding import Live
 from taskstore_serving import weights
-from taskstore_serving.streams import Streams, layers
+from taskstore_serving.streams import Streams, layers, numbered
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,17 @@ class Group:
 
 def fill(model: nn.Module, streams: Streams) -> list[Group]:
     """Load the base; layers that fill the same memory, tied or fused, become one group."""
+    every = layers(streams.names)
+    try:
+        return _fill(model, streams, every)
+    except ValueError:  # a loader that will not have a tied head without its embedding
+        alone = [name for layer in every if not numbered(layer[0]) for name in layer]
+        return _fill(model, streams, [alone, *(la for la in every if numbered(la[0]))])
+
+
+def _fill(model: nn.Module, streams: Streams, every: list[list[str]]) -> list[Group]:
     found: list[tuple[list[str], set[str], set[int]]] = []
-    for layer in layers(streams.names):
+    for layer in every:
         names, written = list(layer), weights.load(model, streams.base(layer))
         places = {live.tensor.data_ptr() for live in weights.lives(model, written)}
         for other in [one for one in found if one[2] & places]:

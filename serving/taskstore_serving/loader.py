@@ -12,6 +12,7 @@ from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 from taskstore.store import Store
 from taskstore_serving.family import Family
+from taskstore_serving.guarding import check_compilation, check_layers
 from taskstore_serving.options import ServeOptions
 
 
@@ -27,6 +28,7 @@ class TaskstoreLoader(BaseModelLoader):
 
     def load_weights(self, model: nn.Module, model_config: Any) -> None:
         options = self._options
+        check_layers(model)
         store = Store(Path(options.store), options.base_from or None)
         tasks = list(options.tasks) or store.tasks
         family: Any = Family(model, store, tasks, options.masks, options.residual)
@@ -35,6 +37,7 @@ class TaskstoreLoader(BaseModelLoader):
             module._cpu_skip_gemm_dispatch = True  # type: ignore[assignment]
 
     def load_model(self, vllm_config: Any, model_config: Any, prefix: str = "") -> nn.Module:
+        check_compilation(vllm_config)
         model: nn.Module = super().load_model(vllm_config, model_config, prefix)
         for module in model.modules():  # heads and embeddings would compute from a packed copy
             if hasattr(module, "cpu_linear"):

@@ -69,7 +69,7 @@ def find(
                         spans.append(Span(sources[name], live, start, count))
             write(model, group, ((name, _counting(wanted[name])) for name in some), "some")
             for span in [s for s in spans if not _in_order(s)]:
-                problems[span.source] = "is turned or reordered"
+                problems[span.source] = "is turned or reordered by the engine's loader"
     return [span for span in spans if span.source not in problems], problems
 
 
@@ -95,8 +95,10 @@ def _landed(flat: Tensor, value: int) -> tuple[int, int]:
 
 def _problem(tensor: Rebuilt, live: Live, start: int, count: int) -> str:
     if count != numel(tensor.shape):
-        return "is cut or scattered"
-    return "" if tensor.dtype == live.dtype else f"becomes {live.dtype} from {tensor.dtype}"
+        return "is cut or scattered when the engine loads it; try without tensor parallel"
+    if tensor.dtype != live.dtype:
+        return f"is {tensor.dtype} and becomes {live.dtype} in the engine; start it in that dtype"
+    return ""
 
 
 def _in_order(span: Span) -> bool:

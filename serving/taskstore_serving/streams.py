@@ -24,12 +24,19 @@ _LAYER = re.compile(r"(?:.*?\.)??\d+(?=\.)")  # up to the first number in a name
 
 
 def layers(names: Sequence[str]) -> list[list[str]]:
-    """Names that a fused parameter may need together; one outside of numbered layers is alone."""
+    """Names that a fused parameter may need together; those outside of numbered layers, first,
+    are alone.
+    """
     found: dict[str, list[str]] = {}
-    for name in names:
+    for name in sorted(names, key=numbered):
         match = _LAYER.match(name)
         found.setdefault(match[0] if match else name, []).append(name)
     return list(found.values())
+
+
+def numbered(name: str) -> bool:
+    """Whether a tensor is in a numbered layer."""
+    return _LAYER.match(name) is not None
 
 
 class Streams:

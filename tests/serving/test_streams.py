@@ -13,7 +13,7 @@ from tests.families import same
 
 def test_a_layer_is_everything_up_to_its_number() -> None:
     names = ["m.layers.0.q", "m.layers.0.mlp.experts.3.w", "m.layers.10.q", "m.layers.1.q", "head"]
-    assert layers([*names, "norm"]) == [names[:2], [names[2]], [names[3]], ["head"], ["norm"]]
+    assert layers([*names, "norm"]) == [["head"], ["norm"], names[:2], [names[2]], [names[3]]]
 
 
 def test_tasks_and_the_multi_task_model_give_what_differs_from_the_base(packed: Path) -> None:
