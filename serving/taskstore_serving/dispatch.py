@@ -85,14 +85,21 @@ class Dispatch:
 
 
 def model_of(body: bytes) -> Any:
-    """`model` of a JSON object; None where there is none, or where vLLM shall say what is wrong."""
+    """`model` of a JSON object; None where there is none, or where vLLM shall say what is wrong.
+
+    Raises Refusal for what vLLM answers in another format than OpenAI's.
+    """
     try:
         return _NAMED.decode(body).model
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:  # Python takes more than the standard: NaN, lone surrogates
         found = json.loads(body)
-    except (ValueError, RecursionError):
+    except UnicodeDecodeError:
+        raise Refusal(400, "The body is no UTF-8 text") from None
+    except RecursionError:
+        raise Refusal(400, "The body is nested too deeply") from None
+    except ValueError:
         return None
     return found.get("model") if isinstance(found, dict) else None
 
@@ -123,6 +130,13 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return once_then_live
+
+
+def _is_json(scope: Message) -> bool:
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return False
+    kind = _header(scope, b"content-type")
+    return not kind or b"json" in kind
 
 
 def _is_own(scope: Message) -> bool:

@@ -17,14 +17,12 @@ from typing import Any
 
 from starlette.datastructures import State
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.renderers import renderer_from_config
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
 
 from taskstore.errors import InputError
-from taskstore_serving.grammars import same_vocabulary
 
 _LOAD = "server_load_metrics"  # a count over all fronts
 _RESPONSES = ("response_store", "response_store_lock", "msg_store", "event_store")
@@ -52,12 +50,6 @@ class SharedEngine(AsyncLLM):
         self.input_processor = TaskInputs(config, renderer)
         self.output_processor = copy(owner.output_processor)  # shares the requests' states
         self.output_processor.tokenizer = renderer.tokenizer
-        self.no_grammar = ""
-
-    def generate(self, prompt: Any, sampling_params: Any, *args: Any, **named: Any) -> Any:
-        if self.no_grammar and getattr(sampling_params, "structured_outputs", None) is not None:
-            raise VLLMValidationError(self.no_grammar, parameter="response_format")
-        return super().generate(prompt, sampling_params, *args, **named)
 
     def shutdown(self, timeout: float | None = None) -> None:
         """The engine belongs to its owner, who ends it."""
@@ -102,7 +94,6 @@ async def build(app: Any, engine: Any, args: Namespace, folder: Path | None) -> 
     template = _whose_template(engine, client)
     if template == "own":
         args.chat_template = None
-    client.no_grammar = same_vocabulary(engine.renderer.tokenizer, renderer.tokenizer)
     state = State()
     await init_app_state(client, state, args, await engine.get_supported_tasks())
     _share_responses(app.state, state)

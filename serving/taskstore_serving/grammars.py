@@ -1,19 +1,87 @@
-"""Structured output needs the vocabulary of the tokenizer that reads and writes for a task."""
+"""Structured output with the vocabulary of the request's task.
+
+The engine makes grammars for one tokenizer. A fine-tune may have tokens of its own, or another end,
+so a task whose tokenizer differs from the base's gets a manager of its own, made when it is first
+needed; what is scheduled together still shares one bitmask.
+"""
 
 from __future__ import annotations
 
+from copy import copy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.structured_output import StructuredOutputManager
 
-def same_vocabulary(base: Any, own: Any) -> str:
-    """Why grammars made for one tokenizer would be wrong for another; "" where they are right."""
-    if own is base or own is None:
-        return ""
-    theirs, mine = base.get_vocab(), own.get_vocab()
-    differing = sorted(token for token, _ in set(theirs.items()) ^ set(mine.items()))
-    if differing:
-        return (
-            f"structured output is not possible with this task: its tokenizer has other tokens "
-            f"than the base's ({len(differing)}, such as {differing[0]!r})"
-        )
-    return ""
+from taskstore.store import Store
+from taskstore_serving.assets import assets_key
+from taskstore_serving.options import ServeOptions
+
+
+class TaskGrammars(StructuredOutputManager):
+    """A manager of vLLM's, taken over as it is."""
+
+    @staticmethod
+    def adopt(manager: StructuredOutputManager) -> None:
+        """The engine's own, which both it and its scheduler hold."""
+        manager.__class__ = TaskGrammars
+        manager._others = {}
+        manager._of_request = {}
+
+    def grammar_init(self, request: Any) -> None:
+        mine = self._of(request)
+        StructuredOutputManager.grammar_init(mine, request)
+
+    def grammar_bitmask(self, requests: Any, ids: Any, *args: Any) -> Any:
+        if ids and self._grammar_bitmask is None and self.backend is None:
+            width = 1 + self.vllm_config.num_speculative_tokens
+            rows = self.vllm_config.scheduler_config.max_num_seqs * width
+            backend = self._of(requests[ids[0]]).backend
+            self._grammar_bitmask = backend.allocate_token_bitmask(rows)
+        return super().grammar_bitmask(requests, ids, *args)
+
+    def _get_reasoner(self, request: Any) -> Any:
+        return StructuredOutputManager._get_reasoner(self._of(request), request)
+
+    def clear_backend(self) -> None:
+        for other in self._others.values():
+            if other is not self:
+                other.clear_backend()
+        super().clear_backend()
+
+    def _of(self, request: Any) -> StructuredOutputManager:
+        """The manager of a request's task; an id is never used for another task or state of it."""
+        if request.lora_request is None:
+            return self
+        number = request.lora_request.lora_int_id
+        if number not in self._of_request:
+            self._of_request[number] = self._make(request.lora_request.lora_name)
+        found: StructuredOutputManager = self._of_request[number]
+        return found
+
+    def _make(self, task: str) -> StructuredOutputManager:
+        options = ServeOptions.parse(self.vllm_config.load_config.model_loader_extra_config)
+        store = Store(Path(options.store), options.base_from or None)
+        with TemporaryDirectory(prefix="taskstore-grammar-") as scratch:
+            folder = store.write_assets(task, scratch)
+            key = assets_key(folder)
+            if key not in self._others:
+                config = copy(self.vllm_config)
+                config.model_config = copy(config.model_config)
+                config.model_config.tokenizer = str(folder)
+                tokenizer = cached_tokenizer_from_config(config.model_config)
+                same = alike(tokenizer, self.tokenizer)
+                self._others[key] = self if same else StructuredOutputManager(config)
+        found: StructuredOutputManager = self._others[key]
+        return found
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether grammars made for one tokenizer are right for the other."""
+    return bool(
+        one.get_vocab() == other.get_vocab()
+        and set(one.all_special_ids) == set(other.all_special_ids)
+        and one.eos_token_id == other.eos_token_id
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -34,10 +33,3 @@ def summed(proofs: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
         }
         for ranks in zip(*proofs, strict=True)
     ]
-
-
-def reason(text: str) -> str:
-    """What a worker said, without the engine's words around it."""
-    said = text.removeprefix("Call to collective_rpc method failed: ").strip()
-    found = re.fullmatch(r"Worker failed with error '(.*)', please check .*", said, re.DOTALL)
-    return (found[1] if found else said) or "the engine refused"

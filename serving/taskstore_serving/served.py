@@ -16,7 +16,6 @@ from typing import Any
 from blake3 import blake3
 from vllm.lora.request import LoRARequest
 from vllm.utils.counter import AtomicCounter
-from vllm.v1.engine.exceptions import EngineDeadError
 
 from taskstore.errors import InputError, TaskstoreError
 from taskstore.format.names import MANIFEST
@@ -25,7 +24,7 @@ from taskstore_serving.answers import Refusal, unknown_model
 from taskstore_serving.assets import assets_key
 from taskstore_serving.fronts import Front, build
 from taskstore_serving.options import ServeOptions
-from taskstore_serving.rpc import merged, reason, summed
+from taskstore_serving.rpc import merged, summed
 
 _TICK = 0.02  # seconds between two looks at whether a task's requests have ended
 
@@ -193,11 +192,10 @@ class Served:
         states = self.engine.output_processor.request_states.values()
         return self._running[task] > 0 or any(one.lora_name == task for one in states)
 
-    async def _call(self, method: str, *args: Any) -> Any:
-        """A call to all workers; what they refuse is the caller's fault, 400."""
-        try:
-            return await self.engine.collective_rpc(method, args=args)
-        except EngineDeadError:
-            raise
-        except Exception as error:
-            raise Refusal(400, reason(str(error))) from None
+    async def _call(self, method: str, *args: Any) -> list[Any]:
+        """A call to all workers; what one of them refuses is 400."""
+        found = await self.engine.collective_rpc("taskstore_try", args=(method, *args))
+        for one in found:
+            if one["error"]:
+                raise Refusal(400, one["error"])
+        return [one["result"] for one in found]
