@@ -34,6 +34,7 @@ from vllm.v1.request import Request, RequestStatus
 from taskstore.errors import SwapError
 from taskstore.store import Store
 from taskstore_serving.carried import cost
+from taskstore_serving.grammars import TaskGrammars
 from taskstore_serving.options import ServeOptions
 from taskstore_serving.policy import State, Turns, quota
 from taskstore_serving.queues import TaskQueue, task_of
@@ -56,6 +57,7 @@ class _OneTask(Scheduler):
                 "use AsyncTaskScheduler, or --no-async-scheduling"
             )
         super().__init__(vllm_config, *args, **kwargs)
+        TaskGrammars.adopt(self.structured_output_manager)
         options = ServeOptions.parse(vllm_config.load_config.model_loader_extra_config)
         tasks = options.tasks or Store(Path(options.store), options.base_from or None).tasks
         self._served = len(tasks) + 1

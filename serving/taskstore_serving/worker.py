@@ -12,6 +12,7 @@ from typing import Any
 
 from vllm.platforms import current_platform
 
+from taskstore.errors import TaskstoreError
 from taskstore.swap.states import State
 from taskstore_serving.carried import with_cost
 from taskstore_serving.family import Family
@@ -84,6 +85,17 @@ class TaskWorker(Base):
         """
         family = self.taskstore_family
         return family.verify_all() if task == "*" else [family.verify(task)]
+
+    def taskstore_try(self, method: str, *args: Any) -> dict[str, Any]:
+        """One of the methods above; what it refuses is answered as text.
+
+        Where one of several workers raises, vLLM leaves the others' answers unread and gives them
+        to the next call.
+        """
+        try:
+            return {"result": getattr(self, method)(*args), "error": ""}
+        except TaskstoreError as error:
+            return {"result": None, "error": str(error)}
 
     def add_lora(self, lora_request: Any) -> bool:
         """vLLM's HTTP code asks for a task by the name of an adapter."""
