@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from taskstore.store import Store
 
 
-class TaskNames(TaskName):
+class ServedName(TaskName):
+    """A task as the value of an option, which click completes before it has seen the store."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        if ctx.params.get("store") is None and ctx.args:
+            ctx.params["store"] = ctx.args[0]
+        return super().shell_complete(ctx, param, incomplete)
+
+
+class ServedNames(ServedName):
     """Tasks with commas between; completes the last one."""
 
     name = "task,..."
@@ -81,10 +92,10 @@ class Serve(click.Command):
     help="What clients must send as a bearer token; better in the environment, as "
     "TASKSTORE_API_KEY, where `ps` does not show it.",
 )
-@click.option("--tasks", type=TaskNames(), default="", help="Tasks to serve.  [default: all]")
+@click.option("--tasks", type=ServedNames(), default="", help="Tasks to serve.  [default: all]")
 @click.option(
     "--default-task",
-    type=TaskName(),
+    type=ServedName(),
     default="",
     help="Task of requests that name no model.  [default: the base]",
 )
@@ -180,10 +191,11 @@ def serve(
     check_words(given)
     versions.check()
     cpu = on_cpu()
+    of_base = choice.base_names(opened, names, tuple(chosen.tiers))
     bound = None if print_command else listen(host, port)
     launch = Launch(
         options=options,
-        names=choice.base_names(opened, names, tuple(chosen.tiers)),
+        names=of_base,
         host=host,
         port=bound.getsockname()[1] if bound else port,
         cpu=cpu,
@@ -204,6 +216,7 @@ def serve(
 def _serve(
     launch: Launch, store: Store, bound: Any, api_key: str | None, ready: Callable[[], None]
 ) -> None:
+    from taskstore_serving.children import PREFIX
     from taskstore_serving.server import run
 
     if api_key:
@@ -215,7 +228,7 @@ def _serve(
         is_ready = True
         ready()
 
-    with TemporaryDirectory(prefix="taskstore-", ignore_cleanup_errors=True) as scratch:
+    with TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as scratch:
         try:
             assets = store.write_assets(None, Path(scratch) / "base")
             run(launch, assets, Path(scratch), bound, _refuse, note)

@@ -1,7 +1,7 @@
 """vLLM's processes as `taskstore serve` wants them: they end with it, and say why they failed.
 
 Both begin in vLLM's general plugin, which runs in each of its processes, and only below a server
-of ours, which names a file for errors in the environment.
+of ours, which names its temporary folder in the environment.
 """
 
 from __future__ import annotations
@@ -9,50 +9,61 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import shutil
 import threading
+from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
-ERRORS = "TASKSTORE_ERROR_FILE"
+SCRATCH = "TASKSTORE_SCRATCH"
+PREFIX = "taskstore-"  # of its name, whatever the environment says
+_NAME = "error"
+_LAST_WORDS = (  # what vLLM logs of an error that ends a process
+    "Worker proc %s died unexpectedly (exit code: %s), shutting down executor.",
+    "EngineCore failed to start.",
+    "EngineCore encountered a fatal error.",
+    "WorkerProc failed to start.",
+    "WorkerProc failed.",
+)
 
 
 def adopt() -> None:
     """In a process that vLLM started for a server of ours; elsewhere it does nothing."""
-    parent, path = multiprocessing.parent_process(), os.environ.get(ERRORS)
-    if parent is None or path is None or any(isinstance(h, _Note) for h in _logger().handlers):
+    parent, scratch = multiprocessing.parent_process(), Path(os.environ.get(SCRATCH, ""))
+    adopted = any(isinstance(handler, _Note) for handler in _logger().handlers)
+    if parent is None or adopted or not scratch.name.startswith(PREFIX):
         return
-    _logger().addHandler(_Note(Path(path)))
+    _logger().addHandler(_Note(scratch / _NAME))
 
     def end_with_parent() -> None:
         wait([parent.sentinel])
+        shutil.rmtree(scratch, ignore_errors=True)  # the server does it, unless it was killed
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True, name="taskstore-parent").start()
 
 
-def first_error(path: Path) -> str:
+def first_error(scratch: Path) -> str:
     """What the first process that failed said; "" where none did."""
+    path = scratch / _NAME
     return path.read_text().strip() if path.exists() else ""
 
 
 class _Note(logging.Handler):
-    """Writes the first exception that is logged to a file: the root cause comes first."""
+    """Writes the first error that ends a process to a file: the root cause comes first."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(logging.ERROR)
         self._path = path
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, Exception):
-            try:
-                with self._path.open("x") as file:
-                    file.write(_text(error))
-            except OSError:
-                return
+        if record.msg in _LAST_WORDS:
+            error = record.exc_info[1] if record.exc_info else None
+            with suppress(FileExistsError), self._path.open("x") as file:
+                file.write(_text(error) if error else record.getMessage())
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     """Our own errors are sentences; others say their kind too."""
     from taskstore.errors import TaskstoreError
 

@@ -6,18 +6,17 @@ import asyncio
 import os
 import signal
 import socket
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from taskstore.errors import InputError, ServingFailed, TaskstoreError
-from taskstore_serving.children import ERRORS, first_error
+from taskstore.errors import InputError, ServingFailed
+from taskstore_serving.children import SCRATCH, first_error
 from taskstore_serving.launch import Launch
 from taskstore_serving.probe import until_ready
 from taskstore_serving.refused import check_parsed
-
-_ABOVE = "what vLLM logged above says why"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -48,16 +47,24 @@ def run(
 
     Raises InputError, ServingFailed, KeyboardInterrupt for a signal before it is ready.
     """
-    errors = scratch / "error"
-    os.environ |= {**launch.environment(os.environ), ERRORS: str(errors)}
+    os.environ |= {**launch.environment(os.environ), **_places(scratch)}
     args = _parse(launch, str(assets), os.environ, refuse)
     try:
-        _run(args, bound, ready)
-    except (TaskstoreError, KeyboardInterrupt):
-        raise
+        stopped = _run(args, bound, ready)
     except (Exception, SystemExit) as error:
-        cause = first_error(errors) or f"{type(error).__name__}: {error}"
+        cause = first_error(scratch) or f"{type(error).__name__}: {error}"
         raise ServingFailed(f"the engine did not start: {cause}") from None
+    if not stopped:
+        cause = first_error(scratch) or "it was killed, perhaps for memory; start the server again"
+        raise ServingFailed(f"the engine died: {cause}")
+
+
+def _places(scratch: Path) -> dict[str, str]:
+    """vLLM's sockets and locks go to `scratch`, and what torch compiled stays for the next time."""
+    tempfile.tempdir = str(scratch)
+    caches = os.path.expanduser("~/.cache/taskstore/torchinductor")
+    kept = os.environ.get("TORCHINDUCTOR_CACHE_DIR", caches)
+    return {"TMPDIR": str(scratch), SCRATCH: str(scratch), "TORCHINDUCTOR_CACHE_DIR": kept}
 
 
 def _parse(
@@ -83,7 +90,8 @@ def _parse(
     return args
 
 
-def _run(args: Namespace, bound: socket.socket, ready: Callable[[], None]) -> None:
+def _run(args: Namespace, bound: socket.socket, ready: Callable[[], None]) -> bool:
+    """Whether a signal ended it."""
     import uvloop
     from vllm.logger import configure_logging_from_args
     from vllm.utils.system_utils import decorate_logs, set_ulimit
@@ -110,8 +118,7 @@ def _run(args: Namespace, bound: socket.socket, ready: Callable[[], None]) -> No
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(_serve(args, bound, ready))
         loop: Any = runner.get_loop()
-        if not loop.signalled:
-            raise ServingFailed(f"the engine died; {_ABOVE}")
+        return bool(loop.signalled)
 
 
 def _interrupt(*_: object) -> NoReturn:
