@@ -14,6 +14,7 @@ from taskstore.store import Store
 from taskstore_serving.family import Family
 from taskstore_serving.guarding import check_compilation, check_layers
 from taskstore_serving.options import ServeOptions
+from taskstore_serving.refusals import refuse
 
 
 class TaskstoreLoader(BaseModelLoader):
@@ -37,6 +38,7 @@ class TaskstoreLoader(BaseModelLoader):
             module._cpu_skip_gemm_dispatch = True  # type: ignore[assignment]
 
     def load_model(self, vllm_config: Any, model_config: Any, prefix: str = "") -> nn.Module:
+        refuse(vllm_config)
         check_compilation(vllm_config)
         model: nn.Module = super().load_model(vllm_config, model_config, prefix)
         for module in model.modules():  # heads and embeddings would compute from a packed copy

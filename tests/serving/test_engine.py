@@ -1,8 +1,9 @@
-"""Swaps in a live engine against engines that vLLM itself started on the unpacked folders."""
+"""Swaps in a live engine against what vLLM itself loads from the unpacked folders, and says."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from taskstore_serving.options import ServeOptions
 
 import taskstore
 from taskstore.errors import UnknownTask
+from tests.serving import architectures
 from tests.serving.engines import FAMILY, engine, need_vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -23,42 +25,51 @@ UNPACKED = "tests.serving.unpacked.UnpackedWorker"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example family: `store`, `assets` of the base, and each task unpacked."""
+    """The example family: `store`, `assets` of the base, and each task unpacked by its mask."""
     need_vllm()
     root = tmp_path_factory.mktemp("served")
     tasks = {task: FAMILY / task for task in TASKS}
-    taskstore.pack(FAMILY / "base", tasks, root / "store", taskstore.PackOptions(tiers="mask"))
+    options = taskstore.PackOptions(tiers="mask,rest", residual=2.0)
+    taskstore.pack(FAMILY / "base", tasks, root / "store", options)
     store = taskstore.open(root / "store")
     store.write_assets(None, root / "assets")
     store.unpack(None, root / "base")
     for task in TASKS:
-        store.unpack(task, root / task)
+        store.unpack(task, root / task, tier="mask")
     return root
 
 
-def serving(folders: Path, **changes: Any) -> dict[str, Any]:
+def serving(folders: Path, *tasks: str, residual: Any = 0, **changes: Any) -> dict[str, Any]:
     """Options of an engine that serves the store."""
+    options = ServeOptions(str(folders / "store"), tasks, residual=residual)
     return {
         "load_format": "taskstore",
-        "model_loader_extra_config": ServeOptions(str(folders / "store")).to_dict(),
+        "model_loader_extra_config": options.to_dict(),
         "worker_cls": PLAIN,
         "enable_prefix_caching": False,
         **changes,
     }
 
 
-def weights(llm: Any) -> dict[str, bytes]:
-    """Bits of every parameter of an engine."""
+def read(model: Any) -> dict[str, bytes]:
+    """Bits of every parameter of a model."""
     import torch
 
-    def read(model: Any) -> dict[str, bytes]:
-        return {
-            name: p.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-            for name, p in model.named_parameters()
-        }
+    return {
+        name: p.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        for name, p in model.named_parameters()
+    }
 
+
+def weights(llm: Any) -> dict[str, bytes]:
     found: dict[str, bytes] = llm.apply_model(read)[0]
     return found
+
+
+def loads(folder: Path, dtype: str) -> dict[str, bytes]:
+    """What vLLM loads from a folder, before it prepares weights for computing."""
+    with architectures.loaded(folder, dtype=dtype) as model:
+        return read(model)
 
 
 def answers(llm: Any) -> list[list[int]]:
@@ -69,51 +80,85 @@ def answers(llm: Any) -> list[list[int]]:
     return [list(one.outputs[0].token_ids) for one in found]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_swap_gives_the_weights_of_an_engine_on_the_folder(folders: Path, dtype: str) -> None:
-    wanted = {}
-    for task in (None, *TASKS):
-        with engine(folders / (task or "base"), dtype=dtype, worker_cls=UNPACKED) as llm:
-            wanted[task] = weights(llm), answers(llm)
-    assert len({tuple(map(tuple, w[1])) for w in wanted.values()}) > 2  # tasks do answer otherwise
-    order = random.Random(5).choices([None, *TASKS], k=40)
-    with engine(folders / "assets", dtype=dtype, **serving(folders)) as llm:
-        for task in order:
-            llm.collective_rpc("taskstore_swap", args=(task,))
-            assert weights(llm) == wanted[task][0]
-        for task in (*TASKS, None):
-            llm.collective_rpc("taskstore_swap", args=(task,))
-            if dtype == "float32":
-                assert answers(llm) == wanted[task][1]
+def call(llm: Any, method: str, *args: Any) -> Any:
+    return llm.collective_rpc(f"taskstore_{method}", args=args)[0]
 
 
-def test_a_worker_answers_calls_about_its_tasks(folders: Path) -> None:
-    options = ServeOptions(str(folders / "store"), ("english", "german")).to_dict()
-    changes = serving(folders, model_loader_extra_config=options, dtype="float32")
+def test_rests_are_served_in_bfloat16(folders: Path, tmp_path: Path) -> None:
+    store = taskstore.open(folders / "store")
+    wanted: dict[str | None, dict[str, bytes]] = {None: loads(folders / "base", "bfloat16")}
+    for name in ("german", "roman"):
+        store.unpack(name, tmp_path / name, tier="rest")
+        wanted[name] = loads(tmp_path / name, "bfloat16")
+    changes = serving(folders, "german", "roman", residual=1, dtype="bfloat16")
     with engine(folders / "assets", **changes) as llm:
-
-        def call(method: str, *args: Any) -> Any:
-            return llm.collective_rpc(f"taskstore_{method}", args=args)[0]
-
-        state = call("state")
-        assert state["verified"] and state["active"] is None
-        assert set(state["tasks"]) == {"english", "german"}
-        call("swap", "german")
-        call("add", "roman")
-        german = weights(llm)
-        assert [found["task"] for found in call("verify", "*")] == [None, *sorted(TASKS)]
-        assert weights(llm) == german
-        call("swap", "roman")
+        for task in ("roman", "german", None, "roman", "german"):
+            call(llm, "swap", task)
+            assert weights(llm) == wanted[task]
+        assert {known["tier"] for known in call(llm, "state")["tasks"].values()} == {"rest"}
         said = answers(llm)
-        call("remove", "roman")
-        state = call("state")
-        assert state["active"] is None and set(state["tasks"]) == {"english", "german"}
-        with pytest.raises(UnknownTask):
-            call("swap", "roman")
-        one = SimpleNamespace(lora_name="english")
-        assert llm.collective_rpc("add_lora", args=(one,)) == [True]
-        assert llm.collective_rpc("list_loras") == [set()]
-        with pytest.raises(ValueError, match="no task 'roman' is served"):
-            llm.collective_rpc("add_lora", args=(SimpleNamespace(lora_name="roman"),))
-    with engine(folders / "roman", dtype="float32") as llm:
-        assert said == answers(llm)
+    with engine(tmp_path / "german", dtype="bfloat16", worker_cls=UNPACKED) as llm:
+        assert answers(llm) == said
+
+
+@pytest.fixture(scope="module")
+def dedicated(folders: Path) -> dict[str | None, list[list[int]]]:
+    """What engines on single folders answer, in fp32."""
+    found: dict[str | None, list[list[int]]] = {}
+    for task in (None, "german", "roman"):
+        folder = folders / (task or "base")
+        with engine(folder, dtype="float32", worker_cls=UNPACKED) as llm:
+            found[task] = answers(llm)
+    assert len({str(said) for said in found.values()}) == 3  # tasks do answer otherwise
+    return found
+
+
+@pytest.fixture(scope="module")
+def wanted(folders: Path) -> dict[str | None, dict[str, bytes]]:
+    """Weights of the base and every task, in fp32."""
+    return {task: loads(folders / (task or "base"), "float32") for task in (None, *TASKS)}
+
+
+@pytest.fixture(scope="module")
+def served(folders: Path, dedicated: object, wanted: object) -> Iterator[Any]:
+    """One engine for the tests that follow, in fp32, with two tasks of three.
+
+    All others were before it: two in one process cannot be.
+    """
+    changes = serving(folders, "english", "german", dtype="float32")
+    with engine(folders / "assets", **changes) as llm:
+        yield llm
+
+
+def test_every_swap_gives_the_weights_that_vllm_loads(
+    served: Any, wanted: dict[str | None, dict[str, bytes]]
+) -> None:
+    call(served, "add", "roman")
+    for task in random.Random(5).choices([None, *TASKS], k=40):
+        call(served, "swap", task)
+        assert weights(served) == wanted[task]
+
+
+def test_answers_are_those_of_an_engine_of_ones_own(served: Any, dedicated: Any) -> None:
+    for task in ("roman", None, "german", "roman"):
+        call(served, "swap", task)
+        assert answers(served) == dedicated[task]
+
+
+def test_a_worker_answers_calls_about_its_tasks(served: Any) -> None:
+    call(served, "swap", "german")
+    german = weights(served)
+    assert [found["task"] for found in call(served, "verify", "*")] == [None, *TASKS]
+    assert weights(served) == german
+    call(served, "swap", "roman")
+    call(served, "remove", "roman")
+    state = call(served, "state")
+    assert state["verified"] and state["active"] is None
+    assert set(state["tasks"]) == {"english", "german"}
+    with pytest.raises(UnknownTask):
+        call(served, "swap", "roman")
+    one = SimpleNamespace(lora_name="english")
+    assert served.collective_rpc("add_lora", args=(one,)) == [True]
+    assert served.collective_rpc("list_loras") == [set()]
+    with pytest.raises(ValueError, match="no task 'roman' is served"):
+        served.collective_rpc("add_lora", args=(SimpleNamespace(lora_name="roman"),))
