@@ -167,10 +167,14 @@ def test_a_wrong_engine_is_refused_before_it_is_built() -> None:
         TaskScheduler(config(lora_config=SimpleNamespace()))
 
 
-CASES = {
-    "plain": ("TaskScheduler", ROOMY, "fcfs"),
-    "plain-tight": ("TaskScheduler", TIGHT, "priority"),
-    "async-tight": ("AsyncTaskScheduler", TIGHT, "fcfs"),
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("TaskScheduler", {}),
+    # seven blocks for eight slots: what is taken from paused requests are blocks
+    "plain-tight": (
+        "TaskScheduler",
+        {"blocks": TIGHT, "max_num_seqs": 8, "scheduling_policy": "priority"},
+    ),
+    "async-tight": ("AsyncTaskScheduler", {"blocks": TIGHT, "max_num_seqs": 8}),
 }
 
 
@@ -179,13 +183,13 @@ def served(
     folders: Path, wanted: dict[Job, Answer], request: pytest.FixtureRequest
 ) -> Iterator[Any]:
     """(case, engine), once that of `wanted` is gone."""
-    name, blocks, policy = CASES[request.param]
+    name, changes = CASES[request.param]
     with pytest.MonkeyPatch.context() as patch:
         if name == "TaskScheduler":
-            with serving(folders, name, blocks, scheduling_policy=policy) as llm:
+            with serving(folders, name, **changes) as llm:
                 yield request.param, llm
         else:
-            with ahead(patch), serving(folders, name, blocks, scheduling_policy=policy) as llm:
+            with ahead(patch), serving(folders, name, **changes) as llm:
                 assert llm.llm_engine.engine_core.engine_core.batch_queue_size == 2
                 yield request.param, llm
 
@@ -275,7 +279,7 @@ def test_a_flood_on_one_task_starves_no_other(
     last: dict[str, int] = {}
 
     def watch(step: int) -> None:
-        assert len(scheduler.running) <= 4
+        assert len(scheduler.running) <= scheduler.max_num_active_reqs
         if step == 6:
             assert len(scheduler.running) >= 3
             for name, task in others.items():
