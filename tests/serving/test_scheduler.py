@@ -169,10 +169,16 @@ def test_a_wrong_engine_is_refused_before_it_is_built() -> None:
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("TaskScheduler", {}),
-    # seven blocks for eight slots: what is taken from paused requests are blocks
+    # seven blocks for eight slots: what is taken from paused requests are blocks; to compute it
+    # again takes several steps of 32 tokens
     "plain-tight": (
         "TaskScheduler",
-        {"blocks": TIGHT, "max_num_seqs": 8, "scheduling_policy": "priority"},
+        {
+            "blocks": TIGHT,
+            "max_num_seqs": 8,
+            "max_num_batched_tokens": 32,
+            "scheduling_policy": "priority",
+        },
     ),
     "async-tight": ("AsyncTaskScheduler", {"blocks": TIGHT, "max_num_seqs": 8}),
 }
@@ -290,9 +296,10 @@ def test_a_flood_on_one_task_starves_no_other(
             last[name.rsplit("-", 1)[0]] = step
 
     found = drain(llm, watch)
-    bound = 2 * len(TASKS) + 2  # a step and an empty one a task, and what async has on its way
+    # a step and an empty one a task, what async has on its way, what is computed again
+    bound = 2 * len(TASKS) + 2 + 3 * (len(TASKS) - 1) * (case == "plain-tight")
     for name, task in others.items():
-        assert first[name] - 6 <= bound
+        assert first[name] - 6 <= bound, first
         assert found[name] == wanted[task, PROMPTS[0], "greedy"]
     assert sum(last[name] > max(map(last.__getitem__, others)) for name in ranks) > len(ranks) / 3
     assert all(found[name] == wanted[job] for name in ranks)
