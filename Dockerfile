@@ -1,6 +1,10 @@
-# Two stages: build the wheel, install it. The image holds no compiler and runs as a plain user.
+# Two stages: build the wheel, install it. The image runs as a plain user.
 #   docker build -t taskstore .
 #   docker run --rm -v "$PWD/models:/models" taskstore pack /models/base /models/a /models/b -o /models/family
+# EXTRA adds vLLM, and the C++ compiler that it calls: serve for a GPU, serve-cpu without one.
+#   docker build -t taskstore:serve --build-arg EXTRA=serve .
+#   docker run --gpus all --shm-size 2g -p 8000:8000 -e TASKSTORE_API_KEY -v "$PWD/models/family:/store:ro" \
+#       taskstore:serve serve /store --host 0.0.0.0
 # TORCH_INDEX may name PyTorch's index of CPU wheels; without it pip's default build is taken.
 
 FROM python:3.12-slim AS build
@@ -13,11 +17,25 @@ RUN pip wheel --no-cache-dir --no-deps -w /wheels .
 
 FROM python:3.12-slim
 ARG TORCH_INDEX=""
+ARG EXTRA=""
+RUN if [ -n "$EXTRA" ]; then \
+        apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} /wheels/*.whl \
+    pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
+        "$(ls /wheels/*.whl)${EXTRA:+[$EXTRA]}" \
+    && if [ -n "$EXTRA" ] && ! python -c "import torchvision" 2>/dev/null; then \
+        pip uninstall -y torchvision torchaudio torchcodec; \
+    fi \
     && useradd --create-home --uid 1000 taskstore
 USER taskstore
 WORKDIR /home/taskstore
+RUN mkdir .cache
 ENV NUMBA_CACHE_DIR=/home/taskstore/.cache/numba
+EXPOSE 8000
+# Of `serve` on its default port; loading a large family takes minutes.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30m --retries=3 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/ready', timeout=4)"]
 ENTRYPOINT ["taskstore"]
 CMD ["--help"]

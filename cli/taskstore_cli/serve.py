@@ -221,21 +221,13 @@ def _serve(
 
     if api_key:
         os.environ["VLLM_API_KEY"] = api_key
-    is_ready = False
-
-    def note() -> None:
-        nonlocal is_ready
-        is_ready = True
-        ready()
-
     with TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as scratch:
         try:
             assets = store.write_assets(None, Path(scratch) / "base")
-            run(launch, assets, Path(scratch), bound, _refuse, note)
+            run(launch, assets, Path(scratch), bound, _refuse, ready)
         except KeyboardInterrupt:
-            if not is_ready:
-                _say("stopped before it was ready")
-                sys.exit(130)
+            _say("stopped before it was ready")
+            sys.exit(130)
     _say("stopped")
 
 

@@ -8,13 +8,20 @@ import ssl
 from argparse import Namespace
 from collections.abc import Callable
 
+from taskstore.errors import ServingFailed
+
 PAUSE = 0.2
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 async def until_ready(args: Namespace, bound: socket.socket, ready: Callable[[], None]) -> None:
-    """Call `ready` once /ready answers 200."""
-    while await _status(args, bound) != 200:
+    """Call `ready` once /ready answers 200; raises ServingFailed where there is no such route."""
+    while (status := await _status(args, bound)) != 200:
+        if status == 404:
+            raise ServingFailed(
+                "vLLM started without the plugin `taskstore`, so no task can be named; install "
+                "taskstore anew, its entry points are missing"
+            )
         await asyncio.sleep(PAUSE)
     ready()
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from taskstore.errors import InputError, ServingFailed
+from taskstore.errors import InputError, ServingFailed, TaskstoreError
 from taskstore_serving.children import SCRATCH, first_error
 from taskstore_serving.launch import Launch
 from taskstore_serving.probe import until_ready
 from taskstore_serving.refused import check_parsed
+
+_LONGEST = 65  # of a folder for sockets, whose paths may have about 100 characters
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -45,12 +50,14 @@ def run(
 ) -> None:
     """Serve until SIGINT or SIGTERM. `refuse` gets vLLM's word on arguments that it cannot parse.
 
-    Raises InputError, ServingFailed, KeyboardInterrupt for a signal before it is ready.
+    A signal before it is ready ends the process with status 130. Raises InputError, ServingFailed.
     """
     os.environ |= {**launch.environment(os.environ), **_places(scratch)}
     args = _parse(launch, str(assets), os.environ, refuse)
     try:
         stopped = _run(args, bound, ready)
+    except TaskstoreError:
+        raise
     except (Exception, SystemExit) as error:
         cause = first_error(scratch) or f"{type(error).__name__}: {error}"
         raise ServingFailed(f"the engine did not start: {cause}") from None
@@ -61,6 +68,8 @@ def run(
 
 def _places(scratch: Path) -> dict[str, str]:
     """vLLM's sockets and locks go to `scratch`, and what torch compiled stays for the next time."""
+    if len(str(scratch)) > _LONGEST:
+        return {SCRATCH: str(scratch)}
     tempfile.tempdir = str(scratch)
     caches = os.path.expanduser("~/.cache/taskstore/torchinductor")
     kept = os.environ.get("TORCHINDUCTOR_CACHE_DIR", caches)
@@ -114,15 +123,20 @@ def _run(args: Namespace, bound: socket.socket, ready: Callable[[], None]) -> bo
     decorate_logs("APIServer", skip_if_decorated=True)
     set_ulimit()
     for number in (signal.SIGINT, signal.SIGTERM):  # until the server is up and takes them over
-        signal.signal(number, _interrupt)
+        signal.signal(number, _give_up)
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(_serve(args, bound, ready))
         loop: Any = runner.get_loop()
         return bool(loop.signalled)
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+def _give_up(*_: object) -> NoReturn:
+    """At once: vLLM loses a KeyboardInterrupt while it waits for its engine to start."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    shutil.rmtree(os.environ[SCRATCH], ignore_errors=True)
+    os.write(2, b"stopped before it was ready\n")
+    os._exit(130)
 
 
 async def _serve(args: Namespace, bound: socket.socket, ready: Callable[[], None]) -> None:
@@ -133,6 +147,13 @@ async def _serve(args: Namespace, bound: socket.socket, ready: Callable[[], None
 
     async with build_async_engine_client(args) as client:
         waiting = asyncio.create_task(until_ready(args, bound, ready))
-        closing = await build_and_serve(client, f"{args.host}:{args.port}", bound, args)
+        where = f"{args.host}:{args.port}"
+        serving = asyncio.create_task(build_and_serve(client, where, bound, args))
+        await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done() and waiting.exception():
+            serving.cancel()
+        closing = await serving
         waiting.cancel()
     await closing
+    with suppress(asyncio.CancelledError):
+        await waiting
