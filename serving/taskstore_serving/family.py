@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from taskstore.errors import SwapError, UnknownTask, UnknownWeights
+from taskstore.errors import SwapError, TaskstoreError, UnknownTask, UnknownWeights
 from taskstore.format.digests import check_files, model_digest
 from taskstore.loader import label_of
 from taskstore.parallel import default_jobs
@@ -85,31 +85,37 @@ class Family:
     def swap(self, task: State) -> None:
         """Make a task live, or the base (None). Raises UnknownTask or SwapError."""
         self._known(task)
-        mover = self._usable()
-        if task == self.active:
-            return
-        began = time.perf_counter()
-        try:
-            mover.move(self.active, task, mover.streams())
-        except NotUndone:
-            self._mover = None
-            raise
-        self.active = task
-        self.swaps += 1
-        self.seconds += time.perf_counter() - began
+        began, before = time.perf_counter(), self.active
+        self._move_to(task)
+        if task != before:
+            self.swaps += 1
+            self.seconds += time.perf_counter() - began
 
     def add(self, task: str) -> None:
-        """Learn one more task of the store as it is now; all or nothing, and what was live is.
+        """Learn and prove one more task of the store as it is now; what was live is so afterwards.
 
-        Raises what the constructor raises, and SwapError where the task is there already or the
-        store holds another base or multi-task model than the one that was loaded.
+        All or nothing. Raises what the constructor raises, UnknownWeights, and SwapError where the
+        task is there already, the store holds another base or multi-task model than the one that
+        was loaded, or it cannot be read.
         """
         self._usable()
         if task in self._tasks:
             raise SwapError(f"task {task!r} is served already; remove it first")
+        try:
+            self._add(task)
+        except TaskstoreError:
+            raise
+        except Exception as error:
+            raise SwapError(
+                f"task {task!r} could not be added, all is as it was: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _add(self, task: str) -> None:
         path, base = self._where
         store = Store(path, base)
         self._check(store, [task])
+        check_heads(self._model, store.manifest, [task], self._residual)
         found = (store_digest(store.manifest), multitask_digest(store.manifest))
         for what, now, loaded in zip(
             ("base", "multi-task model"), found, self._loaded, strict=True
@@ -119,20 +125,25 @@ class Family:
                     f"task {task!r} cannot be added to a running engine: the {what} of {path} is "
                     "no longer the one that was loaded; start the engine again"
                 )
-        check_heads(self._model, store.manifest, [task], self._residual)
-        active = self.active
-        self.swap(None)
+        active, verified = self.active, self.verified
+        self._move_to(None)
         try:
             with Streams(store, [task], self._residual, self._jobs) as streams:
                 self._learn(store, streams, task)
+            try:
+                self.verify(task)
+            except BaseException:
+                self._forget(task)
+                self.verified = verified
+                raise
         finally:
-            self.swap(active)
+            self._move_to(active)
 
     def remove(self, task: str) -> None:
         """Take a task out and free its memory; where it is live, the base becomes so."""
         self._known(task)
         if task == self.active:
-            self.swap(None)
+            self._move_to(None)
         self._forget(task)
 
     def verify(self, task: State) -> dict[str, Any]:
@@ -140,12 +151,13 @@ class Family:
 
         Raises UnknownWeights where a tensor is not what loading the task gives.
         """
+        self._known(task)
         active = self.active
-        self.swap(task)
+        self._move_to(task)
         try:
             found = self.digests()
         finally:
-            self.swap(active)
+            self._move_to(active)
         expected = {**self._expected[None], **self._expected[task]}
         wrong = [name for name in expected if found[name] != expected[name]]
         if wrong:
@@ -260,6 +272,17 @@ class Family:
     def _known(self, task: State) -> None:
         if task is not None and task not in self._tasks:
             raise UnknownTask(task, self._tasks)
+
+    def _move_to(self, task: State) -> None:
+        mover = self._usable()
+        if task == self.active:
+            return
+        try:
+            mover.move(self.active, task, mover.streams())
+        except NotUndone:
+            self._mover = None
+            raise
+        self.active = task
 
     def _usable(self) -> Mover:
         if self._mover is None:

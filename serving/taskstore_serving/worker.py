@@ -12,7 +12,7 @@ from typing import Any
 
 from vllm.platforms import current_platform
 
-from taskstore.errors import TaskstoreError
+from taskstore.errors import SwapError, TaskstoreError
 from taskstore.swap.states import State
 from taskstore_serving.carried import with_cost
 from taskstore_serving.family import Family
@@ -96,6 +96,19 @@ class TaskWorker(Base):
             return {"result": getattr(self, method)(*args), "error": ""}
         except TaskstoreError as error:
             return {"result": None, "error": str(error)}
+
+    def reload_weights(self, *args: Any, **options: Any) -> None:
+        """Refused: swaps would make weights of no task of what was loaded."""
+        raise SwapError(
+            "an engine that serves a store does not load other weights; add and remove tasks, or "
+            "start it again"
+        )
+
+    def sleep(self, level: int = 1) -> None:
+        """Level 1 alone, which gives back what it took."""
+        if level > 1:
+            raise SwapError("sleep level 2 would drop the weights of all tasks; use level 1")
+        super().sleep(level)
 
     def add_lora(self, lora_request: Any) -> bool:
         """vLLM's HTTP code asks for a task by the name of an adapter."""

@@ -12,7 +12,7 @@ import pytest
 from taskstore_serving.options import ServeOptions
 
 import taskstore
-from taskstore.errors import UnknownTask
+from taskstore.errors import SwapError, UnknownTask
 from tests.serving import architectures
 from tests.serving.engines import FAMILY, engine, need_vllm
 
@@ -157,6 +157,8 @@ def test_a_worker_answers_calls_about_its_tasks(served: Any) -> None:
     assert set(state["tasks"]) == {"english", "german"}
     with pytest.raises(UnknownTask):
         call(served, "swap", "roman")
+    with pytest.raises(SwapError, match="does not load other weights"):
+        served.collective_rpc("reload_weights")
     one = SimpleNamespace(lora_name="english")
     assert served.collective_rpc("add_lora", args=(one,)) == [True]
     assert served.collective_rpc("list_loras") == [set()]

@@ -118,3 +118,49 @@ def test_tasks_with_tensors_of_their_own_are_refused_by_name(tmp_path: Path) -> 
     for task, tensor in (("two", "embed_tokens.weight"), ("three", "empty")):
         with pytest.raises(SwapError, match=f"task '{task}' cannot be served .*'{tensor}'"):
             Family(Fused(), opened, [task])
+
+
+def test_a_swap_that_failed_is_undone_and_the_next_succeeds(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, model = taskstore.open(packed), Fused()
+    family = Family(model, store, store.tasks)
+    family.swap("alpha")
+    wanted = {task: loaded(store.state_dict(task), torch.bfloat16) for task in store.tasks}
+    lane = family._beside.lane
+    flip, calls = lane._swap, []
+
+    def failing(old: object, new: object, d: object, w: object) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise MemoryError("no room")
+        flip(old, new, d, w)
+
+    monkeypatch.setattr(lane, "_swap", failing)
+    with pytest.raises(SwapError, match=r"swap to task 'beta' failed and was undone, task 'alpha'"):
+        family.swap("beta")
+    swaps = family.swaps
+    assert family.active == "alpha"
+    assert all(same(tensor, wanted["alpha"][n]) for n, tensor in model.state_dict().items())
+    family.swap("beta")
+    assert all(same(tensor, wanted["beta"][n]) for n, tensor in model.state_dict().items())
+    assert family.swaps == swaps + 1
+
+
+def test_after_a_swap_that_could_not_be_undone_nothing_is_served(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = Family(Fused(), taskstore.open(packed), ["alpha", "beta"])
+
+    def failing(*_: object) -> None:
+        raise MemoryError("no room")
+
+    mover = family._mover
+    assert mover is not None
+    monkeypatch.setattr(mover, "_run", failing)
+    monkeypatch.setattr(family._beside.lane, "run", failing)
+    with pytest.raises(SwapError, match="could not be undone"):
+        family.swap("beta")
+    for call in (family.swap, family.add, family.verify):
+        with pytest.raises(SwapError, match="nobody knows what is live"):
+            call("alpha" if call != family.add else "gamma")

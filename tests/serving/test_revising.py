@@ -81,7 +81,7 @@ def test_a_failed_addition_leaves_everything_as_it_was(
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(model, "load_weights", half)
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(SwapError, match="could not be added, all is as it was: OSError: the disk"):
         family.add("beta")
     after = family.state()
     assert {k: after[k] for k in ("active", "tasks", "memory")} == {
@@ -153,9 +153,12 @@ def test_expected_digests_are_those_of_what_the_loader_wrote(
         return found
 
     monkeypatch.setattr(learning, "select", forgetful)
-    family, _ = served(packed, "alpha")
+    family, _ = served(packed, "alpha", live="alpha")
     with pytest.raises(UnknownWeights):
         family.verify_all()
+    with pytest.raises(UnknownWeights, match="tensors are not those of task 'beta'"):
+        family.add("beta")
+    assert family.tasks == ["alpha"] and family.active == "alpha"
 
 
 def test_digests_tell_tasks_bases_and_tiers_apart(
