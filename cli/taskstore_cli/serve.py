@@ -240,8 +240,11 @@ def _say(line: str) -> None:
 
 
 def _url(launch: Launch) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(launch.host, launch.host)
-    return f"http://{host}:{launch.port}/v1"
+    from taskstore_serving.launch import option_names
+
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(launch.host, launch.host)
+    scheme = "https" if "ssl-certfile" in option_names(launch.given) else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{launch.port}/v1"
 
 
 def _announce(launch: Launch, chosen: Choice, *, open_to_all: bool) -> None:

@@ -15,6 +15,7 @@ from taskstore_serving.launch import option_names
 _BEFORE = "give it before the --, it is an option of `taskstore serve`"
 _OURS = "it is what makes vLLM serve a store"
 _ADAPTERS = "tasks take the place of LoRA adapters here"
+_QUANTIZED = "it computes weights of its own, which a swap cannot write"
 _ONE_TABLE = "each process would have a list of tasks of its own; start another server instead"
 _WHY = {
     **dict.fromkeys(("host", "port", "api-key", "served-model-name"), _BEFORE),
@@ -25,7 +26,8 @@ _WHY = {
     "scheduler-cls": _OURS,
     "enable-lora": _ADAPTERS,
     "lora-modules": _ADAPTERS,
-    "quantization": "it computes weights of its own, which a swap cannot write",
+    "quantization": _QUANTIZED,
+    "quantization-config": _QUANTIZED,
     "kv-transfer-config": "blocks of the KV cache would leave the engine without their task",
     "speculative-config": "a draft model is not in the store",
     "enable-sleep-mode": "it gives away the memory that swaps write",

@@ -44,7 +44,8 @@ class Server:
             return text
 
     def below(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return found
 
     def errors(self) -> list[str]:
         return [line for line in self.log.read_text().splitlines() if line.startswith("error:")]
