@@ -36,11 +36,7 @@ class Dispatch:
         self.app, self._limit = app, limit
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] != "http"
-            or scope["method"] != "POST"
-            or _header(scope, b"content-type").startswith(b"multipart/")
-        ):
+        if not _has_model(scope):
             await self.app(scope, receive, send)
             return
         try:
@@ -132,11 +128,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return once_then_live
 
 
-def _is_json(scope: Message) -> bool:
+def _has_model(scope: Message) -> bool:
+    """Forms are uploads, which are not read here; every other body of vLLM's is JSON."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
-    kind = _header(scope, b"content-type")
-    return not kind or b"json" in kind
+    return not _header(scope, b"content-type").startswith(b"multipart/")
 
 
 def _is_own(scope: Message) -> bool:

@@ -23,8 +23,12 @@ from taskstore_serving.options import ServeOptions
 class TaskGrammars(StructuredOutputManager):
     """A manager of vLLM's, taken over as it is."""
 
+    _grammar_bitmask: Any
+    _others: dict[str, StructuredOutputManager]
+    _of_request: dict[int, StructuredOutputManager]
+
     @staticmethod
-    def adopt(manager: StructuredOutputManager) -> None:
+    def adopt(manager: Any) -> None:
         """The engine's own, which both it and its scheduler hold."""
         manager.__class__ = TaskGrammars
         manager._others = {}

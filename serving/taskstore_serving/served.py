@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
+import weakref
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 from blake3 import blake3
@@ -54,7 +56,8 @@ class Served:
     def __post_init__(self) -> None:
         self.default = self.options.default_task
         self.names: list[str] = self.args.served_model_name or [self.args.model]
-        self._folders = TemporaryDirectory(prefix="taskstore-front-")
+        self._folders = Path(mkdtemp(prefix="taskstore-front-"))
+        weakref.finalize(self, shutil.rmtree, self._folders, ignore_errors=True)
         self._keys: dict[str, str] = {}
         self._running: Counter[str] = Counter()
         self._ids = AtomicCounter(0)
@@ -170,7 +173,7 @@ class Served:
         self.tasks[task] = Task(front, store, known["digest"], known["tier"])
 
     def _key(self, task: str | None) -> tuple[Path, str]:
-        folder = Path(self._folders.name) / str(self._ids.inc(1))
+        folder = self._folders / str(self._ids.inc(1))
         self.store.write_assets(task, folder)
         return folder, assets_key(folder)
 

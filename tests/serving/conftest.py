@@ -28,5 +28,5 @@ def server(fronted: Path) -> Iterator[Server]:
     """german, roman, english and noted behind one URL. A test leaves it with all of them."""
     from tests.serving.fronted import serving
 
-    with serving(fronted) as found:
+    with serving(fronted, default_task="english") as found:
         yield found

@@ -113,8 +113,7 @@ def serving(root: Path, **options: Any) -> Iterator[Server]:
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, url, root / "log")
-        options: Any = {"api_key": KEY, "base_url": f"{url}/v1", "max_retries": 0}
-        with openai.OpenAI(**options, timeout=120) as client:
+        with openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0, timeout=120) as client:
             yield Server(url, root, client)
     finally:
         _end(process)

@@ -51,8 +51,8 @@ def wanted(fronted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     for task in (None, *TASKS):
         folder = tmp_path_factory.mktemp("unpacked") / "model"
         taskstore.open(fronted / "store").unpack(task, folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
         answers = found[task or "base"] = {}
         for number in NUMBERS:
             asked = tokenizer.apply_chat_template(
@@ -181,6 +181,15 @@ def test_responses_are_found_without_a_model(
         server.client.responses.retrieve("resp_none")
 
 
+def test_requests_that_name_no_model_go_to_the_default_task(server: Server) -> None:
+    messages = [{"role": "user", "content": "417"}]
+    for named in ({}, {"model": None}, {"model": ""}):
+        body = {"messages": messages, "temperature": 0, "max_tokens": 24, **named}
+        found = server.call("POST", "/v1/chat/completions", body).json()
+        text = found["choices"][0]["message"]["content"]
+        assert (text, found["model"]) == ("four hundred seventeen", "english")
+
+
 def test_messages_go_to_their_task(server: Server, wanted: dict[str, dict[str, str]]) -> None:
     for task in ("noted", "roman"):
         messages = [{"role": "user", "content": "93"}]
@@ -210,8 +219,8 @@ def test_malformed_and_oversized_bodies(server: Server) -> None:
         assert found.status_code in (400, 422), body[:40]
         assert found.json()["error"]["message"], body[:40]
     block = b" " * (1 << 20)
-    for body in (block * 65, iter([block] * 65)):  # with a length, and in chunks
-        found = post(body)
+    for large in (block * 65, iter([block] * 65)):  # with a length, and in chunks
+        found = post(large)
         assert (found.status_code, found.json()["error"]["code"]) == (413, 413)
 
 
@@ -277,6 +286,12 @@ def test_a_task_with_running_requests_is_not_removed(server: Server) -> None:
     assert "still run after 0 s; it is served on" in found.json()["error"]["message"]
     assert said(chat(server, "english", "417")) == "four hundred seventeen"
     assert [*chunks][-1].choices[0].finish_reason == "length"
+    chunks = iter(chat(server, "english", "417", **long))
+    next(chunks)
+    assert server.call("DELETE", "/v1/taskstore/tasks/english?wait=60").status_code == 200
+    assert [*chunks][-1].choices[0].finish_reason == "length"  # it was waited for
+    assert server.call("POST", "/v1/taskstore/tasks/english").status_code == 201
+    assert said(chat(server, "english", "417")) == "four hundred seventeen"
 
 
 def test_verify_proves_what_is_live(server: Server) -> None:

@@ -12,7 +12,7 @@ from taskstore.errors import InputError
 
 
 def test_they_survive_json() -> None:
-    options = ServeOptions("store", ("b", "a", "b"), "base", "device", 1, 0.25)
+    options = ServeOptions("store", ("b", "a", "b"), "base", "device", 1, 0.25, "a")
     assert options.tasks == ("b", "a")
     assert ServeOptions.parse(json.loads(json.dumps(options.to_dict()))) == options
 
