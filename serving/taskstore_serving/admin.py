@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from vllm import envs
 
 from taskstore_serving.answers import Refusal, unknown_model
+from taskstore_serving.keys import keys
 from taskstore_serving.served import Served
 
 _WAIT = 60.0  # seconds that requests have to end before a removal is refused
@@ -54,7 +54,7 @@ def guarded(route: Route) -> Route:
 
     @functools.wraps(route)
     async def only_with_key(request: Request, served: Served) -> Response:
-        if not any(served.args.api_key or [envs.VLLM_API_KEY]):
+        if not keys(served.args):
             raise Refusal(403, "This route needs a server with an API key; start it with --api-key")
         return await route(request, served)
 

@@ -11,6 +11,7 @@ from taskstore.errors import TaskstoreError
 
 _TYPES = {
     400: "BadRequestError",
+    401: "AuthenticationError",
     403: "PermissionDeniedError",
     404: "NotFoundError",
     409: "ConflictError",

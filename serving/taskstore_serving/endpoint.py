@@ -9,8 +9,9 @@ from fastapi import FastAPI
 from starlette.datastructures import State
 
 from taskstore.errors import InputError
-from taskstore_serving import admin
+from taskstore_serving import admin, metrics
 from taskstore_serving.dispatch import Dispatch
+from taskstore_serving.keys import KeyEverywhere, keys
 from taskstore_serving.options import ServeOptions
 from taskstore_serving.served import Served
 
@@ -24,7 +25,9 @@ class TaskstoreEndpoint:
     def attach_router(self, app: FastAPI) -> None:
         self._app = app
         admin.attach(app)
-        app.add_middleware(Dispatch)  # the first to be added is the innermost: behind the API key
+        app.add_middleware(Dispatch)  # the first to be added is the innermost: behind the API keys
+        if tokens := keys(app.state.args):
+            app.add_middleware(KeyEverywhere, tokens=tokens)
 
     async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
         """Raises InputError where this server cannot serve a store."""
@@ -44,5 +47,6 @@ class TaskstoreEndpoint:
                 "give --api-server-count 1"
             )
         options = ServeOptions.parse(config.load_config.model_loader_extra_config)
+        metrics.install(engine_client, (args.served_model_name or [args.model])[0])
         state.taskstore = Served(self._app, engine_client, args, options)
         await state.taskstore.start()

@@ -19,7 +19,6 @@ from starlette.datastructures import State
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.lora.request import LoRARequest
 from vllm.renderers import renderer_from_config
-from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
 
 from taskstore.errors import InputError
@@ -39,20 +38,22 @@ class TaskInputs(InputProcessor):
         return f"{lora_request.lora_path}:{mm_hash}" if lora_request else mm_hash
 
 
-class SharedEngine(AsyncLLM):
-    """A client of an engine that another client owns."""
+def share(owner: Any, config: Any, renderer: Any) -> Any:
+    """A client of an engine that another client owns, of the owner's class and with its parts."""
+    kind: Any = type(owner)
 
-    def __init__(self, owner: AsyncLLM, config: Any, renderer: Any) -> None:
-        # the owner's attributes instead of super().__init__, which would start an engine
-        self.__dict__.update(owner.__dict__)
-        self.vllm_config, self.model_config = config, config.model_config
-        self.renderer = renderer
-        self.input_processor = TaskInputs(config, renderer)
-        self.output_processor = copy(owner.output_processor)  # shares the requests' states
-        self.output_processor.tokenizer = renderer.tokenizer
+    class SharedEngine(kind):
+        def shutdown(self, timeout: float | None = None) -> None:
+            """The owner does it; vLLM calls it for every client that is no longer needed."""
 
-    def shutdown(self, timeout: float | None = None) -> None:
-        """The engine belongs to its owner, who ends it."""
+    client = copy(owner)
+    client.__class__ = SharedEngine
+    client.vllm_config, client.model_config = config, config.model_config
+    client.renderer = renderer
+    client.input_processor = TaskInputs(config, renderer)
+    client.output_processor = copy(owner.output_processor)  # shares the requests' states
+    client.output_processor.tokenizer = renderer.tokenizer
+    return client
 
 
 class _FrontState(ChainMap[str, Any]):
@@ -69,7 +70,7 @@ class _FrontState(ChainMap[str, Any]):
 class Front:
     """What `request.app` is for the tasks of one set of assets."""
 
-    def __init__(self, app: Any, state: State, client: SharedEngine, template: str) -> None:
+    def __init__(self, app: Any, state: State, client: Any, template: str) -> None:
         self.app = copy(app)
         self.app.state = State(_FrontState(state._state, app.state._state))
         self.client, self.template = client, template
@@ -90,7 +91,7 @@ async def build(app: Any, engine: Any, args: Namespace, folder: Path | None) -> 
         config = _config_for(config, folder)
         renderer = renderer_from_config(config)
         args.model = args.tokenizer = str(folder)
-    client = SharedEngine(engine, config, renderer)
+    client = share(engine, config, renderer)
     template = _whose_template(engine, client)
     if template == "own":
         args.chat_template = None

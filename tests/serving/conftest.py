@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def fronted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of a family, its `store` and `assets` of the base; never written to."""
+    """Folders of a family, and its `store`; never written to."""
     need_vllm()
     from tests.serving.fronted import make_family
 
@@ -28,5 +28,5 @@ def server(fronted: Path) -> Iterator[Server]:
     """german, roman, english and noted behind one URL. A test leaves it with all of them."""
     from tests.serving.fronted import serving
 
-    with serving(fronted, default_task="english") as found:
+    with serving(fronted, "--default-task", "english") as found:
         yield found

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskstore_serving.options import ServeOptions
-
 import taskstore
 from tests.serving.engines import FAMILY
 
 if TYPE_CHECKING:
+    import httpx
     import openai
 
 KEY = "a key"
@@ -59,48 +58,41 @@ def make_family(root: Path) -> Path:
     (noted / "chat_template.jinja").write_text(TEMPLATE)
     tasks = {name: root / name for name in ("german", "roman", "english", "noted")}
     taskstore.pack(root / "base", tasks, root / "store", taskstore.PackOptions(tiers="mask"))
-    taskstore.open(root / "store").write_assets(None, root / "assets")
     return root
 
 
 @dataclass
 class Server:
     url: str
-    root: Path
     client: openai.OpenAI
+    http: httpx.Client
 
     def call(self, method: str, path: str, body: Any = None, key: str | None = KEY) -> Any:
         """One plain request; `key` None sends none."""
-        import httpx
-
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.request(method, self.url + path, json=body, headers=headers, timeout=120)
+        return self.http.request(method, path, json=body, headers=headers)
 
 
 @contextmanager
-def serving(root: Path, **options: Any) -> Iterator[Server]:
-    """A server process of the store in `root`; it is gone when the block ends."""
+def serving(root: Path, *given: str) -> Iterator[Server]:
+    """`taskstore serve` of the store in `root`; it is gone when the block ends."""
+    import httpx
     import openai
 
     port = _free_port()
     command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(root / "assets"), "--served-model-name", "base"),
-        *("--load-format", "taskstore", "--model-loader-extra-config"),
-        json.dumps(ServeOptions(str(root / "store"), **options).to_dict()),
-        *("--worker-cls", "taskstore_serving.worker.TaskWorker"),
-        *("--scheduler-cls", "taskstore_serving.scheduler.TaskScheduler"),
-        *("--host", "127.0.0.1", "--port", str(port), "--api-key", KEY),
+        *(sys.executable, "-m", "taskstore_cli", "serve", str(root / "store"), "--port", str(port)),
+        *("--served-model-name", "base", *given, "--"),
         *("--dtype", "float32", "--enforce-eager", "--max-model-len", "128"),
         *("--max-num-seqs", "16", "--kv-cache-memory-bytes", str(64 << 20)),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-        *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
+        "--structured-outputs-config",
+        '{"backend": "xgrammar", "disable_any_whitespace": true}',
     ]
     environment = {
         **os.environ,
-        "VLLM_PLUGINS": "taskstore",
+        "TASKSTORE_API_KEY": KEY,
         "VLLM_CPU_CI_ENV": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_ENABLE_RESPONSES_API_STORE": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
         "HF_HUB_OFFLINE": "1",
@@ -113,8 +105,11 @@ def serving(root: Path, **options: Any) -> Iterator[Server]:
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, url, root / "log")
-        with openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0, timeout=120) as client:
-            yield Server(url, root, client)
+        with (
+            openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0, timeout=120) as client,
+            httpx.Client(base_url=url, timeout=120) as http,
+        ):
+            yield Server(url, client, http)
     finally:
         _end(process)
 

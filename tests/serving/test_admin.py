@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,24 +74,24 @@ def args() -> Namespace:
 
 
 @pytest.fixture
-def client(
-    packed: Path, engine: Engine, args: Namespace, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+def client(packed: Path, engine: Engine, args: Namespace, monkeypatch: pytest.MonkeyPatch) -> Any:
     from fastapi import FastAPI
     from starlette.testclient import TestClient
-    from taskstore_serving import served
+    from taskstore_serving import metrics, served
     from taskstore_serving.endpoint import TaskstoreEndpoint
 
     async def build(*_: Any) -> Front:
         return Front()
 
     monkeypatch.setattr(served, "build", build)
+    monkeypatch.setattr(metrics, "install", lambda *_: None)
     engine.vllm_config.load_config.model_loader_extra_config = ServeOptions(str(packed)).to_dict()
     app, plugin = FastAPI(), TaskstoreEndpoint()
+    app.state.args = Namespace(api_key=None)
     plugin.attach_router(app)
     app.state.openai_serving_models = Front()
     asyncio.run(plugin.init_state(engine, app.state, args))
-    yield TestClient(app)
+    return TestClient(app)
 
 
 def listed(client: Any) -> list[str]:

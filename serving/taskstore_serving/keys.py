@@ -1,0 +1,38 @@
+"""The API key for every request that makes the engine work, wherever its route is.
+
+vLLM asks for it below /v1, /v2, /inference and /cohere alone: /invocations, /tokenize, /pooling
+and others would answer anybody.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.datastructures import Headers
+from vllm import envs
+from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
+
+from taskstore_serving.answers import Refusal
+from taskstore_serving.dispatch import answer
+
+_OPEN = ("GET", "HEAD", "OPTIONS")  # probes, metrics, documentation
+
+
+def keys(args: Any) -> list[str]:
+    """Those that vLLM takes."""
+    return [key for key in args.api_key or [envs.VLLM_API_KEY] if key]
+
+
+class KeyEverywhere(AuthenticationMiddleware):
+    """Behind vLLM's own, which has answered where it guards."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if (
+            scope["type"] == "http"
+            and scope["method"] not in _OPEN
+            and scope["path"] != "/ping"
+            and not self.verify_token(Headers(scope=scope))
+        ):
+            await answer(send, Refusal(401, "Unauthorized"))
+            return
+        await self.app(scope, receive, send)
