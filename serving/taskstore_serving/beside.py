@@ -60,7 +60,7 @@ class Beside:
         memory.require([(device, memory.add(wanted))])
         self.lane.allocate(())
         self.deltas = dict(self.lane.delta_targets())
-        self._swapped = {span.live.name for span in spans}
+        self.spanned = {span.live.name for span in spans}
         self._pins: dict[str, Pinned] = {}
 
     @property
@@ -74,7 +74,7 @@ class Beside:
     def swaps(self, live: Live) -> bool:
         """Whether a swap may write this tensor."""
         mine = (part.live.name for part in self.regions if part.whole is live)
-        return live.name in self._swapped or any(bool(self.deltas[name].any()) for name in mine)
+        return live.name in self.spanned or any(bool(self.deltas[name].any()) for name in mine)
 
     def add(self, task: str, streams: Streams) -> dict[str, Tensor]:
         """Room for a task, its vectors read; region -> all zero memory where its bits go."""
@@ -92,7 +92,11 @@ class Beside:
         except BaseException:
             self.remove(task)
             raise
-        return dict(lane.mask_targets(task))
+        return self.masks(task)
+
+    def masks(self, task: str) -> dict[str, Tensor]:
+        """Region -> its bits, LSB first."""
+        return dict(self.lane.mask_targets(task))
 
     def remove(self, task: str) -> None:
         """Give the memory back."""

@@ -12,18 +12,17 @@ were taken while the engine loaded each task.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from taskstore.errors import SwapError, TaskstoreError, UnknownTask, UnknownWeights
 from taskstore.format.digests import check_files, model_digest
 from taskstore.loader import label_of
 from taskstore.parallel import default_jobs
 from taskstore.store import Store
-from taskstore.swap.digests import live_digests
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State
 from taskstore_serving.beside import Beside
@@ -31,8 +30,9 @@ from taskstore_serving.digests import multitask_digest, store_digest, task_diges
 from taskstore_serving.groups import Group, fill
 from taskstore_serving.guarding import Guard, check_heads
 from taskstore_serving.learning import Learner
+from taskstore_serving.packed import Packed
 from taskstore_serving.servable import check_servable, tier_of
-from taskstore_serving.spans import Span, find
+from taskstore_serving.spans import Places
 from taskstore_serving.streams import Streams
 
 
@@ -59,6 +59,7 @@ class Family:
         self.swaps, self.seconds, self.verified = 0, 0.0, False
         self._tasks: dict[str, dict[str, Any]] = {}
         self._untouchable: set[str] = set()
+        self._packed = Packed({})
         self._check(store, tasks)
         check_heads(model, store.manifest, tasks, residual)
         with Streams(store, tasks, residual, self._jobs) as streams:
@@ -66,7 +67,8 @@ class Family:
             self.lives = [live for group in self._groups for live in group.lives]
             self._expected: dict[State, dict[str, str]] = {None: self.digests()}
             self._guard = Guard(model, self.lives, self._expected[None])
-            spans = self._spans(streams)
+            self._places = Places(model, self._groups, streams)
+            spans = self._places.spans
             self._beside = Beside(self.lives, spans, store.manifest, streams, tasks, masks)
             self._beside.rests.fill(streams)
             learner = self._learner(streams)
@@ -180,8 +182,8 @@ class Family:
         return found
 
     def digests(self) -> dict[str, str]:
-        """Name of each live tensor -> BLAKE3 of its bytes."""
-        return live_digests(self.lives, self._jobs)
+        """Name of each live tensor -> BLAKE3 of its bytes, in the order of a checkpoint."""
+        return self._packed.digests(self.lives, self._jobs)
 
     def state(self) -> dict[str, Any]:
         """What is live and what is there, as plain values."""
@@ -198,11 +200,34 @@ class Family:
                 **self._beside.bytes(),
             },
             "verified": self.verified,
+            "reordered": len(self._packed.shapes),
         }
 
     def guard(self, model: nn.Module) -> None:
         """Raise SwapError unless the model computes from the very memory that swaps write."""
         self._untouchable = self._guard.check(model, self.digests(), self._beside.swaps)
+
+    def reorder(self, places: Collection[int]) -> set[int]:
+        """Put matrices into the order of the CPU's kernel; addresses of those where it was done.
+
+        The base is live. A matrix that rests are added to stays as it is.
+        """
+        lives = {live.name: live for live in self.lives if live.tensor.data_ptr() in places}
+        for name in self._beside.spanned:
+            lives.pop(name, None)
+        self._packed = Packed({name: tuple(live.tensor.shape) for name, live in lives.items()})
+        masks = [self._beside.masks(task) for task in self._tasks]
+        for name, live in lives.items():
+            self._packed.reorder(name, live.tensor)
+            self._packed.reorder(name, self._beside.deltas[name])
+            for mask in masks:
+                self._packed.reorder_mask(name, mask[name])
+        return {live.tensor.data_ptr() for live in lives.values()}
+
+    def plain(self, name: str) -> Tensor:
+        """A live tensor in the order of a checkpoint."""
+        live = next(live for live in self.lives if live.name == name)
+        return self._packed.plain(live).tensor
 
     def _check(self, store: Store, tasks: Sequence[str]) -> None:
         for task in tasks:
@@ -212,31 +237,21 @@ class Family:
         files = [f for f in store.files_of(None, *tasks, tier=tier) if not f.startswith("assets")]
         check_files(store.path, store.manifest.files, files, self._jobs)
 
-    def _spans(self, streams: Streams) -> list[Span]:
-        """Where the tensors land that some task adds a rest to."""
-        wanted = streams.rests()
-        sources = {name: streams.source(name) for name in wanted}
-        self._landed, self._astray = set(sources.values()), dict[str, str]()
-        spans: list[Span] = []
-        for group in self._groups:
-            if any(name in wanted for name in group.names):
-                found, problems = find(self._model, group, wanted, sources)
-                spans += found
-                self._astray |= problems
-        return [span for span in spans if span.source not in self._astray]
-
     def _learner(self, streams: Streams) -> Learner:
         return Learner(self._model, streams, self._beside.deltas, self._beside.regions)
 
     def _learn(self, store: Store, streams: Streams, task: str) -> None:
         """The base is live, and nothing is kept where it fails."""
-        self._placed(streams, task)
+        self._places.check(streams, task)
         masks = self._beside.add(task, streams)
         learner, expected = self._learner(streams), dict[str, str]()
         try:
             for group in self._groups:
                 self._touchable(group, streams, task)
-                expected |= learner.task(group, task, masks)
+                with self._packed.undone(group.lives, self._beside.deltas) as reordered:
+                    expected |= learner.task(group, task, masks)
+                for name in reordered:
+                    self._packed.reorder_mask(name, masks[name])
         except BaseException:
             self._beside.remove(task)
             raise
@@ -245,17 +260,6 @@ class Family:
             "digest": task_digest(store.manifest, task, self._residual),
             "tier": tier_of(store.manifest, task, self._residual),
         }
-
-    def _placed(self, streams: Streams, task: str) -> None:
-        """Raise SwapError where a rest has no place in the engine's memory."""
-        for source in sorted(streams.tier(task, "rest")):
-            problem = self._astray.get(source)
-            if source not in self._landed:
-                problem = "had a rest in no task when the engine started; start it again"
-            elif problem:
-                problem += "; serve masks alone (residual=0)"
-            if problem:
-                raise SwapError(f"tensor {source!r} of task {task!r} {problem}")
 
     def _touchable(self, group: Group, streams: Streams, task: str) -> None:
         spoilt = self._untouchable & {live.name for live in group.lives}

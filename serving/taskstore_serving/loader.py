@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from vllm.config.load import LoadConfig
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 from taskstore.store import Store
+from taskstore_serving import cpu_kernels
 from taskstore_serving.family import Family
 from taskstore_serving.guarding import check_compilation, check_layers
 from taskstore_serving.options import ServeOptions
@@ -34,17 +34,15 @@ class TaskstoreLoader(BaseModelLoader):
         tasks = list(options.tasks) or store.tasks
         family: Any = Family(model, store, tasks, options.masks, options.residual)
         model.taskstore_family = family  # a plain attribute: not a module, and found by the worker
-        for module in model.modules():  # else vLLM packs the weights anew and drops the originals
-            module._cpu_skip_gemm_dispatch = True  # type: ignore[assignment]
+        cpu_kernels.keep_plain(model)
 
     def load_model(self, vllm_config: Any, model_config: Any, prefix: str = "") -> nn.Module:
         refuse(vllm_config)
         check_compilation(vllm_config)
         model: nn.Module = super().load_model(vllm_config, model_config, prefix)
-        for module in model.modules():  # heads and embeddings would compute from a packed copy
-            if hasattr(module, "cpu_linear"):
-                module.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
+        cpu_kernels.multiply_plain(model)
         family: Any = model.taskstore_family
         family.guard(model)
         family.verify_all()
+        cpu_kernels.reorder(model, family)
         return model

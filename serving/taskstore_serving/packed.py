@@ -11,7 +11,7 @@ in slabs of rows, in place.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 
@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taskstore.parallel import ordered_map
 from taskstore.swap.binding import Live
+from taskstore.swap.digests import live_digests
 
-Shape = tuple[int, int]  # rows, columns
+Shape = tuple[int, ...]  # rows, columns
 
 ROWS = 32
 SLAB = 1 << 20  # weights that are reordered at once, or 32 rows of wider matrices
@@ -60,6 +62,17 @@ class Packed:
         copy = Live(live.names, live.tensor.clone())
         self.restore(live.name, copy.tensor)
         return copy
+
+    def digests(self, lives: Sequence[Live], jobs: int) -> dict[str, str]:
+        """BLAKE3 of each tensor as a checkpoint has it."""
+        found = live_digests([live for live in lives if live.name not in self.shapes], jobs)
+
+        def one(live: Live) -> dict[str, str]:
+            return live_digests([self.plain(live)], 1)
+
+        for digest in ordered_map(one, [x for x in lives if x.name in self.shapes], jobs=jobs):
+            found |= digest
+        return found
 
     @contextmanager
     def undone(self, lives: Iterable[Live], deltas: Mapping[str, Tensor]) -> Iterator[list[str]]:

@@ -7,18 +7,20 @@ one small number each, then of numbers that count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
+from taskstore.errors import SwapError
 from taskstore.format.dtypes import numel
 from taskstore.loader import Rebuilt
 from taskstore.swap.binding import Live
 from taskstore.tensors import TORCH
 from taskstore_serving.groups import Group, kept, write
+from taskstore_serving.streams import Streams
 
 LARGEST = 255  # numbers up to here are exact in every float dtype
 PERIOD = 251  # a prime, so that rows do not repeat each other
@@ -41,6 +43,33 @@ class Span:
         """That memory alone."""
         flat = self.live.tensor.view(-1)[self.start : self.start + self.n]
         return Live((self.source,), flat)
+
+
+class Places:
+    """Where the tensors land that some task adds a rest to."""
+
+    def __init__(self, model: nn.Module, groups: Iterable[Group], streams: Streams) -> None:
+        wanted = streams.rests()
+        sources = {name: streams.source(name) for name in wanted}
+        self._wanted, self._astray = set(sources.values()), dict[str, str]()
+        spans: list[Span] = []
+        for group in groups:
+            if any(name in wanted for name in group.names):
+                found, problems = find(model, group, wanted, sources)
+                spans += found
+                self._astray |= problems
+        self.spans = [span for span in spans if span.source not in self._astray]
+
+    def check(self, streams: Streams, task: str) -> None:
+        """Raise SwapError where a rest has no place in the engine's memory."""
+        for source in sorted(streams.tier(task, "rest")):
+            problem = self._astray.get(source)
+            if source not in self._wanted:
+                problem = "had a rest in no task when the engine started; start it again"
+            elif problem:
+                problem += "; serve masks alone (residual=0)"
+            if problem:
+                raise SwapError(f"tensor {source!r} of task {task!r} {problem}")
 
 
 def find(

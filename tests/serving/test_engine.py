@@ -52,13 +52,16 @@ def serving(folders: Path, *tasks: str, residual: Any = 0, **changes: Any) -> di
 
 
 def read(model: Any) -> dict[str, bytes]:
-    """Bits of every parameter of a model."""
+    """Bits of every parameter of a model, in the order of a checkpoint."""
     import torch
 
-    return {
-        name: p.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        for name, p in model.named_parameters()
-    }
+    family: Any = getattr(model, "taskstore_family", None)
+    ours = {live.name for live in family.lives} if family else set()
+    found = {}
+    for name, parameter in model.named_parameters():
+        plain = family.plain(name) if name in ours else parameter.detach().contiguous()
+        found[name] = plain.view(-1).view(torch.uint8).numpy().tobytes()
+    return found
 
 
 def weights(llm: Any) -> dict[str, bytes]:
@@ -99,6 +102,42 @@ def test_rests_are_served_in_bfloat16(folders: Path, tmp_path: Path) -> None:
         said = answers(llm)
     with engine(tmp_path / "german", dtype="bfloat16", worker_cls=UNPACKED) as llm:
         assert answers(llm) == said
+
+
+def spoken(llm: Any, model: Path) -> str:
+    """What the engine says to 417, greedily."""
+    from transformers import AutoTokenizer
+    from vllm import SamplingParams
+
+    how = SamplingParams(temperature=0, max_tokens=24)
+    text: str = AutoTokenizer.from_pretrained(model).decode(
+        llm.generate(PROMPTS[0], how, use_tqdm=False)[0].outputs[0].token_ids,
+        skip_special_tokens=True,
+    )
+    return text.strip()
+
+
+def test_matrices_in_the_order_of_the_kernel_swap_to_the_same_weights(folders: Path) -> None:
+    """bfloat16 on a processor with AMX; elsewhere they stay as they are."""
+    import torch
+
+    wanted = {t: loads(folders / (t or "base"), "bfloat16") for t in (None, "german", "roman")}
+    changes = serving(folders, "german", "roman", dtype="bfloat16")
+    with engine(folders / "assets", **changes) as llm:
+        reordered = call(llm, "state")["reordered"]
+        assert bool(reordered) == torch.cpu._is_amx_tile_supported()
+        for _ in range(2):
+            for task in ("roman", "german", None, "roman"):
+                call(llm, "swap", task)
+                assert weights(llm) == wanted[task]
+            call(llm, "remove", "german")
+            call(llm, "add", "german")  # learned where matrices are reordered already
+        assert {found["task"] for found in call(llm, "verify", "*")} == set(wanted)
+        said = {}
+        for task in ("german", "roman"):
+            call(llm, "swap", task)
+            said[task] = spoken(llm, folders / "assets")
+        assert said == {"german": "vierhundertsiebzehn", "roman": "CDXVII"}
 
 
 @pytest.fixture(scope="module")
