@@ -80,7 +80,8 @@ class Turns:
         self._catching_up = self._catching_up and recomputing
         if self._catching_up:
             self._began = now
-        over, self._over = self._over or now - self._began >= self.quantum, False
+        spent = now - self._began >= self.quantum and not self._catching_up
+        over, self._over = self._over or spent, False
         if not over and runnable(self.active):
             return self.active
         others = (task for task in self._order if task != self.active and runnable(task))

@@ -64,6 +64,8 @@ def test_the_quantum_begins_when_what_others_took_is_computed_again() -> None:
     assert turns.pick(3.0, ["a", "b"], both, recomputing=True) == "a"
     assert turns.pick(3.9, ["a", "b"], both) == "a"
     assert turns.pick(4.0, ["a", "b"], both, recomputing=True) == "b"  # once a turn, at its start
+    steps = Turns(0.0)
+    assert [steps.pick(n, ["a", "b"], both, n == 1) for n in range(3)] == ["a", "a", "b"]
 
 
 @given(
