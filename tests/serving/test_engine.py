@@ -110,11 +110,8 @@ def spoken(llm: Any, model: Path) -> str:
     from vllm import SamplingParams
 
     how = SamplingParams(temperature=0, max_tokens=24)
-    text: str = AutoTokenizer.from_pretrained(model).decode(
-        llm.generate(PROMPTS[0], how, use_tqdm=False)[0].outputs[0].token_ids,
-        skip_special_tokens=True,
-    )
-    return text.strip()
+    said = llm.generate(PROMPTS[0], how, use_tqdm=False)[0].outputs[0].token_ids
+    return str(AutoTokenizer.from_pretrained(model).decode(said, skip_special_tokens=True)).strip()
 
 
 def test_matrices_in_the_order_of_the_kernel_swap_to_the_same_weights(folders: Path) -> None:
