@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -31,9 +32,15 @@ PATIENCE = 300.0
 @dataclass
 class Server:
     process: subprocess.Popen[str]
-    ready: dict[str, Any]
     log: Path
     temp: Path
+
+    @cached_property
+    def ready(self) -> dict[str, Any]:
+        """What it says when it is; empty where it ends instead."""
+        assert self.process.stdout is not None
+        found: dict[str, Any] = json.loads(self.process.stdout.readline() or "{}")
+        return found
 
     def ask(self, model: str, prompt: str, key: str = KEY) -> str:
         body = {"model": model, "prompt": prompt, "temperature": 0, "max_tokens": 20}
@@ -53,7 +60,7 @@ class Server:
 
 @contextmanager
 def serving(store: Path, folder: Path, *words: str) -> Iterator[Server]:
-    """A server that has said that it is ready, or has ended; nothing of it is left afterwards."""
+    """A server that starts; nothing of it is left afterwards."""
     temp = folder / "t"
     temp.mkdir()
     env = {**os.environ, "TMPDIR": str(temp), "TASKSTORE_API_KEY": KEY, "VLLM_CPU_CI_ENV": "1"}
@@ -67,9 +74,7 @@ def serving(store: Path, folder: Path, *words: str) -> Iterator[Server]:
         ) as process,
     ):  # fmt: skip
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            yield Server(process, json.loads(line or "{}"), folder / "log", temp)
+            yield Server(process, folder / "log", temp)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -107,10 +112,16 @@ def test_it_answers_for_its_tasks_and_ends_when_told(
         assert list(server.temp.iterdir()) == []
 
 
-def test_a_killed_engine_ends_the_server_with_a_word(
+def test_a_killed_engine_and_a_damaged_store_end_it_with_a_word(
     store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with serving(store, tmp_path_factory.mktemp("s")) as server:
+    folder = tmp_path_factory.mktemp("s")
+    damaged = folder / "store"
+    shutil.copytree(store, damaged)
+    masks = damaged / "tasks" / "roman" / "masks.safetensors"
+    masks.write_bytes(masks.read_bytes()[:-1] + b"\xff")
+    with serving(damaged, folder) as broken, serving(store, tmp_path_factory.mktemp("s")) as server:
+        assert server.ready
         below = server.below()
         next(p for p in below if "EngineCore" in " ".join(p.cmdline())).kill()
         assert server.process.wait(PATIENCE) == 1
@@ -119,18 +130,7 @@ def test_a_killed_engine_ends_the_server_with_a_word(
             "error: the engine died: it was killed, perhaps for memory; start the server again"
         ]
         assert list(server.temp.iterdir()) == []
-
-
-def test_what_stops_the_engine_from_starting_is_said(
-    store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("s")
-    damaged = folder / "store"
-    shutil.copytree(store, damaged)
-    masks = damaged / "tasks" / "roman" / "masks.safetensors"
-    masks.write_bytes(masks.read_bytes()[:-1] + b"\xff")
-    with serving(damaged, folder) as server:
-        assert server.process.wait(PATIENCE) == 1
-        (error,) = server.errors()
+        assert broken.process.wait(PATIENCE) == 1
+        (error,) = broken.errors()
         assert "the engine did not start: tasks/roman/masks.safetensors is damaged" in error
-        assert list(server.temp.iterdir()) == []
+        assert list(broken.temp.iterdir()) == []
