@@ -116,8 +116,7 @@ class Family:
     def _add(self, task: str) -> None:
         path, base = self._where
         store = Store(path, base)
-        self._check(store, [task])
-        check_heads(self._model, store.manifest, [task], self._residual)
+        store.check_task(task)
         found = (store_digest(store.manifest), multitask_digest(store.manifest))
         for what, now, loaded in zip(
             ("base", "multi-task model"), found, self._loaded, strict=True
@@ -127,10 +126,13 @@ class Family:
                     f"task {task!r} cannot be added to a running engine: the {what} of {path} is "
                     "no longer the one that was loaded; start the engine again"
                 )
+        self._check(store, [task])
+        check_heads(self._model, store.manifest, [task], self._residual)
         active, verified = self.active, self.verified
         self._move_to(None)
         try:
-            with Streams(store, [task], self._residual, self._jobs) as streams:
+            device = self.lives[0].tensor.device  # as loaders expect it
+            with device, Streams(store, [task], self._residual, self._jobs) as streams:
                 self._learn(store, streams, task)
             try:
                 self.verify(task)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vllm.config import set_current_vllm_config
 from vllm.platforms import current_platform
 
 from taskstore.errors import SwapError, TaskstoreError
@@ -73,7 +74,8 @@ class TaskWorker(Base):
 
     def taskstore_add(self, task: str) -> None:
         """Raises SwapError, UnknownTask and what else `Family.add` names; all or nothing here."""
-        self.taskstore_family.add(task)
+        with set_current_vllm_config(self.vllm_config):
+            self.taskstore_family.add(task)
 
     def taskstore_remove(self, task: str) -> None:
         self.taskstore_family.remove(task)
