@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from blake3 import blake3
 
 _NOTES = {"_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype"}
 _PROSE = {".md", ".txt.license", ".gitattributes", ".png", ".pdf"}
+
+
+class Assets(NamedTuple):
+    """What a model has beside its weights."""
+
+    folder: Path
+    key: str
 
 
 def assets_key(folder: Path) -> str:

@@ -23,7 +23,8 @@ from taskstore.errors import InputError, TaskstoreError
 from taskstore.format.names import MANIFEST
 from taskstore.store import Store
 from taskstore_serving.answers import Refusal, unknown_model
-from taskstore_serving.assets import assets_key
+from taskstore_serving.assets import Assets, assets_key
+from taskstore_serving.configs import check_config, read_config
 from taskstore_serving.fronts import Front, build
 from taskstore_serving.options import ServeOptions
 from taskstore_serving.rpc import merged, summed
@@ -58,18 +59,17 @@ class Served:
         self.names: list[str] = self.args.served_model_name or [self.args.model]
         self._folders = Path(mkdtemp(prefix="taskstore-front-"))
         weakref.finalize(self, shutil.rmtree, self._folders, ignore_errors=True)
-        self._keys: dict[str, str] = {}
         self._running: Counter[str] = Counter()
         self._ids = AtomicCounter(0)
         self._change = asyncio.Lock()
 
     async def start(self) -> None:
         """Take over what the engine loaded. Raises InputError where it cannot be served."""
-        self._keys[""] = self._key(None)[1]
+        self._base = self._assets(None)
         state = await self.state()
         self.verified = bool(state["verified"])
         for task, known in state["tasks"].items():
-            await self._publish(task, known)
+            await self._publish(task, known, self._fitting(task))
         if self.default and self.default not in self.tasks:
             raise InputError(f"the default task {self.default!r} is not among those served")
 
@@ -109,9 +109,13 @@ class Served:
                 self.store.check_task(task)
             except TaskstoreError as error:
                 raise Refusal(404, str(error)) from None
+            try:
+                assets = self._fitting(task)
+            except TaskstoreError as error:
+                raise Refusal(400, str(error)) from None
             await self._call("taskstore_add", task)
             try:
-                await self._publish(task, (await self.state())["tasks"][task])
+                await self._publish(task, (await self.state())["tasks"][task], assets)
             except BaseException:
                 await self._call("taskstore_remove", task)
                 raise
@@ -155,27 +159,35 @@ class Served:
             self.verified = self.verified or task is None
         return summed(found)
 
-    async def _publish(self, task: str, known: dict[str, Any]) -> None:
+    def _fitting(self, task: str) -> Assets:
+        """A task's assets, where it can be served beside the base; else raises TaskstoreError."""
         if task in self.names:
             raise InputError(
                 f"task {task!r} has the name that the base is served under; "
                 "give another with --served-model-name"
             )
+        own, config = self._assets(task), self.engine.model_config
+        if own.key != self._base.key:
+            mine, base = (read_config(one.folder, config) for one in (own, self._base))
+            if mine and base:
+                check_config(task, mine, base)
+        return own
+
+    async def _publish(self, task: str, known: dict[str, Any], assets: Assets) -> None:
         store = blake3((Path(self.options.store) / MANIFEST).read_bytes()).hexdigest()
-        folder, key = self._key(task)
-        if key not in self.fronts:
-            own = None if key == self._keys[""] else folder
-            self.fronts[key] = await build(self.app, self.engine, self.args, own)
-        front = self.fronts[key]
+        if assets.key not in self.fronts:
+            own = None if assets.key == self._base.key else assets.folder
+            self.fronts[assets.key] = await build(self.app, self.engine, self.args, own)
+        front = self.fronts[assets.key]
         path = f"taskstore://{store}/{known['digest']}"
         request = LoRARequest(task, self._ids.inc(1), path, base_model_name=self.names[0])
         front.requests[task] = request
         self.tasks[task] = Task(front, store, known["digest"], known["tier"])
 
-    def _key(self, task: str | None) -> tuple[Path, str]:
+    def _assets(self, task: str | None) -> Assets:
         folder = self._folders / str(self._ids.inc(1))
         self.store.write_assets(task, folder)
-        return folder, assets_key(folder)
+        return Assets(folder, assets_key(folder))
 
     def _drop_unused(self, front: Front) -> None:
         if not front.requests:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tests.serving.engines import need_vllm
@@ -25,8 +26,39 @@ def fronted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(fronted: Path) -> Iterator[Server]:
-    """german, roman, english and noted behind one URL. A test leaves it with all of them."""
-    from tests.serving.fronted import serving
+    """Four tasks behind one URL, english for those who name none. A test leaves it with all."""
+    from tests.serving.fronted import TASKS, serving
 
-    with serving(fronted, "--default-task", "english") as found:
+    with serving(fronted, "--default-task", "english", "--tasks", ",".join(TASKS)) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def wanted(fronted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """What transformers says with each unpacked folder: its template, weights and ends."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import taskstore
+    from tests.serving.fronted import NUMBERS, TASKS
+
+    found: dict[str, dict[str, str]] = {}
+    for task in (None, *TASKS):
+        folder = tmp_path_factory.mktemp("unpacked") / "model"
+        taskstore.open(fronted / "store").unpack(task, folder)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+        ends = np.atleast_1d(model.generation_config.eos_token_id)
+        answers = found[task or "base"] = {}
+        for number in NUMBERS:
+            asked = tokenizer.apply_chat_template(
+                [{"role": "user", "content": number}],
+                add_generation_prompt=True,
+                return_tensors="pt",
+                return_dict=True,
+            )
+            ids = model.generate(**asked, do_sample=False, max_new_tokens=24)[0]
+            new = ids[asked["input_ids"].shape[1] :].tolist()
+            if new[-1] in ends:
+                new.pop()
+            answers[number] = tokenizer.decode(new, skip_special_tokens=True)
+    return found

@@ -29,6 +29,8 @@ TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<user>{{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}<answer>{% endif %}"
 )
+TASKS = ["english", "german", "noted", "roman"]
+NUMBERS = ["417", "93", "2068"]
 DEFAULTS = {"do_sample": True, "temperature": 0.25, "top_p": 0.75, "max_new_tokens": 40}
 
 
@@ -36,7 +38,8 @@ def make_family(root: Path) -> Path:
     """german, roman, english as they are; `noted` is german with other files; all in root/store.
 
     `noted` has a token of its own for its beginnings, a template that writes it, defaults for
-    sampling, and ends where german goes on: at "zehn".
+    sampling, and ends where german goes on: at "zehn". `bent` has weights like english, but a
+    config that computes something else with them.
     """
     for name in ("base", "german", "roman", "english"):
         shutil.copytree(FAMILY / name, root / name)
@@ -56,7 +59,11 @@ def make_family(root: Path) -> Path:
     _write(noted / "tokenizer_config.json", {**config, "bos_token": "<note>"})
     _write(noted / "generation_config.json", {**DEFAULTS, "eos_token_id": [3, vocabulary["zehn"]]})
     (noted / "chat_template.jinja").write_text(TEMPLATE)
-    tasks = {name: root / name for name in ("german", "roman", "english", "noted")}
+    shutil.copytree(FAMILY / "english", root / "bent")
+    computes = json.loads((root / "bent" / "config.json").read_text())
+    computes["rope_parameters"]["rope_theta"] = 5000.0
+    _write(root / "bent" / "config.json", computes)
+    tasks = {name: root / name for name in (*TASKS, "bent")}
     taskstore.pack(root / "base", tasks, root / "store", taskstore.PackOptions(tiers="mask"))
     return root
 
@@ -112,6 +119,20 @@ def serving(root: Path, *given: str) -> Iterator[Server]:
             yield Server(url, client, http)
     finally:
         _end(process)
+
+
+def chat(server: Server, task: str, text: str, **options: Any) -> Any:
+    """One greedy answer."""
+    return server.client.chat.completions.create(
+        model=task,
+        messages=[{"role": "user", "content": text}],
+        **{"temperature": 0, "max_tokens": 24, **options},
+    )
+
+
+def said(answer: Any) -> str:
+    text: str = answer.choices[0].message.content
+    return text
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -23,7 +23,8 @@ class Engine:
     def __init__(self) -> None:
         self.tasks = ["alpha", "beta"]
         self.refusals: dict[str, str] = {}
-        self.errored = False
+        self.said: dict[str, int] = {}  # settings of a task that the base has not
+        self.errored, self.model_config = False, None
         self.output_processor = SimpleNamespace(request_states={})
         self.vllm_config = SimpleNamespace(
             parallel_config=SimpleNamespace(_api_process_count=1),
@@ -78,12 +79,17 @@ def client(packed: Path, engine: Engine, args: Namespace, monkeypatch: pytest.Mo
     from fastapi import FastAPI
     from starlette.testclient import TestClient
     from taskstore_serving import metrics, served
+    from taskstore_serving.configs import check_config
     from taskstore_serving.endpoint import TaskstoreEndpoint
 
     async def build(*_: Any) -> Front:
         return Front()
 
     monkeypatch.setattr(served, "build", build)
+    monkeypatch.setattr(served, "read_config", lambda *_: {"a setting": 1})
+    monkeypatch.setattr(
+        served, "check_config", lambda task, *_: check_config(task, engine.said, {})
+    )
     monkeypatch.setattr(metrics, "install", lambda *_: None)
     engine.vllm_config.load_config.model_loader_extra_config = ServeOptions(str(packed)).to_dict()
     app, plugin = FastAPI(), TaskstoreEndpoint()
@@ -136,7 +142,12 @@ def test_what_the_worker_refuses_changes_nothing(client: Any, engine: Engine) ->
         assert (found.status_code, found.json()["error"]["message"]) == (400, why)
         assert listed(client) == ["alpha", "beta"]
     assert client.app.state.taskstore.resolve("alpha").requests["alpha"]
-    engine.refusals.clear()
+    engine.refusals, engine.said = {}, {"rope_theta": 5}
+    found = client.post("/v1/taskstore/tasks/gamma")
+    assert found.status_code == 400
+    assert "its config says rope_theta=5" in found.json()["error"]["message"]
+    assert engine.tasks == ["alpha", "beta"]
+    engine.said = {}
     assert client.post("/v1/taskstore/tasks/gamma").status_code == 201
     assert client.delete("/v1/taskstore/tasks/alpha").status_code == 200
     assert listed(client) == ["beta", "gamma"]

@@ -1,0 +1,59 @@
+"""One engine computes with one config: a fine-tune whose own says otherwise must not be served.
+
+Configs are compared as the engine's library completes them, since a file leaves out defaults, and
+which ones depends on the version that wrote it. What says how a model was trained, saved or is to
+be sampled from does not count; nor do token ids, names of labels, and the longest input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from taskstore.errors import SwapError
+
+_LISTED = """
+    _name_or_path name_or_path transformers_version torch_dtype dtype architectures auto_map
+    _commit_hash use_cache return_dict output_attentions output_hidden_states output_router_logits
+    id2label label2id problem_type finetuning_task task_specific_params tokenizer_class prefix
+    initializer_range initializer_factor gradient_checkpointing pretraining_tp classifier_dropout
+    router_aux_loss_coef router_jitter_noise chunk_size_feed_forward max_position_embeddings
+    max_window_layers do_sample temperature top_k top_p max_length min_length num_beams
+    repetition_penalty length_penalty no_repeat_ngram_size early_stopping
+"""
+_NOTES = frozenset(_LISTED.split())
+_ENDINGS = ("_token_id", "_token_ids", "dropout", "_pdrop", "_attn_implementation")
+
+
+def check_config(task: str, own: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+    """Raise SwapError, with the setting's name, where they would compute differently."""
+    for name, mine, theirs in differing(own, base):
+        raise SwapError(
+            f"task {task!r} cannot be served with the others: its config says {name}={mine!r}, "
+            f"the base's {theirs!r}; leave it out"
+        )
+
+
+def differing(own: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Settings with which a model computes something else: name, own, the base's."""
+    for name in sorted({*own, *base}):
+        if name in _NOTES or name.endswith(_ENDINGS):
+            continue
+        mine, theirs = own.get(name), base.get(name)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            yield from ((f"{name}.{n}", a, b) for n, a, b in differing(mine, theirs))
+        elif mine != theirs:
+            yield name, mine, theirs
+
+
+def read_config(folder: Path, model_config: Any) -> dict[str, Any]:
+    """A folder's config with every default; empty where it has none."""
+    from vllm.transformers_utils.config import get_config
+
+    if not (folder / "config.json").exists():
+        return {}
+    found: dict[str, Any] = get_config(
+        str(folder), model_config.trust_remote_code, config_format=model_config.config_format
+    ).to_dict()
+    return found
