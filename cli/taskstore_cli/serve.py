@@ -135,6 +135,12 @@ class Serve(click.Command):
 )
 @base_from_option
 @click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Of the lines about requests: task, tokens, times, and no word of what was said.  "
+    "[default: text]",
+)
+@click.option(
     "--print-command",
     is_flag=True,
     help="Print the commands that start vLLM in the same way, and start nothing.",
@@ -154,6 +160,7 @@ def serve(
     masks: str,
     residual: str,
     base_from: Path | None,
+    log_format: str | None,
     print_command: bool,
     as_json: bool,
 ) -> None:
@@ -208,6 +215,8 @@ def serve(
     if bound is None:
         _print_command(launch, api_key)
         return
+    if log_format:
+        os.environ["TASKSTORE_LOG"] = log_format
     _announce(launch, chosen, open_to_all=not api_key)
     with bound:
         _serve(launch, opened, bound, api_key, _ready(launch, chosen, as_json))

@@ -7,6 +7,7 @@ steps; they take and give plain values.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from vllm.platforms import current_platform
 
 from taskstore.errors import SwapError, TaskstoreError
 from taskstore.swap.states import State
+from taskstore_serving import logs
 from taskstore_serving.carried import with_cost
 from taskstore_serving.family import Family
 
@@ -32,6 +34,11 @@ class TaskWorker(Base):
         family: Family = self.get_model().taskstore_family
         return family
 
+    def load_model(self, *args: Any, **named: Any) -> None:
+        if multiprocessing.parent_process() is not None:  # else the loggers are somebody else's
+            logs.configure()
+        super().load_model(*args, **named)
+
     _report: Mapping[str, Any] = {}
     _swap_seconds: float | None = None
 
@@ -41,10 +48,11 @@ class TaskWorker(Base):
             scheduler_output, "taskstore_task"
         ):
             family = self.taskstore_family
-            swaps, seconds = family.swaps, family.seconds
+            before, swaps, seconds = family.active, family.swaps, family.seconds
             family.swap(scheduler_output.taskstore_task)
             if family.swaps > swaps:
                 self._swap_seconds = family.seconds - seconds
+                logs.swapped(before, family.active, self._swap_seconds)
         return self._with_cost(super().execute_model(scheduler_output))
 
     def sample_tokens(self, grammar_output: Any) -> Any:
