@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ class Server:
 
 
 @contextmanager
-def serving(root: Path, *given: str) -> Iterator[Server]:
+def serving(root: Path, *given: str, vllm: Sequence[str] = ()) -> Iterator[Server]:
     """`taskstore serve` of the store in `root`; it is gone when the block ends."""
     import httpx
     import openai
@@ -95,6 +95,7 @@ def serving(root: Path, *given: str) -> Iterator[Server]:
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
         "--structured-outputs-config",
         '{"backend": "xgrammar", "disable_any_whitespace": true}',
+        *vllm,
     ]
     environment = {
         **os.environ,
