@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+SHARED := -n auto --dist loadgroup # a process per core; engines are all in one
 
 .PHONY: demo test quick lint wheel-test bench setup clean
 
@@ -14,11 +15,11 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
 	$(MAKE) wheel-test
 
 quick: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SHARED) -m "not slow"
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -38,7 +39,7 @@ wheel-test: setup
 	rm -rf build/wheel/run && mkdir build/wheel/run && cp -r tests examples build/wheel/run/
 	cd build/wheel/run && TASKSTORE_EXPECT_INSTALLED=1 \
 	    TASKSTORE_FAMILIES=$${TASKSTORE_FAMILIES:-$(CURDIR)/../shared/families} \
-	    ../venv/bin/python -m pytest -c $(CURDIR)/pyproject.toml --rootdir . -m "not slow" tests
+	    ../venv/bin/python -m pytest -c $(CURDIR)/pyproject.toml --rootdir . $(SHARED) -m "not slow" tests
 
 bench: setup
 	$(BIN)/python benchmarks/pack.py --params 2e8 --tasks 8

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from tests.serving.fronted import Server
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Engines share one process and one server, where tests are spread over several."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group("engines"))
+
+
 @pytest.fixture(scope="session")
 def fronted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of a family, and its `store`; never written to."""
