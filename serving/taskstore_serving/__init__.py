@@ -12,7 +12,7 @@ In every process
 
 In a worker
     loader     --load-format taskstore: from a store straight into the model
-    family     what is swapped: groups, learning, spans, rests, beside; guarding proves that it may be
+    family     what is swapped (groups, learning, spans, rests, beside), and guarding: may it be
     packed     matrices in the order of the CPU's kernel; cpu_kernels says which
     worker     runs a step with the weights of its task
 

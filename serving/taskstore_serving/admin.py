@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from taskstore.errors import TaskstoreError
 from taskstore_serving.answers import Refusal, unknown_model
 from taskstore_serving.keys import keys
 from taskstore_serving.served import Served
@@ -41,7 +42,8 @@ def _answering(route: Route) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
             return await route(request, request.app.state.taskstore)
-        except Refusal as refusal:
+        except TaskstoreError as error:
+            refusal = error if isinstance(error, Refusal) else Refusal(400, str(error))
             return JSONResponse(refusal.body(), refusal.status)
 
     answer.__annotations__ = {"request": Request, "return": Response}

@@ -47,6 +47,6 @@ class TaskstoreEndpoint:
                 "give --api-server-count 1"
             )
         options = ServeOptions.parse(config.load_config.model_loader_extra_config)
-        metrics.install(engine_client, (args.served_model_name or [args.model])[0])
         state.taskstore = Served(self._app, engine_client, args, options)
+        metrics.install(engine_client, state.taskstore.names[0])  # before clients are copied
         await state.taskstore.start()

@@ -8,6 +8,7 @@ detokenizes with the set's own.
 
 from __future__ import annotations
 
+import asyncio
 from argparse import Namespace
 from collections import ChainMap
 from collections.abc import MutableMapping
@@ -89,7 +90,7 @@ async def build(app: Any, engine: Any, args: Namespace, folder: Path | None) -> 
     args.served_model_name = args.served_model_name or [args.model]
     if folder is not None:
         config = _config_for(config, folder)
-        renderer = renderer_from_config(config)
+        renderer = await asyncio.to_thread(renderer_from_config, config)  # reads a tokenizer
         args.model = args.tokenizer = str(folder)
     client = share(engine, config, renderer)
     template = _whose_template(engine, client)

@@ -101,7 +101,7 @@ class Served:
         return merged(found)
 
     async def add(self, task: str) -> None:
-        """Raises Refusal: 404 for no such task, 409 where it is served, 400 where it cannot be."""
+        """Raises Refusal: 404 for no such task, 409 where it is served; else TaskstoreError."""
         async with self._change:
             if task in self.tasks:
                 raise Refusal(409, f"Task `{task}` is served already")
@@ -109,15 +109,12 @@ class Served:
                 self.store.check_task(task)
             except TaskstoreError as error:
                 raise Refusal(404, str(error)) from None
+            assets = self._fitting(task)
             try:
-                assets = self._fitting(task)
-            except TaskstoreError as error:
-                raise Refusal(400, str(error)) from None
-            await self._call("taskstore_add", task)
-            try:
+                await self._call("taskstore_add", task)
                 await self._publish(task, (await self.state())["tasks"][task], assets)
-            except BaseException:
-                await self._call("taskstore_remove", task)
+            except BaseException:  # some workers may have it
+                await self.engine.collective_rpc("taskstore_try", args=("taskstore_remove", task))
                 raise
 
     async def remove(self, task: str, wait: float) -> None:
@@ -185,9 +182,15 @@ class Served:
         self.tasks[task] = Task(front, store, known["digest"], known["tier"])
 
     def _assets(self, task: str | None) -> Assets:
-        folder = self._folders / str(self._ids.inc(1))
-        self.store.write_assets(task, folder)
-        return Assets(folder, assets_key(folder))
+        written = Path(mkdtemp(dir=self._folders))
+        self.store.write_assets(task, written)
+        key = assets_key(written)
+        folder = self._folders / key
+        if folder.exists():
+            shutil.rmtree(written)
+        else:
+            written.rename(folder)
+        return Assets(folder, key)
 
     def _drop_unused(self, front: Front) -> None:
         if not front.requests:
@@ -195,9 +198,15 @@ class Served:
             front.close(self.engine)
 
     async def _drained(self, task: str, wait: float) -> bool:
-        until = time.monotonic() + wait
-        while self._busy(task):
-            if time.monotonic() > until:
+        """Whether its requests ended in time.
+
+        The engine learns of an end a moment after us, and must before the task is gone: a task
+        has to be idle twice in a row.
+        """
+        until, idle = time.monotonic() + wait, 0
+        while idle < 2:
+            idle = 0 if self._busy(task) else idle + 1
+            if not idle and time.monotonic() > until:
                 return False
             await asyncio.sleep(_TICK)
         return True

@@ -153,11 +153,11 @@ def test_what_the_worker_refuses_changes_nothing(client: Any, engine: Engine) ->
     assert listed(client) == ["beta", "gamma"]
 
 
-def test_a_task_under_its_old_name_has_a_new_path(client: Any, engine: Engine) -> None:
+def test_a_task_under_its_old_name_is_another_to_vllm(client: Any, engine: Engine) -> None:
     served = client.app.state.taskstore
     before = served.tasks["alpha"].front.requests["alpha"]
-    client.delete("/v1/taskstore/tasks/alpha")
-    client.post("/v1/taskstore/tasks/alpha")
+    body = {"lora_name": "alpha", "lora_path": "any", "load_inplace": True}
+    assert client.post("/v1/load_lora_adapter", json=body).status_code == 200
     after = served.tasks["alpha"].front.requests["alpha"]
     assert before.lora_path == after.lora_path  # the same weights, so cached blocks may be used
     assert before.lora_int_id != after.lora_int_id

@@ -131,11 +131,14 @@ def test_verify_proves_what_is_live(server: Server) -> None:
         assert found.status_code == status
 
 
-def test_hundreds_of_connections_at_once(server: Server, wanted: dict[str, dict[str, str]]) -> None:
-    names = ["base", *TASKS]
+Wanted = dict[str, dict[str, str]]
+
+
+async def flood(server: Server, wanted: Wanted, names: list[str], count: int) -> list[bool]:
+    """Requests over as many connections, to tasks in turn: which were answered right."""
 
     async def one(client: Any, number: int) -> bool:
-        task, text = names[number % 5], NUMBERS[number % 3]
+        task, text = names[number % len(names)], NUMBERS[number % len(NUMBERS)]
         answer = await client.chat.completions.create(
             model=task,
             messages=[{"role": "user", "content": text}],
@@ -144,11 +147,25 @@ def test_hundreds_of_connections_at_once(server: Server, wanted: dict[str, dict[
         )
         return said(answer) == wanted[task][text] and answer.model == task
 
-    async def flood() -> list[bool]:
-        limits = httpx.Limits(max_connections=300)
-        http = httpx.AsyncClient(limits=limits, timeout=240)
-        options: Any = {"api_key": KEY, "base_url": f"{server.url}/v1", "max_retries": 0}
-        async with openai.AsyncOpenAI(**options, http_client=http) as client:
-            return await asyncio.gather(*(one(client, number) for number in range(300)))
+    http = httpx.AsyncClient(limits=httpx.Limits(max_connections=count), timeout=240)
+    options: Any = {"api_key": KEY, "base_url": f"{server.url}/v1", "max_retries": 0}
+    async with openai.AsyncOpenAI(**options, http_client=http) as client:
+        return await asyncio.gather(*(one(client, number) for number in range(count)))
 
-    assert asyncio.run(flood()) == [True] * 300
+
+def test_hundreds_of_connections_at_once(server: Server, wanted: Wanted) -> None:
+    assert asyncio.run(flood(server, wanted, ["base", *TASKS], 300)) == [True] * 300
+
+
+def test_tasks_come_and_go_under_load(server: Server, wanted: Wanted) -> None:
+    def change() -> list[int]:
+        route = "/v1/taskstore/tasks/noted"
+        return [server.call(verb, route).status_code for verb in ("DELETE", "POST") * 3]
+
+    async def both() -> tuple[list[bool], list[int]]:
+        others = flood(server, wanted, ["base", "german", "roman"], 150)
+        return await asyncio.gather(others, asyncio.to_thread(change))
+
+    answers, changes = asyncio.run(both())
+    assert (answers, changes) == ([True] * 150, [200, 201] * 3)
+    assert said(chat(server, "noted", "93")) == wanted["noted"]["93"]
