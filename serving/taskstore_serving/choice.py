@@ -10,6 +10,7 @@ from math import prod
 from taskstore.errors import InputError, SwapError
 from taskstore.format.manifest import Manifest
 from taskstore.store import Store
+from taskstore_serving.configs import check_written
 from taskstore_serving.servable import Tier, check_servable, tier_of
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -37,6 +38,7 @@ def choose(
     for task in dict.fromkeys(tasks or store.tasks):
         try:
             check_servable(store.manifest, [task], residual)
+            check_written(store, task)
         except SwapError as error:
             if not skip:
                 raise SwapError(f"{error}, with --skip-unservable or by --tasks") from None

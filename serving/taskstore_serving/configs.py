@@ -7,11 +7,14 @@ be sampled from does not count; nor do token ids, names of labels, and the longe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from taskstore.errors import SwapError
+from taskstore.store import Store
 
 _LISTED = """
     _name_or_path name_or_path transformers_version torch_dtype dtype architectures auto_map
@@ -33,6 +36,32 @@ def check_config(task: str, own: Mapping[str, Any], base: Mapping[str, Any]) -> 
             f"task {task!r} cannot be served with the others: its config says {name}={mine!r}, "
             f"the base's {theirs!r}; leave it out"
         )
+
+
+def check_written(store: Store, task: str) -> None:
+    """The same for settings that both files give: known before vLLM is loaded."""
+    with TemporaryDirectory(prefix="taskstore-") as scratch:
+        own, base = (_written(store, t, Path(scratch) / str(t is None)) for t in (task, None))
+    check_config(task, _common(own, base), _common(base, own))
+
+
+def _common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Its settings, but those that the other leaves out."""
+    found = {}
+    for name in one.keys() & other.keys():
+        mine, theirs = one[name], other[name]
+        both = isinstance(mine, Mapping) and isinstance(theirs, Mapping)
+        found[name] = _common(mine, theirs) if both else mine
+    return found
+
+
+def _written(store: Store, task: str | None, folder: Path) -> dict[str, Any]:
+    path = store.write_assets(task, folder) / "config.json"
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def differing(own: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -35,6 +35,8 @@ def _problems(config: Any) -> Iterator[str]:
             f"with pipeline_parallel_size={parallel.pipeline_parallel_size}: its stages compute "
             "different steps at one time; use --tensor-parallel-size"
         )
+    if config.weight_transfer_config is not None:
+        yield "with weights that arrive while they run; leave --weight-transfer-config out"
     if speculation is not None:
         yield (
             f"with speculative decoding ({speculation.method!r}): drafts are not swapped and not "

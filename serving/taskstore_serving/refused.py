@@ -30,6 +30,7 @@ _WHY = {
     "quantization-config": _QUANTIZED,
     "kv-transfer-config": "blocks of the KV cache would leave the engine without their task",
     "speculative-config": "a draft model is not in the store",
+    "weight-transfer-config": "the weights are the store's",
     "enable-sleep-mode": "it gives away the memory that swaps write",
     "enable-eplb": "it moves weights that swaps write",
     "headless": "there would be no endpoint",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,6 +46,26 @@ def test_names_that_are_not_there(packed: Path) -> None:
         chosen(store, default="betta")
     with pytest.raises(InputError, match="'beta' is not served: it is not among --tasks"):
         chosen(store, ["alpha"], default="beta")
+
+
+def test_a_config_that_computes_something_else_is_found_before_the_engine_starts(
+    small: families.Family, tmp_path: Path
+) -> None:
+    paths = {}
+    rope = {"base": {"rope_theta": 1e4, "rope_type": "default"}, "alpha": {"rope_theta": 1e4}}
+    for name, path in {"base": small.base_path, **small.paths}.items():
+        paths[name] = shutil.copytree(path, tmp_path / name)
+        config = {"model_type": "llama", "rope_parameters": rope.get(name, {"rope_theta": 5e3})}
+        (paths[name] / "config.json").write_text(json.dumps(config))
+    base = paths.pop("base")
+    taskstore.pack(base, paths, tmp_path / "store", families.options())
+    store = taskstore.open(tmp_path / "store")
+    assert list(chosen(store, ["alpha"]).tiers) == [
+        "alpha"
+    ]  # what is left out is vLLM's to fill in
+    with pytest.raises(SwapError, match=r"'beta' .* rope_parameters.rope_theta=5000.0, the base's"):
+        chosen(store)
+    assert list(chosen(store, skip=True).left_out) == ["beta", "gamma"]
 
 
 def test_tasks_with_tensors_of_their_own_are_refused_or_left_out(mixed: Store) -> None:

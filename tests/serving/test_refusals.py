@@ -24,6 +24,7 @@ def config(**changes: Any) -> SimpleNamespace:
             "lora_config": None,
             "kv_transfer_config": None,
             "ec_transfer_config": None,
+            "weight_transfer_config": None,
             "speculative_config": None,
             "model_config": SimpleNamespace(is_moe=False),
             "parallel_config": SimpleNamespace(**parallel),
@@ -49,6 +50,10 @@ def test_plain_options_pass() -> None:
         (
             {"ec_transfer_config": SimpleNamespace(ec_connector="Shared")},
             "encoder cache connector 'Shared'.* leave --ec-transfer-config out",
+        ),
+        (
+            {"weight_transfer_config": SimpleNamespace()},
+            "weights that arrive.* leave --weight-transfer-config out",
         ),
         ({"parallel": {"pipeline_parallel_size": 2}}, "pipeline_parallel_size=2.* --tensor-par"),
         (
