@@ -8,6 +8,7 @@ import torch
 from taskstore_serving import weights
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from taskstore.swap.binding import Live
 from taskstore.swap.digests import live_digests
 
 
@@ -28,7 +29,10 @@ def leave(layer: Any, remove_weight: bool) -> None:
 
 
 def digests(worker: Any) -> dict[str, str]:
-    """BLAKE3 of all parameters of a worker, each memory once."""
+    """BLAKE3 of all parameters of a worker, each memory once, in the order of a checkpoint."""
     model = worker.get_model()
-    names = [name for name, _ in model.named_parameters()]
-    return live_digests(weights.lives(model, names), 1)
+    family: Any = getattr(model, "taskstore_family", None)
+    ours = {live.name for live in family.lives} if family else set()
+    lives = weights.lives(model, [name for name, _ in model.named_parameters()])
+    plain = [Live(x.names, family.plain(x.name)) if x.name in ours else x for x in lives]
+    return live_digests(plain, 1)
