@@ -1,4 +1,4 @@
-"""Which task the engine computes next, how long it keeps the engine, how many slots it may fill.
+"""Which task the engine computes next, and how long it keeps the engine.
 
 A task's turn lasts until the first step that starts when its quantum is over, or until it has
 nothing runnable; it goes on while no other task has. The next turn is that of the runnable task
@@ -9,19 +9,18 @@ turns of others: never two of one. Such a turn is one swap and at most
 
     the quantum (swap included) + one step + the recomputation of one request
 
-the last one only where other tasks took that request's blocks or slot. In a turn, every step is
-the task's; one that came out empty ends it. So with a quantum of 0 it is T - 1 steps, beside
-empty ones (one a task at most). In its turn a task that runs nothing gets a slot and blocks at
-once: at worst the youngest paused request of the task that holds most gives up its own. So the
-oldest request of a task advances by a token or more in each turn. How long the others of the task
-wait is up to vLLM's order within it, and their number of slots grows to the quota as requests of
-other tasks end.
+the last one only where other tasks took that request's blocks. In a turn, every step is the task's;
+one that came out empty ends it. So with a quantum of 0 it is T - 1 steps, beside empty ones (one a
+task at most). In its turn a task that runs nothing gets blocks at once: at worst the youngest
+paused request of the task that holds most gives up its own. So the oldest request of a task
+advances by a token or more in each turn. How long the others of the task wait is up to vLLM's order
+within it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from statistics import median_low
 
 State = str | None  # a task, or the base
@@ -29,7 +28,6 @@ State = str | None  # a task, or the base
 TIMES = 10  # quantum over the cost of a swap
 FLOOR = 0.05  # seconds of a quantum at least, and before a swap was measured
 RECENT = 9  # swaps whose (lower) median is the cost; one alone may have been slow
-SPARE = 8  # at most one slot in so many waits for tasks that have no requests
 
 
 class Turns:
@@ -97,19 +95,3 @@ class Turns:
         """Of these, the one whose next turn is the furthest away."""
         places = {task: place for place, task in enumerate(self._order)}
         return max(tasks, key=lambda task: places.get(task, -1))
-
-
-def quota(slots: int, served: int, requests: Mapping[State, int], task: State) -> int:
-    """How many slots a task may fill by admitting requests.
-
-    Its share of them, and what the others' requests leave of theirs. A task that is alone leaves
-    one for each other that is served, but fills seven eighths.
-
-    served    tasks that requests may come for, the base included
-    requests  how many a task has, running, paused or waiting
-    """
-    absent = max(served - len(requests), 0)
-    room = slots - min(absent, slots // SPARE)
-    share = max(room // max(len(requests), 1), 1)
-    others = sum(min(share, count) for name, count in requests.items() if name != task)
-    return max(share, room - others)

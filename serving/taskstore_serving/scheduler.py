@@ -4,8 +4,11 @@
     --scheduler-cls taskstore_serving.scheduler.AsyncTaskScheduler    with async scheduling
 
 vLLM's own scheduler makes each step, but is shown only requests of one task. What is left to do is
-to choose the task (policy.py), and to take a slot or blocks from paused requests where it needs
-them: vLLM preempts among those that it sees.
+to choose the task (policy.py), and to take blocks from paused requests where it needs them: vLLM
+preempts among those that it sees.
+
+Every task has all of vLLM's slots (`max_num_seqs`) for itself. They are rows of a step's batch, and
+a step has requests of one task only; what paused requests hold are blocks.
 
 The output of a step names its task in `taskstore_task`. Its `taskstore_report` counts, for whoever
 asks a worker:
@@ -20,9 +23,8 @@ asks a worker:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -32,11 +34,10 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
 from taskstore.errors import SwapError
-from taskstore.store import Store
 from taskstore_serving.carried import cost
 from taskstore_serving.grammars import TaskGrammars
 from taskstore_serving.options import ServeOptions
-from taskstore_serving.policy import State, Turns, quota
+from taskstore_serving.policy import State, Turns
 from taskstore_serving.queues import TaskQueue, task_of
 from taskstore_serving.refusals import refuse
 
@@ -59,8 +60,6 @@ class _OneTask(Scheduler):
         super().__init__(vllm_config, *args, **kwargs)
         TaskGrammars.adopt(self.structured_output_manager)
         options = ServeOptions.parse(vllm_config.load_config.model_loader_extra_config)
-        tasks = options.tasks or Store(Path(options.store), options.base_from or None).tasks
-        self._served = len(tasks) + 1
         self._turns = Turns(options.quantum)
         self._paused: list[Request] = []
         self._evictions = 0
@@ -98,16 +97,12 @@ class _OneTask(Scheduler):
 
     @contextmanager
     def _only(self, task: State, held: Held) -> Iterator[None]:
-        """Show vLLM this task alone, with the slots that it may fill."""
-        mine, every = held.get(task, []), self.max_num_active_reqs
-        allowed = quota(every, self._served, self._requests(held), task)
+        """Show vLLM this task alone."""
+        every = self.max_num_active_reqs
         self._paused = [one for name, of in held.items() if name != task for one in of]
-        sessions = self.num_waiting_for_streaming_input  # vLLM counts their slots as taken
-        full = self._paused and len(self._paused) + sessions >= every
-        if full and not mine and self._runnable(task, mine):
-            self._evict(lambda request: 1)
-        free = every - len(self._paused) - sessions
-        self.running, self.max_num_active_reqs = mine, min(allowed, free) + sessions
+        # vLLM counts the slots of sessions between two inputs as taken, whatever their task
+        self.max_num_active_reqs += self.num_waiting_for_streaming_input
+        self.running = held.get(task, [])
         try:
             with ExitStack() as stack:
                 for queue in self._queues:
@@ -162,7 +157,7 @@ class _OneTask(Scheduler):
         """vLLM's allocate_slots; blocks of paused requests go before it fails."""
         blocks = self._vllm_allocate(request, *args, **kwargs)
         while blocks is None and self._may_evict(request):
-            self._evict(lambda paused: paused.num_computed_tokens)
+            self._evict()
             blocks = self._vllm_allocate(request, *args, **kwargs)
         return blocks
 
@@ -180,9 +175,9 @@ class _OneTask(Scheduler):
         most = max(map(_tokens, _by_task(self._paused).values()))
         return _tokens(self.running) < most
 
-    def _evict(self, weight: Callable[[Request], int]) -> None:
+    def _evict(self) -> None:
         """Preempt the youngest paused request of the task that holds most."""
-        held = {task: sum(map(weight, of)) for task, of in _by_task(self._paused).items()}
+        held = {task: _tokens(of) for task, of in _by_task(self._paused).items()}
         most = max(held.values())
         task = self._turns.latest(name for name in held if held[name] == most)
         theirs = [request for request in self._paused if task_of(request) == task]

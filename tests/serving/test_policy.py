@@ -1,4 +1,4 @@
-"""The choice of the next task and of slots, on a clock of the test's own."""
+"""The choice of the next task, on a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from taskstore_serving.policy import FLOOR, SPARE, TIMES, State, Turns, quota
+from taskstore_serving.policy import FLOOR, TIMES, State, Turns
 
 NAMES: list[State] = [None, "a", "b", "c", "d"]
 
@@ -104,28 +104,3 @@ def test_no_task_waits_longer_than_one_turn_of_each_other(
             turn = swap + quantum + longest + recomputation + longest
             assert now - since <= len(NAMES) * turn + longest
     assert turns.switches
-
-
-@given(
-    slots=st.integers(1, 300),
-    served=st.integers(1, 40),
-    counts=st.lists(st.integers(1, 500), min_size=1, max_size=30),
-)
-def test_quotas_leave_room_and_waste_none(slots: int, served: int, counts: list[int]) -> None:
-    requests: dict[State, int] = {f"t{n}": count for n, count in enumerate(counts)}
-    absent = max(served - len(counts), 0)
-    for task in requests:
-        found = quota(slots, served, requests, task)
-        assert 1 <= found <= slots
-        assert found >= (slots - slots // SPARE) // len(counts)
-        if len(counts) == 1:
-            assert found == slots - min(absent, slots // SPARE)
-        elif all(count >= slots for count in counts):  # all want all: equal shares
-            kept = slots - min(absent, slots // SPARE)
-            assert found in (max(kept // len(counts), 1), kept // len(counts) + kept % len(counts))
-
-
-def test_a_task_takes_what_the_others_leave() -> None:
-    assert quota(16, 3, {"busy": 100, "quiet": 2}, "busy") == 13  # 1 for the one that is absent
-    assert quota(16, 3, {"busy": 100, "quiet": 2}, "quiet") == 8
-    assert quota(4, 21, {"busy": 100}, "busy") == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -275,7 +276,9 @@ def test_prefix_caches_of_tasks_do_not_mix(served: tuple[str, Any]) -> None:
 def test_a_flood_on_one_task_starves_no_other(
     served: tuple[str, Any], wanted: dict[Job, Answer]
 ) -> None:
-    """It has all slots when the others come; they get theirs at once, and their turn in time."""
+    """It has all its slots when the others come; they get theirs, and their turn, in time."""
+    from taskstore_serving.queues import task_of
+
     case, llm = served
     scheduler, job = scheduler_of(llm), ("german", PROMPTS[0], "greedy")
     evictions = scheduler._evictions
@@ -287,7 +290,8 @@ def test_a_flood_on_one_task_starves_no_other(
     last: dict[str, int] = {}
 
     def watch(step: int) -> None:
-        assert len(scheduler.running) <= scheduler.max_num_active_reqs
+        held = Counter(task_of(request) for request in scheduler.running)
+        assert max(held.values(), default=0) <= scheduler.max_num_active_reqs
         if step == 6:
             assert len(scheduler.running) >= 3
             for name, task in others.items():
@@ -306,6 +310,6 @@ def test_a_flood_on_one_task_starves_no_other(
     assert sum(last[name] > max(map(last.__getitem__, others)) for name in ranks) > len(ranks) / 3
     assert all(found[name] == wanted[job] for name in ranks)
     assert [n for n in found if n in ranks] == sorted(ranks, key=ranks.__getitem__)  # its order
-    assert scheduler._evictions > evictions
+    assert (scheduler._evictions > evictions) == case.endswith("tight")
     (report,) = llm.collective_rpc("taskstore_report")
-    assert sum(report["requests"].get("german", {"waiting": 0}).values()) <= 1
+    assert set(report["requests"]) <= {"german"}  # of the last step: the others were done
