@@ -14,6 +14,7 @@ In a worker
     loader     --load-format taskstore: from a store straight into the model
     family     what is swapped (groups, learning, spans, rests, beside), and guarding: may it be
     packed     matrices in the order of the CPU's kernel; cpu_kernels says which
+    cores      for what loads and swaps, all that OpenMP shares out
     worker     runs a step with the weights of its task
 
 In the engine's core

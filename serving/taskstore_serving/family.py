@@ -26,6 +26,7 @@ from taskstore.store import Store
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State
 from taskstore_serving.beside import Beside
+from taskstore_serving.cores import stay_here
 from taskstore_serving.digests import multitask_digest, store_digest, task_digest
 from taskstore_serving.groups import Group, fill
 from taskstore_serving.guarding import Guard, check_heads
@@ -76,7 +77,7 @@ class Family:
                 learner.delta(group)
             for task in tasks:
                 self._learn(store, streams, task)
-        self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="taskstore-swap")
+        self._pool = ThreadPoolExecutor(self._jobs, "taskstore-swap", *stay_here())
         self._mover: Mover | None = Mover(self._beside.lanes, self._pool, self._jobs)
 
     @property

@@ -10,7 +10,7 @@ from vllm.config.load import LoadConfig
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 from taskstore.store import Store
-from taskstore_serving import cpu_kernels
+from taskstore_serving import cores, cpu_kernels
 from taskstore_serving.family import Family
 from taskstore_serving.guarding import check_compilation, check_layers
 from taskstore_serving.options import ServeOptions
@@ -39,6 +39,10 @@ class TaskstoreLoader(BaseModelLoader):
     def load_model(self, vllm_config: Any, model_config: Any, prefix: str = "") -> nn.Module:
         refuse(vllm_config)
         check_compilation(vllm_config)
+        with cores.widened():
+            return self._load_model(vllm_config, model_config, prefix)
+
+    def _load_model(self, vllm_config: Any, model_config: Any, prefix: str) -> nn.Module:
         model: nn.Module = super().load_model(vllm_config, model_config, prefix)
         cpu_kernels.multiply_plain(model)
         family: Any = model.taskstore_family

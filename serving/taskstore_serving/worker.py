@@ -18,6 +18,7 @@ from taskstore.errors import SwapError, TaskstoreError
 from taskstore.swap.states import State
 from taskstore_serving import logs
 from taskstore_serving.carried import with_cost
+from taskstore_serving.cores import widened
 from taskstore_serving.family import Family
 
 if current_platform.is_cpu():
@@ -82,7 +83,7 @@ class TaskWorker(Base):
 
     def taskstore_add(self, task: str) -> None:
         """Raises SwapError, UnknownTask and what else `Family.add` names; all or nothing here."""
-        with set_current_vllm_config(self.vllm_config):
+        with set_current_vllm_config(self.vllm_config), widened():
             self.taskstore_family.add(task)
 
     def taskstore_remove(self, task: str) -> None:
@@ -94,7 +95,8 @@ class TaskWorker(Base):
         Raises UnknownTask, and UnknownWeights where a tensor is not what it should be.
         """
         family = self.taskstore_family
-        return family.verify_all() if task == "*" else [family.verify(task)]
+        with widened():
+            return family.verify_all() if task == "*" else [family.verify(task)]
 
     def taskstore_try(self, method: str, *args: Any) -> dict[str, Any]:
         """One of the methods above; what it refuses is answered as text.
