@@ -113,9 +113,12 @@ def serving(root: Path, *given: str, vllm: Sequence[str] = ()) -> Iterator[Serve
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, url, root / "log")
+        # a connection that is kept may be closed by the server just when it is used again
+        limits = httpx.Limits(max_keepalive_connections=0)
+        options: Any = {"api_key": KEY, "base_url": f"{url}/v1", "max_retries": 0, "timeout": 120}
         with (
-            openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0, timeout=120) as client,
-            httpx.Client(base_url=url, timeout=120) as http,
+            httpx.Client(base_url=url, timeout=120, limits=limits) as http,
+            openai.OpenAI(**{**options, "http_client": http}) as client,
         ):
             yield Server(url, client, http)
     finally:

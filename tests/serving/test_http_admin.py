@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -103,21 +105,32 @@ def ends(chunks: Any) -> list[str]:
 
 
 def test_a_task_with_running_requests_is_not_removed(server: Server) -> None:
-    long = {"stream": True, "max_tokens": 110, "extra_body": {"ignore_eos": True}}
-    long |= {"n": 32, "temperature": 1}  # twice the engine's slots
-    chunks = iter(chat(server, "english", "417", **long))
-    next(chunks)
-    found = server.call("DELETE", "/v1/taskstore/tasks/english?wait=0")
-    assert found.status_code == 409
-    assert "still run after 0 s; it is served on" in found.json()["error"]["message"]
-    assert said(chat(server, "english", "417")) == "four hundred seventeen"
-    assert ends(chunks) == ["length"] * 32
-    chunks = iter(chat(server, "english", "417", **long))
-    next(chunks)
-    assert server.call("DELETE", "/v1/taskstore/tasks/english?wait=60").status_code == 200
-    assert ends(chunks) == ["length"] * 32  # it was waited for
+    # seconds of work for the engine's 16 slots, so that a slow client still comes in between
+    long = {"max_tokens": 110, "n": 32, "temperature": 1, "extra_body": {"ignore_eos": True}}
+    before = taken_in(server, "english")
+    with ThreadPoolExecutor(8) as clients:
+        chunks = iter(chat(server, "english", "417", stream=True, **long))
+        others = [clients.submit(chat, server, "english", "417", **long) for _ in range(5)]
+        while taken_in(server, "english") < before + 6:
+            time.sleep(0.02)
+        found = server.call("DELETE", "/v1/taskstore/tasks/english?wait=0")
+        assert found.status_code == 409
+        assert "still run after 0 s; it is served on" in found.json()["error"]["message"]
+        removal = clients.submit(server.call, "DELETE", "/v1/taskstore/tasks/english?wait=120")
+        assert ends(chunks) == ["length"] * 32  # it was waited for
+        for other in others:
+            assert [one.finish_reason for one in other.result().choices] == ["length"] * 32
+        assert removal.result().status_code == 200
     assert server.call("POST", "/v1/taskstore/tasks/english").status_code == 201
     assert said(chat(server, "english", "417")) == "four hundred seventeen"
+
+
+def taken_in(server: Server, task: str) -> float:
+    """Requests of a task that have begun, as /metrics counts them: in flight, or ended."""
+    lines = server.http.get("/metrics").text.splitlines()
+    mine = [line for line in lines if f'task="{task}"' in line]
+    names = ("taskstore_requests_total{", "taskstore_requests_running{")
+    return sum(float(line.split()[-1]) for line in mine if line.startswith(names))
 
 
 def test_verify_proves_what_is_live(server: Server) -> None:
