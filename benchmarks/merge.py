@@ -11,9 +11,7 @@ memory must not grow with their number.
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import envs, table
 from benchmarks.cache import Cache
-from benchmarks.experiment import make_family, task_names, warm_up
-from benchmarks.family import open_family
+from benchmarks.experiment import warm_up
+from benchmarks.given import family_options, given_family, title_of
 from benchmarks.lines import Cell, Line, Target, seconds_of
 from benchmarks.measure import Run, Side, alternate
-from benchmarks.sides import HERE, Sides, remove
+from benchmarks.sides import Sides
 
 WIDTH = 110
 Say = Callable[[str], None]
@@ -42,15 +40,7 @@ METHODS = {
 
 
 @click.command()
-@click.option("--params", type=float, default=1e8, show_default=True, help="Of each model.")
-@click.option("--tasks", default="8", show_default=True, help="How many, or NAME,NAME,...")
-@click.option(
-    "--dtype", type=click.Choice(["bf16", "f16", "f32"]), default="bf16", show_default=True
-)
-@click.option("--family", "root", type=click.Path(path_type=Path), help="Real models, not made.")
-@click.option("--base", default="base", show_default=True, help="Name of the base below --family.")
-@click.option("--jobs", type=int, default=lambda: len(os.sched_getaffinity(0)), help="Threads.")
-@click.option("--work", type=click.Path(path_type=Path), default=HERE / ".data", help="Scratch.")
+@family_options(params=1e8, tasks=8)
 @click.option("--repeat", type=int, default=3, show_default=True, help="Runs of each side.")
 @click.option("--keep", is_flag=True, help="Leave a synthetic family in --work for the next run.")
 def main(
@@ -65,28 +55,18 @@ def main(
     keep: bool,
 ) -> None:
     """Merge a family with both tools; every line is a ratio of two sides of one run."""
-    folder = (root or work / f"family-{params:.0f}x{tasks}-{dtype}").resolve()
-    work.mkdir(parents=True, exist_ok=True)
     say = Console(stderr=True).print
     envs.ensure("mergekit")
-    if root is None:
-        make_family(folder, params, int(tasks), dtype, jobs)
     lines: list[Line] = []
-    try:
-        with tempfile.TemporaryDirectory(dir=work.resolve(), prefix="run-") as scratch:
-            names = tasks.split(",") if root else task_names(folder)
-            family = open_family(folder, base if root else "base", names)
-            sides = Sides(family, Path(scratch), jobs, Cache.fitting(family.nbytes))
-            warm_up(sides.work, family.dtype, jobs)
-            startup = sides.mergekit_startup()
-            alternate([startup], 2, say)
-            for what, (method, options, density) in METHODS.items():
-                lines += compared(sides, what, (method, options, density), startup, repeat, say)
-            lines.append(half(sides, say))
-    finally:
-        if root is None and not keep:
-            remove(folder)
-    title = f"{len(names)} fine-tunes of {family.parameters / 1e6:,.0f}M parameters, {family.dtype}"
+    with given_family(root, base, params, tasks, dtype, jobs, work, keep) as (family, scratch):
+        title = title_of(family)
+        sides = Sides(family, scratch, jobs, Cache.fitting(family.nbytes))
+        warm_up(sides.work, family.dtype, jobs)
+        startup = sides.mergekit_startup()
+        alternate([startup], 2, say)
+        for what, (method, options, density) in METHODS.items():
+            lines += compared(sides, what, (method, options, density), startup, repeat, say)
+        lines.append(half(sides, say))
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     console.print(table.make(lines, title, f"Medians of {repeat}; {jobs} threads."))
 

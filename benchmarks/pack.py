@@ -9,7 +9,6 @@ See benchmarks/README.md for what is measured and how.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,23 +24,16 @@ from benchmarks import envs, facts, table
 from benchmarks.cache import Cache
 from benchmarks.experiment import TOOLS, Experiment, make_family, task_names
 from benchmarks.family import open_family
+from benchmarks.given import family_options
 from benchmarks.measure import SideFailed
-from benchmarks.sides import HERE, Sides, remove
+from benchmarks.sides import Sides, remove
 
 BIG = 1e8  # parameters from which everything is measured once, unless --repeat says otherwise
 WIDTH = 110  # of the table where the output is no terminal
 
 
 @click.command()
-@click.option("--params", type=float, default=2e7, show_default=True, help="Of each model.")
-@click.option("--tasks", default="8", show_default=True, help="How many, or NAME,NAME,...")
-@click.option(
-    "--dtype", type=click.Choice(["bf16", "f16", "f32"]), default="bf16", show_default=True
-)
-@click.option("--family", "root", type=click.Path(path_type=Path), help="Real models, not made.")
-@click.option("--base", default="base", show_default=True, help="Name of the base below --family.")
-@click.option("--jobs", type=int, default=lambda: len(os.sched_getaffinity(0)), help="Threads.")
-@click.option("--work", type=click.Path(path_type=Path), default=HERE / ".data", help="Scratch.")
+@family_options(params=2e7, tasks=8)
 @click.option("--skip", default="", help=f"Leave out some of {','.join(TOOLS)}.")
 @click.option("--repeat", type=int, help="Runs of each side.  [default: 3, or 1 for big models]")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write all figures here.")

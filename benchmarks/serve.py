@@ -11,9 +11,7 @@ benchmarks/README.md for what is measured.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -27,14 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import serve_lines, table
 from benchmarks.cache import Cache
-from benchmarks.experiment import make_family, task_names
-from benchmarks.family import Family, open_family, size_of, weights_of
+from benchmarks.family import Family, size_of, weights_of
+from benchmarks.given import family_options, given_family, title_of
 from benchmarks.lines import Line
 from benchmarks.serve_runs import Worker
-from benchmarks.sides import HERE, Sides, remove
+from benchmarks.sides import Sides
 
 WIDTH = 110
-TORCH_NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 SWITCHES = 12
 Say = Callable[[str], None]
 
@@ -66,18 +63,10 @@ class Load:
 
 
 @click.command()
-@click.option("--params", type=float, default=1e8, show_default=True, help="Of each model.")
-@click.option("--tasks", default="6", show_default=True, help="How many, or NAME,NAME,...")
-@click.option(
-    "--dtype", type=click.Choice(["bf16", "f16", "f32"]), default="bf16", show_default=True
-)
-@click.option("--family", "root", type=click.Path(path_type=Path), help="Real models, not made.")
-@click.option("--base", default="base", show_default=True, help="Name of the base below --family.")
+@family_options(params=1e8, tasks=6)
 @click.option("--slots", type=int, default=8, show_default=True, help="vLLM's --max-num-seqs.")
 @click.option("--prompt", type=int, default=64, show_default=True, help="Tokens of a prompt.")
 @click.option("--output", type=int, default=64, show_default=True, help="Tokens, on the average.")
-@click.option("--jobs", type=int, default=lambda: len(os.sched_getaffinity(0)), help="Threads.")
-@click.option("--work", type=click.Path(path_type=Path), default=HERE / ".data", help="Scratch.")
 @click.option("--repeat", type=int, default=5, show_default=True, help="Rounds of each side.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write all figures here.")
 @click.option("--keep", is_flag=True, help="Leave a synthetic family in --work for the next run.")
@@ -97,21 +86,11 @@ def main(
     keep: bool,
 ) -> None:
     """Measure serving; every line is a ratio of two sides of one run."""
-    folder = (root or work / f"family-{params:.0f}x{tasks}-{dtype}").resolve()
-    work.mkdir(parents=True, exist_ok=True)
     say: Say = Console(stderr=True).print
-    if root is None:
-        make_family(folder, params, int(tasks), dtype, jobs)
-    try:
-        with tempfile.TemporaryDirectory(dir=work.resolve(), prefix="run-") as scratch:
-            names = tasks.split(",") if root else task_names(folder)
-            family = open_family(folder, base if root else "base", names)
-            load = Load(slots, len(names), prompt, output)
-            lines, found = measured(family, Path(scratch), load, jobs, repeat, say)
-    finally:
-        if root is None and not keep:
-            remove(folder)
-    title = f"{len(names)} fine-tunes of {family.parameters / 1e6:,.0f}M parameters, {family.dtype}"
+    with given_family(root, base, params, tasks, dtype, jobs, work, keep) as (family, scratch):
+        title = title_of(family)
+        load = Load(slots, len(family.tasks), prompt, output)
+        lines, found = measured(family, scratch, load, jobs, repeat, say)
     caption = (
         f"{repeat} rounds in turn; {slots} slots. Full: {load.full['concurrency']} requests in "
         f"flight on every side, thin: {slots}; {prompt} tokens in, about {output} out. {jobs} "
@@ -133,7 +112,7 @@ def measured(
     sides.pack().run()
     names, config = list(family.tasks), json.loads((family.base / "config.json").read_text())
     options = {
-        "dtype": TORCH_NAMES[family.dtype],
+        "dtype": family.torch_dtype,
         "max_model_len": 2 * (load.prompt + 2 * load.output),
         "max_num_seqs": load.slots,
         "kv_cache_memory_bytes": 1 << 30,

@@ -2,7 +2,7 @@
 
 Orders are lines of JSON on standard input, each answered by one line on standard output: `load`
 runs requests, so many in flight at a time; `switch` times changes of the weights between them;
-`memory` and `end`. Two workers wait for each other, so that one measures while the other idles.
+`memory`. Two workers wait for each other, so that one measures while the other idles.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from benchmarks.cache import Cache
+from benchmarks.family import weights_of
+from benchmarks.swap_process import Footprint
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_CI_ENV": "1"}
 
@@ -125,7 +129,7 @@ class Engine:
         seconds = []
         for to in order["to"]:
             if order.get("cold"):
-                drop(Path(to))
+                Cache("cold").prepare(weights_of(Path(to)))
             began = time.perf_counter()
             if self.store:
                 self.llm.collective_rpc("taskstore_swap", args=(to,))
@@ -137,22 +141,14 @@ class Engine:
     def memory(self, order: Found) -> Found:
         import torch
 
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        return {"resident": resident, "device": device}
+        return {"resident": Footprint("cpu").now(), "device": device}
 
     def swaps(self) -> tuple[int, float]:
         if not self.store:
             return 0, 0.0
         state = self.llm.collective_rpc("taskstore_state")[0]
         return state["swaps"], state["swap_seconds"]
-
-
-def drop(folder: Path) -> None:
-    """Ask the kernel to forget the files' pages."""
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def main() -> None:
