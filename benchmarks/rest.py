@@ -29,10 +29,11 @@ from benchmarks.swap_clock import Way, in_turn
 from benchmarks.swap_module import build, tensors_of
 from benchmarks.synthetic import task_names, write_family
 from taskstore.codecs import stream
-from taskstore.codecs.levels import Levels, Quantised, quantised
-from taskstore.floats import to_float32
+from taskstore.codecs.levels import Levels, quantised
 from taskstore.format.section import decode, plain
-from taskstore.kernels import cpu, rest
+from taskstore.kernels import add_quantised, cpu
+from taskstore.kernels.floats import to_float32
+from taskstore.kernels.quantise import Quantised
 
 CHUNK, CHUNKS, COLUMNS = 1 << 18, 64, 1024
 Bits = NDArray[np.uint16]
@@ -85,7 +86,7 @@ class Chunks:
 
         def add() -> None:
             for vector, below_N, w_N in zip(self.vectors, self.below, self.live[0], strict=True):
-                rest.add(vector, below_N, w_N, "BF16")
+                add_quantised.add(vector, below_N, w_N, "BF16")
 
         def add_long() -> None:
             for vector, below_N, w_N in zip(self.vectors, self.below, self.live[1], strict=True):
@@ -93,7 +94,7 @@ class Chunks:
 
         def load() -> None:
             for below_N, w_N in zip(self.below, self.live[2], strict=True):
-                rest.add(self.unpacked(), below_N, w_N, "BF16")
+                add_quantised.add(self.unpacked(), below_N, w_N, "BF16")
 
         def load_long() -> None:
             for below_N, w_N in zip(self.below, self.live[3], strict=True):

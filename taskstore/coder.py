@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import codings, floats, rungs
+from taskstore import codings, rungs
 from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.coded import Coded, Part
 from taskstore.errors import NotFinite
@@ -21,7 +21,7 @@ from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.validate import CODECS_OF_TIERS
 from taskstore.imported import Imported
-from taskstore.kernels import cpu
+from taskstore.kernels import cpu, floats
 from taskstore.masking import Masking
 from taskstore.options import PackOptions
 from taskstore.plan import Plan

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import floats
 from taskstore.codecs.rounded import values
+from taskstore.executors import ordered_map
 from taskstore.format.section import encode
-from taskstore.kernels import cpu
+from taskstore.kernels import cpu, floats
 from taskstore.merge import Vectors
 from taskstore.options import PackOptions
-from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
 from taskstore.sources import Source
 from taskstore.vectors import Block, blocks

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import bits
 from taskstore.errors import InputError
 from taskstore.format.dtypes import MASKED
+from taskstore.kernels import bits
 from taskstore.masks import npy
 from taskstore.options import PackOptions
 from taskstore.plan import Plan

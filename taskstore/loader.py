@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from taskstore.checkpoint import Checkpoint
 from taskstore.errors import ChecksumMismatch, InputError
+from taskstore.executors import ordered_map
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.dtypes import ITEMSIZE, numel
@@ -24,7 +25,6 @@ from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor
 from taskstore.format.section import SectionReader
 from taskstore.format.sharded import ShardedReader
 from taskstore.kernels import cpu
-from taskstore.parallel import ordered_map
 from taskstore.rungs import moved, with_rest
 
 Bits = NDArray[Any]

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import bits, floats
 from taskstore.checkpoint import Checkpoint
 from taskstore.coded import Part
 from taskstore.errors import NotFinite
 from taskstore.format import names
 from taskstore.format.section import encode
 from taskstore.imported import Imported
-from taskstore.kernels import cpu, fused
-from taskstore.masks.tall import tall
+from taskstore.kernels import bits, cpu, floats, fused
+from taskstore.kernels.tall import tall
 from taskstore.merge import Method, Vectors
 from taskstore.merge.sum import Sum
 from taskstore.options import PackOptions

@@ -11,8 +11,8 @@ from typing import Literal
 
 from taskstore import merge
 from taskstore.errors import InputError
+from taskstore.executors import default_jobs
 from taskstore.format.manifest import TIERS
-from taskstore.parallel import default_jobs
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

@@ -17,6 +17,7 @@ from taskstore import plan as planning
 from taskstore.checkpoint import Originals
 from taskstore.coder import Coder
 from taskstore.errors import InputError
+from taskstore.executors import ordered_map
 from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
@@ -24,7 +25,6 @@ from taskstore.imported import Imported
 from taskstore.merge import info_of, make
 from taskstore.opening import PathLike, open_family
 from taskstore.options import PackOptions
-from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
 from taskstore.progress import Callback, Meter, silent
 from taskstore.report import PackReport

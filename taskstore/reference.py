@@ -9,8 +9,8 @@ from blake3 import blake3
 
 from taskstore.checkpoint import Checkpoint, open_checkpoint
 from taskstore.errors import BaseUnavailable, CheckpointError
+from taskstore.executors import ordered_map
 from taskstore.format.manifest import Base, Manifest
-from taskstore.parallel import ordered_map
 
 BLOCK = 1 << 20
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore import floats
-from taskstore.kernels import cpu
+from taskstore.executors import ordered_map
+from taskstore.kernels import cpu, floats
 from taskstore.options import PackOptions
-from taskstore.parallel import ordered_map
 from taskstore.plan import Plan
 from taskstore.rungs import levels_for, rest
 from taskstore.vectors import Block, Family, blocks, read_base

@@ -20,6 +20,7 @@ import msgspec
 from taskstore import atomic, merge
 from taskstore.checkpoint import open_checkpoint
 from taskstore.errors import BadName, InputError, OutputError
+from taskstore.executors import default_jobs
 from taskstore.format import manifest as manifests
 from taskstore.format import names
 from taskstore.format.digests import check_files
@@ -27,7 +28,6 @@ from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
 from taskstore.opening import PathLike
 from taskstore.options import PackOptions
 from taskstore.packing import is_store, pack_family
-from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, silent
 from taskstore.report import PackReport
 from taskstore.store import Store

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import floats
 from taskstore.codecs import stream
-from taskstore.codecs.levels import Levels, Quantised, quantised
+from taskstore.codecs.levels import Levels, quantised
 from taskstore.errors import NotFinite
-from taskstore.kernels import cpu
-from taskstore.kernels.rest import add
+from taskstore.kernels import cpu, floats
+from taskstore.kernels.add_quantised import add
+from taskstore.kernels.quantise import Quantised
 
 Bits = NDArray[Any]
 MIN_ROW = 64  # a row of fewer elements would pay too much for its step

@@ -10,9 +10,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import floats
 from taskstore.errors import NotFinite
-from taskstore.kernels import cpu
+from taskstore.kernels import cpu, floats
 from taskstore.merge import Method, Vectors, Whole
 from taskstore.statistics import DIAGONAL, Statistics
 from taskstore.vectors import Block, Family, blocks, read

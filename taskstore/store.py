@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from taskstore import summary
 from taskstore.errors import InputError, UnknownTask
+from taskstore.executors import default_jobs
 from taskstore.format import manifest as manifests
 from taskstore.format import names as filenames
 from taskstore.format.names import MANIFEST, of_stem
 from taskstore.format.shards import digests_of
 from taskstore.format.validate import check
-from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, silent
 from taskstore.summary import Summary
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from taskstore import card
 from taskstore.checkpoint import Checkpoint, Originals, WeightFile
 from taskstore.errors import CheckpointError
+from taskstore.executors import ordered_map
 from taskstore.format import layouts, names
 from taskstore.format import manifest as m
 from taskstore.format.digests import file_digests
@@ -24,7 +25,6 @@ from taskstore.format.section import SectionWriter
 from taskstore.format.sharded import ShardedWriter
 from taskstore.format.shards import VERSION_OF_SHARDS
 from taskstore.format.validate import check
-from taskstore.parallel import ordered_map
 from taskstore.vectors import Family
 
 ASSET_LEVEL = 12

@@ -14,12 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from taskstore import devices
-from taskstore.checkpoint.pickled import DTYPES
 from taskstore.errors import NotEnoughMemory
+from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.loader import ModelReader, rebuild
 from taskstore.progress import Callback, Meter
-
-TORCH = {name: dtype for dtype, name in DTYPES.items()}
 
 
 def load(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskstore import atomic, originals
+from taskstore.executors import default_jobs
 from taskstore.format.digests import check_files
 from taskstore.format.shards import SHARD_BYTES
 from taskstore.loader import check_tier
 from taskstore.model_folder import size_of, write_assets, write_model
-from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, Meter
 
 if TYPE_CHECKING:

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import floats
 from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.errors import NotFinite
-from taskstore.kernels import cpu
+from taskstore.executors import ordered_map
+from taskstore.kernels import cpu, floats
 from taskstore.merge import Vectors
-from taskstore.parallel import ordered_map
 
 F32 = NDArray[np.float32]
 

@@ -10,11 +10,11 @@ from blake3 import blake3
 
 from taskstore import originals
 from taskstore.errors import ChecksumMismatch, FormatError, TaskstoreError
+from taskstore.executors import default_jobs, ordered_map
 from taskstore.format.digests import check_file
 from taskstore.format.names import MANIFEST
 from taskstore.loader import BaseSource, ModelReader, rebuild
 from taskstore.originals import Original
-from taskstore.parallel import default_jobs, ordered_map
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
 

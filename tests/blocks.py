@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.floats import from_float32
+from taskstore.kernels.floats import from_float32
 from taskstore.merge import Vectors, Whole, make
 
 F32 = NDArray[np.float32]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstore import bits
+from taskstore.kernels import bits
 
 masks = st.lists(st.booleans(), max_size=200).map(lambda m: np.array(m, np.bool_))
 

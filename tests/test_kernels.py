@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskstore import bits, floats
-from taskstore.kernels import cpu, fused, reference
-from taskstore.masks.tall import tall
+from taskstore.kernels import bits, cpu, floats, fused, reference
+from taskstore.kernels.tall import tall
 from taskstore.merge.sum import Sum
 from tests.blocks import vectors
 

@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from taskstore.codecs import symbols as packing
-from taskstore.codecs.levels import HEAD, Quantised, quantised
-from taskstore.codecs.quantise import MAX_LEVEL
-from taskstore.floats import to_float32
-from taskstore.kernels import cpu, rest
-from taskstore.kernels.vectors import TorchVectors
+from taskstore.codecs.levels import HEAD, quantised
+from taskstore.kernels import add_quantised, cpu
+from taskstore.kernels import symbols as packing
+from taskstore.kernels.device_ops import TorchVectors
+from taskstore.kernels.floats import to_float32
+from taskstore.kernels.quantise import MAX_LEVEL, Quantised
 
 DTYPES = {"BF16": np.uint16, "F16": np.uint16, "F32": np.uint32}
 TORCH = {2: torch.int16, 4: torch.int32}
 SIGN = {"BF16": 0x8000, "F16": 0x8000, "F32": 0x80000000}
 LARGEST = {"BF16": 0x7F7F, "F16": 0x7BFF, "F32": 0x7F7FFFFF}
 SIZES = st.integers(0, 50) | st.sampled_from(
-    [k * rest.BLOCK + more for k in (1, 2) for more in (-1, 0, 1)]
+    [k * add_quantised.BLOCK + more for k in (1, 2) for more in (-1, 0, 1)]
 )
 
 
@@ -55,7 +55,7 @@ def weights(random: np.random.Generator, n: int, dtype: str) -> NDArray[Any]:
 def agree(vector: Quantised, below_N: NDArray[Any], dtype: str) -> NDArray[Any]:
     """The weights, the same in all three ways."""
     w_N = np.full_like(below_N, 0x5555)
-    rest.add(vector, below_N, w_N, dtype)
+    add_quantised.add(vector, below_N, w_N, dtype)
     with np.errstate(all="ignore"):
         expected_N = cpu.add(to_float32(below_N, dtype), vector.values(), below_N, dtype)
     assert (w_N == expected_N).all()

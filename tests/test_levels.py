@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from taskstore.codecs import stream
 from taskstore.codecs.levels import HEAD, Levels
-from taskstore.codecs.symbols import PACKED
 from taskstore.errors import FormatError
+from taskstore.kernels.symbols import PACKED
 
 F32 = NDArray[np.float32]
 Streams = list[NDArray[np.uint8]]

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from taskstore import bits
 from taskstore.errors import InputError
+from taskstore.kernels import bits
 from taskstore.masks import npy, pickled
 
 MASKS = {

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import taskstore
-from taskstore import bits
 from taskstore.errors import BaseUnavailable, FormatError
+from taskstore.kernels import bits
 from taskstore.overlap import Overlap, measure
 from tests import families, forge
 from tests.families import Family

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from taskstore.parallel import ordered_map
+from taskstore.executors import ordered_map
 
 
 @pytest.mark.parametrize(("jobs", "in_flight"), [(1, 1), (1, None), (2, 1), (4, 3), (3, None)])

@@ -10,8 +10,8 @@ import torch
 
 import taskstore
 from taskstore.errors import InputError, SwapError
+from taskstore.kernels import device_ops as kernel_vectors
 from taskstore.kernels import dispatch, reference
-from taskstore.kernels import vectors as kernel_vectors
 from taskstore.swap import added, attaching
 from taskstore.swap.lane import Lane
 from taskstore.swap.staged import StagedLane

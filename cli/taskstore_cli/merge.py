@@ -124,12 +124,12 @@ def merge(
     """
     from dataclasses import replace
 
+    from taskstore.executors import default_jobs
     from taskstore.merge import procedure
     from taskstore.merging import MergeOptions, recipe, soup
     from taskstore.merging.grids import Grids
     from taskstore.merging.origins import Folders
     from taskstore.options import parse_bytes
-    from taskstore.parallel import default_jobs
     from taskstore_cli import merge_search
     from taskstore_cli.render_merge import print_merged
 

@@ -239,8 +239,8 @@ def make_options(
     **others: object,
 ) -> PackOptions:
     """Raises InputError for values that make no sense."""
+    from taskstore.executors import default_jobs
     from taskstore.options import PackOptions, auto_lambda, parse_bytes
-    from taskstore.parallel import default_jobs
 
     auto = auto_lambda(str(others["method"]))
     by_name, bits = by_task("--lambda", lambdas, auto), by_task("--residual", residuals)

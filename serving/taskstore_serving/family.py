@@ -19,9 +19,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from taskstore.errors import SwapError, TaskstoreError, UnknownTask, UnknownWeights
+from taskstore.executors import default_jobs
 from taskstore.format.digests import check_files, model_digest
 from taskstore.loader import label_of
-from taskstore.parallel import default_jobs
 from taskstore.store import Store
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from taskstore.errors import SwapError
-from taskstore.parallel import default_jobs
+from taskstore.executors import default_jobs
 from taskstore.swap.binding import Live
 from taskstore.swap.digests import live_digests
 from taskstore_serving import weights

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taskstore.parallel import ordered_map
+from taskstore.executors import ordered_map
 from taskstore.swap.binding import Live
 from taskstore.swap.digests import live_digests
 

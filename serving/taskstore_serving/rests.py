@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from taskstore.bits import packed_size
-from taskstore.codecs.levels import Quantised
 from taskstore.format.manifest import Manifest
-from taskstore.kernels.vectors import vectors_for
+from taskstore.kernels.bits import packed_size
+from taskstore.kernels.device_ops import vectors_for
+from taskstore.kernels.quantise import Quantised
 from taskstore.swap.added import Sum
 from taskstore.swap.lane import Lane, Unit
 from taskstore.swap.memory import SwapMemory, blank

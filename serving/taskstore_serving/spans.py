@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from taskstore.errors import SwapError
 from taskstore.format.dtypes import numel
+from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.loader import Rebuilt
 from taskstore.swap.binding import Live
-from taskstore.tensors import TORCH
 from taskstore_serving.groups import Group, kept, write
 from taskstore_serving.streams import Streams
 

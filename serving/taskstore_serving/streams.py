@@ -10,14 +10,15 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from taskstore.codecs.levels import Quantised
 from taskstore.format import layouts
+from taskstore.kernels.quantise import Quantised
+from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.loader import ModelReader, Rebuilt, rebuild, rungs
 from taskstore.progress import silent
 from taskstore.store import Store
 from taskstore.swap.memory import blank
 from taskstore.swap.source import Source, Target
-from taskstore.tensors import TORCH, load
+from taskstore.tensors import load
 from taskstore_serving.servable import tier_of
 
 _LAYER = re.compile(r"(?:.*?\.)??\d+(?=\.)")  # up to the first number in a name

@@ -8,8 +8,8 @@ from __future__ import annotations
 from blake3 import blake3
 
 from taskstore.checkpoint.api import Checkpoint
+from taskstore.executors import default_jobs, ordered_map
 from taskstore.format.digests import model_digest
-from taskstore.parallel import default_jobs, ordered_map
 
 BLOCK = 1 << 20
 

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import floats
 from taskstore.checkpoint.api import Reader, TensorInfo
 from taskstore.errors import CheckpointError
 from taskstore.format.dtypes import MASKED
+from taskstore.kernels import floats
 
 F64 = NDArray[np.float64]
 CONFIG = "adapter_config.json"

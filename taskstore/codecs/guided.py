@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
-from taskstore.bits import packed_size, padding_is_zero
 from taskstore.errors import FormatError
+from taskstore.kernels.bits import packed_size, padding_is_zero
+from taskstore.kernels.jit import jit
 
 Bytes = NDArray[np.uint8]
 Tau = NDArray[Any]  # uint32 (N,), the bits of tau_MTL in binary32

@@ -23,13 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
-from taskstore.codecs import symbols as packing
-from taskstore.codecs.quantise import MAX_LEVEL, UNITS, Points, Rows, quantise
 from taskstore.errors import FormatError
+from taskstore.kernels import symbols as packing
+from taskstore.kernels.quantise import MAX_LEVEL, UNITS, Bytes, Points, Quantised, Rows, quantise
 
-Bytes = NDArray[np.uint8]
-F32 = NDArray[np.float32]
 HEAD = struct.Struct("<IIhBb8s12x")  # columns, first, unit, radix, offset, points 0 to 7; 32 bytes
 
 
@@ -78,34 +75,6 @@ class Levels:
         return quantised(streams, n).values().view(np.uint32)
 
 
-@dataclass(frozen=True)
-class Quantised:
-    """A chunk as it is kept in memory: packed symbols, and what does not fit them.
-
-    where_E, z_E: elements that are escapes, in order, and their levels, folded.
-    """
-
-    n: int
-    radix: int
-    symbols: Bytes
-    rows: Rows
-    points: Points
-    where_E: NDArray[np.uint32]
-    z_E: NDArray[np.uint16]
-
-    def table(self) -> F32:
-        """What a byte of symbols stands for, in steps, float32 (256, symbols in a byte)."""
-        digits = packing.digits(self.radix)
-        return np.where(digits < self.radix - 1, self.points.of(digits), np.float32(-0.0))
-
-    def values(self) -> F32:
-        """v, float32 (n,)."""
-        v_N = packing.look_up(self.symbols, self.table(), self.n)
-        v_N[self.where_E] = self.points.of(self.z_E)
-        _scale(v_N, self.rows.steps(), self.rows.columns, self.rows.first)
-        return v_N
-
-
 def quantised(streams: list[Bytes], n: int) -> Quantised:
     """The levels of a chunk from its streams; raises FormatError."""
     rows, points, radix = _head(streams[0], streams[1])
@@ -127,11 +96,3 @@ def _head(stream: Bytes, codes_R: Bytes) -> tuple[Rows, Points, int]:
         raise FormatError("the head of a chunk of levels makes no sense")
     rows = Rows(columns, first, unit, codes_R)
     return rows, Points(np.frombuffer(points, np.uint8), offset), radix
-
-
-@jit
-def _scale(v_N: F32, steps_R: F32, columns: int, first: int) -> None:
-    for r in range(steps_R.size):
-        start, stop = max(0, r * columns - first), min(v_N.size, (r + 1) * columns - first)
-        for i in range(start, stop):
-            v_N[i] *= steps_R[r]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
+from taskstore.kernels.jit import jit
 
 U = NDArray[Any]
 Bytes = NDArray[np.uint8]

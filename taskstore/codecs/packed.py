@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.bits import packed_size, padding_is_zero
 from taskstore.codecs.fixed import Fixed
 from taskstore.errors import FormatError
+from taskstore.kernels.bits import packed_size, padding_is_zero
 
 Bytes = NDArray[np.uint8]
 

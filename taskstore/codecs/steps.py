@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
 from taskstore.errors import FormatError
+from taskstore.kernels.jit import jit
 
 Bytes = NDArray[np.uint8]
 CLASSES = 16

@@ -35,8 +35,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
 from taskstore.errors import FormatError
+from taskstore.kernels.jit import jit
 
 Bytes = NDArray[np.uint8]
 U = NDArray[Any]  # unsigned view of the weights, uint16 or uint32

@@ -9,8 +9,8 @@ from pathlib import Path
 from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch, FormatError
+from taskstore.executors import ordered_map
 from taskstore.format.manifest import File
-from taskstore.parallel import ordered_map
 
 BLOCK = 4 << 20
 

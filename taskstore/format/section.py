@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.codecs import codec, stream
-from taskstore.codecs.levels import Quantised, quantised
+from taskstore.codecs.levels import quantised
 from taskstore.errors import FormatError
 from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
+from taskstore.kernels.quantise import Quantised
 
 Chunk = NDArray[Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
-from taskstore.floats import all_finite, from_float32, to_float32
+from taskstore.kernels.floats import all_finite, from_float32, to_float32
+from taskstore.kernels.jit import jit
 
 F32 = NDArray[np.float32]
 U = NDArray[Any]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
-from taskstore.bits import packed_size
+from taskstore.kernels.bits import packed_size
+from taskstore.kernels.jit import jit
 
 Bits = NDArray[np.uint16]
 Bytes = NDArray[np.uint8]

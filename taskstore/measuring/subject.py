@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from taskstore import devices, floats
+from taskstore import devices
 from taskstore.checkpoint import Checkpoint, lora, open_checkpoint
 from taskstore.errors import CheckpointError, InputError, MissingExtra, NotFinite, SwapError
 from taskstore.format.dtypes import MASKED
+from taskstore.kernels import floats
 from taskstore.models import model_class
 from taskstore.swap.conversion import as_saved
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from taskstore.kernels import cpu
-from taskstore.masks.tall import tall
+from taskstore.kernels.tall import tall
 from taskstore.merge.api import F32, Blockwise, Info, Method, Option, Scan, Vectors
 from taskstore.merge.changed import Changed
 

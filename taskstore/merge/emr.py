@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore._jit import jit
+from taskstore.kernels.jit import jit
 from taskstore.merge.api import F32, Blockwise, Info, Vectors
 
 BLOCK = 2048  # elements: they stay in the first-level cache

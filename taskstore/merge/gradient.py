@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from taskstore._jit import jit
+from taskstore.kernels.jit import jit
 from taskstore.merge.api import F32, Blockwise, Info, Option, Vectors
 from taskstore.merge.mean import check_positive
 

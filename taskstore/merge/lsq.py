@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
+from taskstore.kernels.jit import jit
 from taskstore.merge.api import Blockwise, Info, Vectors
 
 F32 = NDArray[np.float32]

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from taskstore._jit import jit
+from taskstore.kernels.jit import jit
 from taskstore.merge.api import F32, Blockwise, Info, Scan, Vectors
 from taskstore.merge.trim import DENSITY, PER_TENSOR, Trim
 

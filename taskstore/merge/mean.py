@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore._jit import jit
 from taskstore.errors import InputError
+from taskstore.kernels.jit import jit
 from taskstore.merge.api import F32
 
 BLOCK = 4096  # elements: they stay in the first-level cache

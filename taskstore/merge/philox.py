@@ -19,7 +19,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
+from taskstore.kernels.jit import jit
 from taskstore.merge.api import F32
 
 GROUP = 4096  # elements that 1,024 counters serve

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
+from taskstore.kernels.jit import jit
 from taskstore.merge.api import F32, Option, Rows, Scan, Vectors
 
 Counts = NDArray[np.int64]

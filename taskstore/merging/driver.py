@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import atomic, floats, measured
+from taskstore import atomic, measured
 from taskstore import plan as planning
 from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.errors import InputError, NotFinite, OutputError
+from taskstore.executors import ordered_map
 from taskstore.format.dtypes import MASKED
-from taskstore.kernels import cpu
+from taskstore.kernels import cpu, floats
 from taskstore.merge import Method, split
 from taskstore.merging import card, kinship, writer
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
 from taskstore.merging.runs import spread
 from taskstore.opening import PathLike, open_family
-from taskstore.parallel import ordered_map
 from taskstore.progress import Callback, Meter, silent
 from taskstore.sources import Source
 from taskstore.vectors import Block, Family, VectorScan, blocks

@@ -13,9 +13,9 @@ import math
 
 import numpy as np
 
-from taskstore import floats
 from taskstore.errors import NotOneFamily
 from taskstore.format.dtypes import MASKED
+from taskstore.kernels import floats
 from taskstore.vectors import Family
 
 LEAST = 0.5  # cosine; lm6's heavy fine-tunes have 0.99

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from taskstore import merge
 from taskstore.errors import InputError
+from taskstore.executors import default_jobs
 from taskstore.format.dtypes import MASKED
 from taskstore.format.shards import SHARD_BYTES
 from taskstore.merge import Info, Method
-from taskstore.parallel import default_jobs
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import bits, floats, merge, stored
+from taskstore import merge, stored
 from taskstore.format import layouts, names
 from taskstore.format.digests import check_files
 from taskstore.format.sharded import ShardedReader
+from taskstore.kernels import bits, floats
 from taskstore.merge import F32, Info, Vectors
 from taskstore.merge.api import Blockwise
 from taskstore.merging.driver import MergeReport, check_target, merge_family

@@ -15,13 +15,13 @@ from contextlib import closing, nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import floats
+from taskstore.executors import ordered_map
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.dtypes import nbytes
 from taskstore.format.sharded import ShardedReader
+from taskstore.kernels import floats
 from taskstore.overlap.result import Vectors
-from taskstore.parallel import ordered_map
 from taskstore.progress import Meter
 from taskstore.store import Store
 from taskstore.stored import open_family

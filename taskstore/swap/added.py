@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taskstore.bits import packed_size
-from taskstore.codecs.levels import Quantised
-from taskstore.kernels.vectors import Vectors, vectors_for
+from taskstore.kernels.bits import packed_size
+from taskstore.kernels.device_ops import Vectors, vectors_for
+from taskstore.kernels.quantise import Quantised
 from taskstore.swap.memory import SwapMemory, blank
 from taskstore.swap.states import Added, State, weight_bytes
 

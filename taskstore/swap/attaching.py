@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from taskstore.errors import InputError, SwapError
+from taskstore.executors import default_jobs
 from taskstore.format.digests import check_files
 from taskstore.format.manifest import TIERS
 from taskstore.loader import check_tier
-from taskstore.parallel import default_jobs
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
 from taskstore.swap import memory

@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from taskstore.checkpoint.pickled import DTYPES
 from taskstore.errors import SwapError
+from taskstore.kernels.torch_dtypes import DTYPES
 from taskstore.swap.conversion import checkpoint_tensors
 
 Prefix = str | Mapping[str, str]

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskstore.codecs.levels import Quantised
+from taskstore.executors import ordered_map
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.manifest import Manifest
 from taskstore.format.sharded import ShardedReader
+from taskstore.kernels.quantise import Quantised
 from taskstore.loader import BaseSource, ModelReader, rebuild
-from taskstore.parallel import ordered_map
 from taskstore.rungs import moved
 from taskstore.tensors import copy_in
 

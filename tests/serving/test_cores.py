@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from taskstore_serving.cores import widened
 
-from taskstore.parallel import default_jobs
+from taskstore.executors import default_jobs
 
 
 @pytest.fixture

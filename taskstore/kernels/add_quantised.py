@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
-from taskstore.codecs.levels import Quantised
-from taskstore.floats import to_float32
 from taskstore.kernels import cpu
+from taskstore.kernels.floats import to_float32
+from taskstore.kernels.jit import jit
+from taskstore.kernels.quantise import Quantised
 
 Bytes = NDArray[np.uint8]
 F32 = NDArray[np.float32]

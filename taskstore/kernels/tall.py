@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
-from taskstore.bits import packed_size
+from taskstore.kernels.bits import packed_size
+from taskstore.kernels.jit import jit
 
 F32 = NDArray[np.float32]
 U = NDArray[Any]

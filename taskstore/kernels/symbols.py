@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore._jit import jit
+from taskstore.kernels.jit import jit
 
 Bytes = NDArray[np.uint8]
 F32 = NDArray[np.float32]

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taskstore.codecs.levels import Quantised
-from taskstore.kernels import reference, rest
+from taskstore.kernels import add_quantised, reference
 from taskstore.kernels.dispatch import kernel_for
+from taskstore.kernels.quantise import Quantised
 
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -65,7 +65,7 @@ class HostVectors:
         self.swap(np.zeros_like(mask_P), mask_P, d_N, w_N)
 
     def add(self, vector: Quantised, below_N: Any, w_N: Any, dtype: str) -> None:
-        rest.add(vector, below_N, w_N, dtype)
+        add_quantised.add(vector, below_N, w_N, dtype)
 
 
 @dataclass(frozen=True)
