@@ -28,8 +28,8 @@ from benchmarks.lines import Cell, Line
 from benchmarks.swap_clock import Way, in_turn
 from benchmarks.swap_module import build, tensors_of
 from benchmarks.synthetic import task_names, write_family
-from taskstore.codecs import stream
-from taskstore.codecs.levels import Levels, quantised
+from taskstore.format.codecs import stream
+from taskstore.format.codecs.levels import Levels, quantised
 from taskstore.format.section import decode, plain
 from taskstore.kernels import add_quantised, cpu
 from taskstore.kernels.floats import to_float32

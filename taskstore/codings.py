@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs.rounded import values
 from taskstore.executors import ordered_map
+from taskstore.format.codecs.rounded import values
 from taskstore.format.section import encode
 from taskstore.kernels import cpu, floats
 from taskstore.merge import Vectors

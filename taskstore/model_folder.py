@@ -10,9 +10,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from taskstore.codecs.stream import inflate
 from taskstore.disk import Flusher, write_all
 from taskstore.errors import ChecksumMismatch, FormatError
+from taskstore.format.codecs.stream import inflate
 from taskstore.format.manifest import Manifest
 from taskstore.format.sharded import shard_names, split
 from taskstore.format.shards import usual_head, usual_order

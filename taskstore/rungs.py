@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs import stream
-from taskstore.codecs.levels import Levels, quantised
 from taskstore.errors import NotFinite
+from taskstore.format.codecs import stream
+from taskstore.format.codecs.levels import Levels, quantised
 from taskstore.kernels import cpu, floats
 from taskstore.kernels.add_quantised import add
 from taskstore.kernels.quantise import Quantised

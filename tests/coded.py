@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs import codec
+from taskstore.format.codecs import codec
 from taskstore.format.section import decode, encode
 
 Bits = NDArray[Any]

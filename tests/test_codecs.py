@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from taskstore.codecs import CODECS, codec, stream
 from taskstore.errors import FormatError, UnknownCodec
 from taskstore.format import dtypes, validate
+from taskstore.format.codecs import CODECS, codec, stream
 
 CASES = [
     ("planes", 1), ("planes", 2), ("planes", 4), ("planes", 8),

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from taskstore.codecs import codec
 from taskstore.errors import FormatError
+from taskstore.format.codecs import codec
 from taskstore.format.section import encode
 from taskstore.kernels import bits
 from tests.coded import SIZES, back, stored

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from taskstore.codecs import codec
 from taskstore.errors import FormatError
+from taskstore.format.codecs import codec
 from taskstore.format.section import encode
 from tests.coded import SIZES, Bits, back, stored
 

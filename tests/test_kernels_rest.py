@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from taskstore.codecs.levels import HEAD, quantised
+from taskstore.format.codecs.levels import HEAD, quantised
 from taskstore.kernels import add_quantised, cpu
 from taskstore.kernels import symbols as packing
 from taskstore.kernels.device_ops import TorchVectors

@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from taskstore.codecs import stream
-from taskstore.codecs.levels import HEAD, Levels
 from taskstore.errors import FormatError
+from taskstore.format.codecs import stream
+from taskstore.format.codecs.levels import HEAD, Levels
 from taskstore.kernels.symbols import PACKED
 
 F32 = NDArray[np.float32]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taskstore.codecs import stream
 from taskstore.errors import FormatError
+from taskstore.format.codecs import stream
 from tests import broken, forge
 from tests.broken import MASKS, RAW, REPEATED, W, block, header
 
@@ -95,7 +95,7 @@ LIMITED = """
 import resource, sys
 import taskstore
 from taskstore.errors import FormatError
-from taskstore.codecs import stream
+from taskstore.format.codecs import stream
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
 for frame in map(bytes.fromhex, sys.argv[1:]):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs import codec, stream
-from taskstore.codecs.levels import quantised
 from taskstore.errors import FormatError
+from taskstore.format.codecs import codec, stream
+from taskstore.format.codecs.levels import quantised
 from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
 from taskstore.kernels.quantise import Quantised
 

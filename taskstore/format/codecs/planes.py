@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs.fixed import Fixed
+from taskstore.format.codecs.fixed import Fixed
 
 Bytes = NDArray[np.uint8]
 

@@ -16,8 +16,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs import guided, levels, packed, planes, rotated, rounded, steps, strides, ulp
 from taskstore.errors import UnknownCodec
+from taskstore.format.codecs import (
+    bits,
+    guided,
+    levels,
+    planes,
+    rotated,
+    rounded,
+    steps,
+    strides,
+    ulp,
+)
 
 Chunk = NDArray[Any]
 Streams = list[NDArray[np.uint8]]
@@ -43,7 +53,7 @@ class Codec(Protocol):
 
 
 CODECS: Mapping[str, Codec] = {
-    "bits": packed.Bits(),
+    "bits": bits.Bits(),
     "planes": planes.Planes(),
     "rotated": rotated.Rotated(),
     "ulp": ulp.Ulp(),

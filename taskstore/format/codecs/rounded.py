@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs import loops
-from taskstore.codecs.fixed import Fixed
-from taskstore.codecs.rotated import Rotated
+from taskstore.format.codecs import loops
+from taskstore.format.codecs.fixed import Fixed
+from taskstore.format.codecs.rotated import Rotated
 
 Bytes = NDArray[np.uint8]
 

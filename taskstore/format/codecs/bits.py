@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.codecs.fixed import Fixed
 from taskstore.errors import FormatError
+from taskstore.format.codecs.fixed import Fixed
 from taskstore.kernels.bits import packed_size, padding_is_zero
 
 Bytes = NDArray[np.uint8]
