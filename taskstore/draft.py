@@ -8,8 +8,8 @@ from taskstore.checkpoint import Checkpoint, Originals
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Task, TaskTensor, Tensor
 from taskstore.format.names import plain
-from taskstore.format.shards import SHARD_BYTES, usual_head, usual_order
 from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_EXACT, VERSION_OF_TIERS
+from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
 from taskstore.options import PackOptions
 from taskstore.plan import Entry, Plan
 from taskstore.vectors import Family

@@ -16,7 +16,8 @@ from taskstore.format import manifest as manifests
 from taskstore.format.digests import model_digest
 from taskstore.journal import Journal
 from taskstore.loader import rebuilt_tensors
-from taskstore.store import PathLike, Store
+from taskstore.locations.base import PathLike
+from taskstore.store import Store
 
 Say = Callable[[str], None]
 

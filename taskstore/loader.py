@@ -20,10 +20,10 @@ from taskstore.errors import ChecksumMismatch, InputError
 from taskstore.executors import ordered_map
 from taskstore.format import layouts
 from taskstore.format import names as filenames
+from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor
 from taskstore.format.section import SectionReader
-from taskstore.format.sharded import ShardedReader
 from taskstore.kernels import cpu
 from taskstore.rungs import moved, with_rest
 

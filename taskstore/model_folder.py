@@ -10,13 +10,13 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from taskstore.disk import Flusher, write_all
 from taskstore.errors import ChecksumMismatch, FormatError
 from taskstore.format.codecs.stream import inflate
+from taskstore.format.container_files import shard_names, split
 from taskstore.format.manifest import Manifest
-from taskstore.format.sharded import shard_names, split
-from taskstore.format.shards import usual_head, usual_order
+from taskstore.format.weight_files import usual_head, usual_order
 from taskstore.loader import ModelReader, Rebuilt, rebuild
+from taskstore.locations.files import Flusher, write_all
 
 INDEX = "model.safetensors.index.json"
 

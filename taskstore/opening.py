@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from taskstore.checkpoint import open_checkpoint
 from taskstore.errors import InputError
 from taskstore.format import names
+from taskstore.locations.base import PathLike
 from taskstore.vectors import Family
-
-PathLike = str | os.PathLike[str]
 
 
 def check_names(finetunes: Mapping[str, PathLike]) -> None:

@@ -10,7 +10,7 @@ from taskstore.checkpoint import Originals, WeightFile
 from taskstore.errors import FormatError
 from taskstore.format.header import MAX_HEADER
 from taskstore.format.manifest import Manifest, Shard
-from taskstore.format.shards import tensors_in
+from taskstore.format.weight_files import tensors_in
 from taskstore.loader import ModelReader, label_of, rebuilt_tensors
 from taskstore.model_folder import read_asset, write_shard
 

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from taskstore import atomic, draft, imported, measured
+from taskstore import draft, imported, measured
 from taskstore import plan as planning
 from taskstore.checkpoint import Originals
 from taskstore.coder import Coder
@@ -22,8 +22,10 @@ from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
 from taskstore.imported import Imported
+from taskstore.locations import publish
+from taskstore.locations.base import PathLike
 from taskstore.merge import info_of, make
-from taskstore.opening import PathLike, open_family
+from taskstore.opening import open_family
 from taskstore.options import PackOptions
 from taskstore.plan import Plan
 from taskstore.progress import Callback, Meter, silent
@@ -46,7 +48,7 @@ def pack(
     InputError for what cannot be packed and OutputError for a target that cannot be written.
     """
     options = options or PackOptions()
-    atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
+    publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
     options.check_tasks(finetunes)
     with closing(open_family(base, finetunes)) as family:
         if options.base == "reference" and names.has_control(family.base.source or ""):
@@ -62,7 +64,7 @@ def pack_family(
     masks = imported.of(family, plan, options)
     kept = draft.originals(family, plan, options)
     meter = Meter(progress, _total_bytes(family, options, kept))
-    with atomic.folder(target, overwrite=options.overwrite, ours=is_store) as folder:
+    with publish.folder(target, overwrite=options.overwrite, ours=is_store) as folder:
         manifest = _write(family, plan, kept, masks, options, meter, folder)
     report = PackReport.of(target, manifest, family)
     return replace(report, warnings=[*report.warnings, *(masks.warnings() if masks else ())])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from taskstore import atomic, merge
+from taskstore import merge
 from taskstore.checkpoint import open_checkpoint
 from taskstore.errors import BadName, InputError, OutputError
 from taskstore.executors import default_jobs
@@ -25,7 +25,8 @@ from taskstore.format import manifest as manifests
 from taskstore.format import names
 from taskstore.format.digests import check_files
 from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
-from taskstore.opening import PathLike
+from taskstore.locations import publish
+from taskstore.locations.base import PathLike
 from taskstore.options import PackOptions
 from taskstore.packing import is_store, pack_family
 from taskstore.progress import Callback, silent
@@ -155,7 +156,7 @@ def _rewrite(
     check_files(store.path, store.manifest.files, kept, jobs or default_jobs())
     files = {path: store.manifest.files[path] for path in kept}
     done = msgspec.structs.replace(manifest, files=files)
-    with atomic.folder(store.path, overwrite=True, ours=is_store) as folder:
+    with publish.folder(store.path, overwrite=True, ours=is_store) as folder:
         for path in kept:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             _link(store.path / path, folder / path)

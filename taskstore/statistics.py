@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from taskstore.errors import BadName, FormatError, StatisticsError
 from taskstore.format import header
-from taskstore.format.container import read_exactly
 from taskstore.format.dtypes import numel
 from taskstore.format.names import check_tensor_name
+from taskstore.locations.files import read_exactly
 
 F32 = NDArray[np.float32]
 FORMAT = "taskstore-statistics"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,9 @@ from taskstore.executors import default_jobs
 from taskstore.format import manifest as manifests
 from taskstore.format import names as filenames
 from taskstore.format.names import MANIFEST, of_stem
-from taskstore.format.shards import digests_of
 from taskstore.format.validate import check
+from taskstore.format.weight_files import digests_of
+from taskstore.locations.base import PathLike
 from taskstore.progress import Callback, silent
 from taskstore.summary import Summary
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from taskstore.devices import Device
     from taskstore.loader import BaseSource, ModelReader
-
-PathLike = str | os.PathLike[str]
 
 
 def open(path: PathLike, *, base: PathLike | None = None) -> Store:

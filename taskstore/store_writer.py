@@ -19,12 +19,12 @@ from taskstore.errors import CheckpointError
 from taskstore.executors import ordered_map
 from taskstore.format import layouts, names
 from taskstore.format import manifest as m
+from taskstore.format.container_files import ShardedWriter
 from taskstore.format.digests import file_digests
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.format.section import SectionWriter
-from taskstore.format.sharded import ShardedWriter
-from taskstore.format.shards import VERSION_OF_SHARDS
 from taskstore.format.validate import check
+from taskstore.format.weight_files import VERSION_OF_SHARDS
 from taskstore.vectors import Family
 
 ASSET_LEVEL = 12

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from taskstore import atomic
 from taskstore.errors import InputError, TargetNotReached
 from taskstore.evaluation import Bench
+from taskstore.locations import publish
+from taskstore.locations.base import PathLike
 from taskstore.opening import open_family
 from taskstore.options import PackOptions
 from taskstore.packing import is_store, pack, pack_family
@@ -24,7 +25,6 @@ from taskstore.plan import make as make_plan
 from taskstore.progress import Callback, silent
 from taskstore.report import PackReport
 from taskstore.resterror import rest_error
-from taskstore.store import PathLike
 from taskstore.store import open as open_store
 
 GRID = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # bits per parameter, about
@@ -83,7 +83,7 @@ def aim_at_score(
     options = with_rest_alone(options or PackOptions())
     if not 0 < share <= 1:
         raise InputError(f"target {share} is no share of a score, above 0 and at most 1")
-    atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
+    publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
     originals = {task: bench.original(path, task) for task, path in sorted(finetunes.items())}
     for task, score in originals.items():
         if score <= 0:
@@ -133,7 +133,7 @@ def aim_at_error(
     options = with_rest_alone(options or PackOptions())
     if not (math.isfinite(most) and most > 0):
         raise InputError(f"max-error {most} is not a number above 0")
-    atomic.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
+    publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
     options.check_tasks(finetunes)
     family = open_family(base, finetunes)
     try:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from taskstore import atomic
 from taskstore.errors import InputError
 from taskstore.evaluation import Bench
+from taskstore.locations import publish
+from taskstore.locations.base import PathLike
 from taskstore.options import PackOptions
 from taskstore.packing import is_store, pack
 from taskstore.progress import Callback, silent
 from taskstore.report import PackReport
-from taskstore.store import PathLike
 from taskstore.store import open as open_store
 
 GRID = (0.2, 0.3, 0.4, 0.5, 0.6)  # the published one
@@ -68,7 +68,7 @@ def tune(
     lambdas = sorted(set(grid))
     trials = [replace(options, lam=lam, lambdas={}, overwrite=False) for lam in lambdas]
     overwrite = options.overwrite
-    atomic.check_target(Path(target).absolute(), overwrite=overwrite, ours=is_store)
+    publish.check_target(Path(target).absolute(), overwrite=overwrite, ours=is_store)
     scores: dict[str, dict[float, float]] = {task: {} for task in sorted(finetunes)}
     for lam, trial in zip(lambdas, trials, strict=True):
         with tempfile.TemporaryDirectory(prefix="taskstore-tune-", dir=scratch) as folder:

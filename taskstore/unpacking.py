@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskstore import atomic, originals
+from taskstore import originals
 from taskstore.executors import default_jobs
 from taskstore.format.digests import check_files
-from taskstore.format.shards import SHARD_BYTES
+from taskstore.format.weight_files import SHARD_BYTES
 from taskstore.loader import check_tier
+from taskstore.locations import publish
 from taskstore.model_folder import size_of, write_assets, write_model
 from taskstore.progress import Callback, Meter
 
@@ -45,7 +46,7 @@ def unpack(
             store.check_task(task)
             check_tier(store.manifest, task, tier)
     ours = _is_model_of(store)
-    atomic.check_target(target.absolute(), overwrite=overwrite, ours=ours)
+    publish.check_target(target.absolute(), overwrite=overwrite, ours=ours)
     _check_files(store, models, tier, jobs)
     if shard_bytes is None:
         for task in models.values():
@@ -57,9 +58,9 @@ def unpack(
             for below, task in models.items()
         }
         total = sum(size_of(reader.tensors) for reader in readers.values())
-        atomic.check_space(target.absolute().parent, total)
+        publish.check_space(target.absolute().parent, total)
         meter = Meter(progress, total)
-        folder = stack.enter_context(atomic.folder(target, overwrite=overwrite, ours=ours))
+        folder = stack.enter_context(publish.folder(target, overwrite=overwrite, ours=ours))
         for below, reader in readers.items():
             meter.stage("writing", below or target.name)
             inside = folder / below

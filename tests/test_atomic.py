@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from taskstore import atomic
 from taskstore.errors import OutputError, TargetExists
+from taskstore.locations import publish
 
 
 def ours(folder: Path) -> bool:
@@ -17,7 +17,7 @@ def ours(folder: Path) -> bool:
 
 def test_it_appears_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "store"
-    with atomic.folder(target) as folder:
+    with publish.folder(target) as folder:
         (folder / "mine").write_text("1")
         assert not target.exists()
         assert folder.name == ".store.partial"
@@ -26,7 +26,7 @@ def test_it_appears_whole(tmp_path: Path) -> None:
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic.folder(tmp_path / "store") as folder:
+    with pytest.raises(KeyboardInterrupt), publish.folder(tmp_path / "store") as folder:
         (folder / "mine").write_text("1")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -36,26 +36,26 @@ def test_an_existing_target_is_kept_unless_told(tmp_path: Path) -> None:
     target = tmp_path / "store"
     target.mkdir()
     (target / "mine").write_text("old")
-    with pytest.raises(TargetExists, match="--overwrite"), atomic.folder(target):
+    with pytest.raises(TargetExists, match="--overwrite"), publish.folder(target):
         pass
     with (
         pytest.raises(ZeroDivisionError),
-        atomic.folder(target, overwrite=True, ours=ours) as folder,
+        publish.folder(target, overwrite=True, ours=ours) as folder,
     ):
         (folder / "mine").write_text("new")
         raise ZeroDivisionError
     assert (target / "mine").read_text() == "old"
-    with atomic.folder(target, overwrite=True, ours=ours) as folder:
+    with publish.folder(target, overwrite=True, ours=ours) as folder:
         (folder / "mine").write_text("new")
     assert (target / "mine").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
 
 
 def test_without_the_exchange_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
+    monkeypatch.setattr(publish, "_exchange", lambda *_: False)
     target = tmp_path / "store"
     for text in ("old", "new"):
-        with atomic.folder(target, overwrite=True, ours=ours) as folder:
+        with publish.folder(target, overwrite=True, ours=ours) as folder:
             (folder / "mine").write_text(text)
     assert (target / "mine").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
@@ -73,7 +73,7 @@ def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
             target.write_text("x")
         with (
             pytest.raises(OutputError, match="not something that taskstore wrote"),
-            atomic.folder(target, overwrite=True, ours=ours),
+            publish.folder(target, overwrite=True, ours=ours),
         ):
             pass
     assert (tmp_path / "folder" / "thesis.tex").exists()
@@ -83,17 +83,17 @@ def test_an_abandoned_partial_folder_is_removed(tmp_path: Path) -> None:
     left = tmp_path / ".store.partial"
     left.mkdir()
     (left / "half").write_text("x")
-    with atomic.folder(tmp_path / "store") as folder:
+    with publish.folder(tmp_path / "store") as folder:
         assert list(folder.iterdir()) == []
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
 
 
 def test_two_writers_of_one_target(tmp_path: Path) -> None:
-    with atomic.folder(tmp_path / "store") as folder:
+    with publish.folder(tmp_path / "store") as folder:
         (folder / "mine").write_text("first")
         with (
             pytest.raises(OutputError, match="being written by another taskstore"),
-            atomic.folder(tmp_path / "store"),
+            publish.folder(tmp_path / "store"),
         ):
             pass
         assert (folder / "mine").exists()
@@ -106,7 +106,7 @@ def test_a_lock_that_is_gone_does_not_matter(tmp_path: Path) -> None:
     fd = os.open(left, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
     os.close(fd)  # what the kernel does when a writer is killed
-    with atomic.folder(tmp_path / "store"):
+    with publish.folder(tmp_path / "store"):
         pass
     assert (tmp_path / "store").is_dir()
 
@@ -114,7 +114,7 @@ def test_a_lock_that_is_gone_does_not_matter(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match="no space left on the disk of"),
-        atomic.folder(tmp_path / "store") as folder,
+        publish.folder(tmp_path / "store") as folder,
     ):
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
     assert list(tmp_path.iterdir()) == []
@@ -122,34 +122,34 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_space_is_checked_before_writing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="MiB are needed"):
-        atomic.check_space(tmp_path / "not" / "there", 1 << 60)
+        publish.check_space(tmp_path / "not" / "there", 1 << 60)
 
 
 def test_a_target_without_a_name() -> None:
     with pytest.raises(OutputError, match="cannot be a target"):
-        atomic.check_target(Path("/"), overwrite=True)
+        publish.check_target(Path("/"), overwrite=True)
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file"
-    with atomic.file(target) as path:
+    with publish.file(target) as path:
         path.write_text("new")
         assert path.name == ".file.partial"
         assert not target.exists()
     assert target.read_text() == "new"
     assert [p.name for p in target.parent.iterdir()] == ["file"]
-    with pytest.raises(TargetExists), atomic.file(target):
+    with pytest.raises(TargetExists), publish.file(target):
         pass
-    with pytest.raises(OutputError, match="is not something"), atomic.file(target, overwrite=True):
+    with pytest.raises(OutputError, match="is not something"), publish.file(target, overwrite=True):
         pass
     with (
         pytest.raises(KeyboardInterrupt),
-        atomic.file(target, overwrite=True, ours=lambda _: True) as path,
+        publish.file(target, overwrite=True, ours=lambda _: True) as path,
     ):
         path.write_text("half")
         raise KeyboardInterrupt
     assert target.read_text() == "new"
-    with atomic.file(target, overwrite=True, ours=lambda _: True) as path:
+    with publish.file(target, overwrite=True, ours=lambda _: True) as path:
         path.write_text("newer")
     assert target.read_text() == "newer"
     assert [p.name for p in target.parent.iterdir()] == ["file"]
@@ -159,19 +159,19 @@ def test_a_file_that_another_process_writes(tmp_path: Path) -> None:
     """One that an ended process has left is written anew; a link is never followed."""
     partial = tmp_path / ".file.partial"
     partial.write_text("left behind")
-    with atomic.file(tmp_path / "file") as path:
+    with publish.file(tmp_path / "file") as path:
         assert path.read_text() == ""
         with (
             pytest.raises(OutputError, match="is being written by another taskstore"),
-            atomic.file(tmp_path / "file"),
+            publish.file(tmp_path / "file"),
         ):
             pass
         path.write_text("mine")
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / ".other.partial").symlink_to(tmp_path / "file")
-    with pytest.raises(OutputError), atomic.file(tmp_path / "other"):
+    with pytest.raises(OutputError), publish.file(tmp_path / "other"):
         pass
     assert (tmp_path / "file").read_text() == "mine"
-    with pytest.raises(OutputError, match="no space left"), atomic.file(tmp_path / "full"):
+    with pytest.raises(OutputError, match="no space left"), publish.file(tmp_path / "full"):
         raise OSError(errno.ENOSPC, "no space")
     assert not (tmp_path / ".full.partial").exists()

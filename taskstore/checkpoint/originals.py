@@ -11,9 +11,9 @@ from typing import TypeVar
 from blake3 import blake3
 
 from taskstore.errors import BadName, CheckpointError, FormatError
-from taskstore.format.container import read_exactly
 from taskstore.format.manifest import MAX_ASSET
 from taskstore.format.names import check_index_name, check_shard_name
+from taskstore.locations.files import read_exactly
 
 BLOCK = 4 << 20
 T = TypeVar("T")

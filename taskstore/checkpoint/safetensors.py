@@ -14,9 +14,9 @@ from taskstore.checkpoint.api import TensorInfo
 from taskstore.checkpoint.originals import WeightFile, weight_file
 from taskstore.errors import BadName, CheckpointError, FormatError
 from taskstore.format import header
-from taskstore.format.container import read_exactly
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.names import check_tensor_name
+from taskstore.locations.files import read_exactly
 
 
 class SafetensorsReader:

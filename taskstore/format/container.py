@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from taskstore.disk import Flusher, write_all, write_all_at
 from taskstore.errors import FormatError
 from taskstore.format import header
+from taskstore.locations.files import Flusher, read_exactly, write_all, write_all_at
 
 ALIGN = 64
 METADATA = {"format": "taskstore"}
@@ -61,21 +61,6 @@ class ContainerReader:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def read_exactly(fd: int, begin: int, count: int, label: str) -> bytes:
-    """`count` bytes at `begin`; one call reads at most 2 GiB, so large ones are joined."""
-    raw = os.pread(fd, count, begin)
-    if len(raw) == count:
-        return raw
-    parts, got = [raw], len(raw)
-    while raw and got < count:
-        raw = os.pread(fd, count - got, begin + got)
-        parts.append(raw)
-        got += len(raw)
-    if got != count:
-        raise FormatError(f"{label} became shorter while it was read")
-    return b"".join(parts)
 
 
 class ContainerWriter:

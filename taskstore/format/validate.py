@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskstore.errors import BadName, FormatError, UnknownCodec
-from taskstore.format import names, shards
+from taskstore.format import names, weight_files
 from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
 from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor, Tensor
 
@@ -50,12 +50,12 @@ def _check_names(manifest: Manifest) -> None:
     for task_name, task in manifest.tasks.items():
         names.check_task_name(task_name)
         _check_assets(manifest, task.assets)
-        shards.check(manifest, task, f"task {task_name!r}")
+        weight_files.check(manifest, task, f"task {task_name!r}")
         for name in task.tensors:
             names.check_tensor_name(name)
     names.check_distinct(manifest.tasks)
     _check_assets(manifest, manifest.base.assets)
-    shards.check(manifest, manifest.base, "the base")
+    weight_files.check(manifest, manifest.base, "the base")
     for digest in manifest.assets:
         if f"assets/{digest}" not in manifest.files:
             raise FormatError(f"asset {digest} has no file")

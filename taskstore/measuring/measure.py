@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taskstore import atomic
 from taskstore.checkpoint import digest_of
 from taskstore.errors import InputError
 from taskstore.format.dtypes import numel
+from taskstore.locations import publish
 from taskstore.measuring import records, subject
 from taskstore.measuring.encoders import encoder_of
 from taskstore.measuring.examples import Encoder, Example, batches
@@ -80,18 +80,18 @@ def measure(
     OutputError; nothing is left of a run that does not end.
     """
     options, path = options or MeasureOptions(), Path(target)
-    atomic.check_file(path, overwrite=overwrite, ours=is_statistics)
+    publish.check_file(path, overwrite=overwrite, ours=is_statistics)
     found = records.read(Path(data), options.limit, options.seed)
     with subject.load(os.fspath(model), options.device) as model_:
         encoder, max_length = encoder_of(model_, options)
         examples = [encoder.encode(record, options.needs_labels) for record in found.records]
         _check_tokens(model_, examples)
         todo = plan(model_, encoder, options)
-        atomic.check_space(path.absolute().parent, sum(4 * numel(s) for s in todo.shapes.values()))
+        publish.check_space(path.absolute().parent, sum(4 * numel(s) for s in todo.shapes.values()))
         about = _about(model_, encoder, examples, todo, found, max_length, options)
         meter = Meter(progress, todo.passes * len(examples))
         with (
-            atomic.file(path, overwrite=overwrite, ours=is_statistics) as partial,
+            publish.file(path, overwrite=overwrite, ours=is_statistics) as partial,
             StatisticsWriter(partial, about, todo.shapes) as writer,
         ):
             for i, labels in enumerate(todo.squares, 1):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from taskstore.disk import write_all, write_all_at
 from taskstore.errors import InputError
 from taskstore.format import header
 from taskstore.format.dtypes import numel
+from taskstore.locations.files import write_all, write_all_at
 from taskstore.statistics import F32, KINDS, About
 
 

@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import atomic, measured
+from taskstore import measured
 from taskstore import plan as planning
 from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.errors import InputError, NotFinite, OutputError
 from taskstore.executors import ordered_map
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import cpu, floats
+from taskstore.locations import publish
+from taskstore.locations.base import PathLike
 from taskstore.merge import Method, split
 from taskstore.merging import card, kinship, writer
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
 from taskstore.merging.runs import spread
-from taskstore.opening import PathLike, open_family
+from taskstore.opening import open_family
 from taskstore.progress import Callback, Meter, silent
 from taskstore.sources import Source
 from taskstore.vectors import Block, Family, VectorScan, blocks
@@ -78,7 +80,7 @@ def merge(
 
 def check_target(target: Path, options: MergeOptions, inputs: Iterable[PathLike]) -> None:
     """Raise TargetExists or OutputError unless the target may be written; an input never is it."""
-    atomic.check_target(target.absolute(), overwrite=options.overwrite, ours=is_merged)
+    publish.check_target(target.absolute(), overwrite=options.overwrite, ours=is_merged)
     place = Path(os.path.realpath(target))
     for path in map(Path, (*inputs, *options.statistics.values())):
         inside = path.iterdir() if path.is_dir() else ()  # a model's files may be links
@@ -138,8 +140,8 @@ def _written(
     meter = Meter(progress, _bytes(family, outputs, method))
     _fit(source, outputs, options, meter)
     shards = writer.shards_of(infos, options.shard_bytes)
-    atomic.check_space(target.absolute().parent, sum(info.nbytes for info in infos.values()))
-    with atomic.folder(target, overwrite=options.overwrite, ours=is_merged) as folder:
+    publish.check_space(target.absolute().parent, sum(info.nbytes for info in infos.values()))
+    with publish.folder(target, overwrite=options.overwrite, ours=is_merged) as folder:
         meter.stage("merging", "")
         work = _work(source, outputs, [name for names in shards for name in names], options)
         bits = ordered_map(

@@ -11,7 +11,7 @@ from taskstore import merge
 from taskstore.errors import InputError
 from taskstore.executors import default_jobs
 from taskstore.format.dtypes import MASKED
-from taskstore.format.shards import SHARD_BYTES
+from taskstore.format.weight_files import SHARD_BYTES
 from taskstore.merge import Info, Method
 
 

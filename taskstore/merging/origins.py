@@ -9,15 +9,16 @@ from typing import Protocol
 from blake3 import blake3
 
 from taskstore.checkpoint import lora
-from taskstore.checkpoint.open import locate
 from taskstore.errors import InputError
 from taskstore.evaluation import fingerprint
 from taskstore.format.names import MANIFEST
+from taskstore.locations.base import PathLike
+from taskstore.locations.hub import locate
 from taskstore.merging.driver import MergeReport, check_target, merge
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.runs import spread
 from taskstore.merging.stored import inputs, merge_store
-from taskstore.opening import PathLike, check_names
+from taskstore.opening import check_names
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
 

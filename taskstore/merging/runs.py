@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from taskstore.checkpoint import runs
 from taskstore.errors import InputError
-from taskstore.opening import PathLike
+from taskstore.locations.base import PathLike
 
 METHODS = ("average", "lawa", "swa", "warm")
 

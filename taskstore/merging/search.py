@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.card import cell
+from taskstore.locations.base import PathLike
 from taskstore.merging.driver import MergeReport
 from taskstore.merging.grids import Grids, Values
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.origins import Origin
 from taskstore.merging.scoring import Scorer, Scores
-from taskstore.opening import PathLike
 from taskstore.progress import Callback, silent
 
 MOST = 24  # points that a model card lists

@@ -17,12 +17,12 @@ from typing import Any
 from taskstore.card import cell
 from taskstore.errors import InputError
 from taskstore.evaluation import fingerprint
+from taskstore.locations.base import PathLike
 from taskstore.merging.driver import MergeReport
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.origins import Origin
 from taskstore.merging.scoring import Scorer, Scores
 from taskstore.merging.search import code
-from taskstore.opening import PathLike
 from taskstore.progress import Callback, silent
 
 METHOD = "average"

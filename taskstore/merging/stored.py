@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from taskstore import merge, stored
 from taskstore.format import layouts, names
+from taskstore.format.container_files import ShardedReader
 from taskstore.format.digests import check_files
-from taskstore.format.sharded import ShardedReader
 from taskstore.kernels import bits, floats
+from taskstore.locations.base import PathLike
 from taskstore.merge import F32, Info, Vectors
 from taskstore.merge.api import Blockwise
 from taskstore.merging.driver import MergeReport, check_target, merge_family
 from taskstore.merging.options import MergeOptions
-from taskstore.opening import PathLike
 from taskstore.progress import Callback, silent
 from taskstore.rungs import moved
 from taskstore.sources import Source

@@ -12,9 +12,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from taskstore.checkpoint import Checkpoint, TensorInfo
-from taskstore.disk import Flusher, write_all
-from taskstore.format.sharded import shard_names, split
-from taskstore.format.shards import usual_head, usual_order
+from taskstore.format.container_files import shard_names, split
+from taskstore.format.weight_files import usual_head, usual_order
+from taskstore.locations.files import Flusher, write_all
 from taskstore.model_folder import write_index
 
 Bits = NDArray[Any]

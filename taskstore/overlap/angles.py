@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from taskstore.executors import ordered_map
 from taskstore.format import layouts
 from taskstore.format import names as filenames
+from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import nbytes
-from taskstore.format.sharded import ShardedReader
 from taskstore.kernels import floats
 from taskstore.overlap.result import Vectors
 from taskstore.progress import Meter

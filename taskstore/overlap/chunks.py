@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from taskstore.format import layouts
 from taskstore.format import names as filenames
+from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.section import Layout, SectionReader
-from taskstore.format.sharded import ShardedReader
 from taskstore.kernels import bits
 from taskstore.rungs import moved
 from taskstore.store import Store

@@ -18,7 +18,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from taskstore import atomic
+from taskstore.locations import publish
 from taskstore.overlap import measure
 from taskstore.page import palette, plots
 from taskstore.page.facts import Facts, facts
@@ -58,10 +58,10 @@ def write_page(
     BaseUnavailable.
     """
     plots.require()
-    atomic.check_file(target, overwrite=overwrite, ours=is_page)
+    publish.check_file(target, overwrite=overwrite, ours=is_page)
     shown = facts(store, measure(store, vectors=vectors, jobs=jobs, progress=progress))
     html = render(shown).encode()
-    with atomic.file(target, overwrite=overwrite, ours=is_page) as partial:
+    with publish.file(target, overwrite=overwrite, ours=is_page) as partial:
         partial.write_bytes(html)
     return Page(target, len(html), shown)
 

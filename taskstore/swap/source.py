@@ -14,8 +14,8 @@ from torch import Tensor
 from taskstore.executors import ordered_map
 from taskstore.format import layouts
 from taskstore.format import names as filenames
+from taskstore.format.container_files import ShardedReader
 from taskstore.format.manifest import Manifest
-from taskstore.format.sharded import ShardedReader
 from taskstore.kernels.quantise import Quantised
 from taskstore.loader import BaseSource, ModelReader, rebuild
 from taskstore.rungs import moved

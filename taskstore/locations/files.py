@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from taskstore.errors import FormatError
+
 STEP = 64 << 20
 
 
@@ -53,3 +55,18 @@ class Flusher:
 
 
 _flush = getattr(os, "fdatasync", os.fsync)
+
+
+def read_exactly(fd: int, begin: int, count: int, label: str) -> bytes:
+    """`count` bytes at `begin`; one call reads at most 2 GiB, so large ones are joined."""
+    raw = os.pread(fd, count, begin)
+    if len(raw) == count:
+        return raw
+    parts, got = [raw], len(raw)
+    while raw and got < count:
+        raw = os.pread(fd, count - got, begin + got)
+        parts.append(raw)
+        got += len(raw)
+    if got != count:
+        raise FormatError(f"{label} became shorter while it was read")
+    return b"".join(parts)

@@ -1,0 +1,22 @@
+"""Hub ids: what the local cache of a hub says about a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from taskstore.errors import CheckpointError
+
+_HUB_CACHE = re.compile(r"models--(?P<id>[^/]+)/snapshots/(?P<revision>[0-9a-f]{40})$")
+
+
+def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
+    """A user's word for a model -> local path, source, revision. The seam for hub ids."""
+    path = Path(os.path.abspath(os.path.expanduser(model)))
+    if not path.exists():
+        raise CheckpointError(model, "there is no such folder or file")
+    found = _HUB_CACHE.search(path.as_posix())
+    if found:
+        return path, found["id"].replace("--", "/", 1), found["revision"]
+    return path, str(path), None
