@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import exact_rivals
 from benchmarks.family import open_family
 from benchmarks.sides import HERE
-from taskstore.checkpoint import Checkpoint, open_checkpoint
 from taskstore.format.section import decode, encode
+from taskstore.models import Checkpoint, open_checkpoint
 
 CHUNK = 1 << 18
 WIDTH = 110  # of the tables where the output is no terminal

@@ -24,9 +24,9 @@ from benchmarks import envs
 from benchmarks.family import Family, files_of, size_of, weights_of
 from benchmarks.measure import Side, SideFailed
 from benchmarks.sides import HERE, NORMAL, remove
-from taskstore.checkpoint import Checkpoint, open_checkpoint
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
+from taskstore.models import Checkpoint, open_checkpoint
 
 PIECE = 1 << 22
 FOREIGN = {**NORMAL, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.rate_vectors import Vectors
 from taskstore.format.section import encode
-from taskstore.options import PackOptions
+from taskstore.packing.options import PackOptions
 
 CHUNK = PackOptions().chunk
 _INTEGERS = {2: torch.int16, 4: torch.int32}

@@ -30,7 +30,7 @@ from benchmarks import rate_results, rate_table
 from benchmarks.rate_eval import KNOWN, Family, open_family
 from benchmarks.rate_results import Result
 from taskstore.format import names
-from taskstore.options import PackOptions
+from taskstore.packing.options import PackOptions
 
 WIDTH = 110  # of the tables where the output is no terminal
 

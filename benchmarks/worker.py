@@ -25,7 +25,7 @@ Given = dict[str, Any]
 def pack(given: Given) -> Given:
     """taskstore.pack()"""
     import taskstore
-    import taskstore.packing
+    import taskstore.packing.driver
 
     before = _resident("VmRSS")
     options = taskstore.PackOptions(jobs=given["jobs"], method="sum")  # as mergekit adds up
@@ -62,9 +62,9 @@ def merge(given: Given) -> Given:
 def unpack(given: Given) -> Given:
     """taskstore.open(store).unpack()"""
     import taskstore
-    import taskstore.loader
-    import taskstore.store
-    import taskstore.unpacking
+    import taskstore.store.rebuild
+    import taskstore.store.store
+    import taskstore.store.unpack
 
     before = _resident("VmRSS")
     began = time.perf_counter()

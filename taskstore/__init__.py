@@ -22,10 +22,10 @@ from taskstore.errors import TaskstoreError
 from taskstore.version import __version__
 
 if TYPE_CHECKING:
-    from taskstore.options import PackOptions
-    from taskstore.packing import pack
+    from taskstore.packing.driver import pack
+    from taskstore.packing.options import PackOptions
+    from taskstore.packing.report import PackReport
     from taskstore.progress import Progress
-    from taskstore.report import PackReport
     from taskstore.store import Store, open
     from taskstore.swap import Attached, attach
 
@@ -44,13 +44,13 @@ __all__ = [
 
 _HOMES = {
     "Attached": "taskstore.swap",
-    "PackOptions": "taskstore.options",
-    "PackReport": "taskstore.report",
+    "PackOptions": "taskstore.packing.options",
+    "PackReport": "taskstore.packing.report",
     "Progress": "taskstore.progress",
-    "Store": "taskstore.store",
+    "Store": "taskstore.store.store",
     "attach": "taskstore.swap",
-    "open": "taskstore.store",
-    "pack": "taskstore.packing",
+    "open": "taskstore.store.store",
+    "pack": "taskstore.packing.driver",
 }
 
 

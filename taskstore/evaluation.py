@@ -15,9 +15,9 @@ from taskstore.evaluator import Evaluator, checked
 from taskstore.format import manifest as manifests
 from taskstore.format.digests import model_digest
 from taskstore.journal import Journal
-from taskstore.loader import rebuilt_tensors
 from taskstore.locations.base import PathLike
 from taskstore.store import Store
+from taskstore.store.catalog import rebuilt_tensors
 
 Say = Callable[[str], None]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from taskstore.checkpoint import digest_of
 from taskstore.errors import InputError
 from taskstore.merge import Method, info_of
+from taskstore.models import digest_of
+from taskstore.models.family import Family
 from taskstore.statistics import Statistics
-from taskstore.vectors import Family
 
 
 @contextmanager

@@ -6,10 +6,11 @@ import numpy as np
 
 from taskstore.executors import ordered_map
 from taskstore.kernels import cpu, floats
-from taskstore.options import PackOptions
-from taskstore.plan import Plan
+from taskstore.models.compare import Plan
+from taskstore.models.family import Family
+from taskstore.packing.options import PackOptions
 from taskstore.rungs import levels_for, rest
-from taskstore.vectors import Block, Family, blocks, read_base
+from taskstore.vectors import Block, blocks, read_base
 
 SAMPLE = 64  # blocks
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from taskstore.errors import NotFinite
 from taskstore.kernels import cpu, floats
 from taskstore.merge import Method, Vectors, Whole
+from taskstore.models.family import Family
 from taskstore.statistics import DIAGONAL, Statistics
-from taskstore.vectors import Block, Family, blocks, read
+from taskstore.vectors import Block, blocks, read
 
 F32 = NDArray[np.float32]
 KEPT = 2  # matrices: blocks come in order, so at most the end of one and the start of the next

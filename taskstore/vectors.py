@@ -13,25 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.errors import NotFinite
 from taskstore.executors import ordered_map
 from taskstore.kernels import cpu, floats
 from taskstore.merge import Vectors
+from taskstore.models import TensorInfo
+from taskstore.models.family import Family
 
 F32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A base and its fine-tunes, open; tasks in the order of their names."""
-
-    base: Checkpoint
-    tasks: tuple[Checkpoint, ...]
-
-    def close(self) -> None:
-        for model in (*self.tasks, self.base):
-            model.close()
 
 
 @dataclass(frozen=True)

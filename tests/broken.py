@@ -10,7 +10,7 @@ import pytest
 
 import taskstore
 from taskstore.errors import FormatError
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 from tests import forge
 from tests.forge import Document
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from taskstore.options import PackOptions
+from taskstore.packing.options import PackOptions
 
 State = dict[str, Tensor]
 CHUNK = 256  # small, so that small tensors have several chunks

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 import taskstore
-from taskstore import card
+from taskstore.store import card
 from tests.families import Family, options
 
 

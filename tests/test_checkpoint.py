@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import taskstore
-from taskstore.checkpoint import open_checkpoint
 from taskstore.errors import CheckpointError
+from taskstore.models import open_checkpoint
 from tests import families, forge
 from tests.families import State, options, random_state, save
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import taskstore
-from taskstore.checkpoint import Checkpoint, open_checkpoint
 from taskstore.errors import CheckpointError
+from taskstore.models import Checkpoint, open_checkpoint
 from tests import families, forge
 from tests.broken import one_line
 from tests.families import State, options, random_state, save, tuned

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from taskstore import merge as registry
-from taskstore.checkpoint.runs import expand
 from taskstore.errors import CheckpointError, InputError
 from taskstore.merging import MergeOptions, merge
 from taskstore.merging.runs import METHODS, spread
+from taskstore.models.training_runs import expand
 from tests.families import Family, family, save, tuned
 
 

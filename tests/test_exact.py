@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import taskstore
 from taskstore.errors import FormatError, InputError
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 from tests import families, forge
 from tests.broken import refused
 from tests.evaluators import run

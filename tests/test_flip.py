@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import taskstore
 from taskstore.errors import TaskstoreError
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 
 
 @pytest.fixture(scope="module")

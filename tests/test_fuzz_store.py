@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import taskstore
 from taskstore.errors import TaskstoreError
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 from tests import families, forge
 from tests.broken import one_line
 from tests.families import options, random_state, save, tuned

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import taskstore
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 from tests.golden.make_v1 import digests
 from tests.golden.make_v3 import file_digests
 from tests.golden.make_v3_tiers import MADE, tier_digests

@@ -93,6 +93,6 @@ def test_messages_of_a_model(tmp_path: Path) -> None:
     state = {f"a{ESCAPE}b": families.random_state(0)["norm.weight"]}
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(TaskstoreError, match="control character") as caught:
-        taskstore.checkpoint.open_checkpoint(tmp_path)
+        taskstore.models.open_checkpoint(tmp_path)
     one_line(caught.value)
     assert "\x1b" not in str(caught.value)

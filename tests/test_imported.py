@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import taskstore
-from taskstore import revising
 from taskstore.errors import InputError
-from taskstore.options import PackOptions
-from taskstore.report import PackReport
-from taskstore.verify import verify
+from taskstore.packing import revise
+from taskstore.packing.options import PackOptions
+from taskstore.packing.report import PackReport
+from taskstore.store.verify import verify
 from tests import families, oracle
 from tests.conftest import real_family
 from tests.families import Family, State, options, same
@@ -109,7 +109,7 @@ def test_float32(tmp_path: Path, coding: str, monkeypatch: pytest.MonkeyPatch) -
     family = families.family(tmp_path, dtype=torch.float32)
     masks = published(family.base, family.tasks, dict(zip(family.tasks, LAMBDAS, strict=True)))
     names = dict.fromkeys(family.base, coding)
-    monkeypatch.setattr("taskstore.codings.choose", lambda *_: names)
+    monkeypatch.setattr("taskstore.packing.multitask.choose", lambda *_: names)
     pack(family, saved(tmp_path / "m.npy", masks), tmp_path / "store")
     merged = merged_sum(family.base, family.tasks)
     if coding == "rounded":
@@ -292,7 +292,7 @@ def test_a_task_more_would_change_the_vector(small: Family, tmp_path: Path) -> N
     masks = published(small.base, small.tasks, dict(zip(small.tasks, LAMBDAS, strict=True)))
     pack(small, saved(tmp_path / "m.npy", masks), tmp_path / "store", tiers="mask,exact")
     with pytest.raises(InputError, match="came from a file.*taskstore retier"):
-        revising.add(taskstore.open(tmp_path / "store"), {"more": small.paths["alpha"]})
+        revise.add(taskstore.open(tmp_path / "store"), {"more": small.paths["alpha"]})
 
 
 def test_the_command(small: Family, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import taskstore
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 from tests import families
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import taskstore
-from taskstore.checkpoint import Checkpoint, open_checkpoint
 from taskstore.errors import CheckpointError
+from taskstore.models import Checkpoint, open_checkpoint
 from tests.families import bits, options
 
 pytestmark = [

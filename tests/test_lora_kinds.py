@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from taskstore.checkpoint import Checkpoint, open_checkpoint
 from taskstore.errors import CheckpointError, TaskstoreError
+from taskstore.models import Checkpoint, open_checkpoint
 from tests import families
 from tests.broken import one_line
 

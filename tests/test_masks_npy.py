@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from taskstore.errors import InputError
 from taskstore.kernels import bits
-from taskstore.masks import npy, pickled
+from taskstore.packing.mask_files import npy, safe_pickle
 
 MASKS = {
     "Cars": np.array([0x80, 0x01, 0xFF], np.uint8),
@@ -184,7 +184,7 @@ def test_broken_pickles(tmp_path: Path, text: bytes) -> None:
 
 def test_a_pickle_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many values as a file has bytes would take a hundred times its size."""
-    monkeypatch.setattr(pickled, "MAX_STEPS", 1000)
+    monkeypatch.setattr(safe_pickle, "MAX_STEPS", 1000)
     with pytest.raises(InputError, match="more than 1000 parts"):
         npy.read(object_file(tmp_path / "m.npy", b"]" * 5000))
 

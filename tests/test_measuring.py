@@ -12,12 +12,12 @@ import transformers as tf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from taskstore.checkpoint import open_checkpoint
 from taskstore.errors import (
     BadExample,
     InputError,
 )
 from taskstore.measuring import MeasureOptions, measure
+from taskstore.models import open_checkpoint
 from taskstore.statistics import Statistics
 from tests import families
 from tests.conftest import real_family

@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 import taskstore
-from taskstore.checkpoint import digest_of, open_checkpoint
 from taskstore.errors import InputError, StatisticsError
 from taskstore.merging import MergeOptions, merge
+from taskstore.models import digest_of, open_checkpoint
 from taskstore.statistics import About
 from tests import families, oracle, oracle_merge
 from tests.families import Family, State

@@ -12,8 +12,8 @@ import taskstore
 from taskstore.errors import OutputError
 from taskstore.merging import MergeOptions, merge, merge_store
 from taskstore.merging.origins import Stored
-from taskstore.options import PackOptions
-from taskstore.packing import pack
+from taskstore.packing.driver import pack
+from taskstore.packing.options import PackOptions
 from tests.families import Family, family
 
 OVER = MergeOptions("sum", overwrite=True)

@@ -1,7 +1,7 @@
 import pytest
 
 from taskstore.errors import InputError
-from taskstore.options import PackOptions, parse_bytes
+from taskstore.packing.options import PackOptions, parse_bytes
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import taskstore
-from taskstore import revising
 from taskstore.errors import MissingExtra, OutputError, TargetExists
 from taskstore.format.manifest import Score
 from taskstore.overlap import measure
 from taskstore.overlap.classes import classes, grouped
+from taskstore.packing import revise
 from taskstore.page import palette, write_page
 from taskstore.page.facts import facts
 from taskstore.page.sections import sections
@@ -78,7 +78,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     taskstore.pack(made.base_path, paths, store, families.options())
 
     score = Score(rebuilt=0.5, base=0.25)
-    revising.record(taskstore.open(store), HOSTILE, {task: score, "b": score})
+    revise.record(taskstore.open(store), HOSTILE, {task: score, "b": score})
 
     def came_from(document: forge.Document) -> None:
         document["base"]["source"] = HOSTILE

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import pytest
 
 import taskstore
-from taskstore import revising
 from taskstore.format.manifest import Score
+from taskstore.packing import revise
 from taskstore.page import write_page
 from tests import families
 from tests.families import Family
@@ -63,7 +63,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = families.options(tiers="mask,rest", lam=2.0)
     store = taskstore.pack(made.base_path, paths, root / "store", options).path
     score = Score(rebuilt=0.9, base=0.1, original=0.95, lower={"mask": 0.7})
-    revising.record(taskstore.open(store), "exact match", dict.fromkeys(paths, score))
+    revise.record(taskstore.open(store), "exact match", dict.fromkeys(paths, score))
     return write_page(taskstore.open(store), root / "report.html").path
 
 

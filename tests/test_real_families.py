@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 import taskstore
-from taskstore.options import PackOptions
+from taskstore.packing.options import PackOptions
 from taskstore.store import Store
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 from tests import oracle
 from tests.conftest import evaluator, real_family
 from tests.families import State, same

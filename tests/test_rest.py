@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 import taskstore
 from taskstore.errors import FormatError, InputError, NotFinite
-from taskstore.options import PackOptions
-from taskstore.revising import add, remove, retier
+from taskstore.packing.options import PackOptions
+from taskstore.packing.revise import add, remove, retier
 from taskstore.rungs import levels_for
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 from tests import families, forge
 from tests.evaluators import run
 from tests.families import State, contents, options, same

@@ -19,9 +19,9 @@ from taskstore.errors import (
     UnknownTask,
 )
 from taskstore.format.manifest import Score
-from taskstore.revising import add, record, remove, retier
-from taskstore.stored import open_family
-from taskstore.verify import verify
+from taskstore.packing.revise import add, record, remove, retier
+from taskstore.store.as_checkpoint import open_family
+from taskstore.store.verify import verify
 from tests import families, forge
 from tests.evaluators import run, script
 from tests.families import contents, options, same

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import taskstore
-from taskstore.checkpoint import open_checkpoint
 from taskstore.errors import CheckpointError, OutputError
-from taskstore.revising import add, record, remove, retier
-from taskstore.verify import verify
+from taskstore.models import open_checkpoint
+from taskstore.packing.revise import add, record, remove, retier
+from taskstore.store.verify import verify
 from tests import families, forge
 from tests.evaluators import run
 from tests.families import contents, options

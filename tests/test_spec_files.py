@@ -13,7 +13,7 @@ import torch
 
 import taskstore
 from taskstore.errors import FormatError
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 from tests import families, forge
 from tests.broken import MASKS, W, entry, refused
 from tests.families import options

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 import taskstore
-from taskstore.checkpoint import digest_of, open_checkpoint
 from taskstore.errors import InputError, StatisticsError
 from taskstore.format.digests import model_digest
 from taskstore.measuring.writer import StatisticsWriter
+from taskstore.models import digest_of, open_checkpoint
 from taskstore.statistics import About, Statistics, is_statistics
 from tests.families import Family
 

@@ -23,7 +23,7 @@ from taskstore.errors import (
     UnknownTask,
 )
 from taskstore.progress import Progress
-from taskstore.verify import verify
+from taskstore.store.verify import verify
 from tests import families
 from tests.families import Family, options, same
 
@@ -78,7 +78,7 @@ def test_shards_and_index(packed: Path, tmp_path: Path) -> None:
     store.unpack("alpha", tmp_path / "m", shard_bytes=1500)
     shards = sorted((tmp_path / "m").glob("model-*-of-*.safetensors"))
     assert len(shards) > 2
-    model = taskstore.checkpoint.open_checkpoint(tmp_path / "m")
+    model = taskstore.models.open_checkpoint(tmp_path / "m")
     assert sorted(model.tensors) == sorted(store.manifest.tasks["alpha"].tensors)
     model.close()
 

@@ -12,7 +12,7 @@ import taskstore
 from taskstore.errors import InputError, TargetNotReached
 from taskstore.evaluation import Bench
 from taskstore.journal import Journal
-from taskstore.targeting import GRID, aim_at_error, aim_at_score
+from taskstore.packing.search_bits import GRID, aim_at_error, aim_at_score
 from tests import families
 from tests.evaluators import run, script
 from tests.families import options

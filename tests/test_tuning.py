@@ -12,7 +12,7 @@ import taskstore
 from taskstore.errors import InputError, TargetExists
 from taskstore.evaluation import Bench
 from taskstore.journal import Journal
-from taskstore.tuning import tune
+from taskstore.packing.search_lambda import tune
 from tests import families
 from tests.evaluators import run, script
 

@@ -61,17 +61,17 @@ def evaluate(
     from msgspec import to_builtins
 
     import taskstore
-    from taskstore import revising
     from taskstore.evaluation import evaluate as run
+    from taskstore.packing import revise
     from taskstore_cli.render import score_table
 
     opened = taskstore.open(store, base=base_from)
     if record is not None:
-        revising.check_record(opened, record)
+        revise.check_record(opened, record)
     bench = make_bench(template, key, timeout, journal, scratch, quiet or as_json)
     found = run(opened, bench, tasks=tasks or None, originals=named(originals), base=base)
     if record is not None:
-        revising.record(opened, record, {s.task: s.to_record() for s in found.scores})
+        revise.record(opened, record, {s.task: s.to_record() for s in found.scores})
     if as_json:
         print_json(found.to_dict())
     elif not quiet:

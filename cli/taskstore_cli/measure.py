@@ -111,7 +111,7 @@ def measure(
     """
     from taskstore.measuring import MeasureOptions
     from taskstore.measuring import measure as run
-    from taskstore.options import parse_bytes
+    from taskstore.packing.options import parse_bytes
 
     options = MeasureOptions(
         statistics=tuple(word.strip() for word in statistics.split(",") if word.strip()),

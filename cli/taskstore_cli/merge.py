@@ -129,7 +129,7 @@ def merge(
     from taskstore.merging import MergeOptions, recipe, soup
     from taskstore.merging.grids import Grids
     from taskstore.merging.origins import Folders
-    from taskstore.options import parse_bytes
+    from taskstore.packing.options import parse_bytes
     from taskstore_cli import merge_search
     from taskstore_cli.render_merge import print_merged
 
@@ -189,7 +189,7 @@ def _origin(
     import taskstore
     from taskstore.merging.origins import Folders, Stored
     from taskstore.merging.runs import spread
-    from taskstore.packing import is_store
+    from taskstore.store.contents import is_store
 
     if is_store(base):
         return Stored(taskstore.open(base, base=base_from), models)

@@ -27,7 +27,7 @@ from taskstore_cli.method import (
 )
 
 if TYPE_CHECKING:
-    from taskstore.options import PackOptions
+    from taskstore.packing.options import PackOptions
 
 
 optional_evaluator = partial(evaluator_options, required=False)
@@ -146,7 +146,7 @@ def pack(
     taskstore pack llama billing=runs/17/final legal=runs/22/final -o family
     """
     import taskstore
-    from taskstore import targeting
+    from taskstore.packing import search_bits
     from taskstore_cli.render import print_aimed, print_report
 
     tasks = named(finetunes)
@@ -170,7 +170,7 @@ def pack(
         own = journal or target.absolute().parent / f"{target.name}.target.jsonl"
         bench = make_bench(template, key, timeout, own, scratch, quiet or as_json)
         with progress_bar(quiet or as_json) as progress:
-            aimed = targeting.aim_at_score(
+            aimed = search_bits.aim_at_score(
                 base,
                 tasks,
                 target,
@@ -187,7 +187,7 @@ def pack(
         return
     if max_error is not None:
         with progress_bar(quiet or as_json) as progress:
-            aimed = targeting.aim_at_error(
+            aimed = search_bits.aim_at_error(
                 base, tasks, target, max_error, options=options, progress=progress
             )
         print_aimed(aimed, as_json=as_json, quiet=quiet)
@@ -240,7 +240,7 @@ def make_options(
 ) -> PackOptions:
     """Raises InputError for values that make no sense."""
     from taskstore.executors import default_jobs
-    from taskstore.options import PackOptions, auto_lambda, parse_bytes
+    from taskstore.packing.options import PackOptions, auto_lambda, parse_bytes
 
     auto = auto_lambda(str(others["method"]))
     by_name, bits = by_task("--lambda", lambdas, auto), by_task("--residual", residuals)

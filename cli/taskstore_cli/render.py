@@ -12,9 +12,9 @@ from rich.table import Table
 from taskstore_cli.console import print_json, size, stdout
 
 if TYPE_CHECKING:
-    from taskstore.report import PackReport
-    from taskstore.summary import Summary
-    from taskstore.targeting import Aimed
+    from taskstore.packing.report import PackReport
+    from taskstore.packing.search_bits import Aimed
+    from taskstore.store.summary import Summary
 
 
 COLUMNS = {"mask": ("lambda", "density", "masks"), "rest": ("rest",), "exact": ("exact",)}

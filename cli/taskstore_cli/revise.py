@@ -41,7 +41,7 @@ def add(
     The store is written anew beside the old one, which stays until all is there.
     """
     import taskstore
-    from taskstore.revising import add as run
+    from taskstore.packing.revise import add as run
     from taskstore_cli.render import print_report
 
     opened = taskstore.open(store, base=base_from)
@@ -64,7 +64,7 @@ def remove(
 ) -> None:
     """Take TASKS out of STORE; all other tasks stay as they are, to the last bit."""
     import taskstore
-    from taskstore.revising import remove as run
+    from taskstore.packing.revise import remove as run
     from taskstore_cli.render import print_summary
 
     left = run(taskstore.open(store), list(tasks), jobs=jobs)
@@ -120,7 +120,7 @@ def retier(
     taskstore retier archive --tiers mask -o family
     """
     import taskstore
-    from taskstore.revising import retier as run
+    from taskstore.packing.revise import retier as run
     from taskstore_cli.render import print_report
 
     options = make_options(

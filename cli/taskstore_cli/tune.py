@@ -23,7 +23,7 @@ from taskstore_cli.pack import make_options, named
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from taskstore.tuning import Tuning
+    from taskstore.packing.search_lambda import Tuning
 
 
 @click.command()
@@ -69,7 +69,7 @@ def tune(
     taskstore tune llama billing=runs/17 legal=runs/22 -o family \\
         --eval 'python eval.py {model} {task} --split val'
     """
-    from taskstore.tuning import tune as run
+    from taskstore.packing.search_lambda import tune as run
     from taskstore_cli.render import print_report
 
     options = make_options(

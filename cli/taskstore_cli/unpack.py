@@ -60,7 +60,7 @@ def unpack(
     nothing is written.
     """
     import taskstore
-    from taskstore.options import parse_bytes
+    from taskstore.packing.options import parse_bytes
 
     if (task is not None) + every + base != 1:
         raise click.UsageError("name one TASK, or give --all or --base")

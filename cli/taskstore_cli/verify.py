@@ -34,7 +34,7 @@ def verify(
 ) -> None:
     """Prove that STORE holds what was packed; exit status 1 where it does not."""
     import taskstore
-    from taskstore.verify import verify as run
+    from taskstore.store.verify import verify as run
 
     opened = taskstore.open(store, base=base_from)
     with progress_bar(quiet or as_json) as progress:

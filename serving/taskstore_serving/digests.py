@@ -7,7 +7,7 @@ from blake3 import blake3
 from taskstore.format.digests import model_digest
 from taskstore.format.manifest import Manifest
 from taskstore.format.names import MULTITASK, of_stem
-from taskstore.loader import rebuilt_tensors
+from taskstore.store.catalog import rebuilt_tensors
 from taskstore_serving.servable import tier_of
 
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from taskstore.errors import SwapError, TaskstoreError, UnknownTask, UnknownWeights
 from taskstore.executors import default_jobs
 from taskstore.format.digests import check_files, model_digest
-from taskstore.loader import label_of
 from taskstore.store import Store
+from taskstore.store.catalog import label_of
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State
 from taskstore_serving.beside import Beside

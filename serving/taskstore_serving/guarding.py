@@ -9,7 +9,7 @@ from torch import nn
 
 from taskstore.errors import SwapError
 from taskstore.format.manifest import Manifest
-from taskstore.loader import label_of, rebuilt_tensors
+from taskstore.store.catalog import label_of, rebuilt_tensors
 from taskstore.swap.binding import Live
 from taskstore.swap.states import State
 from taskstore_serving import weights

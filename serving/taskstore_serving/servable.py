@@ -7,7 +7,7 @@ from typing import Literal
 
 from taskstore.errors import SwapError
 from taskstore.format.manifest import Manifest
-from taskstore.loader import rebuilt_tensors, resolved
+from taskstore.store.catalog import rebuilt_tensors, resolved
 
 Tier = Literal["mask", "rest"]
 

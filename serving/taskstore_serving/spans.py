@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from taskstore.errors import SwapError
 from taskstore.format.dtypes import numel
 from taskstore.kernels.torch_dtypes import TORCH
-from taskstore.loader import Rebuilt
+from taskstore.store.catalog import Rebuilt
 from taskstore.swap.binding import Live
 from taskstore_serving.groups import Group, kept, write
 from taskstore_serving.streams import Streams

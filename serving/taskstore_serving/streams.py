@@ -13,12 +13,13 @@ from torch import Tensor
 from taskstore.format import layouts
 from taskstore.kernels.quantise import Quantised
 from taskstore.kernels.torch_dtypes import TORCH
-from taskstore.loader import ModelReader, Rebuilt, rebuild, rungs
 from taskstore.progress import silent
 from taskstore.store import Store
+from taskstore.store.catalog import Rebuilt, rungs
+from taskstore.store.rebuild import ModelReader, rebuild
+from taskstore.store.to_torch import load
 from taskstore.swap.memory import blank
 from taskstore.swap.source import Source, Target
-from taskstore.tensors import load
 from taskstore_serving.servable import tier_of
 
 _LAYER = re.compile(r"(?:.*?\.)??\d+(?=\.)")  # up to the first number in a name

@@ -15,7 +15,7 @@ SHARD_BYTES = 5 * 10**9  # the largest weight file where nothing else is said
 METADATA = {"format": "pt"}
 
 
-class Layout(Protocol):
+class Shaped(Protocol):
     """A tensor by its safetensors dtype and shape."""
 
     @property
@@ -24,12 +24,12 @@ class Layout(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
-def usual_order(tensors: Mapping[str, Layout]) -> list[str]:
+def usual_order(tensors: Mapping[str, Shaped]) -> list[str]:
     """As safetensors itself writes: larger elements first, then names."""
     return sorted(tensors, key=lambda name: (-ITEMSIZE[tensors[name].dtype], name))
 
 
-def usual_head(tensors: Mapping[str, Layout], order: Iterable[str]) -> bytes:
+def usual_head(tensors: Mapping[str, Shaped], order: Iterable[str]) -> bytes:
     """The header of a file with these tensors, as safetensors itself writes it for torch."""
     spans, position = {}, 0
     for name in order:
@@ -69,7 +69,7 @@ def check(manifest: Manifest, model: Base | Task, label: str) -> None:
             raise FormatError(f"{label} has a shard or an index of a hash that is not listed")
 
 
-def tensors_in(label: str, head: bytes, size: int, tensors: Mapping[str, Layout]) -> list[str]:
+def tensors_in(label: str, head: bytes, size: int, tensors: Mapping[str, Shaped]) -> list[str]:
     """Names of the tensors of a file of `size` bytes, in the order of their bytes.
 
     Raises FormatError where `head` is not the header of such a file, or describes a tensor that

@@ -20,3 +20,10 @@ def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
     if found:
         return path, found["id"].replace("--", "/", 1), found["revision"]
     return path, str(path), None
+
+
+def cached(hub_id: str, revision: str) -> Path:
+    """Where the local cache keeps a snapshot, whether it is there or not."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots" / revision

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taskstore.checkpoint import digest_of
 from taskstore.errors import InputError
 from taskstore.format.dtypes import numel
 from taskstore.locations import publish
@@ -24,6 +23,7 @@ from taskstore.measuring.plan import Plan, plan
 from taskstore.measuring.squares import labels_of, squares
 from taskstore.measuring.subject import Subject
 from taskstore.measuring.writer import StatisticsWriter
+from taskstore.models import digest_of
 from taskstore.progress import Callback, Meter, silent
 from taskstore.statistics import F32, About, is_statistics
 

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from taskstore import devices
-from taskstore.checkpoint import Checkpoint, lora, open_checkpoint
 from taskstore.errors import CheckpointError, InputError, MissingExtra, NotFinite, SwapError
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
-from taskstore.models import model_class
-from taskstore.swap.conversion import as_saved
+from taskstore.models import Checkpoint, open_checkpoint
+from taskstore.models.live import model_class
+from taskstore.models.live_names import as_saved
+from taskstore.models.readers import lora
 
 BLOCK = 1 << 20
 Kind = Literal["causal", "text", "image"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskstore.card import cell
 from taskstore.merge import MERGES, split
-from taskstore.vectors import Family
+from taskstore.models.family import Family
+from taskstore.store.card import cell
 from taskstore.version import __version__
 
 if TYPE_CHECKING:

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore import measured
-from taskstore import plan as planning
-from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.errors import InputError, NotFinite, OutputError
 from taskstore.executors import ordered_map
 from taskstore.format.dtypes import MASKED
@@ -22,14 +20,18 @@ from taskstore.kernels import cpu, floats
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.merge import Method, split
-from taskstore.merging import card, kinship, writer
+from taskstore.merging import card, kinship
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
 from taskstore.merging.runs import spread
-from taskstore.opening import open_family
+from taskstore.models import Checkpoint, TensorInfo
+from taskstore.models.compare import compare
+from taskstore.models.config import TORCH, read_config, write_config
+from taskstore.models.family import Family, open_family
+from taskstore.models.folder import copy_assets, write_weights
 from taskstore.progress import Callback, Meter, silent
 from taskstore.sources import Source
-from taskstore.vectors import Block, Family, VectorScan, blocks
+from taskstore.vectors import Block, VectorScan, blocks
 
 Bits = NDArray[Any]
 Work = Callable[[], tuple[str, Bits]]
@@ -112,7 +114,7 @@ def merge_family(
     `section` is the end of the model card.
     """
     options.check_tasks(task.name for task in family.tasks)
-    plan = planning.make(family)
+    plan = compare(family)
     if not options.unrelated:
         kinship.check(family)
     outputs = decide(family, plan, options)
@@ -139,21 +141,16 @@ def _written(
     infos = {name: output.info for name, output in outputs.tensors.items()}
     meter = Meter(progress, _bytes(family, outputs, method))
     _fit(source, outputs, options, meter)
-    shards = writer.shards_of(infos, options.shard_bytes)
     publish.check_space(target.absolute().parent, sum(info.nbytes for info in infos.values()))
     with publish.folder(target, overwrite=options.overwrite, ours=is_merged) as folder:
         meter.stage("merging", "")
-        work = _work(source, outputs, [name for names in shards for name in names], options)
-        bits = ordered_map(
-            lambda item: item(),
-            work,
-            jobs=options.jobs,
-            in_flight=options.in_flight(len(family.tasks)),
-        )
-        sizes = {name: _read_bytes(family, output) for name, output in outputs.tensors.items()}
-        left = dict(sizes)
-        writer.write_weights(
-            folder, infos, shards, bits, lambda name: meter.add(name, left.pop(name, 0))
+        left = {name: _read_bytes(family, output) for name, output in outputs.tensors.items()}
+        write_weights(
+            folder,
+            infos,
+            options.shard_bytes,
+            lambda names: _merge_blocks(source, outputs, names, options),
+            lambda name, _: meter.add(name, left.pop(name, 0)),
         )
         report = MergeReport(
             path=target,
@@ -181,13 +178,13 @@ def _write_assets(family: Family, options: MergeOptions, folder: Path) -> None:
     donor = _named(family, options.tokenizer_from) or family.base
     changes: dict[str, Any] = {}
     if options.dtype:
-        changes |= dict.fromkeys(card.DTYPES, writer.TORCH[options.dtype])
-    writer.write_assets(donor, folder)
+        changes |= dict.fromkeys(card.DTYPES, TORCH[options.dtype])
+    copy_assets(donor.assets, folder)
     head = _named(family, options.private_from) or donor
     if head is not donor:
-        rows = writer.read_config(donor).get("vocab_size")
+        rows = read_config(donor).get("vocab_size")
         changes |= {} if rows is None else {"vocab_size": rows}
-    writer.write_config(head, folder, changes)
+    write_config(head, folder, changes)
 
 
 def _named(family: Family, name: str | None) -> Checkpoint | None:
@@ -221,6 +218,18 @@ def _fit(source: Source, outputs: Outputs, options: MergeOptions, meter: Meter) 
         source.family, merged, options.chunk, options.jobs, in_flight, meter.add, source.block
     )
     source.method.fit(scan)
+
+
+def _merge_blocks(
+    source: Source, outputs: Outputs, names: list[str], options: MergeOptions
+) -> Iterator[tuple[str, Bits]]:
+    """The blocks of one weight file, in the order of its tensors."""
+    return ordered_map(
+        lambda item: item(),
+        _work(source, outputs, names, options),
+        jobs=options.jobs,
+        in_flight=options.in_flight(len(source.family.tasks)),
+    )
 
 
 def _work(

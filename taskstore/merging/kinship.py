@@ -16,7 +16,7 @@ import numpy as np
 from taskstore.errors import NotOneFamily
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
-from taskstore.vectors import Family
+from taskstore.models.family import Family
 
 LEAST = 0.5  # cosine; lm6's heavy fine-tunes have 0.99
 BLOCK, BLOCKS = 1 << 14, 64

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from blake3 import blake3
 
-from taskstore.checkpoint import lora
 from taskstore.errors import InputError
 from taskstore.evaluation import fingerprint
 from taskstore.format.names import MANIFEST
@@ -18,7 +17,8 @@ from taskstore.merging.driver import MergeReport, check_target, merge
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.runs import spread
 from taskstore.merging.stored import inputs, merge_store
-from taskstore.opening import check_names
+from taskstore.models.family import check_names
+from taskstore.models.readers import lora
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from taskstore.checkpoint import Checkpoint, TensorInfo
 from taskstore.errors import InputError
 from taskstore.format.dtypes import MASKED
 from taskstore.merging.options import MergeOptions
-from taskstore.plan import Plan
-from taskstore.vectors import Family
+from taskstore.models import Checkpoint, TensorInfo
+from taskstore.models.compare import Plan
+from taskstore.models.family import Family
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def decide(family: Family, plan: Plan, options: MergeOptions) -> Outputs:
     rows_from = donors.get(options.tokenizer_from or "")
     for name, info in sorted(family.base.tensors.items()):
         source = plan.aliases.get(name, name)
-        tasks = plan.tasks_of(source, "mask")
+        tasks = plan.tasks_of(source, "shared")
         if info.dtype not in MASKED:
             found.tensors[name] = _untouched(family, plan, name, found.notes)
         else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from taskstore.checkpoint import runs
 from taskstore.errors import InputError
 from taskstore.locations.base import PathLike
+from taskstore.models import training_runs
 
 METHODS = ("average", "lawa", "swa", "warm")
 
@@ -19,7 +19,7 @@ def spread(
     Checkpoints are named after their folders, behind their run's name where that is not enough.
     Raises InputError where the method is not one of METHODS.
     """
-    found = {name: run for name, model in models.items() if (run := runs.expand(model))}
+    found = {name: run for name, model in models.items() if (run := training_runs.expand(model))}
     chosen: dict[str, PathLike] = {n: model for n, model in models.items() if n not in found}
     notes: dict[str, str] = {}
     for name, run in found.items():

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taskstore.card import cell
 from taskstore.locations.base import PathLike
 from taskstore.merging.driver import MergeReport
 from taskstore.merging.grids import Grids, Values
@@ -21,6 +20,7 @@ from taskstore.merging.options import MergeOptions
 from taskstore.merging.origins import Origin
 from taskstore.merging.scoring import Scorer, Scores
 from taskstore.progress import Callback, silent
+from taskstore.store.card import cell
 
 MOST = 24  # points that a model card lists
 

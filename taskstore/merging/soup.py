@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from taskstore.card import cell
 from taskstore.errors import InputError
 from taskstore.evaluation import fingerprint
 from taskstore.locations.base import PathLike
@@ -24,6 +23,7 @@ from taskstore.merging.origins import Origin
 from taskstore.merging.scoring import Scorer, Scores
 from taskstore.merging.search import code
 from taskstore.progress import Callback, silent
+from taskstore.store.card import cell
 
 METHOD = "average"
 

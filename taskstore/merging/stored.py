@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import merge, stored
+from taskstore import merge
 from taskstore.format import layouts, names
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.digests import check_files
@@ -31,7 +31,7 @@ from taskstore.merging.options import MergeOptions
 from taskstore.progress import Callback, silent
 from taskstore.rungs import moved
 from taskstore.sources import Source
-from taskstore.store import Store
+from taskstore.store import Store, as_checkpoint
 from taskstore.vectors import Block, read
 
 
@@ -54,7 +54,7 @@ def merge_store(
     check_target(target, options, inputs(store))
     check_files(store.path, store.manifest.files, store.manifest.files, options.jobs)
     with ExitStack() as stack:
-        family = stack.enter_context(stored.open_family(store, chosen, options.jobs))
+        family = stack.enter_context(as_checkpoint.open_family(store, chosen, options.jobs))
         options = replace(options, unrelated=True, chunk=store.manifest.chunk)
         if not _as_it_stands(store, options, chosen):
             tiers = sorted({store.manifest.tasks[task].all_tiers[-1] for task in chosen})

@@ -24,7 +24,7 @@ from taskstore.kernels import floats
 from taskstore.overlap.result import Vectors
 from taskstore.progress import Meter
 from taskstore.store import Store
-from taskstore.stored import open_family
+from taskstore.store.as_checkpoint import open_family
 from taskstore.vectors import Block, blocks, read
 
 F64 = NDArray[np.float64]

@@ -11,7 +11,7 @@ from typing import Any
 from taskstore.overlap import Overlap, TensorUse
 from taskstore.overlap.classes import classes, grouped
 from taskstore.store import Store
-from taskstore.summary import Summary
+from taskstore.store.summary import Summary
 
 Facts = dict[str, Any]
 

@@ -14,7 +14,6 @@ from taskstore.errors import InputError, SwapError
 from taskstore.executors import default_jobs
 from taskstore.format.digests import check_files
 from taskstore.format.manifest import TIERS
-from taskstore.loader import check_tier
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
 from taskstore.swap import memory
@@ -116,7 +115,7 @@ def _tier(store: Store, tasks: Sequence[str], wanted: str | None) -> str | None:
     if wanted is None:
         return next((t for t in TIERS if all(t in store.tiers(task) for task in tasks)), None)
     for task in tasks:
-        check_tier(store.manifest, task, wanted)
+        store.check_tier(task, wanted)
     return wanted
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from taskstore.errors import SwapError
 from taskstore.kernels.torch_dtypes import DTYPES
-from taskstore.swap.conversion import checkpoint_tensors
+from taskstore.models.live_names import checkpoint_tensors
 
 Prefix = str | Mapping[str, str]
 

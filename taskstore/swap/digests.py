@@ -10,7 +10,7 @@ from blake3 import blake3
 from taskstore.errors import SwapError, UnknownWeights
 from taskstore.executors import ordered_map
 from taskstore.format.digests import model_digest
-from taskstore.loader import label_of
+from taskstore.store.catalog import label_of
 from taskstore.swap.binding import Live
 from taskstore.swap.states import State, States
 

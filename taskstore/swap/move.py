@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from taskstore.errors import SwapError
-from taskstore.loader import label_of
+from taskstore.store.catalog import label_of
 from taskstore.swap.lane import Lane, Unit
 from taskstore.swap.states import State
 

@@ -17,9 +17,10 @@ from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.manifest import Manifest
 from taskstore.kernels.quantise import Quantised
-from taskstore.loader import BaseSource, ModelReader, rebuild
 from taskstore.rungs import moved
-from taskstore.tensors import copy_in
+from taskstore.store.base import BaseSource
+from taskstore.store.rebuild import ModelReader, rebuild
+from taskstore.store.to_torch import copy_in
 
 Bits = NDArray[Any]
 Report = Callable[[str, int], None]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from taskstore.errors import ModuleMismatch
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.manifest import Manifest, Tensor
-from taskstore.loader import Rebuilt, label_of, rebuilt_tensors, resolved, rungs
+from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, rungs
 from taskstore.swap.binding import Live, ignored
 
 State = str | None

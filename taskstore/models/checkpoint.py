@@ -1,0 +1,77 @@
+"""What every kind of checkpoint offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from taskstore.format.dtypes import nbytes, numel
+from taskstore.models.original_files import Originals
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Safetensors dtype and shape of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        return numel(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return nbytes(self.dtype, self.shape)
+
+
+class Reader(Protocol):
+    """The tensors of a checkpoint."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Dtype and shape by name."""
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Elements [start, stop) in C order as little-endian unsigned integers of their size.
+
+        A dtype of 8-byte elements or less comes as uint8, 16, 32 or 64; thread-safe.
+        """
+
+    def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
+        """Like `read`, as many elements as `out` has, into it."""
+
+    def close(self) -> None:
+        """Release what is open; reading afterwards is an error."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model: its tensors and what lies beside them in its folder."""
+
+    name: str
+    path: Path
+    reader: Reader
+    assets: Mapping[str, Path]  # path inside the folder -> file: config, tokenizer, templates
+    skipped: tuple[str, ...]  # files that are neither weights nor assets, and why
+    original_bytes: int  # weights and assets on disk
+    source: str | None = None  # hub id or absolute path
+    revision: str | None = None
+    originals: Originals | None = None  # None where they were no safetensors files
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        return self.reader.tensors
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        return self.reader.read(name, start, stop)
+
+    def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
+        self.reader.read_into(name, start, out)
+
+    def close(self) -> None:
+        self.reader.close()

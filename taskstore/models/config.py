@@ -1,0 +1,47 @@
+"""config.json of a model: read, and written with changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from taskstore.models.checkpoint import Checkpoint
+
+CONFIG = "config.json"
+TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+def read_config(model: Checkpoint) -> dict[str, Any]:
+    """Empty where there is none, or it is not what a config is."""
+    try:
+        config = json.loads(model.assets[CONFIG].read_bytes())
+    except (KeyError, OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def language_config(model: Checkpoint) -> dict[str, Any]:
+    """config.json with a language model's own part (`text_config`) on top."""
+    config = read_config(model)
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, dict) else config
+
+
+def write_config(model: Checkpoint, folder: Path, changes: Mapping[str, Any]) -> None:
+    """Write a model's config.json; `changes` sets members that it has.
+
+    One that is not JSON is copied as it is.
+    """
+    source = model.assets.get(CONFIG)
+    if source is None:
+        return
+    config = read_config(model)
+    changed = config | {key: value for key, value in changes.items() if key in config}
+    if changed == config:
+        shutil.copyfile(source, folder / CONFIG)
+    else:
+        text = json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
+        (folder / CONFIG).write_text(text, encoding="utf-8")

@@ -1,0 +1,52 @@
+"""From what a user names to an open family: a base and its fine-tunes, by their headers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from taskstore.errors import InputError
+from taskstore.format import names
+from taskstore.locations.base import PathLike
+from taskstore.models import Checkpoint, open_checkpoint
+
+
+def check_names(finetunes: Mapping[str, PathLike]) -> None:
+    """Raise InputError unless they can be the tasks of a family."""
+    if not finetunes:
+        raise InputError("no fine-tune is given; a family needs at least one")
+    for name in finetunes:
+        names.check_task_name(name)
+    names.check_distinct(finetunes)
+
+
+def open_family(base: PathLike, finetunes: Mapping[str, PathLike]) -> Family:
+    """Open all models; tasks come in the order of their names.
+
+    Raises InputError for names and models that do not fit.
+    """
+    check_names(finetunes)
+    opened = [open_checkpoint(base)]
+    try:
+        for name, model in sorted(finetunes.items()):
+            if os.path.realpath(model) == os.path.realpath(base):
+                raise InputError(f"task {name!r} is the base itself ({model}); leave it out")
+            opened.append(open_checkpoint(model, name, opened[0]))
+    except BaseException:
+        for checkpoint in opened:
+            checkpoint.close()
+        raise
+    return Family(opened[0], tuple(opened[1:]))
+
+
+@dataclass(frozen=True)
+class Family:
+    """A base and its fine-tunes, open; tasks in the order of their names."""
+
+    base: Checkpoint
+    tasks: tuple[Checkpoint, ...]
+
+    def close(self) -> None:
+        for model in (*self.tasks, self.base):
+            model.close()

@@ -1,0 +1,94 @@
+"""A model folder from streams of bits: weight files, their index, and the files beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from taskstore.errors import ChecksumMismatch
+from taskstore.format.container_files import shard_names, split
+from taskstore.format.dtypes import nbytes
+from taskstore.format.weight_files import Shaped, usual_head, usual_order
+from taskstore.locations.files import Flusher, write_all
+
+INDEX = "model.safetensors.index.json"
+Blocks = Iterable[tuple[str, NDArray[Any]]]  # tensor name, the next bits of it (N,)
+
+
+def write_weights(
+    folder: Path,
+    tensors: Mapping[str, Shaped],
+    shard_bytes: int,
+    blocks: Callable[[list[str]], Blocks],
+    report: Callable[[str, int], None],
+) -> None:
+    """Write all tensors, in the order that safetensors itself writes: larger elements first.
+
+    `blocks` makes the stream of one file from the names of its tensors; `report` hears of each
+    block's tensor and bytes.
+    """
+    sizes = {
+        name: nbytes(tensors[name].dtype, tensors[name].shape) for name in usual_order(tensors)
+    }
+    shards = split(sizes, shard_bytes)
+    files = shard_names("model", len(shards))
+    for file, names in zip(files, shards, strict=True):
+        write_shard(folder / file, usual_head(tensors, names), blocks(names), report)
+    if len(files) > 1:
+        place = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        index = {
+            "metadata": {"total_size": sum(sizes.values())},
+            "weight_map": dict(sorted(place.items())),
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_shard(
+    path: Path,
+    head: bytes,
+    blocks: Blocks,
+    report: Callable[[str, int], None],
+    digest: str | None = None,
+    owner: str = "",
+) -> None:
+    """Write one file: its head, then its blocks, which are read to their end.
+
+    Raises ChecksumMismatch, which names the `owner`, where the BLAKE3 of its bytes is not `digest`.
+    """
+    state = blake3() if digest else None
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    flusher = Flusher(fd)
+    try:
+        write_all(fd, head)
+        end = len(head)
+        if state:
+            state.update(head)
+        for name, bits_N in blocks:
+            write_all(fd, bits_N.data)
+            end += bits_N.nbytes
+            if state:
+                state.update(bits_N.view("u1"))
+            flusher.written_to(end)
+            report(name, bits_N.nbytes)
+    finally:
+        try:
+            flusher.close()
+        finally:
+            os.close(fd)
+    if state and digest and state.hexdigest() != digest:
+        raise ChecksumMismatch(f"{path.name!r} of {owner}", digest, state.hexdigest())
+
+
+def copy_assets(assets: Mapping[str, Path], folder: Path) -> None:
+    """Copy the files beside a model's weights: path inside the folder -> where it is now."""
+    for inside, path in sorted(assets.items()):
+        target = folder / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)

@@ -1,0 +1,81 @@
+"""From what a user names to an open checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from taskstore.errors import CheckpointError
+from taskstore.locations.hub import locate
+from taskstore.models.assets import collect
+from taskstore.models.checkpoint import Checkpoint, Reader
+from taskstore.models.original_files import Originals, of_files
+from taskstore.models.readers import index, lora, open_files, weights_in
+from taskstore.models.readers.safetensors import SafetensorsReader
+
+
+def open_checkpoint(
+    model: str | os.PathLike[str], name: str | None = None, base: Checkpoint | None = None
+) -> Checkpoint:
+    """Open a model folder, a single weight file, or a LoRA adapter folder of `base`.
+
+    Reads headers only. Raises CheckpointError for anything that is not a whole model.
+    """
+    path, source, revision = locate(model)
+    if path.is_file():
+        reader = open_files([path])
+        total, kept = path.stat().st_size, _originals(reader, None)
+        return Checkpoint(name or path.stem, path, reader, {}, (), total, source, revision, kept)
+    adapter = lora.adapter_file(path)
+    if adapter is not None:
+        reader, files, index_path = _open_adapter(adapter, base), [adapter], None
+    else:
+        reader, files, index_path = _open_folder(path)
+    assets, skipped = collect(path, files)
+    total = sum(f.stat().st_size for f in (*files, *assets.values()))
+    if adapter is not None and base is not None:
+        assets = _adapter_assets(assets, base.assets)
+    kept = _originals(reader, index_path)
+    return Checkpoint(
+        name or path.name, path, reader, assets, skipped, total, source, revision, kept
+    )
+
+
+def _originals(reader: Reader, index_path: Path | None) -> Originals | None:
+    return of_files(reader.files, index_path) if isinstance(reader, SafetensorsReader) else None
+
+
+def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
+    files, index_path, names = weights_in(folder)
+    if not files:
+        what = (
+            "adapter_config.json and no adapter_model"
+            if (folder / lora.CONFIG).exists()
+            else "no weights (*.safetensors or pytorch_model.bin)"
+        )
+        raise CheckpointError(folder, f"holds {what}")
+    reader = open_files(files)
+    if index_path is not None:
+        try:
+            index.check_against_index(index_path, reader.tensors, names)
+        except CheckpointError:
+            reader.close()
+            raise
+    return reader, files, index_path
+
+
+def _open_adapter(file: Path, base: Checkpoint | None) -> Reader:
+    if base is None:
+        raise CheckpointError(file.parent, "is a LoRA adapter; it can be a fine-tune, not a base")
+    adapter = open_files([file])
+    try:
+        return lora.LoraReader(file.parent, adapter, base.reader)
+    except BaseException:
+        adapter.close()
+        raise
+
+
+def _adapter_assets(own: Mapping[str, Path], base: Mapping[str, Path]) -> dict[str, Path]:
+    """The base's, except where the adapter has its own; what only PEFT reads is left out."""
+    return {**base, **{k: v for k, v in own.items() if k not in (lora.CONFIG, "README.md")}}

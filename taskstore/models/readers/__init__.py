@@ -1,0 +1,61 @@
+"""READERS: suffix of a weight file -> how it is read. A new kind of file is one entry here.
+
+`stems` are the names of a file that is a whole model, or of the index of one; `reader` makes a
+`models.checkpoint.Reader` of some files, and raises CheckpointError where they are not what their
+suffix says. tests/models/test_readers.py is what each must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskstore.errors import CheckpointError
+from taskstore.models.checkpoint import Reader
+from taskstore.models.readers import index
+from taskstore.models.readers.safetensors import SafetensorsReader
+
+
+@dataclass(frozen=True)
+class WeightKind:
+    """One kind of weight file."""
+
+    stems: tuple[str, ...]  # in a folder; none where such a file is read only when it is named
+    reader: Callable[[Sequence[Path]], Reader]
+
+
+def _pytorch(files: Sequence[Path]) -> Reader:
+    from taskstore.models.readers.pytorch import PytorchReader  # loads torch
+
+    return PytorchReader(files)
+
+
+READERS: Mapping[str, WeightKind] = {
+    ".safetensors": WeightKind(("model", "diffusion_pytorch_model"), SafetensorsReader),
+    ".bin": WeightKind(("pytorch_model",), _pytorch),
+    ".pt": WeightKind((), _pytorch),
+    ".pth": WeightKind((), _pytorch),
+}
+
+
+def open_files(files: Sequence[Path]) -> Reader:
+    """Open the weight files of one model, all of one kind; raises CheckpointError for no kind."""
+    suffix = files[0].suffix
+    if suffix not in READERS:
+        raise CheckpointError(files[0], "is neither a safetensors file nor a PyTorch weight file")
+    return READERS[suffix].reader(files)
+
+
+def weights_in(folder: Path) -> tuple[list[Path], Path | None, Mapping[str, str]]:
+    """The weight files of a folder, of the first kind that is there; none where it holds none.
+
+    With the index that names them, if any, and its map from tensors to files. Raises
+    CheckpointError where shards are missing or it is unclear which files are the model.
+    """
+    for suffix, kind in READERS.items():
+        if kind.stems:
+            files, index_path, names = index.find(folder, suffix, kind.stems)
+            if files:
+                return files, index_path, names
+    return [], None, {}

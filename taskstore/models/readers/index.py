@@ -1,0 +1,86 @@
+"""Which weight files a folder holds: the index if there is one, else a single file or shards."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from taskstore.errors import CheckpointError
+from taskstore.models.checkpoint import TensorInfo
+
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> file name of an index; raises CheckpointError where it leaves its folder."""
+    try:
+        document = json.loads(index.read_bytes())
+        files = document["weight_map"]
+        pairs = {str(name): str(file) for name, file in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(index, "is not an index: it has no weight_map") from None
+    except OSError as error:
+        raise CheckpointError(index, f"cannot be read: {error.strerror}") from None
+    for file in set(pairs.values()):
+        if file != Path(file).name or file in ("", ".", ".."):
+            raise CheckpointError(index, f"names the shard {file!r}, which is not beside it")
+        if not (index.parent / file).is_file():
+            raise CheckpointError(index, f"names the shard {file!r}, which is missing")
+    return pairs
+
+
+def check_against_index(
+    index: Path, tensors: Mapping[str, TensorInfo], names: Mapping[str, str]
+) -> None:
+    """The index and the shards must hold the same tensors."""
+    missing = sorted(set(names) - set(tensors))
+    extra = sorted(set(tensors) - set(names))
+    if missing or extra:
+        what = (
+            f"names {missing[0]!r}, which no shard holds"
+            if missing
+            else (f"does not name {extra[0]!r}, which a shard holds")
+        )
+        raise CheckpointError(index, what)
+
+
+def find(
+    folder: Path, suffix: str, stems: Iterable[str]
+) -> tuple[list[Path], Path | None, Mapping[str, str]]:
+    """Weight files with `suffix` in a folder; the index that names them, if any, and its map.
+
+    `stems`: what the file of a whole model is called.
+
+    Raises CheckpointError where shards are missing or it is unclear which files are the model.
+    """
+    for stem in stems:
+        index = folder / f"{stem}{suffix}.index.json"
+        if index.is_file():
+            names = weight_map(index)
+            return [folder / f for f in sorted(set(names.values()))], index, names
+        if (folder / f"{stem}{suffix}").is_file():
+            return [folder / f"{stem}{suffix}"], None, {}
+    files = sorted(p for p in folder.glob(f"*{suffix}") if _is_model(p))
+    if len(files) > 1:
+        _check_complete(folder, files)
+    return files, None, {}
+
+
+def _is_model(path: Path) -> bool:
+    name = path.name
+    return path.is_file() and not name.startswith(("adapter_", "training_", "optimizer", "."))
+
+
+def _check_complete(folder: Path, files: Iterable[Path]) -> None:
+    shards = [(path, _SHARD.search(path.stem)) for path in files]
+    stems = {path.stem[: m.start()] if m else path.stem for path, m in shards}
+    if len(stems) > 1:
+        raise CheckpointError(
+            folder, f"holds several models ({', '.join(sorted(stems))}); name one file"
+        )
+    numbers = {int(m[1]) for _, m in shards if m}
+    totals = {int(m[2]) for _, m in shards if m}
+    if len(totals) != 1 or numbers != set(range(1, max(totals) + 1)):
+        raise CheckpointError(folder, "has no index and not all of its shards")

@@ -1,0 +1,102 @@
+"""`pytorch_model.bin`: pickles, opened only through torch's `weights_only` unpickler.
+
+Files of the zip form are memory-mapped, so only the blocks that are read become resident. Files
+of the form before torch 1.6 cannot be mapped and are loaded whole.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taskstore.errors import BadName, CheckpointError
+from taskstore.format.dtypes import ITEMSIZE
+from taskstore.format.names import check_tensor_name
+from taskstore.kernels.torch_dtypes import DTYPES
+from taskstore.models.checkpoint import TensorInfo
+
+
+class PytorchReader:
+    """All tensors of some `.bin` files."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Raises CheckpointError for anything but flat dicts of dense tensors."""
+        self.tensors: dict[str, TensorInfo] = {}
+        self._values: dict[str, torch.Tensor] = {}
+        self._lock = threading.Lock()
+        self._flat: tuple[str, torch.Tensor] = ("", torch.empty(0))
+        for path in files:
+            for name, value in _load(path).items():
+                self._add(path, name, value)
+
+    def _add(self, path: Path, name: Any, value: Any) -> None:
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                path, f"is not a flat dict of tensors: {name!r} is a {type(value).__name__}"
+            )
+        if value.dtype not in DTYPES or value.layout != torch.strided or value.is_quantized:
+            raise CheckpointError(path, f"tensor {name!r} is {value.dtype}, {value.layout}")
+        if value.is_meta or value.is_conj() or value.is_neg():
+            raise CheckpointError(path, f"tensor {name!r} is a view that is not stored as it is")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(path, f"tensor {name!r} claims more elements than are stored")
+        try:
+            check_tensor_name(name)
+        except BadName as error:
+            raise CheckpointError(path, str(error)) from None
+        if name in self._values:
+            raise CheckpointError(path, f"tensor {name!r} stands in two files")
+        self._values[name] = value.detach()
+        self.tensors[name] = TensorInfo(DTYPES[value.dtype], tuple(value.shape))
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        size = ITEMSIZE[self.tensors[name].dtype]
+        if stop <= start:
+            return np.empty(0, f"<u{size}")
+        return self._flatten(name)[start:stop].view(torch.uint8).numpy().view(f"<u{size}")
+
+    def _flatten(self, name: str) -> torch.Tensor:
+        """(N,), C order. A tensor that lies otherwise in its file is copied, one at a time."""
+        value = self._values[name]
+        if value.is_contiguous():
+            return value.view(-1)
+        with self._lock:
+            if self._flat[0] != name:
+                self._flat = name, value.reshape(-1)
+            return self._flat[1]
+
+    def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
+        out[:] = self.read(name, start, start + out.size)
+
+    def close(self) -> None:
+        self._values.clear()
+        self._flat = ("", torch.empty(0))
+
+
+def _load(path: Path) -> dict[Any, Any]:
+    try:
+        try:
+            value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            value = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(path, "is missing") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            path, "is a pickle that is not plain tensors, and is not opened; convert it yourself"
+        ) from None
+    except Exception as error:  # a hostile file may break the unpickler anywhere
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(path, f"cannot be read: {reason}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(path, f"is not a dict of tensors but a {type(value).__name__}")
+    return value

@@ -1,0 +1,57 @@
+"""Tensors with equal bytes: tied weights that a file holds twice, and integers that never change.
+
+Most checkpoints leave tied weights out; some hold both copies. Such a pair is kept once, as an
+alias, when it is equal in the base and in every task that has it: then its masks are equal too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from taskstore.models import Checkpoint
+from taskstore.models.family import Family
+
+BLOCK = 1 << 20
+
+
+def same_bytes(a: Checkpoint, name_a: str, b: Checkpoint, name_b: str) -> bool:
+    """True where dtype, shape and bits are the same; stops at the first block that differs."""
+    info = a.tensors[name_a]
+    if info != b.tensors[name_b]:
+        return False
+    return all(
+        np.array_equal(
+            a.read(name_a, start, min(start + BLOCK, info.numel)),
+            b.read(name_b, start, min(start + BLOCK, info.numel)),
+        )
+        for start in range(0, info.numel, BLOCK)
+    )
+
+
+def tied(family: Family) -> dict[str, str]:
+    """Tensor of the base -> an earlier one with the same bytes there and in every task."""
+    aliases: dict[str, str] = {}
+    seen: dict[object, list[str]] = {}
+    for name in sorted(family.base.tensors):
+        info = family.base.tensors[name]
+        if len(info.shape) < 2 or not info.numel:
+            continue
+        print_ = family.base.read(name, 0, min(64, info.numel)).tobytes()
+        for other in seen.setdefault((info, print_), []):
+            if _tied_everywhere(family, name, other):
+                aliases[name] = other
+                break
+        else:
+            seen[info, print_].append(name)
+    return aliases
+
+
+def _tied_everywhere(family: Family, name: str, other: str) -> bool:
+    """Equal in the base, and in each task that has `name`."""
+    if not same_bytes(family.base, name, family.base, other):
+        return False
+    return all(
+        other in task.tensors and same_bytes(task, name, task, other)
+        for task in family.tasks
+        if name in task.tensors
+    )

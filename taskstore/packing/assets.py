@@ -1,0 +1,65 @@
+"""Writes the files beside a family's models, and the heads of weight files that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import zstandard
+from blake3 import blake3
+
+from taskstore.errors import CheckpointError
+from taskstore.executors import ordered_map
+from taskstore.format.manifest import Asset, Shard
+from taskstore.models import Checkpoint, Originals, WeightFile
+
+LEVEL = 12  # of zstd
+
+
+class AssetWriter:
+    """Each content is written once; `known`: BLAKE3 of its bytes -> how it is stored."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.known: dict[str, Asset] = {}
+
+    def beside(self, model: Checkpoint) -> dict[str, str]:
+        """Store the files beside a model's weights; path inside its folder -> hash."""
+        stored = {}
+        for inside, path in sorted(model.assets.items()):
+            try:
+                raw = path.read_bytes()
+            except OSError as error:
+                raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
+            stored[inside] = self._put(raw)
+        return stored
+
+    def shards(
+        self, model: Originals, jobs: int, report: Callable[[str, int], None]
+    ) -> dict[str, Shard]:
+        """Store the headers of a model's weight files; reads the files for their checksums."""
+        shards = {}
+        for file, digest in ordered_map(_digested, model.files, jobs=jobs):
+            shards[file.name] = Shard(header=self._put(file.head()), bytes=file.size, blake3=digest)
+            report(file.name, file.size)
+        return shards
+
+    def index(self, model: Originals) -> dict[str, str] | None:
+        """Store a model's index; its name -> hash, None where there is none."""
+        return {name: self._put(read()) for name, read in model.index.items()} or None
+
+    def _put(self, raw: bytes) -> str:
+        """Store a content unless it is there; its hash."""
+        digest = blake3(raw).hexdigest()
+        if digest not in self.known:
+            frame = zstandard.ZstdCompressor(level=LEVEL).compress(raw)
+            smaller = len(frame) < len(raw)
+            self.known[digest] = Asset(bytes=len(raw), stored="zstd" if smaller else "raw")
+            target = self._root / "assets" / digest
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(frame if smaller else raw)
+        return digest
+
+
+def _digested(file: WeightFile) -> tuple[WeightFile, str]:
+    return file, file.digest()

@@ -1,0 +1,228 @@
+"""The manifest before anything is coded: all structure, no checksums yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from taskstore.format import manifest as m
+from taskstore.format.digests import file_digests
+from taskstore.format.dtypes import plain_codec
+from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Task, TaskTensor, Tensor
+from taskstore.format.names import CARD, MANIFEST, plain
+from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_EXACT, VERSION_OF_TIERS, check
+from taskstore.format.weight_files import SHARD_BYTES, VERSION_OF_SHARDS, usual_head, usual_order
+from taskstore.models import Checkpoint, Originals
+from taskstore.models.compare import Entry, Plan
+from taskstore.models.family import Family
+from taskstore.packing.options import PackOptions
+from taskstore.store import card
+from taskstore.version import __version__
+
+Key = tuple[str | None, str, str]  # of a digest: task (None: base), tensor, tier ("": none)
+PENDING = "0" * 64
+VERSIONS: Mapping[tuple[str, ...], int] = {("mask",): 1, ("exact",): VERSION_OF_EXACT}
+
+
+def make(
+    family: Family,
+    plan: Plan,
+    options: PackOptions,
+    merge: Mapping[str, float],
+    codings: Mapping[str, str],
+) -> Manifest:
+    """Everything that files and readers need to know, with `PENDING` for each checksum."""
+    carried = options.base == "embed"
+    base = family.base
+    return Manifest(
+        format="taskstore",
+        version=_version(options),
+        writer=f"taskstore {__version__}",
+        chunk=options.chunk,
+        base=Base(
+            name=plain(base.name),
+            carried=carried,
+            source=_hub_id(base) if carried else base.source,
+            revision=base.revision,
+            original_bytes=base.original_bytes,
+            assets={},
+        ),
+        merge=Merge(method=options.method, options={**merge, **_imported(options)}),
+        tensors={
+            name: Tensor(
+                dtype=info.dtype,
+                shape=list(info.shape),
+                codec=plain_codec(info.dtype),
+                multitask=codings.get(name),
+                alias=plan.aliases.get(name),
+                blake3=PENDING,
+            )
+            for name, info in sorted(base.tensors.items())
+        },
+        tasks={
+            task.name: Task(
+                lam=options.lam_of(task.name),
+                origin=plain(task.path.name),
+                source=_hub_id(task),
+                revision=task.revision,
+                original_bytes=task.original_bytes,
+                assets={},
+                tensors={
+                    name: _entry(name, entry, base) for name, entry in planned.entries.items()
+                },
+                codecs=_codecs(options),
+                bits=options.bits_of(task.name) if "rest" in options.rungs else None,
+                tiers=None if options.rungs in VERSIONS else list(options.rungs),  # type: ignore[arg-type]
+            )
+            for task, planned in zip(family.tasks, plan.tasks, strict=True)
+        },
+        assets={},
+        files={},
+    )
+
+
+def originals(family: Family, plan: Plan, options: PackOptions) -> dict[str | None, Originals]:
+    """Models (None: the base) whose weight files are to come back as they were.
+
+    Tasks that are exact; a base that is carried, where one of them is or its file is not what
+    unpacking writes anyway.
+    """
+    kept: dict[str | None, Originals] = {
+        task.name: task.originals
+        for task, planned in zip(family.tasks, plan.tasks, strict=True)
+        if task.originals
+        and ("exact" in options.rungs or all(e.kind not in TIERS for e in planned.entries.values()))
+    }
+    base = family.base
+    if base.originals and options.base == "embed" and (kept or not _is_usual(base)):
+        kept[None] = base.originals
+    return kept
+
+
+def _is_usual(model: Checkpoint) -> bool:
+    """Whether the weights are one file such as unpacking writes of its own accord."""
+    assert model.originals is not None
+    files, tensors = model.originals.files, model.tensors
+    return (
+        [file.name for file in files] == ["model.safetensors"]
+        and not model.originals.index
+        and sum(info.nbytes for info in tensors.values()) <= SHARD_BYTES
+        and files[0].head() == usual_head(tensors, usual_order(tensors))
+    )
+
+
+def _imported(options: PackOptions) -> dict[str, float]:
+    return {"imported": 1.0} if options.masks else {}
+
+
+def _version(options: PackOptions) -> int:
+    plain = options.level == "speed"
+    return VERSIONS.get(options.rungs, VERSION_OF_TIERS) if plain else VERSION_OF_TIERS
+
+
+def _codecs(options: PackOptions) -> dict[str, str] | None:
+    """Codecs of tiers, where they are not the usual ones."""
+    found = {t: c for t, c in CODECS_OF_TIERS.items() if t in options.rungs}
+    return found if found and options.level == "archive" else None
+
+
+def _hub_id(model: Checkpoint) -> str | None:
+    return model.source if model.revision else None
+
+
+def _entry(name: str, entry: Entry, base: Checkpoint) -> TaskTensor:
+    dtype, shape = entry.info.dtype, list(entry.info.shape)
+    if entry.kind == "private":
+        return TaskTensor(
+            kind="private", dtype=dtype, shape=shape, reason=entry.reason, blake3=PENDING
+        )
+    if entry.kind == "alias":
+        return TaskTensor(kind="alias", of=entry.of, blake3=PENDING)
+    if entry.kind == "base":
+        return TaskTensor(kind="base", blake3=PENDING)
+    theirs = base.tensors[name]
+    grown = shape if tuple(shape) != theirs.shape else None
+    if entry.kind == "exact":
+        return TaskTensor(kind="exact", shape=grown, blake3=PENDING)
+    cast = dtype if dtype != theirs.dtype else None
+    if entry.kind == "rest":
+        return TaskTensor(kind="rest", dtype=cast, shape=grown, blake3=PENDING)
+    return TaskTensor(kind="mask", dtype=cast, shape=grown, ones=0, blake3=PENDING)
+
+
+def completed(
+    draft: Manifest,
+    digests: Mapping[Key, str],
+    ones: Mapping[tuple[str, str], int],
+    beside: Mapping[str | None, dict[str, str]],
+    shards: Mapping[str | None, dict[str, m.Shard]],
+    index: Mapping[str | None, dict[str, str] | None],
+) -> Manifest:
+    """The draft with all that is known once the blocks are coded.
+
+    digests  of rebuilt tensors        ones   bits set in a task's mask of a tensor
+    beside, shards, index              a model's (None: the base's) assets, weight files and index
+    """
+
+    def with_files(model: Any, name: str | None, **changes: object) -> Any:
+        return msgspec.structs.replace(
+            model,
+            assets=beside.get(name, {}),
+            shards=shards.get(name),
+            index=index.get(name),
+            **changes,
+        )
+
+    return msgspec.structs.replace(
+        draft,
+        version=VERSION_OF_SHARDS if shards else draft.version,
+        base=with_files(draft.base, None),
+        tensors={
+            name: msgspec.structs.replace(t, blake3=digests[None, t.alias or name, ""])
+            for name, t in draft.tensors.items()
+        },
+        tasks={
+            name: with_files(
+                task,
+                name,
+                tensors={
+                    tensor: _completed_entry(name, task, tensor, digests, ones)
+                    for tensor in task.tensors
+                },
+            )
+            for name, task in draft.tasks.items()
+        },
+    )
+
+
+def _completed_entry(
+    task_name: str,
+    task: Task,
+    name: str,
+    digests: Mapping[Key, str],
+    ones: Mapping[tuple[str, str], int],
+) -> TaskTensor:
+    """An alias has the checksums of what it stands for."""
+    entry = task.tensors[name]
+    of = entry.of or name
+    owner = None if task.tensors[of].kind == "base" else task_name
+    *lower, best = [digests[owner, of, tier] for tier in task.rungs(of) or ("",)]
+    return msgspec.structs.replace(
+        entry,
+        blake3=best,
+        lower=(lower or None) if entry.kind in TIERS else None,
+        ones=ones.get((task_name, name), 0) if entry.kind == "mask" else None,
+    )
+
+
+def seal(root: Path, manifest: m.Manifest) -> m.Manifest:
+    """Write the card, list it among the files, and write the manifest, which is returned."""
+    (root / CARD).write_text(card.render(manifest), encoding="utf-8")
+    files = {**manifest.files, **file_digests(root, [CARD], 1)}
+    done = msgspec.structs.replace(manifest, files=dict(sorted(files.items())))
+    check(done)
+    (root / MANIFEST).write_bytes(m.to_bytes(done))
+    return done

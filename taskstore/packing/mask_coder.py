@@ -1,0 +1,107 @@
+"""The masks of one block: the general way, and the common case in one pass over memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.errors import NotFinite
+from taskstore.format import names
+from taskstore.format.section import encode
+from taskstore.kernels import bits, cpu, floats, fused
+from taskstore.kernels.tall import tall
+from taskstore.merge import Method, Vectors
+from taskstore.merge.sum import Sum
+from taskstore.models import Checkpoint
+from taskstore.models.family import Family
+from taskstore.packing.mask_files.matching import Imported
+from taskstore.packing.options import PackOptions
+from taskstore.packing.writer import CodedPart
+from taskstore.rungs import moved
+from taskstore.vectors import Block, read_bits
+
+F32 = NDArray[np.float32]
+
+
+class Masking:
+    """Makes and codes masks of a family, as its options and its merge method want them."""
+
+    def __init__(
+        self, family: Family, method: Method, options: PackOptions, imported: Imported | None
+    ) -> None:
+        self._family, self._method, self._options = family, method, options
+        self._imported = imported
+
+    def is_common(self, block: Block) -> bool:
+        """Whether `all_at_once` does this block: all bf16, merged by sum, masks of ours alone."""
+        dtypes = {self._family.tasks[t].tensors[block.name].dtype for t in block.tasks}
+        bf16 = dtypes == {"BF16"} and block.info.dtype == "BF16" and block.info.numel > 0
+        plain = self._options.rungs == ("mask",) and self._options.level == "speed"
+        return bf16 and plain and isinstance(self._method, Sum) and not self._imported
+
+    def all_at_once(
+        self, block: Block
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], list[CodedPart]]:
+        """W0 and W1 (N,), and a mask per task."""
+        w0_N, theta_SN = read_bits(self._family, block)
+        tasks = [self._family.tasks[t] for t in block.tasks]
+        lam_S = np.array([self._options.lam_of(task.name) for task in tasks], np.float32)
+        w1_N, bits_SP, chosen_SN, finite = fused.sum_tall_bf16(theta_SN, w0_N, lam_S)
+        if not finite:
+            for task, theta_N in zip(tasks, theta_SN, strict=True):
+                if not floats.all_finite(theta_N, "BF16"):
+                    raise NotFinite(task.name, block.name)
+        parts = []
+        for s, task in enumerate(tasks):
+            differs = not np.array_equal(theta_SN[s], w0_N)
+            streams = encode("bits", bits_SP[s])
+            parts.append(_part(block, task, streams, bits_SP[s], chosen_SN[s], differs))
+        return w0_N, w1_N, parts
+
+    def mask(
+        self,
+        block: Block,
+        task: Checkpoint,
+        tau_N: F32,
+        merged_N: F32,
+        weights: Vectors,
+        w1_N: NDArray[Any],
+    ) -> CodedPart:
+        """The mask of one task."""
+        if self._imported:
+            bits_P, chosen_N = self._imported.select(block, task.name, tau_N, weights.w0_N, w1_N)
+        else:
+            lam, one_sided = self._options.lam_of(task.name), self._method.one_sided
+            bits_P, chosen_N = tall(tau_N, merged_N, weights.w0_N, w1_N, lam, one_sided)
+        info = task.tensors[block.name]
+        rebuilt_N = cpu.cast(chosen_N, block.info.dtype, info.dtype)
+        if info.dtype != block.info.dtype and not floats.all_finite(rebuilt_N, info.dtype):
+            raise NotFinite(f"{task.name} rebuilt in {info.dtype}", block.name)
+        if self._options.level == "speed":
+            streams = encode("bits", bits_P)
+        else:
+            streams = encode("guided", bits_P, moved(weights.w0_N, w1_N, block.info.dtype))
+        return _part(block, task, streams, bits_P, rebuilt_N, bool(tau_N.any()))
+
+
+def _part(
+    block: Block,
+    task: Checkpoint,
+    streams: list[bytes],
+    bits_P: NDArray[np.uint8],
+    rebuilt_N: NDArray[Any],
+    differs: bool,
+) -> CodedPart:
+    ones = bits.count(bits_P)
+    return CodedPart(
+        names.masks_of(task.name),
+        streams,
+        task.name,
+        rebuilt_N,
+        ("mask",),
+        ones=ones,
+        moved=ones > 0 or differs,
+        open_ended=task.tensors[block.name].shape != block.info.shape,
+    )

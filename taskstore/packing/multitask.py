@@ -1,0 +1,65 @@
+"""How the multi-task weights W1 are coded, tensor by tensor: for fp32 the smaller of two ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.executors import ordered_map
+from taskstore.format.codecs.rounded import values
+from taskstore.format.section import encode
+from taskstore.kernels import cpu, floats
+from taskstore.merge import Vectors
+from taskstore.models.compare import Plan
+from taskstore.packing.options import PackOptions
+from taskstore.sources import Source
+from taskstore.vectors import Block, blocks
+
+F32 = NDArray[np.float32]
+SAMPLES = 4  # chunks of an fp32 tensor on which both ways are measured
+
+
+def choose(source: Source, plan: Plan, options: PackOptions, in_flight: int) -> dict[str, str]:
+    """Codec of W1 per masked tensor, for fp32 chosen on a sample of its chunks."""
+    lossless = "ulp" if options.level == "speed" else "strides"
+    codings: dict[str, str] = {}
+    measured: list[tuple[str, Block]] = []
+    for name, info in sorted(source.family.base.tensors.items()):
+        masked = plan.tasks_of(name, "mask")
+        if not masked or name in plan.aliases:
+            continue
+        codings[name] = lossless
+        if info.dtype == "F32" and info.numel:
+            count = -(-info.numel // options.chunk)
+            sample = sorted({round(i * (count - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})
+            some = blocks(name, info, masked, options.chunk, only=sample)
+            measured += [(name, block) for block in some]
+
+    def saved(item: tuple[str, Block]) -> tuple[str, int]:
+        """Bytes that `rounded` saves against the other way on one block."""
+        name, block = item
+        weights = source.block(block)
+        merged_N = source.merge(weights)
+        other, rounded = (
+            sum(map(len, multitask(codec, weights, merged_N, block.info.dtype)[1]))
+            for codec in (lossless, "rounded")
+        )
+        return name, other - rounded
+
+    gain: dict[str, int] = {}
+    for name, count in ordered_map(saved, measured, jobs=options.jobs, in_flight=in_flight):
+        gain[name] = gain.get(name, 0) + count
+    return codings | {name: "rounded" for name, count in gain.items() if count > 0}
+
+
+def multitask(
+    codec: str, weights: Vectors, merged_N: F32, dtype: str
+) -> tuple[NDArray[Any], list[bytes]]:
+    """W1 as the store will rebuild it, bits (N,), and its streams."""
+    if codec == "rounded":
+        vector_N = floats.from_float32(merged_N, "BF16")
+        return values(vector_N, weights.w0_N), encode(codec, vector_N)
+    w1_N = cpu.add(weights.theta0_N, merged_N, weights.w0_N, dtype)
+    return w1_N, encode(codec, w1_N, weights.w0_N)

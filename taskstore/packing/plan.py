@@ -1,0 +1,30 @@
+"""Which tier each shared tensor of each task starts with; what is not shared stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from taskstore.models import Checkpoint
+from taskstore.models.compare import Entry, Plan, TaskPlan, compare
+from taskstore.models.family import Family
+
+
+def make(family: Family, first: str) -> Plan:
+    """`first` is the lowest tier. Raises NotOneFamily for a fine-tune of something else."""
+    plan = compare(family)
+    tasks = tuple(_started(family.base, task, first) for task in plan.tasks)
+    return replace(plan, tasks=tasks)
+
+
+def _started(base: Checkpoint, task: TaskPlan, first: str) -> TaskPlan:
+    """An exact tensor of another dtype than the base's has nothing to be coded against: private."""
+    entries = dict(task.entries)
+    for name, entry in entries.items():
+        if entry.kind == "shared":
+            theirs, own = base.tensors[name].dtype, entry.info.dtype
+            alone = first == "exact" and own != theirs
+            reason = f"{own}, {theirs} in the base"
+            entries[name] = (
+                Entry("private", entry.info, reason) if alone else Entry(first, entry.info)
+            )
+    return TaskPlan(entries)

@@ -1,0 +1,51 @@
+"""What `pack` has to say when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taskstore.format.manifest import Manifest
+from taskstore.format.names import MANIFEST
+from taskstore.models.family import Family
+from taskstore.store import summary
+from taskstore.store.summary import Summary
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """The new store, its figures, and what its owner should know before deleting anything."""
+
+    path: Path
+    summary: Summary
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, path: Path, manifest: Manifest, family: Family) -> PackReport:
+        figures = summary.of(manifest, (path / MANIFEST).stat().st_size)
+        return cls(path, figures, _warnings(figures, family))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"store": str(self.path), "warnings": self.warnings, **self.summary.to_dict()}
+
+
+def _warnings(figures: Summary, family: Family) -> list[str]:
+    found = []
+    if not figures.is_smaller:
+        why = (
+            ": the multi-task model costs as much as a fine-tune, and "
+            f"{len(family.tasks)} of them do not pay for it; masks save from about three full "
+            "fine-tunes on, --tiers rest from one"
+            if figures.multitask_bytes
+            else ""
+        )
+        found.append(f"the store is not smaller than its originals ({figures.ratio:.2f}x){why}")
+    for model in (family.base, *family.tasks):
+        if model.skipped:
+            found.append(f"{model.name}: not carried: {', '.join(model.skipped)}")
+    for task in figures.tasks:
+        if task.absent:
+            some = ", ".join(task.absent[:3]) + (" ..." if len(task.absent) > 3 else "")
+            found.append(f"{task.name}: has no {some}; {len(task.absent)} of the base's tensors")
+    return found

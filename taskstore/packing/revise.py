@@ -1,0 +1,229 @@
+"""A store with a task more or less, or with other tiers; the old one stays until that is done.
+
+What comes bit for bit out of a store can be packed again without the originals, so a store with
+exact tiers takes new tasks and other tiers: it is packed anew from itself. That gives the same
+bytes as packing the originals. Taking a task away needs no packing, in any store: its files are
+left out, the others are linked. Nor does a note of scores.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from taskstore import merge
+from taskstore.errors import BadName, InputError, OutputError
+from taskstore.executors import default_jobs
+from taskstore.format import manifest as manifests
+from taskstore.format import names
+from taskstore.format.digests import check_files
+from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
+from taskstore.locations import publish
+from taskstore.locations.base import PathLike
+from taskstore.models import open_checkpoint
+from taskstore.models.family import Family
+from taskstore.packing.driver import pack_family
+from taskstore.packing.manifest_draft import seal
+from taskstore.packing.options import PackOptions
+from taskstore.packing.report import PackReport
+from taskstore.progress import Callback, silent
+from taskstore.store import Store
+from taskstore.store import open as open_store
+from taskstore.store.as_checkpoint import open_family
+from taskstore.store.contents import is_store
+
+
+def add(
+    store: Store,
+    finetunes: Mapping[str, PathLike],
+    *,
+    jobs: int | None = None,
+    progress: Callback = silent,
+) -> PackReport:
+    """Put fine-tunes into a store of exact tasks, in place of the old store when all is written.
+
+    Every file is checked first. Raises BadName for a name that is there, InputError for a store
+    whose tasks are not exact.
+    """
+    jobs = jobs or default_jobs()
+    for name in finetunes:
+        names.check_task_name(name)
+        if name in store.tasks:
+            raise BadName("task name", name, f"is in {store.path} already; remove that one first")
+    names.check_distinct([*store.tasks, *finetunes])
+    _check_exact(store, "to add a task")
+    if store.manifest.merge.options.get("imported"):
+        raise InputError(
+            f"the masks of {store.path} came from a file, for its multi-task vector, which another "
+            "task changes; make masks of our own first: taskstore retier"
+        )
+    _check_alone(store)
+    options = _options(store, jobs)
+    check_files(store.path, store.manifest.files, store.files_of(None, *store.tasks), jobs)
+    with ExitStack() as stack:
+        family = stack.enter_context(open_family(store, store.tasks, jobs))
+        added = [
+            stack.enter_context(closing(open_checkpoint(path, name, family.base)))
+            for name, path in finetunes.items()
+        ]
+        tasks = sorted((*family.tasks, *added), key=lambda task: task.name)
+        return pack_family(Family(family.base, tuple(tasks)), store.path, options, progress)
+
+
+def retier(
+    store: Store,
+    options: PackOptions,
+    target: PathLike | None = None,
+    *,
+    progress: Callback = silent,
+) -> PackReport:
+    """Pack a store of exact tasks again with other options, to `target` or in its own place.
+
+    Raises InputError for a store whose tasks are not exact.
+    """
+    _check_exact(store, "to change tiers")
+    options.check_tasks(store.tasks)
+    if target is None:
+        _check_alone(store)
+    files = store.files_of(None, *store.tasks)
+    check_files(store.path, store.manifest.files, files, options.jobs)
+    chosen = replace(
+        options,
+        base="embed" if store.manifest.base.carried else "reference",
+        overwrite=options.overwrite or target is None,
+        chunk=store.manifest.chunk,
+    )
+    with open_family(store, store.tasks, options.jobs) as family:
+        return pack_family(family, Path(target or store.path), chosen, progress)
+
+
+def remove(store: Store, tasks: list[str], *, jobs: int | None = None) -> Store:
+    """Take tasks out of a store of any kind; the others stay as they are, to the last bit.
+
+    Every file that stays is checked first. Raises UnknownTask, and InputError where none is left.
+    """
+    for task in tasks:
+        store.check_task(task)
+    left = {name: task for name, task in store.manifest.tasks.items() if name not in tasks}
+    if not left:
+        raise InputError(f"{store.path} would have no task left; delete the folder instead")
+    kept = store.files_of(None, *left)
+    assets = {d: a for d, a in store.manifest.assets.items() if f"assets/{d}" in kept}
+    done = msgspec.structs.replace(store.manifest, tasks=left, assets=assets)
+    _check_alone(store)
+    return _rewrite(store, done, kept, jobs)
+
+
+def record(
+    store: Store, label: str, scores: Mapping[str, manifests.Score], *, jobs: int | None = None
+) -> Store:
+    """Write scores of tasks into the manifest and the card, under the name of an evaluation.
+
+    Raises UnknownTask, and BadName for a label that no manifest may hold.
+    """
+    check_record(store, label)
+    for task in scores:
+        store.check_task(task)
+    tasks = {
+        name: msgspec.structs.replace(task, scores={**(task.scores or {}), label: scores[name]})
+        if name in scores
+        else task
+        for name, task in store.manifest.tasks.items()
+    }
+    tiers = any(score.lower for score in scores.values())
+    needed = VERSION_OF_TIERS if tiers else VERSION_OF_SCORES
+    version = max(store.manifest.version, needed)
+    done = msgspec.structs.replace(store.manifest, version=version, tasks=tasks)
+    return _rewrite(store, done, store.files_of(None, *tasks), jobs)
+
+
+def check_record(store: Store, label: str) -> None:
+    """Raise, before anything is evaluated, what `record` would raise after it."""
+    if not label.strip() or names.has_control(label):
+        raise BadName("name of the evaluation", label, "is empty or holds a control character")
+    _check_alone(store)
+
+
+def _rewrite(
+    store: Store, manifest: manifests.Manifest, kept: list[str], jobs: int | None
+) -> Store:
+    """Another manifest over the same files, which are checked and linked."""
+    check_files(store.path, store.manifest.files, kept, jobs or default_jobs())
+    files = {path: store.manifest.files[path] for path in kept}
+    done = msgspec.structs.replace(manifest, files=files)
+    with publish.folder(store.path, overwrite=True, ours=is_store) as folder:
+        for path in kept:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            _link(store.path / path, folder / path)
+        seal(folder, done)
+    return open_store(store.path, base=store.base_path)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _check_alone(store: Store) -> None:
+    """What is not the store's own would go with the old folder: a repository's history, notes."""
+    listed = {*store.manifest.files, names.MANIFEST}
+    for path in sorted(store.path.rglob("*")):
+        inside = path.relative_to(store.path).as_posix()
+        if inside not in listed and (path.is_symlink() or not path.is_dir()):
+            raise OutputError(
+                f"{store.path} holds {inside!r}, which is not part of the store and would be lost "
+                "when it is replaced; move it away first"
+            )
+
+
+def _check_exact(store: Store, what: str) -> None:
+    for task in store.tasks:
+        try:
+            store.check_exact(task)
+        except InputError:
+            raise InputError(
+                f"{what} all fine-tunes are needed, and {store.path} keeps no more of {task!r} "
+                "than a mask; pack again from the originals, or keep an archive (--tiers exact)"
+            ) from None
+
+
+def _options(store: Store, jobs: int) -> PackOptions:
+    """What a store of exact tasks was packed with, as far as it matters."""
+    manifest = store.manifest
+    tasks = manifest.tasks
+    method, merge_options = manifest.merge.method, manifest.merge.options
+    try:
+        merge.check(method, merge_options, packing=True)
+    except InputError:  # of a newer taskstore, or of none
+        method, merge_options = "lsq", {}
+    lambdas = {name: task.lam for name, task in tasks.items()}
+    bits = {name: task.bits for name, task in tasks.items() if task.bits is not None}
+    return PackOptions(
+        tiers=",".join({tier: None for name in tasks for tier in store.tiers(name)}),
+        method=method,
+        merge_options=merge_options,
+        level="archive" if any(task.codecs for task in tasks.values()) else "speed",
+        lam=_common(lambdas.values()),
+        lambdas=lambdas,
+        residual=_common(bits.values()),
+        residuals=bits,
+        base="embed" if manifest.base.carried else "reference",
+        jobs=jobs,
+        overwrite=True,
+        chunk=manifest.chunk,
+    )
+
+
+def _common(values: Iterable[float]) -> float | None:
+    """What all tasks have, so that a new one gets it too; None where they differ."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None

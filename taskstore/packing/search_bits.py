@@ -1,0 +1,168 @@
+"""The smallest store that is good enough: bits per task, found by measurement.
+
+Two measures of good enough. A share of the fine-tune's score, by the user's own evaluation of
+rebuilt models; or, without any, the relative error of the task vector. In both the tier is `rest`
+alone: at every rate it keeps more than masks do (docs/fidelity.md), so it is the frontier.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from taskstore.errors import InputError, TargetNotReached
+from taskstore.evaluation import Bench
+from taskstore.locations import publish
+from taskstore.locations.base import PathLike
+from taskstore.models.family import open_family
+from taskstore.packing.driver import pack, pack_family
+from taskstore.packing.options import PackOptions
+from taskstore.packing.plan import make as make_plan
+from taskstore.packing.report import PackReport
+from taskstore.progress import Callback, silent
+from taskstore.resterror import rest_error
+from taskstore.store import open as open_store
+from taskstore.store.contents import is_store
+
+GRID = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # bits per parameter, about
+FINEST = 8.0
+
+
+@dataclass(frozen=True)
+class Aimed:
+    """What was chosen: bits per task, what they reach, and the store packed with them.
+
+    reached   task -> share of the fine-tune's score, or relative error
+    scores    task -> bits -> score, where models were evaluated
+    """
+
+    bits: Mapping[str, float]
+    reached: Mapping[str, float]
+    scores: Mapping[str, Mapping[float, float]]
+    report: PackReport
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = {
+            task: {
+                "bits": self.bits[task],
+                "reached": self.reached[task],
+                "scores": {f"{bits:g}": s for bits, s in self.scores.get(task, {}).items()},
+            }
+            for task in self.bits
+        }
+        return {"tasks": rows, "pack": self.report.to_dict()}
+
+
+def with_rest_alone(options: PackOptions) -> PackOptions:
+    """The same options with the rest as lowest tier; exact stays where it was asked for."""
+    tiers = "rest,exact" if "exact" in options.rungs else "rest"
+    return replace(options, tiers=tiers, residual=None, residuals={})
+
+
+def aim_at_score(
+    base: PathLike,
+    finetunes: Mapping[str, PathLike],
+    target: PathLike,
+    share: float,
+    bench: Bench,
+    *,
+    options: PackOptions | None = None,
+    anyway: bool = False,
+    scratch: PathLike | None = None,
+    progress: Callback = silent,
+) -> Aimed:
+    """Pack with the fewest bits per task of GRID that keep `share` of the fine-tune's score.
+
+    Bisection: a task is evaluated three times, and its original once. Raises TargetNotReached with
+    the best that was found and writes nothing, unless `anyway`; InputError for a share that makes
+    no sense or an original whose score is not above 0; EvaluationFailed.
+    """
+    options = with_rest_alone(options or PackOptions())
+    if not 0 < share <= 1:
+        raise InputError(f"target {share} is no share of a score, above 0 and at most 1")
+    publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
+    originals = {task: bench.original(path, task) for task, path in sorted(finetunes.items())}
+    for task, score in originals.items():
+        if score <= 0:
+            raise InputError(f"the original of task {task!r} has the score {score:g}, not above 0")
+    low, high = dict.fromkeys(originals, 0), dict.fromkeys(originals, len(GRID))
+    scores: dict[str, dict[float, float]] = {task: {} for task in originals}
+    while asked := {t: (low[t] + high[t]) // 2 for t in originals if low[t] < high[t]}:
+        bits = {task: GRID[k] for task, k in asked.items()}
+        trial = replace(options, tiers="rest", residuals=bits, overwrite=False)
+        with tempfile.TemporaryDirectory(prefix="taskstore-aim-", dir=scratch) as folder:
+            some = {task: finetunes[task] for task in bits}
+            pack(base, some, Path(folder) / "store", trial, progress)
+            store = open_store(Path(folder) / "store", base=base)
+            for task, k in asked.items():
+                score = bench.rebuilt(store, task, task, f"{bits[task]:g} bits")
+                scores[task][bits[task]] = score
+                enough = score >= share * originals[task]
+                low[task], high[task] = (low[task], k) if enough else (k + 1, high[task])
+    missed = [task for task in originals if low[task] == len(GRID)]
+    chosen = {
+        task: max(scores[task], key=lambda b: (scores[task][b], -b))
+        if task in missed
+        else GRID[low[task]]
+        for task in originals
+    }
+    reached = {task: scores[task][chosen[task]] / originals[task] for task in originals}
+    if missed and not anyway:
+        raise TargetNotReached(share, {task: (reached[task], chosen[task]) for task in missed})
+    report = pack(base, finetunes, target, replace(options, residuals=chosen), progress)
+    return Aimed(chosen, reached, scores, report)
+
+
+def aim_at_error(
+    base: PathLike,
+    finetunes: Mapping[str, PathLike],
+    target: PathLike,
+    most: float,
+    *,
+    options: PackOptions | None = None,
+    progress: Callback = silent,
+) -> Aimed:
+    """Pack with about the fewest bits at which no task's error is above `most`.
+
+    The error is |rebuilt - fine-tune|^2 / |task vector|^2 over the tensors that are quantised. The
+    bits are found on a sample of blocks, then proved on all of them. Raises InputError.
+    """
+    options = with_rest_alone(options or PackOptions())
+    if not (math.isfinite(most) and most > 0):
+        raise InputError(f"max-error {most} is not a number above 0")
+    publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
+    options.check_tasks(finetunes)
+    family = open_family(base, finetunes)
+    try:
+        plan = make_plan(family, "rest")
+        bits: dict[str, float] = {}
+        reached: dict[str, float] = {}
+        for t, task in enumerate(family.tasks):
+            found = _fewest(lambda b: rest_error(family, plan, t, b, options, sample=True), most)  # noqa: B023
+            error = rest_error(family, plan, t, found, options)
+            while error > most and found < FINEST:
+                found = min(FINEST, found + 0.0625)
+                error = rest_error(family, plan, t, found, options)
+            if error > most:
+                raise InputError(
+                    f"task {task.name!r} has an error of {error:.2g} at {FINEST:g} bits, above "
+                    f"{most:g}: its dtype holds no more; keep it exact (--tiers exact)"
+                )
+            bits[task.name], reached[task.name] = found, error
+        report = pack_family(family, Path(target), replace(options, residuals=bits), progress)
+    finally:
+        family.close()
+    return Aimed(bits, reached, {}, report)
+
+
+def _fewest(error: Any, most: float) -> float:
+    """Bits from a quarter to FINEST, to a sixteenth, at which a falling error is at most `most`."""
+    low, high = 4, int(FINEST * 16)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if error(middle / 16) <= most else (middle + 1, high)
+    return low / 16

@@ -1,0 +1,171 @@
+"""Writes coded blocks into a store's folder: containers, assets, card, manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from taskstore.format import layouts, names
+from taskstore.format import manifest as m
+from taskstore.format.container_files import ShardedWriter
+from taskstore.format.digests import file_digests
+from taskstore.format.section import SectionWriter
+from taskstore.models import Checkpoint, Originals
+from taskstore.models.family import Family
+from taskstore.packing.assets import AssetWriter
+from taskstore.packing.manifest_draft import Key, completed, seal
+
+Hash = Any
+
+
+@dataclass
+class CodedPart:
+    """Streams for one section, and the rebuilt elements of one model's tensor.
+
+    They go into the checksums of `tiers`: their own tier's, or those of all tiers, where they are
+    the rows of a grown vocabulary.
+    """
+
+    stem: str | None  # None: nothing is stored, only the checksum grows
+    streams: list[bytes]
+    task: str | None
+    rebuilt_N: NDArray[Any]
+    tiers: tuple[str, ...] = ("",)
+    ones: int = 0
+    moved: bool = False
+    open_ended: bool = False  # more rows of this tensor follow from another section
+
+    def keys(self, tensor: str) -> list[Key]:
+        return [(self.task, tensor, tier) for tier in self.tiers]
+
+
+@dataclass
+class CodedBlock:
+    """One block, coded: streams for the sections, and what is rebuilt from them."""
+
+    name: str
+    first: bool
+    last: bool
+    read_bytes: int
+    parts: list[CodedPart] = field(default_factory=list)
+    multitask: list[bytes] | None = None
+
+    def strip(self) -> None:
+        """A tensor without elements has sections without streams."""
+        self.multitask = None if self.multitask is None else []
+        for part in self.parts:
+            part.streams = []
+
+
+class StoreWriter:
+    """Chunks arrive in order, tensor by tensor; each kind of section goes to its own files.
+
+    Sections are keyed by their file's stem and the tensor, digests by task (or None for the
+    base), the tensor, and the tier that rebuilds it ("" where none does).
+    """
+
+    def __init__(self, root: Path, draft: m.Manifest, shard_bytes: int, jobs: int) -> None:
+        self._root, self._draft = root, draft
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="taskstore-hash")
+        stems = {
+            names.BASE: layouts.base_layouts(draft),
+            names.MULTITASK: layouts.multitask_layouts(draft),
+        }
+        for name, task in draft.tasks.items():
+            stems[names.masks_of(name)] = layouts.mask_layouts(draft, task)
+            stems[names.rest_of(name)] = layouts.rest_layouts(draft, task)
+            stems[names.exact_of(name)] = layouts.exact_layouts(draft, task)
+            stems[names.private_of(name)] = layouts.private_layouts(draft, task)
+        self._writers = {
+            stem: ShardedWriter(root, stem, sections, shard_bytes)
+            for stem, sections in stems.items()
+            if sections
+        }
+        self._sections: dict[str, SectionWriter] = {}
+        self._hashes: dict[Key, Hash] = {}
+        self._digests: dict[Key, str] = {}
+        self._ones: dict[tuple[str, str], int] = {}
+        self.moved: set[str] = set()  # tasks with any weight that differs from the base's
+
+    def write(self, block: CodedBlock) -> None:
+        """Write one block's streams, while its rebuilt elements go into their checksums."""
+        with self._hashing((k, p.rebuilt_N) for p in block.parts for k in p.keys(block.name)):
+            if block.multitask is not None:
+                self._section(block, names.MULTITASK, block.multitask)
+            for part in block.parts:
+                if part.stem is not None:
+                    self._section(block, part.stem, part.streams)
+        for part in block.parts:
+            if part.task is not None:
+                self._count(part.task, block.name, part.ones, moved=part.moved)
+            if block.last and not part.open_ended:
+                for key in part.keys(block.name):
+                    done = self._hashes.pop(key, None) or blake3()
+                    self._digests[key] = done.hexdigest()
+
+    def _section(self, block: CodedBlock, stem: str, streams: list[bytes]) -> None:
+        if block.first:
+            self._sections[stem] = self._writers[stem].section(block.name)
+        self._sections[stem].add(streams)
+        if block.last:
+            self._sections.pop(stem).finish()
+
+    @contextmanager
+    def _hashing(self, parts: Iterable[tuple[Key, NDArray[Any]]]) -> Iterator[None]:
+        """Feed the next rebuilt elements of each key, while the block writes."""
+        waiting = [
+            self._pool.submit(self._hashes.setdefault(key, blake3()).update, elements.view("u1"))
+            for key, elements in parts
+        ]
+        yield
+        for future in waiting:
+            future.result()
+
+    def _count(self, task: str, tensor: str, ones: int, *, moved: bool) -> None:
+        """Bits set in a chunk's mask, and whether the task moved any of its weights."""
+        self._ones[task, tensor] = self._ones.get((task, tensor), 0) + ones
+        if moved:
+            self.moved.add(task)
+
+    def abort(self) -> None:
+        self._pool.shutdown()
+        for writer in self._writers.values():
+            writer.abort()
+
+    def finish(
+        self,
+        family: Family,
+        kept: Mapping[str | None, Originals],
+        jobs: int,
+        report: Callable[[str, int], None],
+    ) -> m.Manifest:
+        """Write assets, card and manifest; returns what was written.
+
+        `kept`: models whose weight files are to be written again; `report` hears of each as it
+        is read, for its checksum.
+        """
+        for writer in self._writers.values():
+            writer.finish()
+        assets = AssetWriter(self._root)
+        models: dict[str | None, Checkpoint] = {task.name: task for task in family.tasks}
+        if self._draft.base.carried:
+            models[None] = family.base
+        beside = {name: assets.beside(model) for name, model in models.items()}
+        shards = {name: assets.shards(files, jobs, report) for name, files in kept.items()}
+        index = {name: assets.index(files) for name, files in kept.items()}
+        paths = [path for writer in self._writers.values() for path in writer.paths]
+        paths += [f"assets/{digest}" for digest in assets.known]
+        done = msgspec.structs.replace(
+            completed(self._draft, self._digests, self._ones, beside, shards, index),
+            assets=dict(sorted(assets.known.items())),
+            files=file_digests(self._root, paths, jobs),
+        )
+        return seal(self._root, done)

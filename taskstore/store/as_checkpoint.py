@@ -1,0 +1,119 @@
+"""A model of a store as a checkpoint: what came out of a store can be packed again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.format.dtypes import ITEMSIZE
+from taskstore.models import Checkpoint, TensorInfo
+from taskstore.models.family import Family
+from taskstore.store import original_files
+from taskstore.store.base import BaseSource, ReferencedBase
+from taskstore.store.rebuild import ModelReader
+from taskstore.store.store import Store
+
+Bits = NDArray[Any]
+
+
+class StoredReader:
+    """Decodes what is asked for, chunk by chunk; each thread keeps the last chunk that it had."""
+
+    def __init__(self, model: ModelReader, chunk: int) -> None:
+        self._model, self._chunk = model, chunk
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: TensorInfo(t.dtype, t.shape) for name, t in model.tensors.items()
+        }
+        self._local = threading.local()
+
+    def read(self, name: str, start: int, stop: int) -> Bits:
+        pieces = [bits for _, bits in self._pieces(name, start, stop)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [self._empty(name)])
+
+    def read_into(self, name: str, start: int, out: Bits) -> None:
+        for at, bits in self._pieces(name, start, start + out.size):
+            out[at - start : at - start + bits.size] = bits
+
+    def _empty(self, name: str) -> Bits:
+        return np.empty(0, f"<u{ITEMSIZE[self.tensors[name].dtype]}")
+
+    def _pieces(self, name: str, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
+        """(first element, bits) for every chunk that [start, stop) touches."""
+        position = 0
+        for k, (size, chunk) in enumerate(self._chunks(name)):
+            begin, end = max(start, position), min(stop, position + size)
+            if begin < end:
+                bits = self._decoded(name, k, chunk)
+                yield begin, bits[begin - position : end - position]
+            position += size
+            if position >= stop:
+                return
+
+    def _chunks(self, name: str) -> list[tuple[int, Any]]:
+        """(elements, call that decodes them) of every chunk of a tensor."""
+        if getattr(self._local, "name", None) != name:
+            self._local.name, self._local.k = name, -1
+            self._local.chunks = list(
+                zip(self._model.chunk_sizes(name), self._model.chunks(name), strict=True)
+            )
+        found: list[tuple[int, Any]] = self._local.chunks
+        return found
+
+    def _decoded(self, name: str, k: int, chunk: Any) -> Bits:
+        if self._local.k != k:
+            self._local.k, self._local.bits = k, chunk()
+        bits: Bits = self._local.bits
+        return bits
+
+    def close(self) -> None:
+        self._model.close()
+
+
+@contextmanager
+def open_family(store: Store, tasks: list[str], jobs: int) -> Iterator[Family]:
+    """The base and some tasks of a store, as if their folders were there."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="taskstore-")))
+        source = stack.enter_context(store.open_base(jobs))
+
+        def opened(task: str | None, folder: Path) -> Checkpoint:
+            return stack.enter_context(closing(_model(store, task, source, folder)))
+
+        models = [opened(task, scratch / str(i)) for i, task in enumerate(tasks)]
+        if isinstance(source, ReferencedBase):
+            base = source.checkpoint
+        else:
+            base = opened(None, scratch / "base")
+        yield Family(base, tuple(models))
+
+
+def _model(store: Store, task: str | None, base: BaseSource, folder: Path) -> Checkpoint:
+    """A task, or the carried base (None); its other files are written to `folder`."""
+    manifest = store.manifest
+    recorded = manifest.base if task is None else manifest.tasks[task]
+    reader = StoredReader(ModelReader(store.path, manifest, task, base), manifest.chunk)
+    return Checkpoint(
+        task or manifest.base.name,
+        Path(manifest.base.name if task is None else manifest.tasks[task].origin or task),
+        reader,
+        _assets(store, task, folder),
+        (),
+        recorded.original_bytes,
+        recorded.source,
+        recorded.revision,
+        original_files.stored(store.path, manifest, task),
+    )
+
+
+def _assets(store: Store, task: str | None, folder: Path) -> dict[str, Path]:
+    store.write_assets(task, folder)
+    return {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }

@@ -1,0 +1,45 @@
+"""Files beside a model's weights, as the store keeps them: each content once, by its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from blake3 import blake3
+
+from taskstore.errors import ChecksumMismatch, FormatError
+from taskstore.format.codecs.stream import inflate
+from taskstore.format.manifest import Manifest
+from taskstore.models.folder import copy_assets
+
+
+def write_assets(
+    root: Path, manifest: Manifest, task: str | None, beside: Mapping[str, Path], folder: Path
+) -> None:
+    """Write a model's configs, tokenizer and templates, each proved against its hash.
+
+    `beside`: those of a referenced base, which only the base (`task` None) has.
+    """
+    model = manifest.base if task is None else manifest.tasks[task]
+    for inside, digest in sorted(model.assets.items()):
+        raw = read_asset(root, manifest, digest)
+        target = folder / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(raw)
+    if task is None:
+        copy_assets(beside, folder)
+
+
+def read_asset(root: Path, manifest: Manifest, digest: str) -> bytes:
+    """One asset by its hash; raises FormatError where it is missing or damaged."""
+    recorded = manifest.assets[digest]
+    try:
+        raw = (root / "assets" / digest).read_bytes()
+    except OSError as error:
+        raise FormatError(f"assets/{digest} cannot be read: {error.strerror}") from None
+    if recorded.stored == "zstd":
+        raw = inflate(raw, recorded.bytes)
+    found = blake3(raw).hexdigest()
+    if found != digest or len(raw) != recorded.bytes:
+        raise ChecksumMismatch(f"assets/{digest}", digest, found)
+    return raw

@@ -1,0 +1,109 @@
+"""A base that the store only references: found again, and proved to be the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from taskstore.errors import BaseUnavailable, CheckpointError
+from taskstore.format import layouts
+from taskstore.format import names as filenames
+from taskstore.format.container_files import ShardedReader
+from taskstore.format.manifest import Base, Manifest
+from taskstore.locations.hub import cached
+from taskstore.models import Checkpoint, open_checkpoint
+from taskstore.models.weights_digest import tensor_digests
+
+
+def open_base(manifest: Manifest, path: str | os.PathLike[str] | None, jobs: int) -> Checkpoint:
+    """Open the base at `path`, or where it was when the store was packed, and check every tensor.
+
+    Raises BaseUnavailable where it is missing or holds other weights.
+    """
+    where = path or _recorded(manifest.base)
+    label = f"{manifest.base.name!r}"
+    if not os.path.exists(where):
+        raise BaseUnavailable(label, f"it is not at {where}")
+    try:
+        base = open_checkpoint(where)
+    except CheckpointError as error:
+        raise BaseUnavailable(label, str(error)) from None
+    try:
+        _check(base, manifest, f"{label} at {where}", jobs)
+    except BaseException:
+        base.close()
+        raise
+    return base
+
+
+def _recorded(base: Base) -> Path:
+    """Where the base was: its folder, or for a hub id its place in the local hub cache."""
+    assert base.source is not None, "validate.check wants a source for a base not carried"
+    return Path(base.source) if base.revision is None else cached(base.source, base.revision)
+
+
+def _check(base: Checkpoint, manifest: Manifest, label: str, jobs: int) -> None:
+    for name, tensor in manifest.tensors.items():
+        info = base.tensors.get(name)
+        if info is None or (info.dtype, list(info.shape)) != (tensor.dtype, tensor.shape):
+            raise BaseUnavailable(label, f"it has changed: tensor {name!r} is not as it was")
+
+    for name, found in tensor_digests(base, manifest.tensors, jobs):
+        if found != manifest.tensors[name].blake3:
+            raise BaseUnavailable(label, f"it has changed: tensor {name!r} has other weights")
+
+
+Bits = NDArray[Any]
+
+
+class BaseSource(Protocol):
+    """Where the base's bits come from: the store, or the checkpoint that it references."""
+
+    def chunks(self, name: str) -> Callable[[int], Bits]:
+        """chunk number -> bits (N,), for a tensor that is no alias."""
+
+    @property
+    def assets(self) -> Mapping[str, Path]:
+        """Files beside a referenced base's weights; a carried base's are in the store."""
+
+    def close(self) -> None:
+        """Release what is open."""
+
+
+class CarriedBase:
+    """The base as the store carries it."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self._reader = ShardedReader(
+            root, filenames.BASE, manifest.files, layouts.base_layouts(manifest)
+        )
+        self.assets: Mapping[str, Path] = {}
+
+    def chunks(self, name: str) -> Callable[[int], Bits]:
+        return self._reader.section(name).chunk
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class ReferencedBase:
+    """The base in its own folder; `reference.open_base` has checked that it is the right one."""
+
+    def __init__(self, checkpoint: Checkpoint, chunk: int) -> None:
+        self.checkpoint, self._chunk = checkpoint, chunk
+        self.assets = checkpoint.assets
+
+    def chunks(self, name: str) -> Callable[[int], Bits]:
+        n = self.checkpoint.tensors[name].numel
+
+        def read(k: int) -> Bits:
+            return self.checkpoint.read(name, k * self._chunk, min((k + 1) * self._chunk, n))
+
+        return read
+
+    def close(self) -> None:
+        self.checkpoint.close()

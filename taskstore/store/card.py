@@ -1,0 +1,119 @@
+"""The README.md of a store: a Hugging Face model card, made from the manifest alone."""
+
+from __future__ import annotations
+
+from taskstore.format.manifest import Manifest
+from taskstore.store import summary
+from taskstore.store.summary import Summary
+
+_TEMPLATE = """---
+library_name: taskstore
+tags:
+- taskstore
+- model-merging
+- tall-masks
+{base_model}---
+
+# {name}: {tasks} of one base
+
+One base model and {full} of it, packed by taskstore {how}
+
+{rows}
+{scores}
+| part | bytes |
+|---|---|
+{sizes}
+
+Rebuild one model as a Hugging Face folder, or all of them:
+
+    taskstore unpack FAMILY {example} -o {example}
+    taskstore unpack FAMILY --all -o models
+    taskstore verify FAMILY --deep
+
+{fidelity}
+"""
+COLUMNS = {"mask": ("lambda", "density", "mask"), "rest": ("rest",), "exact": ("exact",)}
+_MASKED = (
+    """with [TALL-masks](https://arxiv.org/abs/2405.07813): {parts} and one bit mask per task."""
+)
+_REST = """with one quantised vector per task, a few bits per weight."""
+_EXACT = """as an archive: every fine-tune comes back bit for bit."""
+_APPROXIMATE = """A rebuilt model is an approximation of its fine-tune: {formula}."""
+_SELECTED = "where(mask, base + merged vector, base), merged by `{method}`"
+_CHECKED = """Every tensor is compared with its recorded checksum when it is rebuilt."""
+
+
+def render(manifest: Manifest) -> str:
+    """Markdown, ending in a newline; the same text for the same manifest."""
+    figures = summary.of(manifest, 0)
+    carried = manifest.base.carried
+    hub = manifest.base.source if manifest.base.revision else None
+    tiers = [tier.name for tier in figures.tiers]
+    exact, count = "exact" in tiers, len(figures.tasks)
+    plural = "" if count == 1 else "s"
+    parts = "the base and the multi-task model" if carried else "the multi-task model"
+    sizes = {
+        "base" if carried else "base (only referenced)": figures.base_bytes,
+        **({"multi-task model": figures.multitask_bytes} if "mask" in tiers else {}),
+        **({"masks": figures.masks_bytes} if "mask" in tiers else {}),
+        **({"rest, quantised": figures.rest_bytes} if "rest" in tiers else {}),
+        **({"exact tensors": figures.exact_bytes} if exact else {}),
+        "private tensors": figures.private_bytes,
+        "configs and tokenizers": figures.assets_bytes,
+    }
+    return _TEMPLATE.format(
+        base_model=f"base_model:\n- {hub}\n" if hub else "",
+        name=cell(manifest.base.name),
+        tasks=f"{count} fine-tune{plural}",
+        full=f"{count} full fine-tune{plural}",
+        how=_EXACT if exact else _MASKED.format(parts=parts) if "mask" in tiers else _REST,
+        rows="\n".join(_rows(figures, tiers)),
+        scores=_scores(figures),
+        sizes="\n".join(f"| {part} | {size:,} |" for part, size in sizes.items()),
+        example=cell(figures.tasks[0].name),
+        fidelity=_CHECKED if exact else _approximate(manifest.merge.method, tiers),
+    )
+
+
+def _approximate(method: str, tiers: list[str]) -> str:
+    selected = _SELECTED.format(method=method) if "mask" in tiers else "the base"
+    rest = " plus a quantised vector" if "rest" in tiers else ""
+    return _APPROXIMATE.format(formula=selected + rest)
+
+
+def _rows(figures: Summary, tiers: list[str]) -> list[str]:
+    """A table with a line per task."""
+    head = ["task", *(column for tier in tiers for column in COLUMNS[tier])]
+    lines = [[*head, "private tensors"], ["---"] * (len(head) + 1)]
+    for t in figures.tasks:
+        cells = {
+            "mask": (figures.lambda_of(t), f"{t.density:.3f}", f"{t.masks_bytes:,} B"),
+            "rest": (f"{t.rest_bytes:,} B",),
+            "exact": (f"{t.exact_bytes:,} B",),
+        }
+        own = [cell for tier in tiers for cell in cells[tier]]
+        lines.append([cell(t.name), *own, ", ".join(cell(p.name) for p in t.private) or "-"])
+    return [
+        f"|{'|'.join(line)}|" if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines
+    ]
+
+
+def _scores(figures: Summary) -> str:
+    """A table for each recorded evaluation; nothing where there is none."""
+    text = ""
+    for label in sorted({label for t in figures.tasks for label in t.scores}):
+        scores = {t.name: t.scores[label] for t in figures.tasks if label in t.scores}
+        lower = dict.fromkeys(tier for s in scores.values() for tier in s.get("lower") or ())
+        columns = ("task", "base", "original", *lower, "rebuilt")
+        text += f"\n{cell(label)}:\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
+        for task, score in scores.items():
+            below = score.get("lower") or {}
+            found = (score.get("base"), score.get("original"), *map(below.get, lower))
+            cells = ("-" if x is None else f"{x:.4g}" for x in (*found, score["rebuilt"]))
+            text += f"| {cell(task)} | {' | '.join(cells)} |\n"
+    return text
+
+
+def cell(text: str) -> str:
+    """A name that cannot break out of a table or become markup."""
+    return "".join(f"\\{c}" if c in "|`*[]<>#" else c for c in text)

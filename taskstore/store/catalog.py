@@ -1,0 +1,58 @@
+"""What a store says of each rebuilt tensor: dtype, shape, checksum, the tiers that rebuild it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskstore.format.dtypes import ITEMSIZE, numel
+from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a rebuilt tensor will be: safetensors dtype, shape, checksum of its bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    blake3: str
+
+    @property
+    def nbytes(self) -> int:
+        return numel(self.shape) * ITEMSIZE[self.dtype]
+
+
+def label_of(task: str | None) -> str:
+    """A model in words; None is the base."""
+    return "the base" if task is None else f"task {task!r}"
+
+
+def resolved(task: Task, name: str) -> tuple[str, TaskTensor]:
+    """The tensor that a tensor of a task stands for, if it is an alias; else itself."""
+    of = task.tensors[name].of or name
+    return of, task.tensors[of]
+
+
+def rungs(task: Task, name: str, tier: str | None) -> tuple[str, ...]:
+    """Tiers that rebuild a tensor of a task, up to `tier` (None: all that it has)."""
+    every = task.rungs(name)
+    return every if tier is None else tuple(r for r in every if TIERS.index(r) <= TIERS.index(tier))
+
+
+def rebuilt_tensors(
+    manifest: Manifest, task: str | None, tier: str | None = None
+) -> dict[str, Rebuilt]:
+    """The tensors of a task, or of the base (None), by name; None is the best tier it has."""
+    base = manifest.tensors
+    if task is None:
+        return {n: Rebuilt(n, t.dtype, tuple(t.shape), t.blake3) for n, t in base.items()}
+    found = {}
+    for name in manifest.tasks[task].tensors:
+        of, source = resolved(manifest.tasks[task], name)
+        inherited = base.get(of)
+        dtype = source.dtype or (inherited.dtype if inherited else "")
+        shape = source.shape if source.shape is not None else (inherited.shape if inherited else [])
+        digests = [*(source.lower or ()), source.blake3]
+        blake3 = digests[max(0, len(rungs(manifest.tasks[task], of, tier)) - 1)]
+        found[name] = Rebuilt(name, dtype, tuple(shape), blake3)
+    return found

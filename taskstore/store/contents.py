@@ -1,0 +1,123 @@
+"""What a store says of itself, and how its parts are opened; reads the manifest alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskstore.errors import InputError, UnknownTask
+from taskstore.format import manifest as manifests
+from taskstore.format import names as filenames
+from taskstore.format.names import of_stem
+from taskstore.format.validate import check
+from taskstore.format.weight_files import digests_of
+from taskstore.locations.base import PathLike
+
+if TYPE_CHECKING:
+    from taskstore.store.base import BaseSource
+    from taskstore.store.rebuild import ModelReader
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder has a manifest: one that `overwrite` may replace."""
+    return (folder / filenames.MANIFEST).is_file()
+
+
+class StoreContents:
+    """A store's manifest and the files of its models; every call opens what it reads."""
+
+    def __init__(self, path: Path, base: PathLike | None = None) -> None:
+        self.path = path
+        self.manifest = manifests.read(path)
+        check(self.manifest)
+        self.base_path = base
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, sorted."""
+        return list(self.manifest.tasks)
+
+    def check_task(self, task: str) -> None:
+        """Raise UnknownTask, with the nearest name, unless there is such a task."""
+        if task not in self.manifest.tasks:
+            raise UnknownTask(task, self.tasks)
+
+    def tiers(self, task: str) -> list[str]:
+        """What is kept of a task: "mask", "rest", "exact", each building on those before."""
+        self.check_task(task)
+        return list(self.manifest.tasks[task].all_tiers)
+
+    def check_tier(self, task: str | None, tier: str | None) -> None:
+        """Raise unless there is such a task (None: the base) with that tier (None: any)."""
+        there = self.tiers(task) if task is not None else []
+        if task is not None and tier is not None and tier not in there:
+            raise InputError(
+                f"task {task!r} has no tier {tier!r}; it has {' and '.join(there) or 'none'}"
+            )
+
+    def check_exact(self, task: str) -> None:
+        """Raise InputError unless every tensor of the task is the original's, bit for bit."""
+        there = self.tiers(task)
+        if there and "exact" not in there:
+            raise InputError(
+                f"task {task!r} is not exact, its best tier is {there[-1]!r}; only a store packed "
+                "with --tiers exact, or mask,exact, gives the originals back"
+            )
+
+    @contextmanager
+    def open_base(self, jobs: int = 1) -> Iterator[BaseSource]:
+        """The base's bits, from the store or from the folder that it references."""
+        from taskstore.store.base import CarriedBase, ReferencedBase, open_base
+
+        base: BaseSource
+        if self.manifest.base.carried:
+            base = CarriedBase(self.path, self.manifest)
+        else:
+            checkpoint = open_base(self.manifest, self.base_path, jobs)
+            base = ReferencedBase(checkpoint, self.manifest.chunk)
+        try:
+            yield base
+        finally:
+            base.close()
+
+    @contextmanager
+    def reader(
+        self, task: str | None, base: BaseSource, tier: str | None = None
+    ) -> Iterator[ModelReader]:
+        """One model's tensors; `task` None is the base, `tier` None the best that it has."""
+        from taskstore.store.rebuild import ModelReader
+
+        self.check_tier(task, tier)
+        reader = ModelReader(self.path, self.manifest, task, base, tier)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def files_of(self, *tasks: str | None, tier: str | None = None) -> list[str]:
+        """Files of the store that these models (None: the base) are rebuilt from, up to a tier."""
+        stems, assets = {filenames.BASE: None}, set[str]()
+        for task in tasks:
+            model = self.manifest.base if task is None else self.manifest.tasks[task]
+            needed = {*model.assets.values(), *digests_of(model)}
+            assets |= {f"assets/{digest}" for digest in needed}
+            if task is not None:
+                stems |= dict.fromkeys(filenames.stems_up_to(tier, task))
+        weights = [p for stem in stems for p in of_stem(stem, self.manifest.files)]
+        return [*weights, *sorted(assets)]
+
+    def write_assets(self, task: str | None, target: PathLike) -> Path:
+        """Write a model's config, tokenizer and templates into a folder, without weights."""
+        from taskstore.store.assets import write_assets
+
+        if task is not None:
+            self.check_task(task)
+        Path(target).mkdir(parents=True, exist_ok=True)
+        beside: Mapping[str, Path] = {}
+        if task is None and not self.manifest.base.carried:
+            with self.open_base() as base:
+                beside = base.assets
+        write_assets(self.path, self.manifest, task, beside, Path(target))
+        return Path(target)

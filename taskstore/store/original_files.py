@@ -1,0 +1,95 @@
+"""A model's weight files as they were: kept headers around the tensors that are rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskstore.errors import FormatError
+from taskstore.format.header import MAX_HEADER
+from taskstore.format.manifest import Manifest, Shard
+from taskstore.format.weight_files import tensors_in
+from taskstore.models import Originals, WeightFile
+from taskstore.models.folder import write_shard
+from taskstore.store.assets import read_asset
+from taskstore.store.catalog import label_of, rebuilt_tensors
+from taskstore.store.rebuild import ModelReader, rebuilt_blocks
+
+
+@dataclass(frozen=True)
+class Original:
+    """A weight file: the bytes before its data, its tensors in their order there, its checksum."""
+
+    name: str
+    head: bytes
+    tensors: list[str]
+    recorded: Shard
+
+
+def read(
+    root: Path, manifest: Manifest, task: str | None, tier: str | None = None
+) -> list[Original]:
+    """The weight files of a task (None: of the base); empty where the store does not keep them.
+
+    And where a lower tier is asked for, whose tensors are not the originals'.
+    Raises FormatError unless they hold the model's tensors, each once, and nothing else.
+    """
+    model = manifest.base if task is None else manifest.tasks[task]
+    if task is not None and tier not in (None, *manifest.tasks[task].all_tiers[-1:]):
+        return []
+    tensors, files = rebuilt_tensors(manifest, task), []
+    place: dict[str, str] = {}
+    for name, shard in sorted((model.shards or {}).items()):
+        label = f"{name!r} of {label_of(task)}"
+        if manifest.assets[shard.header].bytes > min(shard.bytes, MAX_HEADER + 8):
+            raise FormatError(f"{label}: its header is too large")
+        head = read_asset(root, manifest, shard.header)
+        inside = tensors_in(label, head, shard.bytes, tensors)
+        for tensor in inside:
+            if tensor in place:
+                raise FormatError(f"{label} repeats {tensor!r} of {place[tensor]!r}")
+            place[tensor] = name
+        files.append(Original(name, head, inside, shard))
+    missing = set(tensors) - set(place)
+    if files and missing:
+        raise FormatError(f"no weight file of {label_of(task)} holds {min(missing)!r}")
+    return files
+
+
+def write(
+    reader: ModelReader,
+    files: list[Original],
+    folder: Path,
+    *,
+    jobs: int,
+    report: Callable[[str, int], None],
+) -> None:
+    """Write the files to `folder`; raises ChecksumMismatch where one is not what it was."""
+    for file in files:  # one stream per file: its last checksum is compared at its end
+        blocks = rebuilt_blocks(reader, file.tensors, jobs)
+        write_shard(
+            folder / file.name, file.head, blocks, report, file.recorded.blake3, reader.label
+        )
+
+
+def write_index(root: Path, manifest: Manifest, task: str | None, folder: Path) -> None:
+    model = manifest.base if task is None else manifest.tasks[task]
+    for name, digest in (model.index or {}).items():
+        (folder / name).write_bytes(read_asset(root, manifest, digest))
+
+
+def stored(root: Path, manifest: Manifest, task: str | None) -> Originals | None:
+    """The same for whoever packs a model of a store again; nothing is read yet."""
+    model = manifest.base if task is None else manifest.tasks[task]
+    if model.shards is None:
+        return None
+
+    def asset(digest: str) -> Callable[[], bytes]:
+        return lambda: read_asset(root, manifest, digest)
+
+    def file(name: str, shard: Shard) -> WeightFile:
+        return WeightFile(name, shard.bytes, asset(shard.header), lambda: shard.blake3)
+
+    index: Mapping[str, Callable[[], bytes]] = {n: asset(d) for n, d in (model.index or {}).items()}
+    return Originals([file(*item) for item in sorted(model.shards.items())], index)

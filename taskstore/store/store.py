@@ -1,0 +1,138 @@
+"""An open store: what it holds, and every model in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from taskstore.errors import InputError
+from taskstore.executors import default_jobs
+from taskstore.format.names import MANIFEST
+from taskstore.locations.base import PathLike
+from taskstore.progress import Callback, silent
+from taskstore.store import summary
+from taskstore.store.contents import StoreContents
+from taskstore.store.summary import Summary
+
+if TYPE_CHECKING:
+    import torch
+
+    from taskstore.devices import Device
+
+
+def open(path: PathLike, *, base: PathLike | None = None) -> Store:
+    """Open a store folder. `base` says where a base is that the store only references.
+
+    Reads the manifest alone. Raises FormatError, NewerVersion or ChecksumMismatch.
+    """
+    return Store(Path(path), base)
+
+
+class Store(StoreContents):
+    """One packed family. Thread-safe: every call opens what it reads."""
+
+    def __repr__(self) -> str:
+        return f"<taskstore.Store {str(self.path)!r}: {len(self.tasks)} tasks>"
+
+    def summary(self) -> Summary:
+        """Sizes, ratios, densities."""
+        return summary.of(self.manifest, (self.path / MANIFEST).stat().st_size)
+
+    def tensor(self, task: str | None, name: str, *, tier: str | None = None) -> torch.Tensor:
+        """One rebuilt tensor on the CPU, checked; raises InputError for an unknown name."""
+        return self.state_dict(task, names=[name], tier=tier)[name]
+
+    def state_dict(
+        self,
+        task: str | None,
+        *,
+        names: Sequence[str] | None = None,
+        tier: str | None = None,
+        device: Device = "cpu",
+        jobs: int | None = None,
+        progress: Callback = silent,
+    ) -> dict[str, torch.Tensor]:
+        """All tensors of a task (None: of the base) on a device, or those of `names`, checked.
+
+        `tier` is "mask", "rest" or "exact", None the best that the task has (InputError where it
+        does not have it).
+        Tensors that share their bytes in the task share their memory here too. Beside what ends
+        on the device only blocks are in memory. Raises DeviceError where the device is missing
+        or too small.
+        """
+        from taskstore.store.to_torch import load
+
+        jobs = jobs or default_jobs()
+        with self.open_base(jobs) as base, self.reader(task, base, tier) as reader:
+            unknown = [name for name in names or () if name not in reader.tensors]
+            if unknown:
+                raise InputError(f"{reader.label} has no tensor {unknown[0]!r}")
+            aliases = self._aliases(task)
+            wanted = list(reader.tensors if names is None else names)
+            return load(reader, wanted, aliases, jobs, progress, device)
+
+    def load_model(
+        self,
+        task: str | None,
+        *,
+        tier: str | None = None,
+        device: Device = "cpu",
+        dtype: torch.dtype | None = None,
+        jobs: int | None = None,
+        progress: Callback = silent,
+        **options: Any,
+    ) -> Any:
+        """A transformers model of a task (None: of the base), of the class its config names.
+
+        `dtype` None keeps the stored bits; `options` go to `from_pretrained`. Raises MissingExtra
+        without transformers, InputError where it does not know the class, DeviceError.
+        """
+        from taskstore import devices
+        from taskstore.models import live
+        from taskstore.store.catalog import label_of
+
+        where = devices.resolve(device)
+        with TemporaryDirectory(prefix="taskstore-") as scratch:
+            folder = self.write_assets(task, scratch)
+            cls, config = live.model_class(folder, label_of(task))
+            state = self.state_dict(task, tier=tier, device=where, jobs=jobs, progress=progress)
+            return live.build(cls, config, folder, state, where, dtype, options)
+
+    def _aliases(self, task: str | None) -> dict[str, str]:
+        if task is None:
+            return {n: t.alias for n, t in self.manifest.tensors.items() if t.alias}
+        return {n: e.of for n, e in self.manifest.tasks[task].tensors.items() if e.of}
+
+    def unpack(
+        self,
+        task: str | None,
+        target: PathLike,
+        *,
+        tier: str | None = None,
+        overwrite: bool = False,
+        jobs: int | None = None,
+        shard_bytes: int | None = None,
+        progress: Callback = silent,
+    ) -> Path:
+        """Write a task (None: the base) as a Hugging Face folder; see `unpacking.unpack`."""
+        from taskstore.store.unpack import unpack
+
+        return unpack(self, {"": task}, Path(target), tier, overwrite, jobs, shard_bytes, progress)
+
+    def unpack_all(
+        self,
+        target: PathLike,
+        *,
+        tier: str | None = None,
+        overwrite: bool = False,
+        jobs: int | None = None,
+        shard_bytes: int | None = None,
+        progress: Callback = silent,
+    ) -> Path:
+        """Write every task to a folder of its name below `target`."""
+        from taskstore.store.unpack import unpack
+
+        tasks: dict[str, str | None] = {task: task for task in self.tasks}
+        return unpack(self, tasks, Path(target), tier, overwrite, jobs, shard_bytes, progress)

@@ -1,0 +1,159 @@
+"""Prove that a store still holds what was packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from blake3 import blake3
+
+from taskstore.errors import ChecksumMismatch, FormatError, TaskstoreError
+from taskstore.executors import default_jobs, ordered_map
+from taskstore.format.digests import check_file
+from taskstore.format.names import MANIFEST
+from taskstore.progress import Callback, Meter, silent
+from taskstore.store import original_files
+from taskstore.store.base import BaseSource
+from taskstore.store.original_files import Original
+from taskstore.store.rebuild import ModelReader, rebuild
+from taskstore.store.store import Store
+
+
+@dataclass
+class VerifyReport:
+    """What was checked and every problem that was found, one line each."""
+
+    files: int = 0
+    tensors: int = 0
+    problems: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)  # files that are not the store's
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, **asdict(self)}
+
+
+def verify(
+    store: Store, *, deep: bool = False, jobs: int | None = None, progress: Callback = silent
+) -> VerifyReport:
+    """Check every listed file; with `deep`, rebuild every tensor of every model as well.
+
+    Problems are collected, not raised, so one damaged file does not hide another.
+    """
+    jobs = jobs or default_jobs()
+    report = VerifyReport()
+    report.unlisted = _unlisted(store)
+    files = store.manifest.files
+    meter = Meter(
+        progress, sum(f.bytes for f in files.values()) + (_deep_bytes(store) if deep else 0)
+    )
+    meter.stage("checking", "files")
+
+    def one(path: str) -> tuple[str, str | None]:
+        try:
+            check_file(store.path, path, files[path])
+        except TaskstoreError as error:
+            return path, str(error)
+        return path, None
+
+    for path, problem in ordered_map(one, files, jobs=jobs):
+        report.files += 1
+        report.problems += [problem] if problem else []
+        meter.add(path, files[path].bytes)
+    if deep:
+        meter.stage("rebuilding", "base")
+        _verify_models(store, report, jobs, meter)
+    return report
+
+
+def _deep_bytes(store: Store) -> int:
+    from taskstore.format.dtypes import nbytes
+
+    base = sum(nbytes(t.dtype, t.shape) for t in store.manifest.tensors.values())
+    return base * len(_models(store))
+
+
+def _models(store: Store) -> list[tuple[str | None, str | None]]:
+    """(task, tier) of everything that can be rebuilt; the base is no task's."""
+    tasks = store.manifest.tasks
+    tiers = {name: task.all_tiers or (None,) for name, task in tasks.items()}
+    return [(None, None), *((name, tier) for name in tasks for tier in tiers[name])]
+
+
+def _unlisted(store: Store) -> list[str]:
+    listed = {*store.manifest.files, MANIFEST}
+    paths = (p for p in store.path.rglob("*") if p.is_file())
+    inside = (p.relative_to(store.path).as_posix() for p in paths)
+    return sorted(p for p in inside if p not in listed and not p.startswith("."))
+
+
+def _verify_models(store: Store, report: VerifyReport, jobs: int, meter: Meter) -> None:
+    try:
+        with store.open_base(jobs) as base:
+            for task, tier in _models(store):
+                report.problems += _verify_model(store, task, tier, base, report, jobs, meter)
+    except TaskstoreError as error:
+        report.problems.append(str(error))
+
+
+def _verify_model(
+    store: Store,
+    task: str | None,
+    tier: str | None,
+    base: BaseSource,
+    report: VerifyReport,
+    jobs: int,
+    meter: Meter,
+) -> Iterator[str]:
+    try:
+        with store.reader(task, base, tier) as reader:
+            try:
+                files = original_files.read(store.path, store.manifest, task, tier)
+            except FormatError as error:
+                yield str(error)
+                files = []
+            for file in files or (None,):
+                names = file.tensors if file else list(reader.tensors)
+                yield from _verify_tensors(reader, names, file, report, jobs, meter)
+    except TaskstoreError as error:
+        yield str(error)
+
+
+def _verify_tensors(
+    reader: ModelReader,
+    names: list[str],
+    file: Original | None,
+    report: VerifyReport,
+    jobs: int,
+    meter: Meter,
+) -> Iterator[str]:
+    """Tensors, and if all are good the whole of the weight file that they stand in."""
+    state, good = blake3(file.head) if file else None, True
+    for name in names:
+        report.tensors += 1
+        problem = _verify_tensor(reader, name, state, jobs, meter)
+        if problem:
+            good = False
+            yield problem
+    if file and state and good and state.hexdigest() != file.recorded.blake3:
+        what = f"{file.name!r} of {reader.label}"
+        yield str(ChecksumMismatch(what, file.recorded.blake3, state.hexdigest()))
+
+
+def _verify_tensor(
+    reader: ModelReader, name: str, file: Any, jobs: int, meter: Meter
+) -> str | None:
+    try:
+        for tensor, _, bits_N in rebuild(reader, [name], jobs):
+            if file:
+                file.update(bits_N.view("u1"))
+            meter.add(tensor.name, bits_N.nbytes)
+    except ChecksumMismatch as error:
+        return str(error)
+    except TaskstoreError as error:
+        return f"{reader.label}, {error}"
+    return None
