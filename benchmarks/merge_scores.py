@@ -27,9 +27,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rate_eval import KNOWN, Family, open_family
-from taskstore.measuring import MeasureOptions, measure
-from taskstore.merge import info_of
 from taskstore.merging import MergeOptions, merge
+from taskstore.merging.methods import info_of
+from taskstore.statistics.driver import measure
+from taskstore.statistics.options import MeasureOptions
 
 GRID = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 ONE = (1.0,)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.floats import from_float32
-from taskstore.merge import Vectors, Whole, make
+from taskstore.merging.methods import Vectors, Whole, make
 
 F32 = NDArray[np.float32]
 

@@ -1,7 +1,7 @@
 """The merge methods on whole models in plain numpy, float64: formulas as they are published.
 
 A model is tensor -> task vector; a task may lack a tensor. Nothing is shared with
-`taskstore.merge`, and no formula is written the way it is there.
+`taskstore.merging.methods.registry`, and no formula is written the way it is there.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from taskstore import merge as registry
 from taskstore.errors import CheckpointError, InputError
 from taskstore.merging import MergeOptions, merge
-from taskstore.merging.runs import METHODS, spread
+from taskstore.merging.methods import registry
+from taskstore.merging.training_runs import METHODS, spread
 from taskstore.models.training_runs import expand
 from tests.families import Family, family, save, tuned
 

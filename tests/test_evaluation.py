@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 import taskstore
 from taskstore.errors import EvaluationFailed, InputError, UnknownTask
-from taskstore.evaluation import Bench, evaluate
-from taskstore.journal import Journal
+from taskstore.evaluation.bench import Bench, evaluate
+from taskstore.evaluation.journal import Journal
 from tests import families
 from tests.evaluators import run, script
 

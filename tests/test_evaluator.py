@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskstore.errors import EvaluationFailed, InputError
-from taskstore.evaluator import Command, checked
+from taskstore.evaluation.command import Command, checked
 from tests.evaluators import script
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from taskstore.kernels import bits, cpu, floats, fused, reference
 from taskstore.kernels.tall import tall
-from taskstore.merge.sum import Sum
+from taskstore.merging.methods.sum import Sum
 from tests.blocks import vectors
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}

@@ -16,9 +16,10 @@ from taskstore.errors import (
     BadExample,
     InputError,
 )
-from taskstore.measuring import MeasureOptions, measure
 from taskstore.models import open_checkpoint
 from taskstore.statistics import Statistics
+from taskstore.statistics.driver import measure
+from taskstore.statistics.options import MeasureOptions
 from tests import families
 from tests.conftest import real_family
 from tests.evaluators import run

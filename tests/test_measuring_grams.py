@@ -17,10 +17,11 @@ from taskstore.errors import (
     InputError,
     NotEnoughMemory,
 )
-from taskstore.measuring import MeasureOptions, measure
 from taskstore.models import open_checkpoint
 from taskstore.progress import Progress
 from taskstore.statistics import Statistics
+from taskstore.statistics.driver import measure
+from taskstore.statistics.options import MeasureOptions
 from tests import families
 from tests.tiny_models import (
     PAIRS,

@@ -21,9 +21,10 @@ from taskstore.errors import (
     OutputError,
     TargetExists,
 )
-from taskstore.measuring import MeasureOptions, measure
 from taskstore.progress import Progress
 from taskstore.statistics import Statistics
+from taskstore.statistics.driver import measure
+from taskstore.statistics.options import MeasureOptions
 from tests import families
 from tests.evaluators import run
 from tests.tiny_models import (
@@ -125,7 +126,7 @@ def test_lines_that_cannot_be_used(tmp_path: Path, second: str, message: str) ->
 
 def test_of_many_lines_some_are_drawn(tmp_path: Path) -> None:
     """Each with the same chance, and only the drawn ones have to be good."""
-    from taskstore.measuring import records
+    from taskstore.statistics import records
 
     path = lines(tmp_path, [{"text": str(i)} for i in range(20)])
     times = np.zeros(20)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from taskstore.merge.lsq import network
-from taskstore.merge.ties import Ties
-from taskstore.merge.trim import Trim
+from taskstore.merging.methods.lsq import network
+from taskstore.merging.methods.ties import Ties
+from taskstore.merging.methods.trim import Trim
 from tests import oracle
 from tests.blocks import Flat, merge, vectors
 

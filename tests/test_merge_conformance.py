@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from taskstore.merge import MERGES, info_of, make, options_of
+from taskstore.merging.methods import MERGES, info_of, make, options_of
 from tests.blocks import SHAPES, Models, merge_models, random_models
 
 F32 = NDArray[np.float32]

@@ -10,7 +10,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstore.merge import philox
+from taskstore.merging.methods import philox
 from tests import oracle_merge
 from tests.blocks import Models, merge_models, random_models
 

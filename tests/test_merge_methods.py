@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstore.errors import InputError
-from taskstore.merge.lawa import natural_order
-from taskstore.merge.model_stock import ratio
+from taskstore.merging.methods.lawa import natural_order
+from taskstore.merging.methods.model_stock import ratio
 from tests import oracle_merge
 from tests.blocks import SHAPES, Models, close, merge, merge_models, random_models
 

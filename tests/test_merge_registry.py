@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskstore.errors import InputError, UnknownMethod
-from taskstore.merge import ALIASES, MERGES, check, info_of, make, options_of, split
+from taskstore.merging.methods import ALIASES, MERGES, check, info_of, make, options_of, split
 
 
 @pytest.mark.parametrize(

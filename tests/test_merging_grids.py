@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstore.errors import InputError
-from taskstore.merging.grids import Grids, parse, published
+from taskstore.merging.search.grids import Grids, parse, published
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from taskstore.errors import MissingExtra, OutputError
-from taskstore.merging import MergeReport, plot
-from taskstore.merging.scoring import Scores
-from taskstore.merging.search import Points, Searched
+from taskstore.merging import MergeReport
+from taskstore.merging.search import plot
+from taskstore.merging.search.grid_search import Points, Searched
+from taskstore.merging.search.scoring import Scores
 
 REPORT = MergeReport(
     path=Path("out"), method="ties", options={}, alpha=1, weights={}, base="<b>base</b>",

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from taskstore.errors import InputError
 from taskstore.merging import merge
-from taskstore.merging.recipe import Recipe, read
-from taskstore.merging.recipe_fields import MAX_BYTES, load
-from taskstore.merging.recipe_methods import Call, Entry, Settings, translate, unused
+from taskstore.merging.mergekit.fields import MAX_BYTES, load
+from taskstore.merging.mergekit.methods import Call, Entry, Settings, translate, unused
+from taskstore.merging.mergekit.recipe import Recipe, read
 from tests.families import Family, State, family, save
 
 Formula = Callable[[Tensor, list[Tensor]], Tensor]

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 
 import taskstore
 from taskstore.errors import EvaluationFailed, InputError, TargetExists
-from taskstore.journal import Journal
+from taskstore.evaluation.journal import Journal
 from taskstore.merging import MergeOptions, merge
-from taskstore.merging.grids import Grids
-from taskstore.merging.origins import Folders, Stored
-from taskstore.merging.scoring import IDLE, Scorer, key
-from taskstore.merging.search import Searched, search
+from taskstore.merging.search.grid_search import Searched, search
+from taskstore.merging.search.grids import Grids
+from taskstore.merging.search.origins import Folders, Stored
+from taskstore.merging.search.scoring import IDLE, Scorer, key
 from tests import families
 from tests.families import Family, same
 

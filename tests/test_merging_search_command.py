@@ -10,8 +10,8 @@ import pytest
 import torch
 from taskstore_cli.merge_search import Asked, asked
 
-from taskstore.merging.grids import Grids
-from taskstore.merging.origins import Folders
+from taskstore.merging.search.grids import Grids
+from taskstore.merging.search.origins import Folders
 from tests import families
 from tests.evaluators import run, script
 from tests.families import Family

@@ -13,11 +13,11 @@ from torch import Tensor
 
 import taskstore
 from taskstore.errors import EvaluationFailed, InputError
-from taskstore.journal import Journal
+from taskstore.evaluation.journal import Journal
 from taskstore.merging import MergeOptions
-from taskstore.merging.origins import Folders, Stored
-from taskstore.merging.scoring import Scorer
-from taskstore.merging.soup import Soup, greedy_soup
+from taskstore.merging.search.greedy_soup import Soup, greedy_soup
+from taskstore.merging.search.origins import Folders, Stored
+from taskstore.merging.search.scoring import Scorer
 from tests import families
 from tests.evaluators import run, script
 from tests.families import Family, State

@@ -11,7 +11,7 @@ import pytest
 import taskstore
 from taskstore.errors import OutputError
 from taskstore.merging import MergeOptions, merge, merge_store
-from taskstore.merging.origins import Stored
+from taskstore.merging.search.origins import Stored
 from taskstore.packing.driver import pack
 from taskstore.packing.options import PackOptions
 from tests.families import Family, family

@@ -19,9 +19,10 @@ from safetensors.numpy import load_file, save_file
 import taskstore
 from taskstore.errors import InputError, StatisticsError
 from taskstore.format.digests import model_digest
-from taskstore.measuring.writer import StatisticsWriter
 from taskstore.models import digest_of, open_checkpoint
-from taskstore.statistics import About, Statistics, is_statistics
+from taskstore.statistics import About, Statistics
+from taskstore.statistics.file import is_statistics
+from taskstore.statistics.writer import StatisticsWriter
 from tests.families import Family
 
 Arrays = Mapping[tuple[str, str], NDArray[np.float32]]
@@ -256,7 +257,7 @@ def test_reading_needs_no_torch(tmp_path: Path) -> None:
 
     path = write(tmp_path / "s", example())
     code = (
-        "import sys\nfrom taskstore.statistics import Statistics\n"
+        "import sys\nfrom taskstore.statistics.file import Statistics\n"
         f"print(Statistics({json.dumps(str(path))}).gram('a.weight').shape)\n"
         "assert 'torch' not in sys.modules"
     )

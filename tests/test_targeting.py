@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 import taskstore
 from taskstore.errors import InputError, TargetNotReached
-from taskstore.evaluation import Bench
-from taskstore.journal import Journal
+from taskstore.evaluation.bench import Bench
+from taskstore.evaluation.journal import Journal
 from taskstore.packing.search_bits import GRID, aim_at_error, aim_at_score
 from tests import families
 from tests.evaluators import run, script

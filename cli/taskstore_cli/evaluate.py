@@ -61,7 +61,7 @@ def evaluate(
     from msgspec import to_builtins
 
     import taskstore
-    from taskstore.evaluation import evaluate as run
+    from taskstore.evaluation.bench import evaluate as run
     from taskstore.packing import revise
     from taskstore_cli.render import score_table
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from taskstore.evaluation import Bench
+    from taskstore.evaluation.bench import Bench
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,9 +60,9 @@ def make_bench(
     scratch: Path | None,
     silent: bool,
 ) -> Bench:
-    from taskstore.evaluation import Bench
-    from taskstore.evaluator import Command
-    from taskstore.journal import Journal
+    from taskstore.evaluation.bench import Bench
+    from taskstore.evaluation.command import Command
+    from taskstore.evaluation.journal import Journal
 
     def say(line: str) -> None:
         if not silent:

@@ -17,7 +17,7 @@ from taskstore_cli.console import (
 )
 
 if TYPE_CHECKING:
-    from taskstore.measuring import MeasureReport
+    from taskstore.statistics.driver import MeasureReport
 
 
 @click.command()
@@ -109,9 +109,9 @@ def measure(
     \b
     taskstore measure runs/billing --data billing.jsonl -o billing.safetensors
     """
-    from taskstore.measuring import MeasureOptions
-    from taskstore.measuring import measure as run
     from taskstore.packing.options import parse_bytes
+    from taskstore.statistics.driver import measure as run
+    from taskstore.statistics.options import MeasureOptions
 
     options = MeasureOptions(
         statistics=tuple(word.strip() for word in statistics.split(",") if word.strip()),

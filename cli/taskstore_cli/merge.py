@@ -21,7 +21,7 @@ from taskstore_cli.method import method_options, parse_statistics, statistics_op
 from taskstore_cli.pack import by_task, named
 
 if TYPE_CHECKING:
-    from taskstore.merging.origins import Origin
+    from taskstore.merging.search.origins import Origin
 
 
 @click.command()
@@ -125,10 +125,12 @@ def merge(
     from dataclasses import replace
 
     from taskstore.executors import default_jobs
-    from taskstore.merge import procedure
-    from taskstore.merging import MergeOptions, recipe, soup
-    from taskstore.merging.grids import Grids
-    from taskstore.merging.origins import Folders
+    from taskstore.merging import MergeOptions
+    from taskstore.merging.mergekit import recipe
+    from taskstore.merging.methods import procedure
+    from taskstore.merging.search import greedy_soup
+    from taskstore.merging.search.grids import Grids
+    from taskstore.merging.search.origins import Folders
     from taskstore.packing.options import parse_bytes
     from taskstore_cli import merge_search
     from taskstore_cli.render_merge import print_merged
@@ -160,7 +162,7 @@ def merge(
         asked = merge_search.asked(method, alpha, extra, origin.count)
         grids = asked.grids
         options = MergeOptions(
-            method=soup.METHOD if searches else method,
+            method=greedy_soup.METHOD if searches else method,
             method_options=asked.options,
             statistics=parse_statistics(statistics),
             alpha=asked.alpha,
@@ -187,8 +189,8 @@ def _origin(
 ) -> Origin:
     """Models, or those of a store; the checkpoints of runs that are averaged."""
     import taskstore
-    from taskstore.merging.origins import Folders, Stored
-    from taskstore.merging.runs import spread
+    from taskstore.merging.search.origins import Folders, Stored
+    from taskstore.merging.training_runs import spread
     from taskstore.store.contents import is_store
 
     if is_store(base):

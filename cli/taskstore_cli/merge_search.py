@@ -16,9 +16,9 @@ from taskstore_cli.method import split_options
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeOptions
-    from taskstore.merging.grids import Grids
-    from taskstore.merging.origins import Origin
-    from taskstore.merging.scoring import Scorer
+    from taskstore.merging.search.grids import Grids
+    from taskstore.merging.search.origins import Origin
+    from taskstore.merging.search.scoring import Scorer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,11 +67,11 @@ class Asked:
 
 def asked(method: str, alpha: str | None, extra: tuple[str, ...], models: int) -> Asked:
     """--alpha and --option, each a number or a grid; raises InputError."""
-    from taskstore import merge
-    from taskstore.merging.grids import Grids, parse, published
+    from taskstore.merging.methods import registry
+    from taskstore.merging.search.grids import Grids, parse, published
 
-    procedure = merge.procedure(method)
-    published_alpha = () if procedure else merge.info_of(method).grid
+    procedure = registry.procedure(method)
+    published_alpha = () if procedure else registry.info_of(method).grid
     alphas = () if alpha is None else parse(alpha, "--alpha", published_alpha)
     options = {
         name: parse(text, f"--option {name}", published(name, models))
@@ -89,7 +89,7 @@ def asked(method: str, alpha: str | None, extra: tuple[str, ...], models: int) -
 
 def check(wanted: Wanted, grids: Grids, procedure: str) -> None:
     """Raise UsageError for options that do not go together, before any work is done."""
-    from taskstore.merging import plot
+    from taskstore.merging.search import plot
 
     if wanted.template is None and (grids.axes or procedure):
         what = f"--method {procedure}" if procedure else "a grid"
@@ -114,9 +114,9 @@ def run(
     quiet: bool,
 ) -> None:
     """Search, write the best, print what was found."""
-    from taskstore.merging import plot
-    from taskstore.merging.search import Searched, search
-    from taskstore.merging.soup import Soup, greedy_soup
+    from taskstore.merging.search import plot
+    from taskstore.merging.search.greedy_soup import Soup, greedy_soup
+    from taskstore.merging.search.grid_search import Searched, search
     from taskstore_cli.render_merge import print_searched, print_soup
 
     own = target.absolute().parent / f"{target.name}.merge.jsonl"
@@ -139,9 +139,9 @@ def run(
 
 
 def _scorer(wanted: Wanted, journal: Path, origin: Origin, *, silent: bool) -> Scorer:
-    from taskstore.evaluator import Command
-    from taskstore.journal import Journal
-    from taskstore.merging.scoring import Scorer
+    from taskstore.evaluation.command import Command
+    from taskstore.evaluation.journal import Journal
+    from taskstore.merging.search.scoring import Scorer
 
     def say(line: str) -> None:
         if not silent:

@@ -21,7 +21,7 @@ class MethodName(click.ParamType[str]):
     ) -> list[click.shell_completion.CompletionItem]:
         from click.shell_completion import CompletionItem
 
-        from taskstore.merge import MERGES
+        from taskstore.merging.methods import MERGES
 
         return [CompletionItem(name) for name in MERGES if name.startswith(incomplete)]
 

@@ -14,7 +14,7 @@ def methods(names: tuple[str, ...], as_json: bool) -> None:
     """List the merge methods, with formula, options and paper; all, or those that are named."""
     from dataclasses import asdict
 
-    from taskstore.merge import MERGES, PROCEDURES, procedure, split
+    from taskstore.merging.methods import MERGES, PROCEDURES, procedure, split
 
     known = {**{name: method.INFO for name, method in MERGES.items()}, **PROCEDURES}
     chosen = dict.fromkeys(procedure(name) or split(name)[0] for name in names) or known

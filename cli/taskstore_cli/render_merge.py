@@ -13,9 +13,9 @@ from taskstore_cli.evaluator import number
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeReport
-    from taskstore.merging.scoring import Scores
-    from taskstore.merging.search import Searched
-    from taskstore.merging.soup import Soup
+    from taskstore.merging.search.greedy_soup import Soup
+    from taskstore.merging.search.grid_search import Searched
+    from taskstore.merging.search.scoring import Scores
 
 COLUMNS = 8  # tasks that have their own columns; of more only the mean is shown
 

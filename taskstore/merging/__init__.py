@@ -7,8 +7,9 @@ time. Arithmetic is float32, rounded once, to the dtype of the output.
 
 from __future__ import annotations
 
-from taskstore.merging.driver import MergeReport, merge, merge_family
+from taskstore.merging.driver import merge, merge_family
+from taskstore.merging.from_store import merge_store
 from taskstore.merging.options import MergeOptions
-from taskstore.merging.stored import merge_store
+from taskstore.merging.report import MergeReport
 
 __all__ = ["MergeOptions", "MergeReport", "merge", "merge_family", "merge_store"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskstore.merge import MERGES, split
+from taskstore.merging.methods import MERGES, split
 from taskstore.models.family import Family
 from taskstore.store.card import cell
 from taskstore.version import __version__
 
 if TYPE_CHECKING:
-    from taskstore.merging.driver import MergeReport
+    from taskstore.merging.report import MergeReport
 
 DTYPES = ("dtype", "torch_dtype")  # members of config.json that say a model's dtype
 MARK = "Merged by taskstore"  # what tells our folders from others

@@ -5,56 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore import measured
 from taskstore.errors import InputError, NotFinite, OutputError
 from taskstore.executors import ordered_map
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import cpu, floats
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
-from taskstore.merge import Method, split
-from taskstore.merging import card, kinship
+from taskstore.merging import card, kinship, needed_statistics
+from taskstore.merging.methods import Method, split
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
-from taskstore.merging.runs import spread
+from taskstore.merging.report import MergeReport
+from taskstore.merging.task_vectors import Block, Source, VectorScan, blocks
+from taskstore.merging.training_runs import spread
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.compare import compare
 from taskstore.models.config import TORCH, read_config, write_config
 from taskstore.models.family import Family, open_family
 from taskstore.models.folder import copy_assets, write_weights
 from taskstore.progress import Callback, Meter, silent
-from taskstore.sources import Source
-from taskstore.vectors import Block, VectorScan, blocks
 
 Bits = NDArray[Any]
 Work = Callable[[], tuple[str, Bits]]
-
-
-@dataclass(frozen=True)
-class MergeReport:
-    """What was made; `notes` are tensor or file -> why it is not merged as the others are."""
-
-    path: Path
-    method: str
-    options: Mapping[str, float]
-    alpha: float
-    weights: Mapping[str, float]
-    base: str
-    models: list[str]
-    tensors: int
-    parameters: int
-    bytes: int
-    notes: Mapping[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path)}
 
 
 def merge(
@@ -122,7 +100,9 @@ def merge_family(
     if source is not None:
         return _written(source, outputs, target, options, progress, section)
     method = options.made()
-    statistics = measured.opened(family, method, options.method, options.statistics, options.jobs)
+    statistics = needed_statistics.opened(
+        family, method, options.method, options.statistics, options.jobs
+    )
     with statistics as files:
         kinds = options.info.statistics
         source = Source(family, method, options.chunk, options.weights, files, kinds)

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taskstore import merge
 from taskstore.errors import InputError
 from taskstore.executors import default_jobs
 from taskstore.format.dtypes import MASKED
 from taskstore.format.weight_files import SHARD_BYTES
-from taskstore.merge import Info, Method
+from taskstore.merging.methods import Info, Method, registry
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class MergeOptions:
     chunk: int = 1 << 16
 
     def __post_init__(self) -> None:
-        merge.check(self.method, self.method_options)
-        merge.check(self.method, self._numbers)
+        registry.check(self.method, self.method_options)
+        registry.check(self.method, self._numbers)
         if self.weights and not self.info.weights:
             raise InputError(
                 f"method {self.method!r} takes no weights; leave them out, or merge by average"
@@ -66,28 +65,28 @@ class MergeOptions:
 
     @property
     def info(self) -> Info:
-        return merge.info_of(self.method)
+        return registry.info_of(self.method)
 
     @property
     def scale(self) -> float:
         """What the merged vector is multiplied by; some methods have alpha in their formula."""
-        own = "alpha" in merge.options_of(self.method)
+        own = "alpha" in registry.options_of(self.method)
         return 1.0 if own else self.info.alpha if self.alpha is None else self.alpha
 
     @property
     def last(self) -> int | None:
         """Checkpoints of a run that count, where not all do."""
-        k = self.made().options["k"] if merge.split(self.method)[0] == "lawa" else None
+        k = self.made().options["k"] if registry.split(self.method)[0] == "lawa" else None
         return None if k is None else int(k)
 
     def made(self) -> Method:
         """The method, ready to be fitted."""
-        return merge.make(self.method, self._numbers, merging=True)
+        return registry.make(self.method, self._numbers, merging=True)
 
     @property
     def _numbers(self) -> Mapping[str, float]:
         """The method's options, alpha among them where it is one."""
-        given = "alpha" in merge.options_of(self.method) and self.alpha is not None
+        given = "alpha" in registry.options_of(self.method) and self.alpha is not None
         return {**self.method_options, **({"alpha": self.alpha} if given else {})}  # type: ignore[dict-item]
 
     def check_tasks(self, tasks: Iterable[str]) -> None:

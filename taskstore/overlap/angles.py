@@ -21,11 +21,11 @@ from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import nbytes
 from taskstore.kernels import floats
+from taskstore.merging.task_vectors import Block, blocks, read
 from taskstore.overlap.result import Vectors
 from taskstore.progress import Meter
 from taskstore.store import Store
 from taskstore.store.as_checkpoint import open_family
-from taskstore.vectors import Block, blocks, read
 
 F64 = NDArray[np.float64]
 STEP = 1 << 15  # elements that are widened at a time, to stay in the cache

@@ -19,6 +19,7 @@ from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.validate import CODECS_OF_TIERS
 from taskstore.kernels import cpu, floats
+from taskstore.merging.task_vectors import Block, Source, blocks, read_base
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.compare import Plan
 from taskstore.packing import multitask
@@ -26,8 +27,6 @@ from taskstore.packing.mask_coder import Masking
 from taskstore.packing.mask_files.matching import Imported
 from taskstore.packing.options import PackOptions
 from taskstore.packing.writer import CodedBlock, CodedPart
-from taskstore.sources import Source
-from taskstore.vectors import Block, blocks, read_base
 
 F32 = NDArray[np.float32]
 

@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from taskstore import measured
 from taskstore.errors import InputError
 from taskstore.executors import ordered_map
 from taskstore.format import names
@@ -20,7 +19,9 @@ from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import Manifest
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
-from taskstore.merge import info_of, make
+from taskstore.merging import needed_statistics
+from taskstore.merging.methods import info_of, make
+from taskstore.merging.task_vectors import Source, VectorScan
 from taskstore.models import Originals
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family, open_family
@@ -33,9 +34,7 @@ from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.packing.writer import StoreWriter
 from taskstore.progress import Callback, Meter, silent
-from taskstore.sources import Source
 from taskstore.store.contents import is_store
-from taskstore.vectors import VectorScan
 
 
 def pack(
@@ -97,7 +96,9 @@ def _fitted(
     ]
     shared = [entry for entry in masked if entry[2]]
     given = options.statistics
-    with measured.opened(family, method, options.method, given, options.jobs) as statistics:
+    with needed_statistics.opened(
+        family, method, options.method, given, options.jobs
+    ) as statistics:
         kinds = info_of(options.method).statistics
         source = Source(family, method, options.chunk, statistics=statistics, kinds=kinds)
         if shared:

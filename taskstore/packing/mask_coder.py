@@ -12,15 +12,15 @@ from taskstore.format import names
 from taskstore.format.section import encode
 from taskstore.kernels import bits, cpu, floats, fused
 from taskstore.kernels.tall import tall
-from taskstore.merge import Method, Vectors
-from taskstore.merge.sum import Sum
+from taskstore.merging.methods import Method, Vectors
+from taskstore.merging.methods.sum import Sum
+from taskstore.merging.task_vectors import Block, read_bits
 from taskstore.models import Checkpoint
 from taskstore.models.family import Family
 from taskstore.packing.mask_files.matching import Imported
 from taskstore.packing.options import PackOptions
 from taskstore.packing.writer import CodedPart
 from taskstore.rungs import moved
-from taskstore.vectors import Block, read_bits
 
 F32 = NDArray[np.float32]
 

@@ -11,11 +11,10 @@ from taskstore.executors import ordered_map
 from taskstore.format.codecs.rounded import values
 from taskstore.format.section import encode
 from taskstore.kernels import cpu, floats
-from taskstore.merge import Vectors
+from taskstore.merging.methods import Vectors
+from taskstore.merging.task_vectors import Block, Source, blocks
 from taskstore.models.compare import Plan
 from taskstore.packing.options import PackOptions
-from taskstore.sources import Source
-from taskstore.vectors import Block, blocks
 
 F32 = NDArray[np.float32]
 SAMPLES = 4  # chunks of an fp32 tensor on which both ways are measured

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from taskstore import merge
 from taskstore.errors import InputError
 from taskstore.executors import default_jobs
 from taskstore.format.manifest import TIERS
+from taskstore.merging.methods import registry
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -72,7 +72,7 @@ class PackOptions:
     shard_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
-        merge.check(self.method, self.merge_options, packing=True)
+        registry.check(self.method, self.merge_options, packing=True)
         for name, lam in (("all tasks", self.lam_of("")), *self.lambdas.items()):
             if not (math.isfinite(lam) and 0 <= lam <= 1000):
                 raise InputError(f"lambda {lam} of {name} is not a number from 0 to 1000")

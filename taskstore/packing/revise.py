@@ -17,7 +17,6 @@ from pathlib import Path
 
 import msgspec
 
-from taskstore import merge
 from taskstore.errors import BadName, InputError, OutputError
 from taskstore.executors import default_jobs
 from taskstore.format import manifest as manifests
@@ -26,6 +25,7 @@ from taskstore.format.digests import check_files
 from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
+from taskstore.merging.methods import registry
 from taskstore.models import open_checkpoint
 from taskstore.models.family import Family
 from taskstore.packing.driver import pack_family
@@ -202,7 +202,7 @@ def _options(store: Store, jobs: int) -> PackOptions:
     tasks = manifest.tasks
     method, merge_options = manifest.merge.method, manifest.merge.options
     try:
-        merge.check(method, merge_options, packing=True)
+        registry.check(method, merge_options, packing=True)
     except InputError:  # of a newer taskstore, or of none
         method, merge_options = "lsq", {}
     lambdas = {name: task.lam for name, task in tasks.items()}

@@ -14,17 +14,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from taskstore.errors import InputError, TargetNotReached
-from taskstore.evaluation import Bench
+from taskstore.evaluation.bench import Bench
+from taskstore.executors import ordered_map
+from taskstore.kernels import cpu, floats
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
-from taskstore.models.family import open_family
+from taskstore.merging.task_vectors import Block, blocks, read_base
+from taskstore.models.compare import Plan
+from taskstore.models.family import Family, open_family
 from taskstore.packing.driver import pack, pack_family
 from taskstore.packing.options import PackOptions
 from taskstore.packing.plan import make as make_plan
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
-from taskstore.resterror import rest_error
+from taskstore.rungs import levels_for, rest
 from taskstore.store import open as open_store
 from taskstore.store.contents import is_store
 
@@ -166,3 +172,40 @@ def _fewest(error: Any, most: float) -> float:
         middle = (low + high) // 2
         low, high = (low, middle) if error(middle / 16) <= most else (middle + 1, high)
     return low / 16
+
+
+SAMPLE = 64  # blocks
+
+
+def rest_error(
+    family: Family, plan: Plan, t: int, bits: float, options: PackOptions, *, sample: bool = False
+) -> float:
+    """|rebuilt - fine-tune|^2 / |task vector|^2 of task `t`, the rest being its lowest tier.
+
+    Over all quantised tensors, or over a sample of about SAMPLE blocks, spread over them.
+    """
+    tensors = [
+        (name, info)
+        for name, info in sorted(family.base.tensors.items())
+        if t in plan.tasks_of(name, "rest") and name not in plan.aliases and info.numel
+    ]
+    every = [b for name, info in tensors for b in blocks(name, info, (t,), options.chunk)]
+    if sample and len(every) > SAMPLE:
+        every = [every[k] for k in np.linspace(0, len(every) - 1, SAMPLE).round().astype(int)]
+
+    def one(block: Block) -> tuple[float, float]:
+        task, w0_N = family.tasks[t], read_base(family, block)
+        dtype, label = task.tensors[block.name].dtype, (task.name, block.name)
+        theta_N = task.read(block.name, block.start, block.stop)
+        below_N = cpu.cast(w0_N, block.info.dtype, dtype)
+        codec = levels_for(block.info.shape, block.start, bits)
+        rebuilt_N = rest(codec, theta_N, below_N, dtype, label)[1]
+        missed_N, tau_N = (
+            floats.to_float32(theta_N, dtype) - floats.to_float32(other_N, dtype)
+            for other_N in (rebuilt_N, below_N)
+        )
+        return float(np.dot(missed_N, missed_N)), float(np.dot(tau_N, tau_N))
+
+    found = list(ordered_map(one, every, jobs=options.jobs))
+    missed, size = (sum(part) for part in zip(*found, strict=True)) if found else (0.0, 0.0)
+    return missed / size if size else 0.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.errors import InputError
-from taskstore.evaluation import Bench
+from taskstore.evaluation.bench import Bench
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.packing.driver import pack

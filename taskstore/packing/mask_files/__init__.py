@@ -1,1 +1,1 @@
-"""Masks: which weights of the multi-task model a task wants. One method per file."""
+"""Masks that others computed: read safely, matched to the family's tensors."""

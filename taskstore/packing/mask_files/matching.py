@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from taskstore.errors import InputError
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import bits
+from taskstore.merging.task_vectors import Block
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
 from taskstore.packing.mask_files import npy
 from taskstore.packing.options import PackOptions
-from taskstore.vectors import Block
 
 U = NDArray[Any]
 Layout = dict[str, tuple[int, int]]  # tensor -> first and last bit

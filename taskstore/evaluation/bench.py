@@ -1,0 +1,157 @@
+"""How good the rebuilt models are, by the user's own measure, beside the base and the originals."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from taskstore.errors import InputError
+from taskstore.evaluation.command import Evaluator, checked
+from taskstore.evaluation.journal import Journal
+from taskstore.format import manifest as manifests
+from taskstore.format.digests import model_digest
+from taskstore.locations.base import PathLike
+from taskstore.store import Store
+from taskstore.store.catalog import rebuilt_tensors
+
+Say = Callable[[str], None]
+
+
+def _nothing(_: str) -> None:
+    """The default report."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores on one task; None where it was not asked for."""
+
+    task: str
+    rebuilt: float
+    base: float | None = None
+    original: float | None = None
+    lower: Mapping[str, float] = field(default_factory=dict)  # tiers below the best -> score
+
+    def to_record(self) -> manifests.Score:
+        """For the manifest."""
+        return manifests.Score(
+            rebuilt=self.rebuilt,
+            base=self.base,
+            original=self.original,
+            lower=dict(self.lower) or None,
+        )
+
+    @property
+    def kept(self) -> float | None:
+        """Share of the fine-tune's score that the rebuilt model has."""
+        return self.rebuilt / self.original if self.original else None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One `Score` per task."""
+
+    scores: Sequence[Score]
+
+    @property
+    def kept(self) -> list[float]:
+        return [score.kept for score in self.scores if score.kept is not None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; `mean_kept` and `worst_kept` where originals were evaluated."""
+        rows = [{**asdict(score), "kept": score.kept} for score in self.scores]
+        kept = self.kept
+        mean = {"mean_kept": sum(kept) / len(kept), "worst_kept": min(kept)} if kept else {}
+        return {"scores": rows, **mean}
+
+
+class Bench:
+    """Rebuilds models into scratch folders, one at a time, and has them scored."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        journal: Journal,
+        *,
+        label: str = "",
+        scratch: PathLike | None = None,
+        say: Say = _nothing,
+    ) -> None:
+        """`label` names the evaluator in the journal: scores of another one are not taken."""
+        self._evaluator, self._journal, self._label = evaluator, journal, label
+        self._scratch, self._say = scratch, say
+
+    def rebuilt(
+        self,
+        store: Store,
+        model: str | None,
+        task: str,
+        what: str = "rebuilt",
+        tier: str | None = None,
+    ) -> float:
+        """Score on `task` of a model of the store: a task at a tier, or the base (None)."""
+
+        def evaluate() -> float:
+            with tempfile.TemporaryDirectory(prefix="taskstore-eval-", dir=self._scratch) as folder:
+                path = store.unpack(model, Path(folder) / (model or "base"), tier=tier)
+                return self._told(path, task, what)
+
+        tensors = rebuilt_tensors(store.manifest, model, tier)
+        weights = model_digest({name: tensor.blake3 for name, tensor in tensors.items()})
+        return self._journal.score((self._label, task, weights), evaluate)
+
+    def original(self, path: PathLike, task: str) -> float:
+        """Score of a model folder that is there."""
+        folder = Path(path)
+        if not folder.exists():
+            raise InputError(f"the original of task {task!r} is not at {folder}")
+        key = (self._label, task, fingerprint(folder))
+        return self._journal.score(key, lambda: self._told(folder, task, "original"))
+
+    def _told(self, path: Path, task: str, what: str) -> float:
+        score = checked(self._evaluator, path, task)
+        self._say(f"{task}, {what}: {score:g}")
+        return score
+
+
+def evaluate(
+    store: Store,
+    bench: Bench,
+    *,
+    tasks: Sequence[str] | None = None,
+    originals: Mapping[str, PathLike] | None = None,
+    base: bool = False,
+) -> Evaluation:
+    """Score every task's rebuilt model at each tier, its original and the base where asked.
+
+    Raises UnknownTask, InputError or EvaluationFailed; what was scored before is in the journal.
+    """
+    chosen, originals = list(store.tasks if tasks is None else tasks), originals or {}
+    for task in (*chosen, *originals):
+        store.check_task(task)
+    return Evaluation(
+        [
+            Score(
+                task,
+                rebuilt=bench.rebuilt(store, task, task),
+                lower={
+                    tier: bench.rebuilt(store, task, task, tier, tier)
+                    for tier in store.tiers(task)[:-1]
+                },
+                base=bench.rebuilt(store, None, task, "the base") if base else None,
+                original=bench.original(originals[task], task) if task in originals else None,
+            )
+            for task in chosen
+        ]
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """Path, sizes and times of the files: a model that is trained on is another one."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]
+    facts = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return blake3(repr((str(folder.resolve()), facts)).encode()).hexdigest()

@@ -1,0 +1,146 @@
+"""Merging straight from a packed family.
+
+Where the store's own multi-task vector is what is asked for, it is taken as it stands: `consensus`
+counts the store's masks (k of them must want a weight; arXiv 2405.07813), and a store that was
+packed by `sum` merges by `sum` without its tasks. All other methods merge the models that the store
+rebuilds, each at its best tier: exact where it keeps every bit, an approximation otherwise.
+
+Legend: N = elements of a chunk, T = tasks that mask the tensor.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.format import layouts, names
+from taskstore.format.container_files import ShardedReader
+from taskstore.format.digests import check_files
+from taskstore.kernels import bits, floats
+from taskstore.locations.base import PathLike
+from taskstore.merging.driver import check_target, merge_family
+from taskstore.merging.methods import F32, Info, Vectors, registry
+from taskstore.merging.methods.api import Blockwise
+from taskstore.merging.options import MergeOptions
+from taskstore.merging.report import MergeReport
+from taskstore.merging.task_vectors import Block, Source, read
+from taskstore.progress import Callback, silent
+from taskstore.rungs import moved
+from taskstore.store import Store, as_checkpoint
+
+
+def merge_store(
+    store: Store,
+    target: Path,
+    options: MergeOptions,
+    tasks: list[str] | None = None,
+    progress: Callback = silent,
+    section: str = "",
+) -> MergeReport:
+    """Write one merged model of a store's tasks (None: all) to the folder `target`.
+
+    Every file of the store is checked first; `section` is the end of the model card. Raises
+    InputError, UnknownTask, FormatError and OutputError.
+    """
+    chosen = list(store.tasks) if tasks is None else tasks
+    for task in chosen:
+        store.check_task(task)
+    check_target(target, options, inputs(store))
+    check_files(store.path, store.manifest.files, store.manifest.files, options.jobs)
+    with ExitStack() as stack:
+        family = stack.enter_context(as_checkpoint.open_family(store, chosen, options.jobs))
+        options = replace(options, unrelated=True, chunk=store.manifest.chunk)
+        if not _as_it_stands(store, options, chosen):
+            tiers = sorted({store.manifest.tasks[task].all_tiers[-1] for task in chosen})
+            note = f"merged from the models that it rebuilds (tier {', '.join(tiers)})"
+            notes = {store.path.name: note}
+            return merge_family(family, target, options, progress, notes=notes, section=section)
+        vector = stack.enter_context(closing(StoredVector(store, chosen, options)))
+        source = StoredSource(family, vector, options.chunk)
+        note = f"merged from its own multi-task model (merged by {store.manifest.merge.method})"
+        notes = {store.path.name: note}
+        return merge_family(family, target, options, progress, source, notes, section)
+
+
+def inputs(store: Store) -> list[PathLike]:
+    """The store, and the folder of a base that it only references."""
+    base = store.manifest.base
+    where = store.base_path or (base.source if base.revision is None else None)
+    return [store.path] if base.carried or where is None else [store.path, where]
+
+
+def _as_it_stands(store: Store, options: MergeOptions, tasks: list[str]) -> bool:
+    """Whether the store's own multi-task model is what the options ask for."""
+    recorded = store.manifest.merge
+    masks = all("mask" in store.manifest.tasks[task].all_tiers for task in tasks)
+    outer, inner = registry.split(options.method)
+    if options.weights or not masks:
+        return False
+    if outer == "consensus":
+        own = "+" not in options.method or inner == recorded.method
+        return own and set(options.method_options) <= {"k"}
+    same = {**recorded.options, **options.method_options} == dict(recorded.options)
+    return options.method == recorded.method and same and set(tasks) == set(store.tasks)
+
+
+class StoredVector(Blockwise):
+    """W1 - W0 where enough of the masks are one, or everywhere; reads the store itself."""
+
+    INFO: ClassVar[Info] = Info("The store's multi-task vector", "", "")
+
+    def __init__(self, store: Store, tasks: list[str], options: MergeOptions) -> None:
+        self.options = {k: v for k, v in options.made().options.items() if k == "k"}
+        self._least = int(self.options.get("k", 0))
+        self._manifest = store.manifest
+        files = store.manifest.files
+        wanted = {names.MULTITASK: layouts.multitask_layouts(store.manifest)}
+        for name in tasks if self._least else ():
+            task = store.manifest.tasks[name]
+            wanted[names.masks_of(name)] = layouts.mask_layouts(store.manifest, task)
+        self._tasks = {names.masks_of(name): store.manifest.tasks[name] for name in tasks}
+        self._readers: dict[str, ShardedReader] = {}
+        try:
+            for stem, sections in wanted.items():
+                self._readers[stem] = ShardedReader(store.path, stem, files, sections)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+        self._readers = {}
+
+    def merge(self, block: Vectors) -> F32:
+        k = block.start // self._manifest.chunk
+        w1_N = self._readers[names.MULTITASK].section(block.tensor).chunk(k, block.w0_N)
+        vector_N: F32 = floats.to_float32(w1_N, block.dtype) - block.theta0_N
+        if self._least:
+            vector_N[self._counts(block, k, w1_N) < self._least] = 0
+        return vector_N
+
+    def _counts(self, block: Vectors, k: int, w1_N: NDArray[np.generic]) -> NDArray[np.uint16]:
+        """uint16 (N,): how many masks want each weight."""
+        n = block.w0_N.size
+        counts_N = np.zeros(n, np.uint16)
+        for stem, task in self._tasks.items():
+            entry = task.tensors.get(block.tensor)
+            if entry is None or entry.kind != "mask":
+                continue
+            guided = task.codec("mask", "bits") == "guided"
+            given_N = moved(block.w0_N, w1_N, block.dtype) if guided else None
+            mask_P = self._readers[stem].section(block.tensor).chunk(k, given_N)
+            counts_N += bits.unpack(mask_P, n)
+        return counts_N
+
+
+class StoredSource(Source):
+    """Blocks without the tasks' vectors, which the method does not need."""
+
+    def block(self, block: Block) -> Vectors:
+        return read(self.family, replace(block, tasks=()))

@@ -1,0 +1,31 @@
+"""Merge methods: one formula per file; `registry` has them by name."""
+
+from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
+from taskstore.merging.methods.registry import (
+    MERGES,
+    PROCEDURES,
+    check,
+    info_of,
+    make,
+    options_of,
+    procedure,
+    split,
+)
+
+__all__ = [
+    "F32",
+    "MERGES",
+    "PROCEDURES",
+    "Info",
+    "Method",
+    "Option",
+    "Scan",
+    "Vectors",
+    "Whole",
+    "check",
+    "info_of",
+    "make",
+    "options_of",
+    "procedure",
+    "split",
+]

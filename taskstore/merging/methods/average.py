@@ -1,0 +1,38 @@
+"""`average` and `warm`: theta = mean of theta_t, which is theta_0 + the mean of the task vectors.
+
+`average` is the uniform soup (Wortsman et al., arXiv 2203.05482); with weights, tau = sum w tau /
+sum w. `warm` is the same mean of reward models (Rame et al., arXiv 2401.12187); what makes it WARM
+is that they are fine-tuned from one initialisation, so it wants two of them and one base.
+
+A tensor that a fine-tune lacks is the mean of the others'.
+
+Legend: N = elements.
+"""
+
+from __future__ import annotations
+
+from taskstore.merging.methods.api import F32, Blockwise, Info, Vectors
+from taskstore.merging.methods.mean import mean
+
+
+class Average(Blockwise):
+    INFO = Info(
+        "Average, uniform soup",
+        "tau = sum_t w_t tau_t / sum_t w_t",
+        "Wortsman et al., arXiv 2203.05482",
+        packs=False,
+    )
+    weighs = True
+
+    def merge(self, block: Vectors) -> F32:
+        return mean(block.tau_SN, block.weight_S, block.tensor)
+
+
+class Warm(Average):
+    INFO = Info(
+        "WARM",
+        "tau = sum_t w_t tau_t / sum_t w_t, of reward models from one initialisation",
+        "Rame et al., arXiv 2401.12187",
+        least=2,
+        packs=False,
+    )

@@ -1,0 +1,52 @@
+"""`lawa`: the mean of the last k checkpoints of a run (Kaddour, arXiv 2306.03241).
+
+The last are those whose names come last in natural order: checkpoint-500 before checkpoint-1000.
+Where none of them has a tensor, it stays the base's.
+
+Legend: T = checkpoints, S = those that have these elements, N = elements.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from taskstore.merging.methods.api import F32, Blockwise, Info, Option, Scan, Vectors
+from taskstore.merging.methods.mean import mean
+
+
+class Lawa(Blockwise):
+    INFO = Info(
+        "LAWA",
+        "tau = mean of tau_t over the last k checkpoints of a run",
+        "Kaddour, arXiv 2306.03241",
+        (Option("k", 5, 1, 10_000, "checkpoints, the last of the run by their names", whole=True),),
+        packs=False,
+        weights=False,
+    )
+
+    def __init__(self, k: float = 5) -> None:
+        self.options: Mapping[str, float] = {"k": int(k)}
+        self._k = int(k)
+
+    def fit(self, scan: Scan) -> None:
+        self._chosen_T = np.zeros(len(scan.names), np.float32)
+        self._chosen_T[natural_order(scan.names)[-self._k :]] = 1
+
+    def merge(self, block: Vectors) -> F32:
+        chosen_S = self._chosen_T[block.rows]
+        if not chosen_S.any():
+            return np.zeros(block.tau_SN.shape[1], np.float32)
+        return mean(block.tau_SN, chosen_S, block.tensor)
+
+
+def natural_order(names: Sequence[str]) -> list[int]:
+    """Positions of names, sorted with the numbers in them as numbers."""
+
+    def key(i: int) -> tuple[list[tuple[int, str]], str]:
+        parts = re.split(r"([0-9]+)", names[i])
+        return [(int(p), "") if n % 2 else (-1, p) for n, p in enumerate(parts)], names[i]
+
+    return sorted(range(len(names)), key=key)

@@ -1,0 +1,27 @@
+"""`linear`: a point on the straight path from the base to one fine-tune.
+
+    theta(a) = (1 - a) theta_0 + a theta_1 = theta_0 + a tau_1        (Goodfellow et al., 1412.6544)
+
+The position a is `alpha`; below 0 and above 1 the path goes on.
+
+Legend: N = elements.
+"""
+
+from __future__ import annotations
+
+from taskstore.merging.methods.api import F32, Blockwise, Info, Vectors
+
+
+class Linear(Blockwise):
+    INFO = Info(
+        "Linear interpolation",
+        "theta(a) = (1 - a) theta_0 + a theta_1, a = alpha",
+        "Goodfellow et al., arXiv 1412.6544",
+        grid=tuple(i / 10 for i in range(11)),
+        most=1,
+        packs=False,
+    )
+
+    def merge(self, block: Vectors) -> F32:
+        merged_N: F32 = block.tau_SN[0].copy()
+        return merged_N

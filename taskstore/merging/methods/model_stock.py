@@ -1,0 +1,71 @@
+"""`model_stock`: the mean, pulled towards the base as far as the fine-tunes disagree.
+
+    cos = mean of the pairwise cosines of the tau_t        per tensor
+    t   = S cos / (1 + (S - 1) cos),   tau = t mean_t tau_t        (Jang et al., arXiv 2403.19522)
+
+Where the paper is silent: cos below 0 counts as 0, which leaves the base, for vectors that point
+away from each other have no centre between them and it; a pair of zero vectors has cosine 1, a
+zero vector and another 0; one task alone keeps its vector, t = 1. Equal weights, as in the paper.
+
+Inner products are added up in float64 and t is rounded to float32, so the size of blocks does not
+show in it.
+
+Legend: S = tasks that have the tensor, N = elements of a block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.merging.methods.api import F32, Blockwise, Info, Scan, Vectors
+from taskstore.merging.methods.mean import mean
+
+Gram = NDArray[np.float64]
+BLOCK = 8192  # elements that are widened to float64 at a time
+
+
+class ModelStock(Blockwise):
+    INFO = Info(
+        "Model Stock",
+        "t = T cos / (1 + (T - 1) cos), cos = mean pairwise cosine; tau = t mean_t tau_t",
+        "Jang et al., arXiv 2403.19522",
+        least=2,
+        packs=False,
+        weights=False,
+    )
+    passes = 1
+
+    def fit(self, scan: Scan) -> None:
+        grams: dict[str, Gram] = {}
+        for tensor, gram_SS in scan.blocks(lambda block: inner_products(block.tau_SN)):
+            grams[tensor] = grams[tensor] + gram_SS if tensor in grams else gram_SS
+        self._ratios = {tensor: np.float32(ratio(gram)) for tensor, gram in grams.items()}
+
+    def merge(self, block: Vectors) -> F32:
+        mean_N = mean(block.tau_SN, np.ones_like(block.weight_S), block.tensor)
+        return self._ratios[block.tensor] * mean_N
+
+
+def inner_products(tau_SN: F32) -> Gram:
+    """float64 (S, S)."""
+    tasks, n = tau_SN.shape
+    gram_SS = np.zeros((tasks, tasks))
+    for start in range(0, n, BLOCK):
+        wide = tau_SN[:, start : start + BLOCK].astype(np.float64)
+        gram_SS += wide @ wide.T
+    return gram_SS
+
+
+def ratio(gram_SS: Gram) -> float:
+    """t of one tensor."""
+    tasks = len(gram_SS)
+    if tasks == 1:
+        return 1.0
+    norm_S = np.sqrt(gram_SS.diagonal())
+    zero_S = norm_S == 0
+    cos_SS = gram_SS / np.outer(norm_S + zero_S, norm_S + zero_S)
+    cos_SS[np.outer(zero_S, zero_S)] = 1
+    pairs = cos_SS[np.triu_indices(tasks, 1)]
+    cos = min(1.0, max(0.0, float(pairs.mean())))
+    return tasks * cos / (1 + (tasks - 1) * cos)

@@ -1,0 +1,139 @@
+"""Which values of a task vector are among its largest: an exact threshold, out of core.
+
+A task keeps |tau| >= the k-th smallest magnitude of its flat vector, k = d - int(d K), K = the
+density; ties at the threshold are all kept, as in the code of TIES (arXiv 2306.01708). The flat
+vector is the whole model's, or each tensor's own (`per_tensor`): as other tools trim, which keep
+the int(d K) largest, so k is one more, and the largest alone where that is none.
+
+Two passes count the magnitudes' upper and then lower 16 bits, so nothing of the model's size is
+held and the threshold is right to the last bit.
+
+Legend: S = tasks that have these elements, T = all tasks, N = elements.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.kernels.jit import jit
+from taskstore.merging.methods.api import F32, Option, Rows, Scan, Vectors
+
+Counts = NDArray[np.int64]
+Uppers = NDArray[np.uint32]
+DENSITY = Option("density", 0.2, 1e-6, 1, "share of each task vector that is kept, largest first")
+PER_TENSOR = Option("per_tensor", 0, 0, 1, "1: trim every tensor by itself", whole=True)
+
+
+class Trim:
+    """Thresholds of all tasks, after `fit`."""
+
+    passes = 2
+
+    def __init__(self, density: float, *, per_tensor: bool) -> None:
+        self._density, self._per_tensor = density, per_tensor
+        self._found: dict[str, F32] = {}
+
+    def fit(self, scan: Scan) -> None:
+        upper: dict[str, Uppers] = {}
+        inside: dict[str, list[int]] = {}
+        for key, counts in self._count(scan, None):
+            rank_T = [self._rank(d) for d in counts.sum(1).tolist()]
+            found = [_bin_of(row, rank) for row, rank in zip(counts, rank_T, strict=True)]
+            upper[key] = np.array([bin_ for _, bin_ in found], np.uint32)
+            inside[key] = [rank - below for rank, (below, _) in zip(rank_T, found, strict=True)]
+        for key, counts in self._count(scan, upper):
+            lower = [_bin_of(row, r)[1] for row, r in zip(counts, inside[key], strict=True)]
+            bits = (upper[key] << np.uint32(16)) | np.array(lower, np.uint32)
+            self._found[key] = bits.view(np.float32)
+
+    def thresholds(self, block: Vectors) -> F32:
+        """float32 (S,)."""
+        thresholds_T = self._found[self._key(block.tensor)]
+        return thresholds_T[block.rows]
+
+    def _rank(self, d: int) -> int:
+        """k, from 1; 1 for an empty vector."""
+        kept = int(d * self._density)
+        return min(max(1, d), d - kept + 1) if self._per_tensor else max(1, d - kept)
+
+    def _key(self, tensor: str) -> str:
+        return tensor if self._per_tensor else ""
+
+    def _count(self, scan: Scan, upper: dict[str, Uppers] | None) -> Iterator[tuple[str, Counts]]:
+        """Per flat vector int64 (T, 65536): counts of upper halves, or of lower ones in a bin."""
+
+        tables = _Tables(len(scan.names))
+
+        def one(block: Vectors) -> str:
+            key = self._key(block.tensor)
+            bits_SN = block.tau_SN.view(np.uint32)
+            with tables.lent(key) as counts_T:
+                if upper is None:
+                    upper_halves(bits_SN, block.rows, counts_T)
+                else:
+                    lower_halves(bits_SN, block.rows, upper[key], counts_T)
+            return key
+
+        now = None
+        for _, key in scan.blocks(one):
+            if now is not None and key != now:
+                yield now, tables.total(now)
+            now = key
+        if now is not None:
+            yield now, tables.total(now)
+
+
+class _Tables:
+    """Counts per flat vector, int64 (T, 65536): as many tables as threads count at once."""
+
+    def __init__(self, tasks: int) -> None:
+        self._tasks, self._lock = tasks, threading.Lock()
+        self._idle: dict[str, list[Counts]] = {}
+
+    @contextmanager
+    def lent(self, key: str) -> Iterator[Counts]:
+        with self._lock:
+            idle = self._idle.setdefault(key, [])
+            table = idle.pop() if idle else np.zeros((self._tasks, 1 << 16), np.int64)
+        yield table
+        with self._lock:
+            idle.append(table)
+
+    def total(self, key: str) -> Counts:
+        """When all blocks of a vector are counted."""
+        first, *others = self._idle.pop(key)
+        for table in others:
+            first += table
+        return first
+
+
+def _bin_of(counts: Counts, rank: int) -> tuple[int, int]:
+    """Elements in lower bins, and the bin that holds the element of that rank (from 1)."""
+    reached = counts.cumsum()
+    found = min(int(np.searchsorted(reached, rank)), counts.size - 1)
+    return int(reached[found] - counts[found]), found
+
+
+@jit
+def upper_halves(bits_SN: Uppers, rows: Rows, counts_T: Counts) -> None:
+    """Count the upper halves of |tau|'s bits, for tasks `rows`."""
+    for s in range(bits_SN.shape[0]):
+        counts, bits_N = counts_T[rows[s]], bits_SN[s]
+        for i in range(bits_N.size):
+            counts[(bits_N[i] & np.uint32(0x7FFFFFFF)) >> np.uint32(16)] += 1
+
+
+@jit
+def lower_halves(bits_SN: Uppers, rows: Rows, upper_T: Uppers, counts_T: Counts) -> None:
+    """Count lower halves where the upper one is the task's of `upper_T`."""
+    for s in range(bits_SN.shape[0]):
+        counts, bits_N, upper = counts_T[rows[s]], bits_SN[s], upper_T[rows[s]]
+        for i in range(bits_N.size):
+            magnitude = bits_N[i] & np.uint32(0x7FFFFFFF)
+            if magnitude >> np.uint32(16) == upper:
+                counts[magnitude & np.uint32(0xFFFF)] += 1

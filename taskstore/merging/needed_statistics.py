@@ -1,0 +1,59 @@
+"""The statistics files that a merge method needs, each proved to be about its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from taskstore.errors import InputError
+from taskstore.merging.methods import Method, info_of
+from taskstore.models import digest_of
+from taskstore.models.family import Family
+from taskstore.statistics import Statistics
+
+
+@contextmanager
+def opened(
+    family: Family, method: Method, name: str, paths: Mapping[str, Path], jobs: int
+) -> Iterator[dict[str, Statistics]]:
+    """Task -> its open file, "" -> the base's where it is given; none for methods without need.
+
+    Tells the method which tensors have matrices. Every model's weights are hashed. Raises
+    InputError for a file that is missing and StatisticsError for one of another model.
+    """
+    kinds = info_of(name).statistics
+    if not kinds:
+        if paths:
+            raise InputError(f"method {name!r} uses no statistics; leave --statistics out")
+        yield {}
+        return
+    needed = ",".join(kinds)
+    models = {"": family.base, **{task.name: task for task in family.tasks}}
+    for task in family.tasks:
+        if task.name not in paths:
+            raise InputError(
+                f"method {name!r} needs statistics of {task.name!r}: make them with `taskstore "
+                f"measure {task.path} --data FILE.jsonl --statistics {needed} -o "
+                f"{task.name}.statistics.safetensors` and give --statistics {task.name}=FILE"
+            )
+    with ExitStack() as stack:
+        found: dict[str, Statistics] = {}
+        for task_name, path in sorted(paths.items()):
+            model = models[task_name]
+            statistics = found[task_name] = stack.enter_context(Statistics(path))
+            if missing := [kind for kind in kinds if kind not in statistics.kinds]:
+                raise InputError(
+                    f"{path} has {' and '.join(statistics.kinds)} of {model.name} and not the "
+                    f"{missing[0]} that {name!r} needs: measure it with --statistics {needed}"
+                )
+            statistics.check_model(model.name, model.tensors, digest_of(model, jobs))
+        if "gram" in kinds:
+            method.matrices = _matrices(list(found.values()))
+        yield found
+
+
+def _matrices(files: list[Statistics]) -> frozenset[str]:
+    """Layers that all models have a Gram matrix of; an embedding that is tied to one is none."""
+    names = set.intersection(*(set(f.tensors("gram")) - set(f.about.shared) for f in files))
+    return frozenset(names)

@@ -1,0 +1,1 @@
+"""Which multi-task model scores best: grids of options, greedy soups."""

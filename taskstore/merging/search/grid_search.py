@@ -1,0 +1,130 @@
+"""Alpha, and what else a method takes, by the user's own measure on validation data.
+
+Each point of the grids is merged, scored and removed; the best is merged once more, to the target.
+Of equal scores the first counts: the smallest alpha, then the smallest options. A point on the line
+from a base to one fine-tune is an alpha too, so this draws linear interpolation paths
+(arXiv 1412.6544).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taskstore.locations.base import PathLike
+from taskstore.merging.options import MergeOptions
+from taskstore.merging.report import MergeReport
+from taskstore.merging.search.grids import Grids, Values
+from taskstore.merging.search.origins import Origin
+from taskstore.merging.search.scoring import Scorer, Scores
+from taskstore.progress import Callback, silent
+from taskstore.store.card import cell
+
+MOST = 24  # points that a model card lists
+
+
+@dataclass(frozen=True)
+class Points:
+    """What was tried: one value per axis, its scores; `best` is the number of the chosen one."""
+
+    axes: Mapping[str, Values]
+    values: list[Values]
+    scores: list[Scores]
+    best: int
+    minimise: bool
+    evaluator: str
+
+    @property
+    def scored(self) -> str:
+        """What the score that counts is, in words."""
+        word = "loss" if self.minimise else "score"
+        return f"mean {word}" if len(self.scores[0].tasks) > 1 else word
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [
+            {
+                "values": dict(zip(self.axes, values, strict=True)),
+                "score": scores.mean,
+                "scores": scores.named,
+                "chosen": i == self.best,
+            }
+            for i, (values, scores) in enumerate(zip(self.values, self.scores, strict=True))
+        ]
+        return {"evaluator": self.evaluator, "minimise": self.minimise, "points": rows}
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The points, and the model that was made of the best."""
+
+    points: Points
+    report: MergeReport
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.report.to_dict(), "search": self.points.to_dict()}
+
+
+def search(
+    origin: Origin,
+    target: PathLike,
+    options: MergeOptions,
+    grids: Grids,
+    scorer: Scorer,
+    progress: Callback = silent,
+) -> Searched:
+    """Write the merged model that scores best to the folder `target`.
+
+    Without grids there is one point, which is scored. Raises EvaluationFailed and what `merge`
+    does; nothing is at `target` then, and what was scored is in the journal.
+    """
+    target = Path(target)
+    origin.check(target, options)
+    axes, trials = grids.axes, grids.trials(options)
+    scores = [
+        scorer.merged(words(axes, values) or "merged", origin, trial, origin.names, progress)
+        for values, trial in trials
+    ]
+    best = 0
+    for i, found in enumerate(scores):
+        if scorer.better(found.mean, scores[best].mean):
+            best = i
+    values = [point for point, _ in trials]
+    points = Points(axes, values, scores, best, scorer.minimise, scorer.label)
+    report = origin.merge(target, trials[best][1], progress=progress, section=section(points))
+    return Searched(points, report)
+
+
+def words(axes: Mapping[str, Values], values: Values) -> str:
+    """ "alpha 0.3, k 2" """
+    return ", ".join(f"{name} {value:g}" for name, value in zip(axes, values, strict=True))
+
+
+def code(command: str) -> str:
+    """A command line in Markdown, on one line."""
+    return f"`{' '.join(command.split()).replace('`', ' ')}`"
+
+
+def section(points: Points) -> str:
+    """For the model card: the best points where there are many."""
+    tasks = list(points.scores[0].named)
+    own = tasks if len(tasks) > 1 else []
+    order = sorted(
+        range(len(points.scores)),
+        key=lambda i: (i != points.best, (1 if points.minimise else -1) * points.scores[i].mean),
+    )
+    shown = sorted(order[:MOST])
+    which = f"The best {MOST} of {len(order)} points" if len(order) > MOST else "Points"
+    columns = [*points.axes, *own, points.scored]
+    lines = [
+        f"\n## Search\n\n{which}, scored with {code(points.evaluator)}:\n",
+        f"| {' | '.join(map(cell, columns))} |",
+        f"|{'---|' * len(columns)}",
+    ]
+    for i in shown:
+        scores = points.scores[i]
+        found = (*(scores.tasks[task] for task in own), scores.mean)
+        cells = [f"{x:g}" for x in points.values[i]] + [f"{x:.4g}" for x in found]
+        lines.append(f"| {' | '.join(f'**{x}**' if i == points.best else x for x in cells)} |")
+    return "\n".join(lines) + "\n"

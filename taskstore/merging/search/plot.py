@@ -1,0 +1,125 @@
+"""A picture of a search: scores along one axis, one line per task and their mean, or a heat map.
+
+The figure is plain data, as Plotly draws it: a .json file holds just that, a .html file the code
+that draws it, too, and needs nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from taskstore.errors import InputError, MissingExtra, OutputError
+from taskstore.merging.search.grid_search import Points, Searched
+from taskstore.merging.search.grids import Values
+
+SUFFIXES = (".html", ".json")
+COLORS = ["#4c78a8", "#72b7b2", "#54a24b", "#b279a2", "#9d755d", "#f58518", "#bab0ac"]
+CHOSEN = {"symbol": "star", "size": 16, "color": "#d62728", "line": {"width": 1, "color": "white"}}
+
+
+def check(path: Path, axes: int) -> None:
+    """Raise InputError, OutputError or MissingExtra where `write` would, before a long search."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"the plot {path} has no name that ends in {' or '.join(SUFFIXES)}")
+    if axes not in (1, 2):
+        raise InputError(f"a plot shows a search of one or two things; {axes} are searched")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"the plot {path} has no folder to be in; make {path.parent} first")
+    if path.suffix == ".html":
+        _plotly()
+
+
+def write(path: Path, found: Searched) -> None:
+    """Raises OutputError."""
+    picture = figure(found)
+    if path.suffix == ".html":
+        text = _plotly().to_html(
+            picture, include_plotlyjs=True, default_height="95vh", config={"displaylogo": False}
+        )
+    else:
+        text = json.dumps(picture, indent=1) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def figure(found: Searched) -> dict[str, Any]:
+    """Plotly's data and layout."""
+    points, report = found.points, found.report
+    first, *others = points.axes
+    count = len(report.models)
+    title = f"{report.method}: {count} fine-tune{'' if count == 1 else 's'} of {report.base}"
+    layout = {
+        "title": {"text": _plain(title)},
+        "xaxis": {"title": {"text": first}},
+        "yaxis": {"title": {"text": others[0] if others else points.scored}},
+        "colorway": COLORS,
+    }
+    data = _map(points) if others else _lines(points)
+    return {"data": data, "layout": layout}
+
+
+def _lines(points: Points) -> list[dict[str, Any]]:
+    x = [values[0] for values in points.values]
+    tasks = list(points.scores[0].named)
+    each = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": _plain(task),
+            "x": x,
+            "y": [scores.tasks[task] for scores in points.scores],
+            "line": {"width": 1.5},
+        }
+        for task in (tasks if len(tasks) > 1 else ())
+    ]
+    means = [scores.mean for scores in points.scores]
+    name = tasks[0] if len(tasks) == 1 else points.scored
+    mean = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": _plain(name),
+        "x": x,
+        "y": means,
+        "line": {"width": 4, "color": "#222222"},
+    }
+    return [*each, mean, _chosen(points, x[points.best], means[points.best])]
+
+
+def _map(points: Points) -> list[dict[str, Any]]:
+    across, down = points.axes.values()
+    means = [scores.mean for scores in points.scores]  # the first axis changes last
+    x, y = points.values[points.best]
+    grid = {
+        "type": "heatmap",
+        "x": list(across),
+        "y": list(down),
+        "colorscale": "Viridis",
+        "z": [[means[i * len(down) + k] for i in range(len(across))] for k in range(len(down))],
+        "reversescale": points.minimise,
+        "colorbar": {"title": {"text": points.scored}},
+    }
+    return [grid, _chosen(points, x, y)]
+
+
+def _chosen(points: Points, x: float, y: float) -> dict[str, Any]:
+    values: Values = points.values[points.best]
+    name = ", ".join(f"{axis} {v:g}" for axis, v in zip(points.axes, values, strict=True))
+    chosen = {"type": "scatter", "mode": "markers", "name": f"chosen: {name}", "x": [x], "y": [y]}
+    return {**chosen, "marker": CHOSEN, "showlegend": len(points.axes) == 1}
+
+
+def _plain(text: str) -> str:
+    """A name that Plotly does not take for markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _plotly() -> Any:
+    try:
+        return importlib.import_module("plotly.io")
+    except ImportError:
+        raise MissingExtra("a plot in .html", "plotly", "report") from None

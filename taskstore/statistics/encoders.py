@@ -1,0 +1,47 @@
+"""The encoder of a model, and how many tokens an example may have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskstore.errors import InputError
+from taskstore.statistics.causal import Causal
+from taskstore.statistics.classifiers import Image, Text
+from taskstore.statistics.examples import Encoder
+from taskstore.statistics.measured_model import Subject
+from taskstore.statistics.options import MeasureOptions
+
+USUAL_LENGTH = 1024
+
+
+def encoder_of(subject: Subject, options: MeasureOptions) -> tuple[Encoder, int]:
+    """Raises InputError where the folder lacks what examples are prepared with."""
+    if subject.kind == "image":
+        return Image(subject.label, subject.config, subject.folder), 0
+    tokenizer = _tokenizer(subject)
+    length = _length(subject, tokenizer, options)
+    if subject.kind == "text":
+        return Text(subject.label, subject.config, tokenizer, length), length
+    return Causal(subject.module, tokenizer, length), length
+
+
+def _tokenizer(subject: Subject) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(subject.folder, trust_remote_code=False)
+    except Exception as error:  # whatever a tokenizer's files lead to
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"the tokenizer of {subject.label} cannot be loaded: {why}") from None
+
+
+def _length(subject: Subject, tokenizer: Any, options: MeasureOptions) -> int:
+    text = subject.config.get_text_config()
+    limits = (tokenizer.model_max_length, getattr(text, "max_position_embeddings", None))
+    most = min((int(limit) for limit in limits if limit and limit > 0), default=1 << 30)
+    if options.max_length is not None and options.max_length > most:
+        raise InputError(
+            f"max-length {options.max_length} is more than the {most} tokens that {subject.label} "
+            "can take"
+        )
+    return options.max_length or min(USUAL_LENGTH, most)

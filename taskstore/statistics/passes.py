@@ -1,0 +1,54 @@
+"""What is measured in which pass over the examples, so that sums and matrices fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taskstore import devices
+from taskstore.errors import NotEnoughMemory
+from taskstore.statistics.examples import Encoder
+from taskstore.statistics.grams import Linear, groups, linears
+from taskstore.statistics.measured_model import Subject
+from taskstore.statistics.options import MeasureOptions
+from taskstore.statistics.squares import kinds_of_sums
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """squares: per pass, y -> the kinds it gives; grams: per pass, layers."""
+
+    squares: Sequence[dict[str, list[str]]]
+    grams: Sequence[Sequence[Linear]]
+    shapes: dict[tuple[str, str], Shape]  # kind and tensor, of all that will be written
+
+    @property
+    def passes(self) -> int:
+        return len(self.squares) + len(self.grams)
+
+
+def plan(subject: Subject, encoder: Encoder, options: MeasureOptions) -> Plan:
+    """Raises InputError or NotEnoughMemory."""
+    weights = sum(p.numel() * 4 for p in subject.parameters)
+    most = options.max_memory or _default(subject, weights)
+    sums = kinds_of_sums(encoder, options)
+    if sums and 2 * weights > most:
+        parts = {"weights": weights, "sums of squares": weights}
+        raise NotEnoughMemory(options.device, parts, most, "raise --max-memory")
+    together = (1 + len(sums)) * weights <= most
+    squares = [sums] if together else [{y: kinds} for y, kinds in sums.items()]
+    layers = linears(subject) if "gram" in options.statistics else []
+    shapes = {
+        (kind, name): subject.checkpoint.tensors[name].shape
+        for kind in options.diagonals
+        for name in subject.names
+    } | {("gram", name): (layer.inputs, layer.inputs) for layer in layers for name in layer.names}
+    return Plan(squares if sums else [], groups(layers, most - weights), shapes)
+
+
+def _default(subject: Subject, weights: int) -> int:
+    """Weights, and three quarters of what is free beside them."""
+    free = devices.free_memory(subject.device)
+    return 1 << 62 if free is None else weights + free * 3 // 4
