@@ -1,4 +1,4 @@
-"""Counting a store's masks: taskstore.overlap beside plain numpy booleans, on one core.
+"""Counting a store's masks: taskstore.analysis.overlap beside plain numpy booleans, on one core.
 
     python benchmarks/overlap.py --params 1e8 --tasks 8
 
@@ -29,8 +29,8 @@ import taskstore
 from benchmarks.experiment import make_family, task_names
 from benchmarks.sides import remove
 from benchmarks.table import size
-from taskstore.overlap.chunks import Masked, masked_tensors, open_chunks
-from taskstore.overlap.counting import Sums, count
+from taskstore.analysis.overlap.chunks import Masked, masked_tensors, open_chunks
+from taskstore.analysis.overlap.counting import Sums, count
 from taskstore.progress import Meter, silent
 
 Run = Callable[[taskstore.Store, Masked, int], Sums | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskstore.overlap import Overlap, TensorUse, Vectors
+from taskstore.analysis.overlap import Overlap, TensorUse, Vectors
 
 
 def wide(tasks: int, types: int, layers: int) -> Overlap:

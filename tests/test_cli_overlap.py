@@ -12,7 +12,7 @@ from taskstore_cli.main import main
 from taskstore_cli.overlap import print_overlap
 
 import taskstore
-from taskstore.overlap import measure
+from taskstore.analysis.overlap import measure
 from tests import families, forge
 from tests.families import Family
 from tests.overlaps import wide

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from taskstore.errors import InputError, UnknownMethod
-from taskstore.merging.methods import ALIASES, MERGES, check, info_of, make, options_of, split
+from taskstore.merging.methods import MERGES, check, info_of, make, options_of, split
+from taskstore.merging.methods.registry import ALIASES
 
 
 @pytest.mark.parametrize(

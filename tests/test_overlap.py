@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import taskstore
+from taskstore.analysis.overlap import Overlap, measure
 from taskstore.errors import BaseUnavailable, FormatError
 from taskstore.kernels import bits
-from taskstore.overlap import Overlap, measure
 from tests import families, forge
 from tests.families import Family
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskstore.overlap.places import KINDS, places
+from taskstore.analysis.overlap.places import KINDS, places
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 import taskstore
+from taskstore.analysis.overlap import measure
+from taskstore.analysis.overlap.classes import classes, grouped
+from taskstore.analysis.page import palette, write_page
+from taskstore.analysis.page.facts import facts
+from taskstore.analysis.page.sections import sections
+from taskstore.analysis.page.tables import size, table
+from taskstore.analysis.page.writing import render
 from taskstore.errors import MissingExtra, OutputError, TargetExists
 from taskstore.format.manifest import Score
-from taskstore.overlap import measure
-from taskstore.overlap.classes import classes, grouped
 from taskstore.packing import revise
-from taskstore.page import palette, write_page
-from taskstore.page.facts import facts
-from taskstore.page.sections import sections
-from taskstore.page.tables import size, table
-from taskstore.page.writing import render
 from tests import families, forge
 from tests.families import Family
 from tests.overlaps import wide

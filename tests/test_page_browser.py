@@ -16,9 +16,9 @@ from typing import Any, Literal
 import pytest
 
 import taskstore
+from taskstore.analysis.page import write_page
 from taskstore.format.manifest import Score
 from taskstore.packing import revise
-from taskstore.page import write_page
 from tests import families
 from tests.families import Family
 

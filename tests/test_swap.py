@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import taskstore
 from taskstore.errors import ChecksumMismatch, SwapError, UnknownTask
 from taskstore.kernels import dispatch, reference
-from taskstore.swap import attaching, lane
+from taskstore.swap import driver, lane
 from taskstore.swap.lane import Lane
-from taskstore.swap.staged import StagedLane
+from taskstore.swap.staged_lane import StagedLane
 from tests import families
 from tests.modules import ConvNet, Named, holds, state_of
 
@@ -31,7 +31,7 @@ class DeviceLane(Lane):
 
 def _use(monkeypatch: pytest.MonkeyPatch, kind: type[Lane], kernel: str) -> None:
     """Run the lane that a GPU would have, or another device's kernel, on the CPU."""
-    monkeypatch.setattr(attaching, "lane_class", lambda *_: kind)
+    monkeypatch.setattr(driver, "lane_class", lambda *_: kind)
     monkeypatch.setattr(lane, "UNIT", 128)
     if kernel == "torch":
         monkeypatch.setattr(lane, "kernel_for", lambda _: (reference.swap, dispatch._view))

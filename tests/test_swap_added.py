@@ -12,9 +12,9 @@ import taskstore
 from taskstore.errors import InputError, SwapError
 from taskstore.kernels import device_ops as kernel_vectors
 from taskstore.kernels import dispatch, reference
-from taskstore.swap import added, attaching
+from taskstore.swap import driver, rest_units
 from taskstore.swap.lane import Lane
-from taskstore.swap.staged import StagedLane
+from taskstore.swap.staged_lane import StagedLane
 from tests import families
 from tests.modules import Named, holds
 
@@ -29,7 +29,7 @@ def vectors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(
             kernel_vectors, "kernel_for", lambda _: (reference.swap, dispatch._view)
         )
-        monkeypatch.setattr(added, "vectors_for", lambda _: kernel_vectors.TorchVectors(cpu))
+        monkeypatch.setattr(rest_units, "vectors_for", lambda _: kernel_vectors.TorchVectors(cpu))
 
 
 @pytest.mark.parametrize("kind", [Lane, StagedLane])
@@ -40,7 +40,7 @@ def test_vectors_are_added_and_taken_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Every pair of states, bit for bit what the loader rebuilds; the base comes back exactly."""
-    monkeypatch.setattr(attaching, "lane_class", lambda *_: kind)
+    monkeypatch.setattr(driver, "lane_class", lambda *_: kind)
     family = families.family(tmp_path, dtype=dtype)
     options = families.options(tiers=tiers, residual=1.2)
     taskstore.pack(family.base_path, family.paths, tmp_path / "s", options)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 import taskstore
 from taskstore.errors import ModelBusy, SwapError
 from taskstore.kernels import cpu
-from taskstore.swap import attaching, lane
+from taskstore.swap import driver, lane
 from taskstore.swap.lane import Lane
-from taskstore.swap.staged import StagedLane
+from taskstore.swap.staged_lane import StagedLane
 from tests.modules import Named, holds
 
 
@@ -161,7 +161,7 @@ def failing(
     def native(memory: Tensor, size: int) -> Any:
         return memory.numpy().view(f"<u{size}")
 
-    monkeypatch.setattr(attaching, "lane_class", lambda *_: request.param)
+    monkeypatch.setattr(driver, "lane_class", lambda *_: request.param)
     monkeypatch.setattr(lane, "kernel_for", lambda _: (swap, native))
     monkeypatch.setattr(lane, "UNIT", 128)
     return fail

@@ -49,7 +49,7 @@ def info(
     summary = opened.summary()
     found = None
     if overlap or vectors:
-        from taskstore.overlap import measure
+        from taskstore.analysis.overlap import measure
 
         with progress_bar(as_json) as progress:
             found = measure(opened, vectors=vectors, jobs=jobs, progress=progress)

@@ -11,7 +11,7 @@ from rich.table import Table
 from taskstore_cli.console import stdout
 
 if TYPE_CHECKING:
-    from taskstore.overlap import Overlap, Vectors
+    from taskstore.analysis.overlap import Overlap, Vectors
 
 WIDE = 10  # tasks up to which a matrix fits into a terminal
 NO_MASKS = "no task of this store has masks, so there is no overlap to count"
@@ -44,7 +44,7 @@ def _headline(overlap: Overlap) -> str:
 
 def _usage(overlap: Overlap) -> Table:
     """Rows: kinds of layers; columns: shares of live weights that so many tasks use."""
-    from taskstore.overlap.classes import classes, grouped
+    from taskstore.analysis.overlap.classes import classes, grouped
 
     table = _table("live weights by the number of tasks that use them")
     for column in ("layers", "live", *(name for name, _ in classes(len(overlap.tasks)))):

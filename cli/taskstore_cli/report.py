@@ -49,7 +49,7 @@ def report(
     paper.
     """
     import taskstore
-    from taskstore.page import write_page
+    from taskstore.analysis.page import write_page
 
     opened = taskstore.open(store, base=base_from)
     with progress_bar(quiet or as_json) as progress:

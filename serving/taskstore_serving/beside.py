@@ -14,7 +14,7 @@ from taskstore.swap import memory
 from taskstore.swap.binding import Live
 from taskstore.swap.lane import Lane
 from taskstore.swap.memory import SwapMemory
-from taskstore.swap.staged import Pinned, StagedLane
+from taskstore.swap.staged_lane import Pinned, StagedLane
 from taskstore.swap.states import Masked
 from taskstore_serving.learning import regions
 from taskstore_serving.rests import Rests

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from taskstore.errors import SwapError
 from taskstore.executors import default_jobs
 from taskstore.swap.binding import Live
-from taskstore.swap.digests import live_digests
+from taskstore.swap.identify import live_digests
 from taskstore_serving import weights
 from taskstore_serving.groups import Group, kept, write
 from taskstore_serving.spans import Span

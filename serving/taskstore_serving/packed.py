@@ -21,7 +21,7 @@ from torch import Tensor
 
 from taskstore.executors import ordered_map
 from taskstore.swap.binding import Live
-from taskstore.swap.digests import live_digests
+from taskstore.swap.identify import live_digests
 
 Shape = tuple[int, ...]  # rows, columns
 

@@ -1,7 +1,7 @@
 """Tensors that some task adds a rest to: rebuilt from the base's weights at each swap.
 
-The units are those of `taskstore.swap.added`; but tasks come and go, and a tensor of the store is
-here a span of the engine's memory.
+The units are those of `taskstore.swap.rest_units`; but tasks come and go, and a tensor of the
+store is here a span of the engine's memory.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from taskstore.format.manifest import Manifest
 from taskstore.kernels.bits import packed_size
 from taskstore.kernels.device_ops import vectors_for
 from taskstore.kernels.quantise import Quantised
-from taskstore.swap.added import Sum
 from taskstore.swap.lane import Lane, Unit
 from taskstore.swap.memory import SwapMemory, blank
+from taskstore.swap.rest_units import Sum
 from taskstore.swap.states import State
 from taskstore_serving.spans import Span
 from taskstore_serving.streams import Streams

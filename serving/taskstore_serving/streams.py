@@ -18,8 +18,8 @@ from taskstore.store import Store
 from taskstore.store.catalog import Rebuilt, rungs
 from taskstore.store.rebuild import ModelReader, rebuild
 from taskstore.store.to_torch import load
+from taskstore.swap.from_store import Source, Target
 from taskstore.swap.memory import blank
-from taskstore.swap.source import Source, Target
 from taskstore_serving.servable import tier_of
 
 _LAYER = re.compile(r"(?:.*?\.)??\d+(?=\.)")  # up to the first number in a name

@@ -143,7 +143,6 @@ class VectorScan:
             yield block.name, result
 
 
-F32 = NDArray[np.float32]
 KEPT = 2  # matrices: blocks come in order, so at most the end of one and the start of the next
 BASE = "base"  # "hessian_base": what was measured of the base
 

@@ -16,8 +16,8 @@ and task. A swap touches the memory of the weights that differ once, whatever th
 """
 
 from taskstore.swap.attached import Attached
-from taskstore.swap.attaching import SwapOptions, attach
-from taskstore.swap.digests import Verified
+from taskstore.swap.driver import SwapOptions, attach
+from taskstore.swap.identify import Verified
 from taskstore.swap.memory import SwapMemory
 
 __all__ = ["Attached", "SwapMemory", "SwapOptions", "Verified", "attach"]

@@ -11,8 +11,8 @@ from weakref import finalize
 
 from taskstore.errors import SwapError, UnknownTask
 from taskstore.swap.binding import Live
-from taskstore.swap.digests import Verified, verify
 from taskstore.swap.gate import Gate
+from taskstore.swap.identify import Verified, verify
 from taskstore.swap.lane import Lane
 from taskstore.swap.memory import SwapMemory, add
 from taskstore.swap.move import Mover, NotUndone, uninterrupted

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from taskstore.kernels.dispatch import kernel_for
-from taskstore.swap.added import Additions, Sum
 from taskstore.swap.memory import SwapMemory, add, blank
+from taskstore.swap.rest_units import Additions, Sum
 from taskstore.swap.states import Added, Masked, State, Valued, weight_bytes
 
 ALIGN = 64

@@ -9,7 +9,7 @@ from taskstore_serving import weights
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from taskstore.swap.binding import Live
-from taskstore.swap.digests import live_digests
+from taskstore.swap.identify import live_digests
 
 
 class UnpackedWorker(CPUWorker):  # type: ignore[misc]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from taskstore.overlap.places import KINDS
+from taskstore.analysis.overlap.places import KINDS
 
 Matrix = Sequence[Sequence[float | None]]
 Counts = Sequence[Sequence[int]]

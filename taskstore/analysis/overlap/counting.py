@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from taskstore.analysis.overlap import angles
+from taskstore.analysis.overlap.chunks import Chunk, Masked, masked_tensors, open_chunks, work_of
+from taskstore.analysis.overlap.places import places
+from taskstore.analysis.overlap.result import Overlap, TensorUse
 from taskstore.errors import FormatError
 from taskstore.executors import default_jobs, ordered_map
 from taskstore.format.dtypes import numel
 from taskstore.kernels import bits
-from taskstore.overlap import angles
-from taskstore.overlap.chunks import Chunk, Masked, masked_tensors, open_chunks, work_of
-from taskstore.overlap.places import places
-from taskstore.overlap.result import Overlap, TensorUse
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
 

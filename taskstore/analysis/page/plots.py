@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from taskstore.analysis.page import palette
 from taskstore.errors import MissingExtra
-from taskstore.page import palette
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from taskstore.kernels import cpu
-from taskstore.swap.added import Sum
 from taskstore.swap.lane import Copy, Lane, Unit
 from taskstore.swap.memory import SwapMemory
+from taskstore.swap.rest_units import Sum
 from taskstore.swap.states import State
 
 

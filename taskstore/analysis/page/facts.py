@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from taskstore.overlap import Overlap, TensorUse
-from taskstore.overlap.classes import classes, grouped
+from taskstore.analysis.overlap import Overlap, TensorUse
+from taskstore.analysis.overlap.classes import classes, grouped
 from taskstore.store import Store
 from taskstore.store.summary import Summary
 

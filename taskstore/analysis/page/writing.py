@@ -18,12 +18,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from taskstore.analysis.overlap import measure
+from taskstore.analysis.page import palette, plots
+from taskstore.analysis.page.facts import Facts, facts
+from taskstore.analysis.page.sections import Chart, Section, sections
+from taskstore.analysis.page.tables import size
 from taskstore.locations import publish
-from taskstore.overlap import measure
-from taskstore.page import palette, plots
-from taskstore.page.facts import Facts, facts
-from taskstore.page.sections import Chart, Section, sections
-from taskstore.page.tables import size
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
 
@@ -104,7 +104,7 @@ _NO_MASKS = (
 
 
 def _data(name: str) -> str:
-    return files("taskstore.page").joinpath(name).read_text(encoding="utf-8")
+    return files("taskstore.analysis.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _json(document: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from taskstore.page import palette
-from taskstore.page.plots import HeatMap
+from taskstore.analysis.page import palette
+from taskstore.analysis.page.plots import HeatMap
 
 
 def legend(series: Iterable[tuple[str, str]]) -> str:

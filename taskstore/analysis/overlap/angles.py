@@ -15,6 +15,7 @@ from contextlib import closing, nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
+from taskstore.analysis.overlap.result import Vectors
 from taskstore.executors import ordered_map
 from taskstore.format import layouts
 from taskstore.format import names as filenames
@@ -22,7 +23,6 @@ from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import nbytes
 from taskstore.kernels import floats
 from taskstore.merging.task_vectors import Block, blocks, read
-from taskstore.overlap.result import Vectors
 from taskstore.progress import Meter
 from taskstore.store import Store
 from taskstore.store.as_checkpoint import open_family

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from taskstore.page import keys, palette, plots
-from taskstore.page.facts import Facts
-from taskstore.page.plots import HeatMap
-from taskstore.page.tables import Cell, Number, matrix, size, table
+from taskstore.analysis.page import keys, palette, plots
+from taskstore.analysis.page.facts import Facts
+from taskstore.analysis.page.plots import HeatMap
+from taskstore.analysis.page.tables import Cell, Number, matrix, size, table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -1,5 +1,5 @@
 """A store on one HTML page that needs nothing else: no network, no other file."""
 
-from taskstore.page.writing import Page, write_page
+from taskstore.analysis.page.writing import Page, write_page
 
 __all__ = ["Page", "write_page"]

@@ -19,11 +19,11 @@ from taskstore.store import Store
 from taskstore.swap import memory
 from taskstore.swap.attached import Attached
 from taskstore.swap.binding import Live, Prefix, bind
-from taskstore.swap.digests import identify
+from taskstore.swap.from_store import Source
 from taskstore.swap.gate import Busy, Gate
+from taskstore.swap.identify import identify
 from taskstore.swap.lane import Lane
-from taskstore.swap.source import Source
-from taskstore.swap.staged import StagedLane
+from taskstore.swap.staged_lane import StagedLane
 from taskstore.swap.states import State, States
 from taskstore.swap.watch import Watch
 
