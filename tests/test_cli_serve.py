@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete
 from taskstore_cli.main import main
-from taskstore_serving import platform, versions
+from taskstore_serving.checks import platform, versions
 
 import taskstore
 from tests.test_cli import run

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from taskstore_serving import platform, versions
+from taskstore_serving.checks import platform, versions
 
 from tests.test_cli import run
 

@@ -17,8 +17,8 @@ from taskstore_cli.console import StorePath, base_from_option
 from taskstore_cli.serve_params import Quantum, ServedName, ServedNames
 
 if TYPE_CHECKING:
-    from taskstore_serving.choice import Choice
-    from taskstore_serving.launch import Launch
+    from taskstore_serving.checks.choice import Choice
+    from taskstore_serving.launch.arguments import Launch
 
     from taskstore.store import Store
 
@@ -132,12 +132,12 @@ def serve(
     \b
     taskstore serve family --tasks billing,legal -- --max-model-len 4096
     """
-    from taskstore_serving import choice, versions
-    from taskstore_serving.launch import Launch
+    from taskstore_serving.checks import choice, versions
+    from taskstore_serving.checks.command_line import check_words
+    from taskstore_serving.checks.platform import on_cpu, room
+    from taskstore_serving.launch.arguments import Launch
+    from taskstore_serving.launch.server import listen
     from taskstore_serving.options import ServeOptions
-    from taskstore_serving.platform import on_cpu, room
-    from taskstore_serving.refused import check_words
-    from taskstore_serving.server import listen
 
     import taskstore
 
@@ -185,8 +185,8 @@ def serve(
 def _serve(
     launch: Launch, store: Store, bound: Any, api_key: str | None, ready: Callable[[], None]
 ) -> None:
-    from taskstore_serving.children import PREFIX
-    from taskstore_serving.server import run
+    from taskstore_serving.launch.children import PREFIX
+    from taskstore_serving.launch.server import run
 
     if api_key:
         os.environ["VLLM_API_KEY"] = api_key
@@ -209,7 +209,7 @@ def _say(line: str) -> None:
 
 
 def _url(launch: Launch) -> str:
-    from taskstore_serving.launch import option_names
+    from taskstore_serving.checks.command_line import option_names
 
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(launch.host, launch.host)
     scheme = "https" if "ssl-certfile" in option_names(launch.given) else "http"

@@ -9,11 +9,12 @@ from fastapi import FastAPI
 from starlette.datastructures import State
 
 from taskstore.errors import InputError
-from taskstore_serving import admin, metrics
-from taskstore_serving.dispatch import Dispatch
-from taskstore_serving.keys import KeyEverywhere, keys
+from taskstore_serving.api import admin
+from taskstore_serving.api.dispatch import Dispatch
+from taskstore_serving.api.keys import KeyEverywhere, keys
+from taskstore_serving.api.tasks import Served
+from taskstore_serving.metrics import observer
 from taskstore_serving.options import ServeOptions
-from taskstore_serving.served import Served
 
 
 class TaskstoreEndpoint:
@@ -48,5 +49,5 @@ class TaskstoreEndpoint:
             )
         options = ServeOptions.parse(config.load_config.model_loader_extra_config)
         state.taskstore = Served(self._app, engine_client, args, options)
-        metrics.install(engine_client, state.taskstore.names[0])  # before clients are copied
+        observer.install(engine_client, state.taskstore.names[0])  # before clients are copied
         await state.taskstore.start()

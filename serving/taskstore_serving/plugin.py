@@ -8,7 +8,8 @@ import logging
 def register() -> None:
     """Make `--load-format taskstore` known; not to an untested vLLM, which works on without."""
     from taskstore.errors import InputError
-    from taskstore_serving import children, versions
+    from taskstore_serving.checks import versions
+    from taskstore_serving.launch import children
 
     children.adopt()
     try:
@@ -26,7 +27,7 @@ def register() -> None:
     if torch.cpu._is_amx_tile_supported():
         torch.cpu._init_amx()  # without it a worker may die of SIGILL at its first forward pass
     if "taskstore" not in _LOAD_FORMAT_TO_MODEL_LOADER:
-        from taskstore_serving.loader import TaskstoreLoader
+        from taskstore_serving.weights.loader import TaskstoreLoader
 
         register_model_loader("taskstore")(TaskstoreLoader)
 

@@ -16,10 +16,10 @@ from vllm.platforms import current_platform
 
 from taskstore.errors import SwapError, TaskstoreError
 from taskstore.swap.states import State
-from taskstore_serving import logs
-from taskstore_serving.carried import with_cost
-from taskstore_serving.cores import widened
-from taskstore_serving.family import Family
+from taskstore_serving.engine.swap_cost import with_cost
+from taskstore_serving.metrics import logs
+from taskstore_serving.weights.cores import widened
+from taskstore_serving.weights.family import Family
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as Base

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from taskstore_serving import versions
+from taskstore_serving.checks import versions
 
 FAMILY = Path(__file__).resolve().parents[2] / "examples" / "family"
 SMALL = {

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from taskstore_serving.engine.policy import State
 from taskstore_serving.options import ServeOptions
-from taskstore_serving.policy import State
 
 from tests.serving.engines import engine
 

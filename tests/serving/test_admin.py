@@ -78,19 +78,18 @@ def args() -> Namespace:
 def client(packed: Path, engine: Engine, args: Namespace, monkeypatch: pytest.MonkeyPatch) -> Any:
     from fastapi import FastAPI
     from starlette.testclient import TestClient
-    from taskstore_serving import metrics, served
-    from taskstore_serving.configs import check_config
+    from taskstore_serving.api import tasks
+    from taskstore_serving.checks.configs import check_config
     from taskstore_serving.endpoint import TaskstoreEndpoint
+    from taskstore_serving.metrics import observer
 
     async def build(*_: Any) -> Front:
         return Front()
 
-    monkeypatch.setattr(served, "build", build)
-    monkeypatch.setattr(served, "read_config", lambda *_: {"a setting": 1})
-    monkeypatch.setattr(
-        served, "check_config", lambda task, *_: check_config(task, engine.said, {})
-    )
-    monkeypatch.setattr(metrics, "install", lambda *_: None)
+    monkeypatch.setattr(tasks, "build", build)
+    monkeypatch.setattr(tasks, "read_config", lambda *_: {"a setting": 1})
+    monkeypatch.setattr(tasks, "check_config", lambda task, *_: check_config(task, engine.said, {}))
+    monkeypatch.setattr(observer, "install", lambda *_: None)
     engine.vllm_config.load_config.model_loader_extra_config = ServeOptions(str(packed)).to_dict()
     app, plugin = FastAPI(), TaskstoreEndpoint()
     app.state.args = Namespace(api_key=None)
@@ -154,23 +153,23 @@ def test_what_the_worker_refuses_changes_nothing(client: Any, engine: Engine) ->
 
 
 def test_a_task_under_its_old_name_is_another_to_vllm(client: Any, engine: Engine) -> None:
-    served = client.app.state.taskstore
-    before = served.tasks["alpha"].front.requests["alpha"]
+    tasks = client.app.state.taskstore
+    before = tasks.tasks["alpha"].front.requests["alpha"]
     body = {"lora_name": "alpha", "lora_path": "any", "load_inplace": True}
     assert client.post("/v1/load_lora_adapter", json=body).status_code == 200
-    after = served.tasks["alpha"].front.requests["alpha"]
+    after = tasks.tasks["alpha"].front.requests["alpha"]
     assert before.lora_path == after.lora_path  # the same weights, so cached blocks may be used
     assert before.lora_int_id != after.lora_int_id
 
 
 @pytest.mark.parametrize("inside", ["background", "connection"])
 def test_a_busy_task_is_put_back(client: Any, engine: Engine, inside: str) -> None:
-    served, states = client.app.state.taskstore, engine.output_processor.request_states
+    tasks, states = client.app.state.taskstore, engine.output_processor.request_states
     states["r"] = SimpleNamespace(lora_name="alpha" if inside == "background" else None)
-    with served.running("alpha" if inside == "connection" else "beta"):
+    with tasks.running("alpha" if inside == "connection" else "beta"):
         found = client.delete("/v1/taskstore/tasks/alpha?wait=0.05")
     assert found.status_code == 409
-    assert served.resolve("alpha").requests["alpha"]
+    assert tasks.resolve("alpha").requests["alpha"]
     assert client.delete("/v1/taskstore/tasks/beta?wait=0").status_code == 200
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from taskstore_serving.guarding import check_compilation, check_layers
 from taskstore_serving.options import ServeOptions
+from taskstore_serving.weights.guard import check_compilation, check_layers
 from torch import nn
 
 import taskstore

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from taskstore_serving.children import SCRATCH, adopt, first_error
+from taskstore_serving.launch.children import SCRATCH, adopt, first_error
 
 from taskstore.errors import SwapError
 

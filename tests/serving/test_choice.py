@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from taskstore_serving.choice import Choice, base_names, choose, dtype
+from taskstore_serving.checks.choice import Choice, base_names, choose, dtype
 
 import taskstore
 from taskstore.errors import InputError, SwapError, UnknownTask

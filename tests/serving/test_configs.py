@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from taskstore_serving.configs import check_config, differing
+from taskstore_serving.checks.configs import check_config, differing
 
 from taskstore.errors import SwapError
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from taskstore_serving.cores import widened
+from taskstore_serving.weights.cores import widened
 
 from taskstore.executors import default_jobs
 

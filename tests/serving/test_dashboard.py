@@ -15,7 +15,7 @@ import yaml
 pytest.importorskip("prometheus_client")
 
 from prometheus_client import CollectorRegistry
-from taskstore_serving.instruments import Instruments
+from taskstore_serving.metrics.instruments import Instruments
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "serve"
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana.json").read_text())

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from taskstore_serving.answers import Refusal, unknown_model
-from taskstore_serving.dispatch import Dispatch, model_of, with_model
+from taskstore_serving.api.answers import Refusal, unknown_model
+from taskstore_serving.api.dispatch import Dispatch, model_of, with_model
 
 FRONT = SimpleNamespace(app="the front's app")
 

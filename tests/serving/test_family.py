@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from taskstore_serving.family import Family
+from taskstore_serving.weights.family import Family
 from torch import Tensor, nn
 
 import taskstore

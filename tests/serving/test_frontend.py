@@ -31,7 +31,7 @@ def configuration() -> Any:
 def serve(configuration: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Runs a scenario, and gives what its metrics changed by."""
     from prometheus_client import REGISTRY
-    from taskstore_serving import metrics
+    from taskstore_serving.metrics import observer
     from vllm.v1.engine import async_llm
 
     monkeypatch.setattr(async_llm.EngineCoreClient, "make_async_mp_client", Core)
@@ -47,11 +47,11 @@ def serve(configuration: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     async def run(scenario: Callable[[Server], Awaitable[None]]) -> dict[tuple[str, ...], float]:
         engine = async_llm.AsyncLLM.from_vllm_config(configuration)
         engine.input_processor.lora_config = SimpleNamespace(enable_tower_connector_lora=True)
-        observer = metrics.install(engine, "base")
+        installed = observer.install(engine, "base")
         before = samples()
         await asyncio.wait_for(scenario(Server(engine)), 60)
         after = samples()
-        observer.close()
+        installed.close()
         engine.shutdown()
         return {
             name: value - before.get(name, 0)
@@ -177,7 +177,7 @@ def test_they_are_where_vllm_shows_its_own_and_a_dashboard_looks(serve: Any) -> 
 def test_an_observer_that_fails_fails_alone(
     serve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from taskstore_serving import metrics
+    from taskstore_serving.metrics import observer
 
     def fails(*_: Any) -> None:
         raise ZeroDivisionError
@@ -188,7 +188,7 @@ def test_an_observer_that_fails_fails_alone(
         await server.core.say(1, [11], "stop")
         assert [out.finished for out in await asyncio.gather(*asked)] == [True, True]
 
-    monkeypatch.setattr(metrics.Observer, "ended", fails)
+    monkeypatch.setattr(observer.Observer, "ended", fails)
     assert counts(serve(scenario)) == {}
     assert capfd.readouterr().err.count("a request is missing in the metrics") == 2
 

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from taskstore_serving.launch import KV_BYTES, Launch, option_names
+from taskstore_serving.checks.command_line import option_names
+from taskstore_serving.launch.arguments import KV_BYTES, Launch
 from taskstore_serving.options import ServeOptions
 
 OPTIONS = ServeOptions("/stores/family", ("a", "b"), quantum=0.2)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from taskstore_serving import logs
-from taskstore_serving.requests import Finished
+from taskstore_serving.metrics import logs
+from taskstore_serving.metrics.requests import Finished
 
 from tests.serving.loggers import fresh_loggers
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from taskstore_serving.family import Family
+from taskstore_serving.weights.family import Family
 from torch import Tensor, nn
 
 import taskstore

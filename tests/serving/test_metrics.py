@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("prometheus_client")
 
 from prometheus_client import CollectorRegistry, generate_latest
-from taskstore_serving import metrics
-from taskstore_serving.instruments import Instruments
+from taskstore_serving.metrics import observer
+from taskstore_serving.metrics.instruments import Instruments
 
 STATE = {
     "active": "german",
@@ -38,7 +38,7 @@ class Server:
             errored=False, collective_rpc=self._rpc, engine_core=SimpleNamespace(client_index=0)
         )
         self._ask = ask
-        self.observer = metrics.Observer(self.client, "base", Instruments(self.registry))
+        self.observer = observer.Observer(self.client, "base", Instruments(self.registry))
 
     async def _rpc(self, method: str) -> Any:
         assert method == "taskstore_state"
@@ -182,7 +182,7 @@ def follow(server: Server, wanted: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "PERIOD", 0.001)
+    monkeypatch.setattr(observer, "PERIOD", 0.001)
 
 
 @pytest.mark.usefixtures("often")
@@ -241,14 +241,14 @@ def test_a_dead_engine_is_asked_no_more() -> None:
 
 MANY = """
 import asyncio, sys
-from taskstore_serving import metrics
+from taskstore_serving.metrics.observer import Observer
 from tests.serving.test_metrics import Server, sequence, STATE
-from taskstore_serving.instruments import instruments
+from taskstore_serving.metrics.instruments import instruments
 
 async def main():
     server = Server()
     server.client.engine_core.client_index = int(sys.argv[1])
-    observer = metrics.Observer(server.client, "base", instruments())
+    observer = Observer(server.client, "base", instruments())
     observer.follow()
     for id in ("a", "b"):
         observer.started(sequence(id, "german", tokens=5), 0.0)

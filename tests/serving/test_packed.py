@@ -32,7 +32,7 @@ def some_bits(*shape: int, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_there_and_back(shape: tuple[int, int]) -> None:
-    from taskstore_serving.packed import Packed, fits
+    from taskstore_serving.weights.kernel_order import Packed, fits
 
     packed, bits = Packed({"w": shape}), some_bits(*shape, seed=1)
     assert fits(bits.view(torch.bfloat16))
@@ -49,7 +49,7 @@ def test_there_and_back(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_swap_of_reordered_weights_is_the_reordered_swap(shape: tuple[int, int]) -> None:
-    from taskstore_serving.packed import Packed
+    from taskstore_serving.weights.kernel_order import Packed
 
     packed = Packed({"w": shape})
     w_N, d_N = (some_bits(*shape, seed=s).view(-1) for s in (2, 3))
@@ -68,7 +68,7 @@ def test_a_swap_of_reordered_weights_is_the_reordered_swap(shape: tuple[int, int
 
 
 def test_what_the_kernel_does_not_take() -> None:
-    from taskstore_serving.packed import fits
+    from taskstore_serving.weights.kernel_order import fits
 
     for shape in ((33, 64), (64, 48), (64,)):
         assert not fits(torch.zeros(shape, dtype=torch.bfloat16))

@@ -8,8 +8,8 @@ from argparse import Namespace
 from collections.abc import Awaitable, Callable
 
 import pytest
-from taskstore_serving import probe
-from taskstore_serving.server import listen
+from taskstore_serving.launch import probe
+from taskstore_serving.launch.server import listen
 
 from taskstore.errors import ServingFailed
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from taskstore_serving.refusals import refuse
+from taskstore_serving.checks.engine_options import refuse
 
 from taskstore.errors import SwapError
 

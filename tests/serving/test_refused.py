@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 import pytest
-from taskstore_serving.refused import check_parsed, check_words
+from taskstore_serving.checks.command_line import check_parsed, check_words
 
 from taskstore.errors import InputError
 

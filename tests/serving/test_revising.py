@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from taskstore_serving import learning
-from taskstore_serving.digests import store_digest, task_digest
-from taskstore_serving.family import Family
+from taskstore_serving.weights import learning
+from taskstore_serving.weights.digests import store_digest, task_digest
+from taskstore_serving.weights.family import Family
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 

@@ -201,7 +201,7 @@ def test_a_flood_on_one_task_starves_no_other(
     served: tuple[str, Any], wanted: dict[Job, Answer]
 ) -> None:
     """It has all its slots when the others come; they get theirs, and their turn, in time."""
-    from taskstore_serving.queues import task_of
+    from taskstore_serving.engine.queues import task_of
 
     case, llm = served
     scheduler, job = scheduler_of(llm), ("german", PROMPTS[0], "greedy")

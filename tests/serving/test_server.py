@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from taskstore_serving import server
-from taskstore_serving.launch import Launch
+from taskstore_serving.launch import server
+from taskstore_serving.launch.arguments import Launch
 from taskstore_serving.options import ServeOptions
 
 from taskstore.errors import InputError

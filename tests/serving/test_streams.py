@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from taskstore_serving.streams import Streams, layers
+from taskstore_serving.weights.streams import Streams, layers
 
 import taskstore
 from tests.families import same

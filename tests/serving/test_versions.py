@@ -8,7 +8,8 @@ import sys
 from importlib.metadata import PackageNotFoundError
 
 import pytest
-from taskstore_serving import plugin, versions
+from taskstore_serving import plugin
+from taskstore_serving.checks import versions
 
 from taskstore.errors import InputError, MissingExtra
 
@@ -54,8 +55,9 @@ def test_an_untested_vllm_goes_on_without_the_plugin(
 
 def test_importing_the_adapter_imports_no_engine() -> None:
     code = (
-        "import sys, taskstore_serving, taskstore_serving.options, taskstore_serving.versions, "
-        "taskstore_serving.plugin; print({'vllm', 'torch', 'numba'} & set(sys.modules))"
+        "import sys, taskstore_serving, taskstore_serving.options, "
+        "taskstore_serving.checks.versions, taskstore_serving.plugin; "
+        "print({'vllm', 'torch', 'numba'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

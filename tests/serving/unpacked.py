@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from taskstore_serving import weights
+from taskstore_serving.weights import parameters
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from taskstore.swap.binding import Live
@@ -33,6 +33,6 @@ def digests(worker: Any) -> dict[str, str]:
     model = worker.get_model()
     family: Any = getattr(model, "taskstore_family", None)
     ours = {live.name for live in family.lives} if family else set()
-    lives = weights.lives(model, [name for name, _ in model.named_parameters()])
+    lives = parameters.lives(model, [name for name, _ in model.named_parameters()])
     plain = [Live(x.names, family.plain(x.name)) if x.name in ours else x for x in lives]
     return live_digests(plain, 1)

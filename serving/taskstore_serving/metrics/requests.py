@@ -5,10 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from taskstore_serving.instruments import TaskSeries
+from typing import Any, Protocol
 
 OUTCOMES = ("stop", "length", "abort", "error")  # from best to worst
 
@@ -29,6 +26,15 @@ class Finished:
     total_seconds: float
 
 
+class Series(Protocol):
+    """One task's counters; `instruments.TaskSeries` is one."""
+
+    generation: Any
+    running: Any
+
+    def finished(self, facts: Finished) -> None: ...
+
+
 @dataclass(eq=False, slots=True)
 class Flight:
     """A request in the engine: its one sequence, or all n of them. It counts its prompt once.
@@ -39,7 +45,7 @@ class Flight:
     task: str
     request: str
     arrival: float
-    series: TaskSeries
+    series: Series
     states: dict[str, Any] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
     outcome: str = "stop"

@@ -20,7 +20,7 @@ from taskstore.store.rebuild import ModelReader, rebuild
 from taskstore.store.to_torch import load
 from taskstore.swap.from_store import Source, Target
 from taskstore.swap.memory import blank
-from taskstore_serving.servable import tier_of
+from taskstore_serving.checks.servable import tier_of
 
 _LAYER = re.compile(r"(?:.*?\.)??\d+(?=\.)")  # up to the first number in a name
 

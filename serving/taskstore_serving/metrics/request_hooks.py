@@ -14,22 +14,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from taskstore_serving.metrics import Observer
+from typing import Any, Protocol
 
 _log = logging.getLogger("taskstore.serving")
 
 
-def observe(engine_client: Any, observer: Observer) -> None:
+class Listener(Protocol):
+    """What is told; `observer.Observer` is one."""
+
+    def started(self, state: Any, arrival: float) -> None: ...
+    def ended(self, sequence: str, reason: str) -> None: ...
+    def refused(self, lora_request: Any) -> None: ...
+
+
+def observe(engine_client: Any, observer: Listener) -> None:
     """From now on an `AsyncLLM` and its output processor tell the observer."""
     processor = engine_client.output_processor
     processor.__class__ = _telling_processor(type(processor), observer)
     engine_client.__class__ = _telling_client(type(engine_client), observer)
 
 
-def _telling_processor(base: Any, observer: Observer) -> type:
+def _telling_processor(base: Any, observer: Listener) -> type:
     """A subclass of `vllm.v1.engine.output_processor.OutputProcessor`."""
 
     class Processor(base):
@@ -60,7 +65,7 @@ def _telling_processor(base: Any, observer: Observer) -> type:
     return Processor
 
 
-def _telling_client(base: Any, observer: Observer) -> type:
+def _telling_client(base: Any, observer: Listener) -> type:
     """A subclass of `vllm.v1.engine.async_llm.AsyncLLM`."""
 
     class Client(base):

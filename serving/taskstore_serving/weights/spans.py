@@ -19,8 +19,8 @@ from taskstore.format.dtypes import numel
 from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.store.catalog import Rebuilt
 from taskstore.swap.binding import Live
-from taskstore_serving.groups import Group, kept, write
-from taskstore_serving.streams import Streams
+from taskstore_serving.weights.groups import Group, kept, write
+from taskstore_serving.weights.streams import Streams
 
 LARGEST = 255  # numbers up to here are exact in every float dtype
 PERIOD = 251  # a prime, so that rows do not repeat each other

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from taskstore_serving.checks.command_line import option_names
 from taskstore_serving.options import ServeOptions
 
 PLUGIN = "taskstore"
@@ -79,12 +80,3 @@ class Launch:
         if "VLLM_WORKER_MULTIPROC_METHOD" not in env:
             changes["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         return changes
-
-
-def option_names(words: Sequence[str]) -> set[str]:
-    """Options among vLLM's arguments, each in its plainest form: --a_b.c=d is a-b."""
-    return {
-        word.lstrip("-").split("=")[0].split(".")[0].replace("_", "-")
-        for word in words
-        if word.startswith("-") and not word.lstrip("-")[:1].isdigit()
-    }

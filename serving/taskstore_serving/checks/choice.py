@@ -10,8 +10,8 @@ from math import prod
 from taskstore.errors import InputError, SwapError
 from taskstore.format.manifest import Manifest
 from taskstore.store import Store
-from taskstore_serving.configs import check_written
-from taskstore_serving.servable import Tier, check_servable, tier_of
+from taskstore_serving.checks.configs import check_written
+from taskstore_serving.checks.servable import Tier, check_servable, tier_of
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 

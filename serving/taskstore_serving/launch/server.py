@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from taskstore.errors import InputError, ServingFailed, TaskstoreError
-from taskstore_serving.children import SCRATCH, first_error
-from taskstore_serving.launch import Launch
-from taskstore_serving.probe import until_ready
-from taskstore_serving.refused import check_parsed
+from taskstore_serving.checks.command_line import check_parsed
+from taskstore_serving.launch.arguments import Launch
+from taskstore_serving.launch.children import SCRATCH, first_error
+from taskstore_serving.launch.probe import until_ready
 
 _LONGEST = 65  # of a folder for sockets, whose paths may have about 100 characters
 

@@ -25,16 +25,16 @@ from taskstore.store import Store
 from taskstore.store.catalog import label_of
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State
-from taskstore_serving.beside import Beside
-from taskstore_serving.cores import stay_here
-from taskstore_serving.digests import multitask_digest, store_digest, task_digest
-from taskstore_serving.groups import Group, fill
-from taskstore_serving.guarding import Guard, check_heads
-from taskstore_serving.learning import Learner
-from taskstore_serving.packed import Packed
-from taskstore_serving.servable import check_servable, tier_of
-from taskstore_serving.spans import Places
-from taskstore_serving.streams import Streams
+from taskstore_serving.checks.servable import check_servable, tier_of
+from taskstore_serving.weights.beside import Beside
+from taskstore_serving.weights.cores import stay_here
+from taskstore_serving.weights.digests import multitask_digest, store_digest, task_digest
+from taskstore_serving.weights.groups import Group, fill
+from taskstore_serving.weights.guard import Guard, check_heads
+from taskstore_serving.weights.kernel_order import Packed
+from taskstore_serving.weights.learning import Learner
+from taskstore_serving.weights.spans import Places
+from taskstore_serving.weights.streams import Streams
 
 
 class Family:

@@ -10,7 +10,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from taskstore.errors import InputError
-from taskstore_serving.launch import option_names
 
 _BEFORE = "give it before the --, it is an option of `taskstore serve`"
 _OURS = "it is what makes vLLM serve a store"
@@ -67,3 +66,12 @@ def check_parsed(parsed: Namespace, own: Namespace) -> None:
 
 def _refusal(name: str) -> InputError:
     return InputError(f"vLLM's --{name} cannot be used with a store: {_WHY[name]}")
+
+
+def option_names(words: Sequence[str]) -> set[str]:
+    """Options among vLLM's arguments, each in its plainest form: --a_b.c=d is a-b."""
+    return {
+        word.lstrip("-").split("=")[0].split(".")[0].replace("_", "-")
+        for word in words
+        if word.startswith("-") and not word.lstrip("-")[:1].isdigit()
+    }

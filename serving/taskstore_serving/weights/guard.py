@@ -12,8 +12,8 @@ from taskstore.format.manifest import Manifest
 from taskstore.store.catalog import label_of, rebuilt_tensors
 from taskstore.swap.binding import Live
 from taskstore.swap.states import State
-from taskstore_serving import weights
-from taskstore_serving.servable import tier_of
+from taskstore_serving.checks.servable import tier_of
+from taskstore_serving.weights import parameters
 
 HEAD = "lm_head.weight"
 WAY_OUT = "serve this model's tasks unpacked"
@@ -53,7 +53,7 @@ def check_layers(model: nn.Module) -> None:
 def check_heads(model: nn.Module, manifest: Manifest, tasks: Iterable[str], residual: int) -> None:
     """Raise SwapError for a head of its own where the engine ties the head to the embedding."""
     places: dict[bool, set[int]] = {True: set(), False: set()}
-    for name, tensor in weights.tensors(model).items():
+    for name, tensor in parameters.tensors(model).items():
         places[name.endswith(HEAD)].add(tensor.data_ptr())
     head = next((name for name in manifest.tensors if name.endswith(HEAD)), None)
     if head is None or not places[True] & places[False]:
@@ -76,7 +76,7 @@ class Guard:
 
     def __init__(self, model: nn.Module, lives: Iterable[Live], digests: Mapping[str, str]) -> None:
         self._lives, self._digests = list(lives), digests
-        self._places = {name: t.data_ptr() for name, t in weights.tensors(model).items()}
+        self._places = {name: t.data_ptr() for name, t in parameters.tensors(model).items()}
 
     def check(
         self, model: nn.Module, now: Mapping[str, str], swaps: Callable[[Live], bool]
@@ -85,7 +85,7 @@ class Guard:
 
         Raises SwapError where the model does not compute from the very memory that swaps write.
         """
-        tensors, left = weights.tensors(model), set[str]()
+        tensors, left = parameters.tensors(model), set[str]()
         written = {live.tensor.data_ptr(): live.name for live in self._lives if swaps(live)}
         for live in self._lives:
             there, problem = tensors.get(live.name), ""

@@ -22,12 +22,12 @@ from vllm.utils.counter import AtomicCounter
 from taskstore.errors import InputError, TaskstoreError
 from taskstore.format.names import MANIFEST
 from taskstore.store import Store
-from taskstore_serving.answers import Refusal, unknown_model
+from taskstore_serving.api.answers import Refusal, unknown_model
+from taskstore_serving.api.task_fronts import Front, build
+from taskstore_serving.api.worker_answers import merged, summed
 from taskstore_serving.assets import Assets, assets_key
-from taskstore_serving.configs import check_config, read_config
-from taskstore_serving.fronts import Front, build
+from taskstore_serving.checks.configs import check_config, read_config
 from taskstore_serving.options import ServeOptions
-from taskstore_serving.rpc import merged, summed
 
 _TICK = 0.02  # seconds between two looks at whether a task's requests have ended
 

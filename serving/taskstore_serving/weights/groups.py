@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from taskstore.errors import SwapError
 from taskstore.swap.binding import Live
-from taskstore_serving import weights
-from taskstore_serving.streams import Streams, layers, numbered
+from taskstore_serving.weights import parameters
+from taskstore_serving.weights.streams import Streams, layers, numbered
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ def fill(model: nn.Module, streams: Streams) -> list[Group]:
 def _fill(model: nn.Module, streams: Streams, every: list[list[str]]) -> list[Group]:
     found: list[tuple[list[str], set[str], set[int]]] = []
     for layer in every:
-        names, written = list(layer), weights.load(model, streams.base(layer))
-        places = {live.tensor.data_ptr() for live in weights.lives(model, written)}
+        names, written = list(layer), parameters.load(model, streams.base(layer))
+        places = {live.tensor.data_ptr() for live in parameters.lives(model, written)}
         for other in [one for one in found if one[2] & places]:
             found.remove(other)
             names, written, places = other[0] + names, other[1] | written, other[2] | places
         found.append((names, written, places))
     return [
-        Group(tuple(names), frozenset(written), tuple(weights.lives(model, written)))
+        Group(tuple(names), frozenset(written), tuple(parameters.lives(model, written)))
         for names, written, _ in found
     ]
 
@@ -54,17 +54,17 @@ def _fill(model: nn.Module, streams: Streams, every: list[list[str]]) -> list[Gr
 @contextmanager
 def kept(group: Group) -> Iterator[dict[str, Tensor]]:
     """Copies of a group's weights by name, which are live again when the block ends."""
-    before = {live.name: weights.integers(live.tensor).clone() for live in group.lives}
+    before = {live.name: parameters.integers(live.tensor).clone() for live in group.lives}
     try:
         yield before
     finally:
         for live in group.lives:
-            weights.integers(live.tensor).copy_(before[live.name])
+            parameters.integers(live.tensor).copy_(before[live.name])
 
 
 def write(
     model: nn.Module, group: Group, tensors: Iterator[tuple[str, Tensor]], whose: str
 ) -> None:
     """Load some tensors of a group."""
-    if stray := weights.load(model, tensors) - group.written:
+    if stray := parameters.load(model, tensors) - group.written:
         raise SwapError(f"the engine's loader wrote {min(stray)!r} for {whose} only")

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from taskstore_serving.answers import Refusal
+from taskstore_serving.api.answers import Refusal
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

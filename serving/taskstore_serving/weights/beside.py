@@ -16,10 +16,10 @@ from taskstore.swap.lane import Lane
 from taskstore.swap.memory import SwapMemory
 from taskstore.swap.staged_lane import Pinned, StagedLane
 from taskstore.swap.states import Masked
-from taskstore_serving.learning import regions
-from taskstore_serving.rests import Rests
-from taskstore_serving.spans import Span
-from taskstore_serving.streams import Streams
+from taskstore_serving.weights.learning import regions
+from taskstore_serving.weights.rests import Rests
+from taskstore_serving.weights.spans import Span
+from taskstore_serving.weights.streams import Streams
 
 WAY_OUT = "serve fewer tasks"
 

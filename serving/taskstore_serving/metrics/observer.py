@@ -14,9 +14,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskstore_serving import frontend, logs
-from taskstore_serving.instruments import Instruments, TaskSeries, drop, instruments
-from taskstore_serving.requests import Flight
+from taskstore_serving.metrics import logs, request_hooks
+from taskstore_serving.metrics.instruments import Instruments, TaskSeries, drop, instruments
+from taskstore_serving.metrics.requests import Flight
 
 PERIOD = 5.0  # seconds between questions to the workers
 PATIENCE = 60.0  # seconds; a step of the engine comes before its answer
@@ -31,7 +31,7 @@ def install(engine_client: Any, base_name: str) -> Observer:
     """
     logs.configure()
     observer = Observer(engine_client, base_name, instruments())
-    frontend.observe(engine_client, observer)
+    request_hooks.observe(engine_client, observer)
     observer.follow()
     return observer
 

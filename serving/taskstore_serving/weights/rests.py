@@ -20,8 +20,8 @@ from taskstore.swap.lane import Lane, Unit
 from taskstore.swap.memory import SwapMemory, blank
 from taskstore.swap.rest_units import Sum
 from taskstore.swap.states import State
-from taskstore_serving.spans import Span
-from taskstore_serving.streams import Streams
+from taskstore_serving.weights.spans import Span
+from taskstore_serving.weights.streams import Streams
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from taskstore.errors import TaskstoreError
-from taskstore_serving.answers import Refusal, unknown_model
-from taskstore_serving.keys import keys
-from taskstore_serving.served import Served
+from taskstore_serving.api.answers import Refusal, unknown_model
+from taskstore_serving.api.keys import keys
+from taskstore_serving.api.tasks import Served
 
 _WAIT = 60.0  # seconds that requests have to end before a removal is refused
 Route = Callable[[Request, Served], Awaitable[Response]]

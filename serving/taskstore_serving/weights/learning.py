@@ -20,10 +20,10 @@ from taskstore.errors import SwapError
 from taskstore.executors import default_jobs
 from taskstore.swap.binding import Live
 from taskstore.swap.identify import live_digests
-from taskstore_serving import weights
-from taskstore_serving.groups import Group, kept, write
-from taskstore_serving.spans import Span
-from taskstore_serving.streams import Streams
+from taskstore_serving.weights import parameters
+from taskstore_serving.weights.groups import Group, kept, write
+from taskstore_serving.weights.spans import Span
+from taskstore_serving.weights.streams import Streams
 
 BLOCK = 1 << 22  # weights that are compared at once
 
@@ -73,7 +73,7 @@ class Learner:
             write(self._model, group, self._streams.multitask(group.names), "the multi-task model")
             for part, before_N in self._with(group, before):
                 d_N = self._deltas[part.live.name].view(before_N.dtype)
-                d_N.copy_(weights.integers(part.live.tensor)).bitwise_xor_(before_N)
+                d_N.copy_(parameters.integers(part.live.tensor)).bitwise_xor_(before_N)
 
     def task(self, group: Group, task: str, masks: Mapping[str, Tensor]) -> dict[str, str]:
         """Fill a task's masks of a group; digests of the live tensors in which it may differ."""
@@ -84,7 +84,7 @@ class Learner:
             for part, before_N in self._with(group, before):
                 name = part.live.name
                 d_N = self._deltas[name].view(before_N.dtype)
-                if not select(weights.integers(part.live.tensor), before_N, d_N, masks[name]):
+                if not select(parameters.integers(part.live.tensor), before_N, d_N, masks[name]):
                     raise SwapError(
                         f"weight {name!r} of task {task!r} is no selection between the base's and "
                         "the multi-task model's once it is loaded; leave the task out"

@@ -10,11 +10,11 @@ from vllm.config.load import LoadConfig
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 from taskstore.store import Store
-from taskstore_serving import cores, cpu_kernels
-from taskstore_serving.family import Family
-from taskstore_serving.guarding import check_compilation, check_layers
+from taskstore_serving.checks.engine_options import refuse
 from taskstore_serving.options import ServeOptions
-from taskstore_serving.refusals import refuse
+from taskstore_serving.weights import cores, cpu_kernels
+from taskstore_serving.weights.family import Family
+from taskstore_serving.weights.guard import check_compilation, check_layers
 
 
 class TaskstoreLoader(BaseModelLoader):

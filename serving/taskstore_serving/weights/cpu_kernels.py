@@ -16,8 +16,8 @@ from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.platforms import current_platform
 
-from taskstore_serving import packed
-from taskstore_serving.family import Family
+from taskstore_serving.weights import kernel_order
+from taskstore_serving.weights.family import Family
 
 
 def keep_plain(model: nn.Module) -> None:
@@ -42,7 +42,7 @@ def reorder(model: nn.Module, family: Family) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             place = parameter.data_ptr()
             linear = isinstance(module, LinearBase | ParallelLMHead) and name == "weight"
-            if linear and hasattr(module, "cpu_linear") and packed.fits(parameter.data):
+            if linear and hasattr(module, "cpu_linear") and kernel_order.fits(parameter.data):
                 readers.setdefault(place, []).append(module)
             else:
                 others.add(place)

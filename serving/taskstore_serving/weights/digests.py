@@ -8,7 +8,7 @@ from taskstore.format.digests import model_digest
 from taskstore.format.manifest import Manifest
 from taskstore.format.names import MULTITASK, of_stem
 from taskstore.store.catalog import rebuilt_tensors
-from taskstore_serving.servable import tier_of
+from taskstore_serving.checks.servable import tier_of
 
 
 def store_digest(manifest: Manifest) -> str:

@@ -12,8 +12,8 @@ from starlette.datastructures import Headers
 from vllm import envs
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
-from taskstore_serving.answers import Refusal
-from taskstore_serving.dispatch import answer
+from taskstore_serving.api.answers import Refusal
+from taskstore_serving.api.dispatch import answer
 
 _OPEN = ("GET", "HEAD", "OPTIONS")  # probes, metrics, documentation
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from taskstore_serving.requests import Finished
+from taskstore_serving.metrics.requests import Finished
 
 _LONGEST = 100  # characters of a request's id, which a client may choose
 _TEXT = "%(levelname)s %(asctime)s [%(name)s pid=%(process)d] %(message)s"

@@ -1,0 +1,1 @@
+"""Requests: names of tasks, answers, administration."""

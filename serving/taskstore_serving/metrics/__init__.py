@@ -1,0 +1,1 @@
+"""Counts, times and logs, per task."""

@@ -1,0 +1,1 @@
+"""The worker's memory: loaded, learned, swapped."""
