@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from taskstore_cli.console import size
 from taskstore_cli.main import main
+from taskstore_cli.output.console import size
 
 import taskstore
 from tests.families import Family

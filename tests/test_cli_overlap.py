@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from taskstore_cli.main import main
-from taskstore_cli.overlap import print_overlap
+from taskstore_cli.output.overlap import print_overlap
 
 import taskstore
 from taskstore.analysis.overlap import measure

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from taskstore_cli.merge_search import Asked, asked
+from taskstore_cli.arguments.search import Asked, asked
 
 from taskstore.merging.search.grids import Grids
 from taskstore.merging.search.origins import Folders

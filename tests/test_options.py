@@ -1,7 +1,8 @@
 import pytest
+from taskstore_cli.arguments.sizes import parse_bytes
 
 from taskstore.errors import InputError
-from taskstore.packing.options import PackOptions, parse_bytes
+from taskstore.packing.options import PackOptions
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The `taskstore` command. One file per command; each parses, calls one function, prints."""
+"""The `taskstore` command: arguments in, one call of the library, output."""

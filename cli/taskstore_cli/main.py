@@ -13,19 +13,19 @@ from typing import Any, NoReturn
 import click
 
 from taskstore import TaskstoreError, __version__
-from taskstore_cli.evaluate import evaluate
-from taskstore_cli.info import info
-from taskstore_cli.load import load
-from taskstore_cli.measure import measure
-from taskstore_cli.merge import merge
-from taskstore_cli.methods import methods
-from taskstore_cli.pack import pack
-from taskstore_cli.report import report
-from taskstore_cli.revise import add, remove, retier
-from taskstore_cli.serve import serve
-from taskstore_cli.tune import tune
-from taskstore_cli.unpack import unpack
-from taskstore_cli.verify import verify
+from taskstore_cli.commands.evaluate import evaluate
+from taskstore_cli.commands.info import info
+from taskstore_cli.commands.load import load
+from taskstore_cli.commands.measure import measure
+from taskstore_cli.commands.merge import merge
+from taskstore_cli.commands.methods import methods
+from taskstore_cli.commands.pack import pack
+from taskstore_cli.commands.report import report
+from taskstore_cli.commands.revise import add, remove, retier
+from taskstore_cli.commands.serve import serve
+from taskstore_cli.commands.tune import tune
+from taskstore_cli.commands.unpack import unpack
+from taskstore_cli.commands.verify import verify
 
 
 class Group(click.Group):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,6 @@ from taskstore.errors import InputError
 from taskstore.executors import default_jobs
 from taskstore.format.manifest import TIERS
 from taskstore.merging.methods import registry
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_BINARY = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 # Thresholds that need no data: the best single value, or next to it, on every family that was
 # measured (docs/fidelity.md). With lsq the choice hardly matters between 0.4 and 0.6.
@@ -136,15 +132,3 @@ class PackOptions:
                 f"one block needs {(block + fixed + (1 << 20)) >> 20} MiB"
             )
         return int(min(fits, 2 * self.jobs + 1))
-
-
-def parse_bytes(text: str) -> int:
-    """ "2GiB", "500 MB", "1e9" -> bytes; raises InputError."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
-    try:
-        if not found:
-            raise ValueError
-        units = _BINARY if found[3] else _UNITS
-        return int(float(found[1]) * units[found[2].upper()])
-    except ValueError:
-        raise InputError(f"{text!r} is not a size; write it like 2GiB or 500MB") from None

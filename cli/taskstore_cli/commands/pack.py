@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.console import (
+from taskstore_cli.arguments.common import (
     jobs_option,
     json_option,
     level_option,
     output_option,
-    print_json,
-    progress_bar,
     quiet_option,
 )
-from taskstore_cli.evaluator import evaluator_options, make_bench
-from taskstore_cli.method import (
+from taskstore_cli.arguments.evaluator import evaluator_options, make_bench
+from taskstore_cli.arguments.family import make_options, masks_of, named
+from taskstore_cli.arguments.method import (
     method_options,
     parse_options,
     parse_statistics,
     statistics_option,
 )
+from taskstore_cli.output.console import print_json, progress_bar
 
 if TYPE_CHECKING:
-    from taskstore.packing.options import PackOptions
+    pass
 
 
 optional_evaluator = partial(evaluator_options, required=False)
@@ -147,7 +146,7 @@ def pack(
     """
     import taskstore
     from taskstore.packing import search_bits
-    from taskstore_cli.render import print_aimed, print_report
+    from taskstore_cli.output.store import print_aimed, print_report
 
     tasks = named(finetunes)
     options = make_options(
@@ -198,77 +197,3 @@ def pack(
         print_json(report.to_dict())
     else:
         print_report(report, quiet=quiet)
-
-
-def named(finetunes: tuple[str, ...]) -> dict[str, str]:
-    """NAME=MODEL or MODEL -> name -> model; raises BadName where two have one name."""
-    from taskstore.errors import BadName
-
-    tasks: dict[str, str] = {}
-    for word in finetunes:
-        name, equals, model = word.partition("=")
-        if not equals or "/" in name or (Path(word).exists() and not Path(model).exists()):
-            name, model = Path(word).resolve().name, word
-        if name in tasks:
-            raise BadName("task name", name, "is given twice; name one as NAME=MODEL")
-        tasks[name] = model
-    return tasks
-
-
-def masks_of(words: tuple[str, ...], tasks: Mapping[str, str]) -> dict[str, Path]:
-    """[NAME=]FILE -> task -> file; raises BadName where two are given for one task."""
-    from taskstore.errors import BadName
-
-    files: dict[str, Path] = {}
-    for word in words:
-        name, equals, path = word.partition("=")
-        whole = not equals or "/" in name or (Path(word).exists() and not Path(path).exists())
-        for task in tasks if whole else (name,):
-            if task in files:
-                raise BadName("task name", task, "has two --masks; give one for each")
-            files[task] = Path(word if whole else path)
-    return files
-
-
-def make_options(
-    lambdas: tuple[str, ...],
-    *,
-    residuals: tuple[str, ...] = (),
-    jobs: int | None,
-    max_memory: str,
-    **others: object,
-) -> PackOptions:
-    """Raises InputError for values that make no sense."""
-    from taskstore.executors import default_jobs
-    from taskstore.packing.options import PackOptions, auto_lambda, parse_bytes
-
-    auto = auto_lambda(str(others["method"]))
-    by_name, bits = by_task("--lambda", lambdas, auto), by_task("--residual", residuals)
-    if "" in by_name:
-        others["lam"] = by_name.pop("")
-    if "" in bits:
-        others["residual"] = bits.pop("")
-    return PackOptions(
-        lambdas=by_name,
-        residuals=bits,
-        jobs=jobs or default_jobs(),
-        max_memory=parse_bytes(max_memory),
-        **others,  # type: ignore[arg-type]
-    )
-
-
-def by_task(option: str, words: tuple[str, ...], auto: float | None = None) -> dict[str, float]:
-    """[NAME=]NUMBER -> name, "" for all tasks -> number; raises InputError."""
-    from taskstore.errors import InputError
-
-    values: dict[str, float] = {}
-    for word in words:
-        name, _, number = word.rpartition("=")
-        if name in values:
-            raise InputError(f"{option} of {name or 'all tasks'} is given twice")
-        try:
-            values[name] = auto if number == "auto" and auto is not None else float(number)
-        except ValueError:
-            kinds = "a number" if auto is None else "a number, auto"
-            raise InputError(f"{option} {word!r} is not {kinds} or NAME=either") from None
-    return values

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.console import (
+from taskstore_cli.arguments.common import (
     StorePath,
     base_from_option,
     jobs_option,
     json_option,
     output_option,
-    print_json,
-    progress_bar,
     quiet_option,
-    size,
 )
+from taskstore_cli.output.console import print_json, progress_bar, size
 
 
 @click.command()

@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.console import (
-    jobs_option,
-    json_option,
-    output_option,
-    print_json,
-    progress_bar,
-    quiet_option,
-    stdout,
-)
-from taskstore_cli.evaluator import evaluator_options, make_bench, number
-from taskstore_cli.method import method_options, parse_options
-from taskstore_cli.pack import make_options, named
+from taskstore_cli.arguments.common import jobs_option, json_option, output_option, quiet_option
+from taskstore_cli.arguments.evaluator import evaluator_options, make_bench
+from taskstore_cli.arguments.family import make_options, named
+from taskstore_cli.arguments.method import method_options, parse_options
+from taskstore_cli.output.console import number, print_json, progress_bar, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,7 +63,7 @@ def tune(
         --eval 'python eval.py {model} {task} --split val'
     """
     from taskstore.packing.search_lambda import tune as run
-    from taskstore_cli.render import print_report
+    from taskstore_cli.output.store import print_report
 
     options = make_options(
         (),

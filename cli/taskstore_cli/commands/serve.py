@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from taskstore_cli.console import StorePath, base_from_option
-from taskstore_cli.serve_params import Quantum, ServedName, ServedNames
+from taskstore_cli.arguments.common import StorePath, base_from_option
+from taskstore_cli.arguments.serve import Quantum, ServedName, ServedNames
 
 if TYPE_CHECKING:
     from taskstore_serving.checks.choice import Choice

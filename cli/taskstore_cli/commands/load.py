@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.console import (
+from taskstore_cli.arguments.common import (
     StorePath,
     TaskName,
     base_from_option,
     jobs_option,
     json_option,
-    print_json,
-    progress_bar,
     quiet_option,
-    size,
     tier_option,
 )
+from taskstore_cli.output.console import print_json, progress_bar, size
 
 if TYPE_CHECKING:
     from taskstore.progress import Callback

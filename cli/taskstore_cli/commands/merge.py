@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskstore_cli.console import (
+from taskstore_cli.arguments.common import (
     base_from_option,
     jobs_option,
     json_option,
     output_option,
-    print_json,
-    progress_bar,
     quiet_option,
 )
-from taskstore_cli.merge_search import Wanted, search_options
-from taskstore_cli.method import method_options, parse_statistics, statistics_option
-from taskstore_cli.pack import by_task, named
+from taskstore_cli.arguments.family import by_task, named
+from taskstore_cli.arguments.method import method_options, parse_statistics, statistics_option
+from taskstore_cli.arguments.search import Wanted, asked, check, search_options
+from taskstore_cli.output.console import print_json, progress_bar
 
 if TYPE_CHECKING:
     from taskstore.merging.search.origins import Origin
@@ -131,9 +130,9 @@ def merge(
     from taskstore.merging.search import greedy_soup
     from taskstore.merging.search.grids import Grids
     from taskstore.merging.search.origins import Folders
-    from taskstore.packing.options import parse_bytes
-    from taskstore_cli import merge_search
-    from taskstore_cli.render_merge import print_merged
+    from taskstore_cli.arguments.sizes import parse_bytes
+    from taskstore_cli.commands import merge_search
+    from taskstore_cli.output.merge import print_merged
 
     shared: dict[str, Any] = {
         "private_from": private_from,
@@ -159,18 +158,18 @@ def merge(
     else:
         searches = procedure(method)
         origin = _origin(base, models, base_from, averaged=bool(searches))
-        asked = merge_search.asked(method, alpha, extra, origin.count)
-        grids = asked.grids
+        found = asked(method, alpha, extra, origin.count)
+        grids = found.grids
         options = MergeOptions(
             method=greedy_soup.METHOD if searches else method,
-            method_options=asked.options,
+            method_options=found.options,
             statistics=parse_statistics(statistics),
-            alpha=asked.alpha,
+            alpha=found.alpha,
             weights=by_task("--weight", weights),
             tokenizer_from=tokenizer_from,
             **shared,
         )
-    merge_search.check(wanted, grids, searches)
+    check(wanted, grids, searches)
     if wanted.template is not None:
         merge_search.run(
             origin, target, options, grids, wanted, searches, as_json=as_json, quiet=quiet

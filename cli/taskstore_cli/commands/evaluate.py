@@ -6,16 +6,10 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.console import (
-    StorePath,
-    base_from_option,
-    json_option,
-    print_json,
-    quiet_option,
-    stdout,
-)
-from taskstore_cli.evaluator import evaluator_options, make_bench
-from taskstore_cli.pack import named
+from taskstore_cli.arguments.common import StorePath, base_from_option, json_option, quiet_option
+from taskstore_cli.arguments.evaluator import evaluator_options, make_bench
+from taskstore_cli.arguments.family import named
+from taskstore_cli.output.console import print_json, stdout
 
 
 @click.command("eval")
@@ -63,7 +57,7 @@ def evaluate(
     import taskstore
     from taskstore.evaluation.bench import evaluate as run
     from taskstore.packing import revise
-    from taskstore_cli.render import score_table
+    from taskstore_cli.output.store import score_table
 
     opened = taskstore.open(store, base=base_from)
     if record is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from taskstore_cli.console import TaskName
+from taskstore_cli.arguments.common import TaskName
 
 
 class ServedName(TaskName):

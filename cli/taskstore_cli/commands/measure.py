@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.console import (
-    json_option,
-    output_option,
-    print_json,
-    progress_bar,
-    quiet_option,
-    size,
-)
+from taskstore_cli.arguments.common import json_option, output_option, quiet_option
+from taskstore_cli.output.console import print_json, progress_bar, size
 
 if TYPE_CHECKING:
     from taskstore.statistics.driver import MeasureReport
@@ -109,9 +103,9 @@ def measure(
     \b
     taskstore measure runs/billing --data billing.jsonl -o billing.safetensors
     """
-    from taskstore.packing.options import parse_bytes
     from taskstore.statistics.driver import measure as run
     from taskstore.statistics.options import MeasureOptions
+    from taskstore_cli.arguments.sizes import parse_bytes
 
     options = MeasureOptions(
         statistics=tuple(word.strip() for word in statistics.split(",") if word.strip()),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from taskstore_cli.console import stdout
+from taskstore_cli.output.console import stdout
 
 if TYPE_CHECKING:
     from taskstore.analysis.overlap import Overlap, Vectors

@@ -70,8 +70,3 @@ def make_bench(
 
     command = Command(template, key, timeout)
     return Bench(command, Journal(journal), label=f"{template} {key}", scratch=scratch, say=say)
-
-
-def number(value: float | None) -> str:
-    """A score in a table; nothing where there is none."""
-    return "" if value is None else f"{value:.4g}"

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.console import (
+from taskstore_cli.arguments.common import (
     StorePath,
     TaskName,
     base_from_option,
     jobs_option,
     json_option,
     level_option,
-    print_json,
-    progress_bar,
     quiet_option,
 )
-from taskstore_cli.method import method_options, parse_options
-from taskstore_cli.pack import make_options, named
+from taskstore_cli.arguments.family import make_options, named
+from taskstore_cli.arguments.method import method_options, parse_options
+from taskstore_cli.output.console import print_json, progress_bar
 
 
 @click.command()
@@ -42,7 +41,7 @@ def add(
     """
     import taskstore
     from taskstore.packing.revise import add as run
-    from taskstore_cli.render import print_report
+    from taskstore_cli.output.store import print_report
 
     opened = taskstore.open(store, base=base_from)
     with progress_bar(quiet or as_json) as progress:
@@ -65,7 +64,7 @@ def remove(
     """Take TASKS out of STORE; all other tasks stay as they are, to the last bit."""
     import taskstore
     from taskstore.packing.revise import remove as run
-    from taskstore_cli.render import print_summary
+    from taskstore_cli.output.store import print_summary
 
     left = run(taskstore.open(store), list(tasks), jobs=jobs)
     summary = left.summary()
@@ -121,7 +120,7 @@ def retier(
     """
     import taskstore
     from taskstore.packing.revise import retier as run
-    from taskstore_cli.render import print_report
+    from taskstore_cli.output.store import print_report
 
     options = make_options(
         lambdas,

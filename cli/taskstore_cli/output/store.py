@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from taskstore_cli.console import print_json, size, stdout
+from taskstore_cli.output.console import print_json, size, stdout
 
 if TYPE_CHECKING:
     from taskstore.packing.report import PackReport

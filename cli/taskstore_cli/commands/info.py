@@ -6,14 +6,8 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.console import (
-    StorePath,
-    base_from_option,
-    jobs_option,
-    json_option,
-    print_json,
-    progress_bar,
-)
+from taskstore_cli.arguments.common import StorePath, base_from_option, jobs_option, json_option
+from taskstore_cli.output.console import print_json, progress_bar
 
 
 @click.command()
@@ -43,7 +37,7 @@ def info(
     rest is there.
     """
     import taskstore
-    from taskstore_cli.render import print_summary
+    from taskstore_cli.output.store import print_summary
 
     opened = taskstore.open(store, base=base_from)
     summary = opened.summary()
@@ -59,6 +53,6 @@ def info(
         return
     print_summary(str(store), summary)
     if found:
-        from taskstore_cli.overlap import print_overlap
+        from taskstore_cli.output.overlap import print_overlap
 
         print_overlap(found)

@@ -8,8 +8,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from taskstore_cli.console import size, stdout
-from taskstore_cli.evaluator import number
+from taskstore_cli.output.console import number, size, stdout
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeReport

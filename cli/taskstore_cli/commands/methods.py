@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from taskstore_cli.console import json_option, print_json
+from taskstore_cli.arguments.common import json_option
+from taskstore_cli.output.console import print_json
 
 
 @click.command()

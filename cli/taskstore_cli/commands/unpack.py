@@ -6,19 +6,17 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.console import (
+from taskstore_cli.arguments.common import (
     StorePath,
     TaskName,
     base_from_option,
     jobs_option,
     json_option,
     output_option,
-    print_json,
-    progress_bar,
     quiet_option,
-    size,
     tier_option,
 )
+from taskstore_cli.output.console import print_json, progress_bar, size
 
 
 @click.command()
@@ -60,7 +58,7 @@ def unpack(
     nothing is written.
     """
     import taskstore
-    from taskstore.packing.options import parse_bytes
+    from taskstore_cli.arguments.sizes import parse_bytes
 
     if (task is not None) + every + base != 1:
         raise click.UsageError("name one TASK, or give --all or --base")

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.console import (
+from taskstore_cli.arguments.common import (
     StorePath,
     base_from_option,
     jobs_option,
     json_option,
-    print_json,
-    progress_bar,
     quiet_option,
 )
+from taskstore_cli.output.console import print_json, progress_bar
 
 
 @click.command()

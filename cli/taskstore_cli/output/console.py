@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from taskstore.progress import Callback, Progress
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def size(count: float) -> str:
@@ -82,64 +79,6 @@ def progress_bar(quiet: bool, *, examples: bool = False) -> Iterator[Callback]:
         yield show
 
 
-class StorePath(click.Path):
-    """A store folder; completes folders."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-
-class TaskName(click.ParamType[str]):
-    """A task; completes the names in the store that the command line names."""
-
-    name = "task"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        import taskstore
-
-        try:
-            tasks = taskstore.open(ctx.params["store"]).tasks
-        except (taskstore.TaskstoreError, KeyError, TypeError, OSError):
-            return []
-        return [CompletionItem(name) for name in tasks if name.startswith(incomplete)]
-
-
-def output_option(metavar: str, help: str = "Folder to write.") -> Callable[[F], F]:
-    """-o, which a command cannot do without."""
-    return click.option(
-        "-o",
-        "--output",
-        "target",
-        required=True,
-        type=click.Path(path_type=Path),
-        metavar=metavar,
-        help=help,
-    )
-
-
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no tables.")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-jobs_option = click.option(
-    "-j", "--jobs", type=click.IntRange(min=1), help="Threads.  [default: the cores there are]"
-)
-level_option = click.option(
-    "--level",
-    type=click.Choice(["speed", "archive"]),
-    default="speed",
-    show_default=True,
-    help="archive: smaller masks, multi-task model and exact tensors, slower to code and decode.",
-)
-tier_option = click.option(
-    "--tier",
-    type=click.Choice(["mask", "rest", "exact"]),
-    help="Rebuild with the tiers up to this one.  [default: the best there is]",
-)
-base_from_option = click.option(
-    "--base-from",
-    type=click.Path(path_type=Path),
-    help="Folder of the base, for a store that only references it.",
-)
+def number(value: float | None) -> str:
+    """A score in a table; nothing where there is none."""
+    return "" if value is None else f"{value:.4g}"

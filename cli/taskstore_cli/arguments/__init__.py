@@ -1,0 +1,1 @@
+"""Options and arguments: declared once, and read into what the library takes."""

@@ -1,0 +1,74 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+import taskstore
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class StorePath(click.Path):
+    """A store folder; completes folders."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+
+class TaskName(click.ParamType[str]):
+    """A task; completes the names in the store that the command line names."""
+
+    name = "task"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+
+        try:
+            tasks = taskstore.open(ctx.params["store"]).tasks
+        except (taskstore.TaskstoreError, KeyError, TypeError, OSError):
+            return []
+        return [CompletionItem(name) for name in tasks if name.startswith(incomplete)]
+
+
+def output_option(metavar: str, help: str = "Folder to write.") -> Callable[[F], F]:
+    """-o, which a command cannot do without."""
+    return click.option(
+        "-o",
+        "--output",
+        "target",
+        required=True,
+        type=click.Path(path_type=Path),
+        metavar=metavar,
+        help=help,
+    )
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no tables.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+jobs_option = click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), help="Threads.  [default: the cores there are]"
+)
+level_option = click.option(
+    "--level",
+    type=click.Choice(["speed", "archive"]),
+    default="speed",
+    show_default=True,
+    help="archive: smaller masks, multi-task model and exact tensors, slower to code and decode.",
+)
+tier_option = click.option(
+    "--tier",
+    type=click.Choice(["mask", "rest", "exact"]),
+    help="Rebuild with the tiers up to this one.  [default: the best there is]",
+)
+base_from_option = click.option(
+    "--base-from",
+    type=click.Path(path_type=Path),
+    help="Folder of the base, for a store that only references it.",
+)

@@ -1,0 +1,82 @@
+"""A family and how it is packed, as a command line says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskstore.errors import BadName, InputError
+from taskstore.executors import default_jobs
+from taskstore_cli.arguments.sizes import parse_bytes
+
+if TYPE_CHECKING:
+    from taskstore.packing.options import PackOptions
+
+
+def named(finetunes: tuple[str, ...]) -> dict[str, str]:
+    """NAME=MODEL or MODEL -> name -> model; raises BadName where two have one name."""
+    tasks: dict[str, str] = {}
+    for word in finetunes:
+        name, equals, model = word.partition("=")
+        if not equals or "/" in name or (Path(word).exists() and not Path(model).exists()):
+            name, model = Path(word).resolve().name, word
+        if name in tasks:
+            raise BadName("task name", name, "is given twice; name one as NAME=MODEL")
+        tasks[name] = model
+    return tasks
+
+
+def masks_of(words: tuple[str, ...], tasks: Mapping[str, str]) -> dict[str, Path]:
+    """[NAME=]FILE -> task -> file; raises BadName where two are given for one task."""
+    files: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        whole = not equals or "/" in name or (Path(word).exists() and not Path(path).exists())
+        for task in tasks if whole else (name,):
+            if task in files:
+                raise BadName("task name", task, "has two --masks; give one for each")
+            files[task] = Path(word if whole else path)
+    return files
+
+
+def make_options(
+    lambdas: tuple[str, ...],
+    *,
+    residuals: tuple[str, ...] = (),
+    jobs: int | None,
+    max_memory: str,
+    **others: object,
+) -> PackOptions:
+    """Raises InputError for values that make no sense."""
+    from taskstore.packing.options import PackOptions, auto_lambda
+
+    auto = auto_lambda(str(others["method"]))
+    by_name, bits = by_task("--lambda", lambdas, auto), by_task("--residual", residuals)
+    if "" in by_name:
+        others["lam"] = by_name.pop("")
+    if "" in bits:
+        others["residual"] = bits.pop("")
+    return PackOptions(
+        lambdas=by_name,
+        residuals=bits,
+        jobs=jobs or default_jobs(),
+        max_memory=parse_bytes(max_memory),
+        **others,  # type: ignore[arg-type]
+    )
+
+
+def by_task(option: str, words: tuple[str, ...], auto: float | None = None) -> dict[str, float]:
+    """[NAME=]NUMBER -> name, "" for all tasks -> number; raises InputError."""
+
+    values: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        if name in values:
+            raise InputError(f"{option} of {name or 'all tasks'} is given twice")
+        try:
+            values[name] = auto if number == "auto" and auto is not None else float(number)
+        except ValueError:
+            kinds = "a number" if auto is None else "a number, auto"
+            raise InputError(f"{option} {word!r} is not {kinds} or NAME=either") from None
+    return values
