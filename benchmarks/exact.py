@@ -25,9 +25,9 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import exact_rivals
-from benchmarks.family import open_family
-from benchmarks.sides import HERE
+from benchmarks.archives import rivals
+from benchmarks.common.family import open_family
+from benchmarks.common.sides import HERE
 from taskstore.format.section import decode, encode
 from taskstore.models import Checkpoint, open_checkpoint
 
@@ -87,13 +87,13 @@ def chunks(base: Checkpoint, task: Checkpoint) -> Iterator[tuple[Bits, Bits]]:
 @click.option("--base", default="base", show_default=True)
 @click.option("--tasks", required=True, help="NAME,NAME,...")
 @click.option("--repeat", default=3, show_default=True, help="The fastest counts.")
-@click.option("--skip", default="", help=f"Leave out some of {','.join(exact_rivals.TOOLS)}.")
+@click.option("--skip", default="", help=f"Leave out some of {','.join(rivals.TOOLS)}.")
 @click.option("--work", type=click.Path(path_type=Path), default=HERE / ".data", help="Scratch.")
 def main(family: Path, base: str, tasks: str, repeat: int, skip: str, work: Path) -> None:
     """Bits per parameter and speed of five codings; then archives beside other packages."""
     left_out = set(filter(None, skip.split(",")))
-    if left_out - set(exact_rivals.TOOLS):
-        known = ",".join(exact_rivals.TOOLS)
+    if left_out - set(rivals.TOOLS):
+        known = ",".join(rivals.TOOLS)
         raise click.BadParameter(f"{skip} is not some of {known}", param_hint="--skip")
     theta0 = open_checkpoint(family / base)
     rounds = []
@@ -123,7 +123,7 @@ def main(family: Path, base: str, tasks: str, repeat: int, skip: str, work: Path
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     console.print(table)
     models = open_family(family.resolve(), base, tasks.split(","))
-    exact_rivals.show(models, work.resolve(), set(exact_rivals.TOOLS) - left_out, console)
+    rivals.show(models, work.resolve(), set(rivals.TOOLS) - left_out, console)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import envs, table
-from benchmarks.cache import Cache
-from benchmarks.experiment import warm_up
-from benchmarks.given import family_options, given_family, title_of
-from benchmarks.lines import Cell, Line, Target, seconds_of
-from benchmarks.measure import Run, Side, alternate
-from benchmarks.sides import Sides
+from benchmarks.common import envs, table
+from benchmarks.common.cache import Cache
+from benchmarks.common.experiment import warm_up
+from benchmarks.common.given import family_options, given_family, title_of
+from benchmarks.common.lines import Cell, Line, Target, seconds_of
+from benchmarks.common.measure import Run, Side, alternate
+from benchmarks.common.sides import Sides
 
 WIDTH = 110
 Say = Callable[[str], None]

@@ -26,7 +26,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.rate_eval import KNOWN, Family, open_family
+from benchmarks.rates.eval import KNOWN, Family, open_family
 from taskstore.merging import MergeOptions, merge
 from taskstore.merging.methods import info_of
 from taskstore.statistics.driver import measure

@@ -26,9 +26,9 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import taskstore
-from benchmarks.experiment import make_family, task_names
-from benchmarks.sides import remove
-from benchmarks.table import size
+from benchmarks.common.experiment import make_family, task_names
+from benchmarks.common.sides import remove
+from benchmarks.common.table import size
 from taskstore.analysis.overlap.chunks import Masked, masked_tensors, open_chunks
 from taskstore.analysis.overlap.counting import Sums, count
 from taskstore.progress import Meter, silent

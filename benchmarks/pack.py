@@ -20,13 +20,13 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import envs, facts, table
-from benchmarks.cache import Cache
-from benchmarks.experiment import TOOLS, Experiment, make_family, task_names
-from benchmarks.family import open_family
-from benchmarks.given import family_options
-from benchmarks.measure import SideFailed
-from benchmarks.sides import Sides, remove
+from benchmarks.common import envs, facts, table
+from benchmarks.common.cache import Cache
+from benchmarks.common.experiment import TOOLS, Experiment, make_family, task_names
+from benchmarks.common.family import open_family
+from benchmarks.common.given import family_options
+from benchmarks.common.measure import SideFailed
+from benchmarks.common.sides import Sides, remove
 
 BIG = 1e8  # parameters from which everything is measured once, unless --repeat says otherwise
 WIDTH = 110  # of the table where the output is no terminal

@@ -29,12 +29,12 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import rate_methods as by
-from benchmarks import rate_results, rate_table
-from benchmarks.rate_eval import KNOWN, Family, open_family
-from benchmarks.rate_methods import Coded, Judge
-from benchmarks.rate_results import Result
-from benchmarks.rate_vectors import Vectors
+from benchmarks.rates import methods as by
+from benchmarks.rates import results, table
+from benchmarks.rates.eval import KNOWN, Family, open_family
+from benchmarks.rates.methods import Coded, Judge
+from benchmarks.rates.results import Result
+from benchmarks.rates.vectors import Vectors
 
 GRID = (0.2, 0.3, 0.4, 0.5, 0.6)
 WIDTH = 110  # of the tables where the output is no terminal
@@ -143,16 +143,16 @@ def main(
     try:
         for word in families:
             family = open_family(word, limit, out.parent / "scores.jsonl")
-            found = rate_results.load(out)
+            found = results.load(out)
             for setting in (s for s in SETTINGS if s.method in wanted):
                 key = family.name, setting.method, setting.setting, family.limit
                 if key not in found:
                     result = measure(family, setting)
                     result.append(out)
                     click.echo(f"{' '.join(map(str, key))}: {result.mean:.3f}", err=True)
-            lines = [r for r in rate_results.load(out).values() if r.family == family.name]
+            lines = [r for r in results.load(out).values() if r.family == family.name]
             lines.sort(key=lambda r: (METHODS.index(r.method), r.bits))
-            console.print(rate_table.make(family.name, lines))
+            console.print(table.make(family.name, lines))
         if plot:
             from benchmarks import rate_plot
 

@@ -26,9 +26,9 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import taskstore
-from benchmarks import rate_results, rate_table
-from benchmarks.rate_eval import KNOWN, Family, open_family
-from benchmarks.rate_results import Result
+from benchmarks.rates import results, table
+from benchmarks.rates.eval import KNOWN, Family, open_family
+from benchmarks.rates.results import Result
 from taskstore.format import names
 from taskstore.packing.options import PackOptions
 
@@ -117,12 +117,12 @@ def main(
         wanted = {arguments: options(arguments) for arguments in packs}
         for word in families:
             family = open_family(word, limit, out.parent / "scores.jsonl")
-            found = rate_results.load(out)
+            found = results.load(out)
             for arguments, chosen in wanted.items():
                 if (family.name, chosen.tiers, arguments, family.limit) not in found:
                     measure(family, arguments, chosen).append(out)
-            lines = [r for r in rate_results.load(out).values() if r.family == family.name]
-            console.print(rate_table.make(family.name, sorted(lines, key=lambda r: r.bits)))
+            lines = [r for r in results.load(out).values() if r.family == family.name]
+            console.print(table.make(family.name, sorted(lines, key=lambda r: r.bits)))
     except (OSError, ValueError, taskstore.TaskstoreError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -17,7 +17,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.rate_results import Result, load
+from benchmarks.rates.results import Result, load
 
 FLOOR = 0.5  # shares below are drawn on the lower edge
 MOST = 5.0  # bits; points further right are left out

@@ -23,11 +23,12 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import taskstore
-from benchmarks import swap_ways, table
-from benchmarks.lines import Cell, Line
-from benchmarks.swap_clock import Way, in_turn
-from benchmarks.swap_module import build, tensors_of
-from benchmarks.synthetic import task_names, write_family
+from benchmarks.common import table
+from benchmarks.common.lines import Cell, Line
+from benchmarks.common.synthetic import task_names, write_family
+from benchmarks.swapping import ways
+from benchmarks.swapping.clock import Way, in_turn
+from benchmarks.swapping.module import build, tensors_of
 from taskstore.format.codecs import stream
 from taskstore.format.codecs.levels import Levels, quantised
 from taskstore.format.section import decode, plain
@@ -52,8 +53,8 @@ def swaps(work: Path, params: float, bits: float, repeat: int) -> tuple[int, Sec
     with taskstore.attach(module, store, tier="rest", jobs=jobs) as attached:
         seconds = in_turn(
             [
-                swap_ways.swap("swap", attached, list(tasks)),
-                swap_ways.copy(tensors_of(module), tensors_of(other)),
+                ways.swap("swap", attached, list(tasks)),
+                ways.copy(tensors_of(module), tensors_of(other)),
             ],
             repeat,
             "cpu",

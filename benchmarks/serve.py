@@ -23,13 +23,14 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import serve_lines, table
-from benchmarks.cache import Cache
-from benchmarks.family import Family, size_of, weights_of
-from benchmarks.given import family_options, given_family, title_of
-from benchmarks.lines import Line
-from benchmarks.serve_runs import Worker
-from benchmarks.sides import Sides
+from benchmarks.common import table
+from benchmarks.common.cache import Cache
+from benchmarks.common.family import Family, size_of, weights_of
+from benchmarks.common.given import family_options, given_family, title_of
+from benchmarks.common.lines import Line
+from benchmarks.common.sides import Sides
+from benchmarks.serving import lines
+from benchmarks.serving.runs import Worker
 
 WIDTH = 110
 SWITCHES = 12
@@ -152,7 +153,7 @@ def measured(
             "start": {side.name: side.start for side in (dedicated, every, single)},
         }
     nbytes = size_of(weights_of(family.base))
-    return serve_lines.of(every, single, dedicated, found, nbytes), found
+    return lines.of(every, single, dedicated, found, nbytes), found
 
 
 if __name__ == "__main__":

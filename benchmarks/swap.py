@@ -25,12 +25,12 @@ from rich.status import Status
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import facts, table
-from benchmarks.family import Family, open_family
-from benchmarks.measure import SideFailed
-from benchmarks.sides import HERE
-from benchmarks.swap_lines import COPY_GOAL, of_family, of_kernels, over_sizes
-from benchmarks.swap_runs import Runs, Synthetic, caption
+from benchmarks.common import facts, table
+from benchmarks.common.family import Family, open_family
+from benchmarks.common.measure import SideFailed
+from benchmarks.common.sides import HERE
+from benchmarks.swapping.lines import COPY_GOAL, of_family, of_kernels, over_sizes
+from benchmarks.swapping.runs import Runs, Synthetic, caption
 
 WIDTH = 110  # of the tables where the output is no terminal
 

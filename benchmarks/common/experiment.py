@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.cache import Cache
-from benchmarks.family import files_of, open_family, size_of
-from benchmarks.lines import Lines, seconds_of
-from benchmarks.measure import Side, SideFailed, alternate
-from benchmarks.sides import HERE, Sides, remove
+from benchmarks.common.cache import Cache
+from benchmarks.common.family import files_of, open_family, size_of
+from benchmarks.common.lines import Lines, seconds_of
+from benchmarks.common.measure import Side, SideFailed, alternate
+from benchmarks.common.sides import HERE, Sides, remove
 
 STARTUPS = 3
 TOOLS = ("mergekit", "zipnn", "tar")
@@ -109,7 +109,7 @@ def make_family(root: Path, params: float, tasks: int, dtype: str, threads: int)
         return
     remove(root)
     words = [root, "--params", params, "--tasks", tasks, "--dtype", dtype, "--threads", threads]
-    command = [sys.executable, str(HERE / "synthetic.py"), *map(str, words)]
+    command = [sys.executable, str(HERE / "common" / "synthetic.py"), *map(str, words)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
         raise SideFailed(f"no family was written: {made.stderr.strip().splitlines()[-1]}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.swap_clock import Way, in_turn
+from benchmarks.swapping.clock import Way, in_turn
 from taskstore.kernels import cpu, reference
 
 ELEMENTS = 1 << 24

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from benchmarks.measure import SideFailed
-from benchmarks.sides import HERE
+from benchmarks.common.measure import SideFailed
+from benchmarks.common.sides import HERE
 
 Found = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Worker:
             "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
         }
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "serve_worker.py"), json.dumps(given)],
+            [sys.executable, str(HERE / "serving" / "worker.py"), json.dumps(given)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log.open("w"),

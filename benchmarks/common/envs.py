@@ -14,7 +14,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent / ".env"
+ROOT = Path(__file__).resolve().parent.parent / ".env"
 _GPU = re.compile(r"nvidia-|cuda-|pytorch-triton|triton$")
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from benchmarks.cache import Cache
-from benchmarks.family import files_of, weights_of
-from benchmarks.swap_clock import Way, is_cuda
-from benchmarks.swap_module import copy_all, read_tensors
+from benchmarks.common.cache import Cache
+from benchmarks.common.family import files_of, weights_of
+from benchmarks.swapping.clock import Way, is_cuda
+from benchmarks.swapping.module import copy_all, read_tensors
 from taskstore.store import Store
 from taskstore.swap import Attached
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.cache import Cache
-from benchmarks.family import weights_of
-from benchmarks.swap_process import Footprint
+from benchmarks.common.cache import Cache
+from benchmarks.common.family import weights_of
+from benchmarks.swapping.process import Footprint
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_CI_ENV": "1"}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from benchmarks.rate_results import Result
+from benchmarks.rates.results import Result
 
 
 def make(family: str, results: Iterable[Result]) -> Table:

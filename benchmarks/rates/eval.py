@@ -22,13 +22,13 @@ import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.rate_vectors import Vectors, read
+from benchmarks.rates.vectors import Vectors, read
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 from evaluate import load_items, share_right
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = Path(os.environ.get("TASKSTORE_FAMILIES", ROOT.parent / "shared/families"))
 transformers_logging: Any = transformers.utils.logging  # untyped
 transformers_logging.set_verbosity_error()

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.lines import Cell, Line, Target
-from benchmarks.serve_runs import Worker
+from benchmarks.common.lines import Cell, Line, Target
+from benchmarks.serving.runs import Worker
 
 Found = Mapping[str, Any]
 

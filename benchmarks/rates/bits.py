@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.rate_vectors import Vectors
+from benchmarks.rates.vectors import Vectors
 from taskstore.format.section import encode
 from taskstore.packing.options import PackOptions
 

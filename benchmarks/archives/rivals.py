@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 import taskstore
-from benchmarks import envs
-from benchmarks.family import Family, files_of, size_of, weights_of
-from benchmarks.measure import Side, SideFailed
-from benchmarks.sides import HERE, NORMAL, remove
+from benchmarks.common import envs
+from benchmarks.common.family import Family, files_of, size_of, weights_of
+from benchmarks.common.measure import Side, SideFailed
+from benchmarks.common.sides import HERE, NORMAL, remove
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
 from taskstore.models import Checkpoint, open_checkpoint
@@ -139,7 +139,7 @@ def rival(way: Way, family: Family, work: Path) -> Found:
             "stored": str(stored),
             "back": str(back),
         }
-        worker = str(HERE / "exact_worker.py")
+        worker = str(HERE / "archives" / "worker.py")
         command = [str(envs.python_of(way.tool)), worker, json.dumps(given)]
         Side(way.name, command, lambda: None, FOREIGN).run()
         found.stored += size_of(files_of(stored))

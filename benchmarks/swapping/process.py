@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.swap_clock import is_cuda
+from benchmarks.swapping.clock import is_cuda
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")  # a second's

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.lines import Cell, Line, Target
-from benchmarks.table import size
+from benchmarks.common.lines import Cell, Line, Target
+from benchmarks.common.table import size
 
 COPY_GOAL = {"cpu": 0.6, "cuda": 0.8}  # share of the speed of a copy
 RELOAD_GOAL = {"cpu": 10.0}  # times as fast

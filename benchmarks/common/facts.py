@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import envs
-from benchmarks.experiment import Experiment
-from benchmarks.sides import MERGEKIT_FLAGS
+from benchmarks.common import envs
+from benchmarks.common.experiment import Experiment
+from benchmarks.common.sides import MERGEKIT_FLAGS
 
 LIBRARIES = ("taskstore", "numpy", "numba", "zstandard")
 GIB = 1 << 30

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from benchmarks.lines import Cell, Line, Target
+from benchmarks.common.lines import Cell, Line, Target
 
 
 def make(lines: Sequence[Line], title: str, caption: str) -> Table:

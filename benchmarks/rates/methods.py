@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.rate_bits import Merged, of_codes, of_merged
-from benchmarks.rate_vectors import Vectors, matrix
+from benchmarks.rates.bits import Merged, of_codes, of_merged
+from benchmarks.rates.vectors import Vectors, matrix
 
 Judge = Callable[[int, Tensor], float]  # task, its weights (N,) -> validation score
 

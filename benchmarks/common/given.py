@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from benchmarks.experiment import make_family, task_names
-from benchmarks.family import Family, open_family
-from benchmarks.sides import HERE, remove
+from benchmarks.common.experiment import make_family, task_names
+from benchmarks.common.family import Family, open_family
+from benchmarks.common.sides import HERE, remove
 
 Command = Callable[..., Any]
 

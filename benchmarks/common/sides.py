@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import envs
-from benchmarks.cache import Cache
-from benchmarks.family import Family, files_of, weights_of
-from benchmarks.measure import Side
+from benchmarks.common import envs
+from benchmarks.common.cache import Cache
+from benchmarks.common.family import Family, files_of, weights_of
+from benchmarks.common.measure import Side
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent
 NORMAL = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONUNBUFFERED": ""}
 LIBRARY = {**NORMAL, "PYTHONPATH": str(HERE.parent)}
 MERGEKIT_FLAGS = ("--lazy-unpickle", "--no-copy-tokenizer", "--quiet")
@@ -160,7 +160,11 @@ class Sides:
         }
         return Side(
             "zipnn",
-            [str(envs.python_of("zipnn")), str(HERE / "zipnn_worker.py"), json.dumps(given)],
+            [
+                str(envs.python_of("zipnn")),
+                str(HERE / "common" / "zipnn_worker.py"),
+                json.dumps(given),
+            ],
             lambda: self._prepare(self.cache, self.family.files, target),
             self._foreign(),
         )
@@ -184,7 +188,7 @@ class Sides:
             files = inputs or [*files_of(self.store), *files_of(self.family.tasks[self.task])]
             self._prepare(cache or self.cache, files, target)
 
-        command = [sys.executable, str(HERE / "worker.py"), action, json.dumps(given)]
+        command = [sys.executable, str(HERE / "common" / "worker.py"), action, json.dumps(given)]
         return Side(name, command, prepare, LIBRARY)
 
     @staticmethod

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 if not __package__:
     import sys
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.llama_shapes import Llama, of_size
+from benchmarks.common.llama_shapes import Llama, of_size
 
 F32 = NDArray[np.float32]
 Stored = NDArray[np.uint16] | NDArray[np.float16] | F32

@@ -10,13 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import facts
-from benchmarks.cache import Cache
-from benchmarks.experiment import Experiment, make_family, task_names
-from benchmarks.family import Family, open_family
-from benchmarks.measure import Side
-from benchmarks.sides import HERE, LIBRARY, Sides, remove
-from benchmarks.swap_lines import Figures
+from benchmarks.common import facts
+from benchmarks.common.cache import Cache
+from benchmarks.common.experiment import Experiment, make_family, task_names
+from benchmarks.common.family import Family, open_family
+from benchmarks.common.measure import Side
+from benchmarks.common.sides import HERE, LIBRARY, Sides, remove
+from benchmarks.swapping.lines import Figures
 
 BIG = 9e8  # parameters from which there are 3 runs, unless the user says otherwise
 SMALL = 2e6  # parameters of the family that workers warm up with
@@ -114,7 +114,7 @@ class Runs:
         return Sides(family, root, self.jobs, Cache.fitting(family.nbytes))
 
     def _worker(self, action: str, given: Found, threads: int) -> Found:
-        command = [sys.executable, str(HERE / "swap_worker.py"), action, json.dumps(given)]
+        command = [sys.executable, str(HERE / "swapping" / "worker.py"), action, json.dumps(given)]
         env = LIBRARY | {"OMP_NUM_THREADS": str(threads)}
         return Side(f"swap, {action}", command, lambda: None, env).run().says
 

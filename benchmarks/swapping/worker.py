@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 import taskstore
-from benchmarks import swap_kernels, swap_ways
-from benchmarks.family import weights_of
-from benchmarks.swap_clock import in_turn, name_of
-from benchmarks.swap_module import build, copy_all, tensors_of
-from benchmarks.swap_process import Footprint, Others
+from benchmarks.common.family import weights_of
+from benchmarks.swapping import kernels as swap_kernels
+from benchmarks.swapping import ways as swap_ways
+from benchmarks.swapping.clock import in_turn, name_of
+from benchmarks.swapping.module import build, copy_all, tensors_of
+from benchmarks.swapping.process import Footprint, Others
 from taskstore.store import Store
 from taskstore.swap import Attached
 

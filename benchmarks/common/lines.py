@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.family import size_of, weights_of
-from benchmarks.measure import Run, Side
+from benchmarks.common.family import size_of, weights_of
+from benchmarks.common.measure import Run, Side
 
 GIB = 1 << 30
 NOISE = 0.1  # of a start-up: what is left of small merges says nothing

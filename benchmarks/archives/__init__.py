@@ -1,0 +1,1 @@
+"""Lossless archives and their rivals."""

@@ -1,0 +1,1 @@
+"""One engine for all tasks beside engines of their own."""

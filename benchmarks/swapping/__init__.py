@@ -1,0 +1,1 @@
+"""A live model's task swapped, beside other ways."""
