@@ -16,7 +16,7 @@ if not torch.cuda.is_available():  # read when the kernels are imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import taskstore
-from tests import families
+from tests.support import families
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_CHECKS)

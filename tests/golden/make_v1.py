@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 import taskstore
-from tests import families
-from tests.families import State, options, random_state, tuned
+from tests.support import families
+from tests.support.families import State, options, random_state, tuned
 
 SHAPES = {"embed_tokens.weight": (24, 8), "mlp.weight": (15, 21), "norm.weight": (8,), "scale": ()}
 

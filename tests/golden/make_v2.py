@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 import taskstore
-from tests import families
-from tests.families import options
 from tests.golden.make_v1 import digests, variants
+from tests.support import families
+from tests.support.families import options
 
 
 def main(target: Path) -> None:

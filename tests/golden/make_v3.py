@@ -14,8 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import taskstore
-from tests import families, oddly
 from tests.golden.make_v1 import digests, variants
+from tests.support import families, oddly
 
 
 def file_digests(store: taskstore.Store, scratch: Path) -> dict[str, dict[str, str]]:

@@ -15,9 +15,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import taskstore
-from tests import families
-from tests.families import bits, options
 from tests.golden.make_v1 import digests, variants
+from tests.support import families
+from tests.support.families import bits, options
 
 MADE: Mapping[str, tuple[str, dict[str, object]]] = {
     "bf16-rich-all": ("bf16-rich", {"tiers": "mask,rest,exact", "residual": 1.5}),

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.serving.engines import need_vllm
+from tests.serving.support.engines import need_vllm
 
 if TYPE_CHECKING:
-    from tests.serving.fronted import Server
+    from tests.serving.support.fronted import Server
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Engines share one process and one server, where tests are spread over several."""
     for item in items:
-        if item.path.parent == Path(__file__).parent and item.get_closest_marker("slow"):
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.xdist_group("engines"))
 
 
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fronted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of a family, and its `store`; never written to."""
     need_vllm()
-    from tests.serving.fronted import make_family
+    from tests.serving.support.fronted import make_family
 
     return make_family(tmp_path_factory.mktemp("fronted"))
 
@@ -35,7 +35,7 @@ def fronted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(fronted: Path) -> Iterator[Server]:
     """Four tasks behind one URL, english for those who name none. A test leaves it with all."""
-    from tests.serving.fronted import TASKS, serving
+    from tests.serving.support.fronted import TASKS, serving
 
     with serving(fronted, "--default-task", "english", "--tasks", ",".join(TASKS)) as found:
         yield found
@@ -47,7 +47,7 @@ def wanted(fronted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import taskstore
-    from tests.serving.fronted import NUMBERS, TASKS
+    from tests.serving.support.fronted import NUMBERS, TASKS
 
     found: dict[str, dict[str, str]] = {}
     for task in (None, *TASKS):

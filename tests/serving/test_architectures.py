@@ -13,9 +13,9 @@ from torch import nn
 
 import taskstore
 from taskstore.errors import SwapError
-from tests import families
-from tests.serving import architectures
-from tests.serving.engines import need_vllm
+from tests.serving.support import architectures
+from tests.serving.support.engines import need_vllm
+from tests.support import families
 
 
 def packed(root: Path, kind: str, *tasks: str, head: bool = False) -> taskstore.Store:
@@ -36,7 +36,7 @@ def serving(store: taskstore.Store, *tasks: str, residual: Any = 0) -> dict[str,
 
 
 def digests(model: Any) -> dict[str, str]:
-    from tests.serving.unpacked import digests
+    from tests.serving.support.unpacked import digests
 
     return digests(SimpleNamespace(get_model=lambda: model))
 

@@ -13,14 +13,14 @@ from taskstore_serving.options import ServeOptions
 
 import taskstore
 from taskstore.errors import SwapError, UnknownTask
-from tests.serving import architectures
-from tests.serving.engines import FAMILY, engine, need_vllm
+from tests.serving.support import architectures
+from tests.serving.support.engines import FAMILY, engine, need_vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 TASKS = ["english", "german", "roman"]
 PROMPTS = ["<user>417<answer>", "<user>93<answer>", "<user>2068<answer>"]
 PLAIN = "taskstore_serving.worker.TaskWorker"
-UNPACKED = "tests.serving.unpacked.UnpackedWorker"
+UNPACKED = "tests.serving.support.unpacked.UnpackedWorker"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.fronted import DEFAULTS, NOTE, NUMBERS, TASKS, Server, chat, said
+from tests.serving.support.fronted import DEFAULTS, NOTE, NUMBERS, TASKS, Server, chat, said
 
 openai = pytest.importorskip("openai", reason="comes with vLLM, which is not installed")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.fronted import KEY, NUMBERS, TASKS, Server, chat, said
+from tests.serving.support.fronted import KEY, NUMBERS, TASKS, Server, chat, said
 
 httpx = pytest.importorskip("httpx", reason="comes with vLLM, which is not installed")
 openai = pytest.importorskip("openai", reason="comes with vLLM, which is not installed")

@@ -11,7 +11,7 @@ import pytest
 
 import taskstore
 from tests.conftest import evaluator, real_family
-from tests.serving.engines import need_vllm
+from tests.serving.support.engines import need_vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 TASKS = ["isodate", "jsonfield", "langid", "mansec", "pycall", "section"]
@@ -20,7 +20,7 @@ ITEMS = 30  # of each task
 
 def test_scores_over_http_are_those_of_the_rebuilt_folders(tmp_path: Path) -> None:
     need_vllm()
-    from tests.serving.fronted import chat, said, serving
+    from tests.serving.support.fronted import chat, said, serving
 
     family = real_family("lm6")
     taskstore.pack(family / "base", {t: family / t for t in TASKS}, tmp_path / "store")

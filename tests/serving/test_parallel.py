@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.engines import engine
+from tests.serving.support.engines import engine
 from tests.serving.test_engine import UNPACKED, answers, folders, serving
 
 __all__ = ["folders"]
@@ -22,7 +22,7 @@ TWO: dict[str, Any] = {
 def test_ranks_hold_what_the_ranks_of_an_engine_on_the_folder_hold(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.serving.unpacked import digests
+    from tests.serving.support.unpacked import digests
 
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     with engine(folders / "assets", **serving(folders, **TWO)) as llm:

@@ -13,8 +13,9 @@ import pytest
 
 import taskstore
 from taskstore.errors import SwapError
-from tests.serving.engines import FAMILY, need_vllm
-from tests.serving.stepped import (
+from tests.serving.checks.test_engine_options import config
+from tests.serving.support.engines import FAMILY, need_vllm
+from tests.serving.support.stepped import (
     JOBS,
     KINDS,
     PROMPTS,
@@ -30,7 +31,6 @@ from tests.serving.stepped import (
     scheduler_of,
     serving,
 )
-from tests.serving.test_refusals import config
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

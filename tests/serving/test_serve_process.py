@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 import taskstore
-from tests.serving.engines import FAMILY, need_vllm
+from tests.serving.support.engines import FAMILY, need_vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 SMALL = "--enforce-eager --max-model-len 128 --max-num-seqs 8 --kv-cache-memory-bytes 64m"

@@ -1,0 +1,42 @@
+"""Stores of earlier releases stay readable, to the last bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import taskstore
+from taskstore.store.verify import verify
+from tests.golden.make_v1 import digests
+from tests.golden.make_v3 import file_digests
+from tests.golden.make_v3_tiers import MADE, tier_digests
+from tests.support import ROOT
+
+GOLDEN = ROOT / "tests" / "golden"
+STORES = sorted(path.parent for path in GOLDEN.glob("v*/*/taskstore.json"))
+
+
+@pytest.mark.parametrize("path", STORES, ids=lambda p: f"{p.parent.name}-{p.name}")
+def test_it_reads_as_it_was_written(path: Path) -> None:
+    expected = json.loads((path.parent / "expected.json").read_text())[path.name]
+    store = taskstore.open(path)
+    assert verify(store, deep=True).ok
+    assert digests(store) == expected
+
+
+def test_its_files_come_back_as_they_were(tmp_path: Path) -> None:
+    expected = json.loads((GOLDEN / "v3" / "files.json").read_text())["bf16-shards"]
+    assert file_digests(taskstore.open(GOLDEN / "v3" / "bf16-shards"), tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_tier_reads_as_it_was_written(name: str) -> None:
+    expected = json.loads((GOLDEN / "v3-tiers" / "tiers.json").read_text())[name]
+    assert tier_digests(taskstore.open(GOLDEN / "v3-tiers" / name)) == expected
+
+
+def test_there_are_golden_stores() -> None:
+    assert {path.parent.name for path in STORES} >= {"v1", "v2", "v3", "v3-tiers"}
+    assert len(STORES) >= 16

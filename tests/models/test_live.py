@@ -1,0 +1,148 @@
+"""What `load_model` refuses, and in what words; that it works is in test_swap_models.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+
+import taskstore
+from taskstore.errors import CheckpointError, InputError, MissingExtra
+from taskstore.store import Store
+from tests.support import families
+from tests.support.modules import state_of
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+
+
+Config = dict[str, Any]
+
+
+def _llama() -> families.State:
+    return state_of(tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL)).bfloat16())
+
+
+def _store(
+    root: Path,
+    change: Callable[[Config], None] = lambda _: None,
+    base: families.State | None = None,
+    own: dict[str, str] | None = None,
+) -> Store:
+    """A small Llama family with a changed config; `own` are files that only the task has."""
+    config = json.loads(tf.LlamaConfig(**SMALL).to_json_string())
+    config |= {"architectures": ["LlamaForCausalLM"], "dtype": "bfloat16"}
+    change(config)
+    base = base or _llama()
+
+    def save(folder: Path, state: families.State, files: dict[str, str]) -> Path:
+        more = own or {}
+        return families.save(folder, state, config=config, files=files | more)
+
+    family = families.Family(root, base, {"one": families.tuned(base, 1)}, save)
+    taskstore.pack(family.base_path, family.paths, root / "store", families.options())
+    return taskstore.open(root / "store")
+
+
+def test_the_generation_config_comes_along(tmp_path: Path) -> None:
+    assert _store(tmp_path / "a").load_model("one").generation_config.max_new_tokens is None
+    text = '{"max_new_tokens": 7, "eos_token_id": 5}'
+    loaded = _store(tmp_path / "b", own={"generation_config.json": text}).load_model("one")
+    assert (loaded.generation_config.max_new_tokens, loaded.generation_config.eos_token_id) == (
+        7,
+        5,
+    )
+
+
+def test_mixed_dtypes_stay_as_they_are(tmp_path: Path) -> None:
+    """A config says one dtype; each tensor keeps the one that it is stored in."""
+    base = {n: v.float() if "norm" in n else v for n, v in _llama().items()}
+    store = _store(tmp_path, base=base)
+    loaded = store.load_model("one")
+    live = loaded.state_dict()
+    for name, value in store.state_dict("one").items():
+        assert families.same(value, live[name])
+    with taskstore.attach(loaded, store) as attached:
+        attached.swap(None)
+        attached.verify()
+
+
+def test_a_config_that_names_no_class_of_transformers(tmp_path: Path) -> None:
+    def unknown(config: dict[str, Any]) -> None:
+        config["architectures"] = ["SpecialForCausalLM"]
+
+    store = _store(tmp_path / "a", unknown)
+    with pytest.raises(InputError, match="task 'one' is a SpecialForCausalLM, which transformers"):
+        store.load_model("one")
+
+    def strange(config: dict[str, Any]) -> None:
+        config["model_type"] = "no such type"
+
+    store = _store(tmp_path / "b", strange)
+    with pytest.raises(InputError, match=r"transformers cannot read the config.json of task 'one'"):
+        store.load_model("one")
+
+
+def test_code_in_a_store_is_not_run(tmp_path: Path) -> None:
+    def remote(config: dict[str, Any]) -> None:
+        config["model_type"] = "custom"
+        config["auto_map"] = {"AutoConfig": "custom.Config", "AutoModel": "custom.Model"}
+
+    store = _store(tmp_path, remote)
+    with pytest.raises(InputError, match=r"cannot read the config.json"):
+        store.load_model("one")
+
+
+def test_a_store_without_a_config(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    assets = store.manifest.tasks["one"].assets
+    del assets["config.json"]
+    with pytest.raises(InputError, match=r"task 'one' has no config.json; use state_dict"):
+        store.load_model("one")
+
+
+def test_a_class_that_wants_more_than_the_store_has(tmp_path: Path) -> None:
+    def deeper(config: dict[str, Any]) -> None:
+        config["num_hidden_layers"] = 2
+        config.pop("layer_types", None)
+
+    store = _store(tmp_path, deeper)
+    with pytest.raises(CheckpointError, match=r"LlamaForCausalLM: missing keys: model.layers.1"):
+        store.load_model("one")
+
+
+def test_without_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _store(tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtra, match=r"transformers: pip install 'taskstore\[hf\]'"):
+        store.load_model("one")
+
+
+def test_options_go_to_from_pretrained(tmp_path: Path) -> None:
+    loaded = _store(tmp_path).load_model("one", attn_implementation="eager", dtype=torch.float32)
+    assert loaded.config._attn_implementation == "eager"
+    assert loaded.dtype == torch.float32
+
+
+def test_assets_alone(small: families.Family, packed: Path, tmp_path: Path) -> None:
+    store = taskstore.open(packed)
+    folder = store.write_assets("beta", tmp_path / "files")
+    assert (folder / "own.txt").read_text() == "beta"
+    assert not list(folder.glob("*.safetensors"))
+    taskstore.pack(
+        small.base_path, small.paths, tmp_path / "ref", families.options(base="reference")
+    )
+    folder = taskstore.open(tmp_path / "ref").write_assets(None, tmp_path / "base")
+    assert (folder / "tokenizer.json").exists()

@@ -1,0 +1,215 @@
+"""add, remove, retier: a store changed without the originals equals one packed from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import taskstore
+from taskstore.errors import (
+    BadName,
+    ChecksumMismatch,
+    FormatError,
+    InputError,
+    OutputError,
+    UnknownTask,
+)
+from taskstore.format.manifest import Score
+from taskstore.packing.revise import add, record, remove, retier
+from taskstore.store.as_checkpoint import open_family
+from taskstore.store.verify import verify
+from tests.support import families, forge
+from tests.support.evaluators import run, script
+from tests.support.families import contents, options, same
+
+
+def packed(
+    family: families.Family, target: Path, *tasks: str, **changes: object
+) -> taskstore.Store:
+    paths = {task: family.paths[task] for task in tasks or family.paths}
+    taskstore.pack(family.base_path, paths, target, options(**changes))
+    return taskstore.open(target)
+
+
+@pytest.fixture
+def rich(tmp_path: Path) -> families.Family:
+    """Tied, grown, private, empty and integer tensors, and assets of a task's own."""
+    base, tasks = families.rich_states()
+    return families.Family(tmp_path / "family", base, tasks)
+
+
+def test_models_of_a_store_read_like_their_folders(rich: families.Family, tmp_path: Path) -> None:
+    store = packed(rich, tmp_path / "s", tiers="exact")
+    states = [rich.base, *(rich.tasks[task] for task in store.tasks)]
+    with open_family(store, store.tasks, jobs=2) as family:
+        for model, state in zip((family.base, *family.tasks), states, strict=True):
+            assert sorted(model.tensors) == sorted(state)
+            for name, value in state.items():
+                n, size = value.numel(), value.element_size()
+                raw = families.bits(value).numpy()
+                for start, stop in ((0, n), (5, 6), (250, 300), (n, n)):
+                    if stop <= n:
+                        found = model.read(name, start, stop)
+                        assert found.view("u1").tolist() == raw[start * size : stop * size].tolist()
+
+
+@pytest.mark.parametrize("base", ["embed", "reference"])
+def test_add_gives_what_packing_all_gives(base: str, rich: families.Family, tmp_path: Path) -> None:
+    expected = packed(rich, tmp_path / "all", tiers="exact", base=base)
+    store = packed(rich, tmp_path / "s", "two", tiers="exact", base=base)
+    report = add(store, {"one": rich.paths["one"], "three": rich.paths["three"]})
+    assert report.summary.tasks[0].name == "one"
+    ours, theirs = contents(tmp_path / "s"), contents(expected.path)
+    changed = {"README.md", "taskstore.json"}  # the lambda, which exact tasks do not use
+    assert ours.keys() == theirs.keys()
+    assert all(ours[path] == theirs[path] for path in ours.keys() - changed)
+    assert sorted(os.listdir(tmp_path)) == ["all", "family", "s"]
+    for task, state in rich.tasks.items():
+        rebuilt = taskstore.open(tmp_path / "s").state_dict(task)
+        assert all(same(rebuilt[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("tiers", ["exact", "mask"])
+def test_remove_leaves_the_others_as_they_are(
+    tiers: str, rich: families.Family, tmp_path: Path
+) -> None:
+    store = packed(rich, tmp_path / "s", tiers=tiers)
+    before = {task: store.state_dict(task) for task in ("one", None)}
+    left = remove(store, ["two", "three"])
+    assert left.tasks == ["one"]
+    assert not (tmp_path / "s" / "tasks" / "two").exists()
+    assert verify(left, deep=True).ok
+    assert verify(left).unlisted == []
+    for task, state in before.items():
+        after = left.state_dict(task)
+        assert all(same(after[name], state[name]) for name in state)
+    assert "# base: 1 fine-tune of one base" in (tmp_path / "s" / "README.md").read_text()
+
+
+def test_retier_gives_what_packing_gives(rich: families.Family, tmp_path: Path) -> None:
+    store = packed(rich, tmp_path / "s", tiers="exact")
+    expected = packed(rich, tmp_path / "masks")
+    retier(store, options(), tmp_path / "new")
+    assert contents(tmp_path / "new") == contents(expected.path)
+    retier(store, options())
+    assert contents(tmp_path / "s") == contents(expected.path)
+
+
+def test_what_is_refused(small: families.Family, tmp_path: Path) -> None:
+    masks = packed(small, tmp_path / "masks", "alpha", "beta")
+    exact = packed(small, tmp_path / "exact", "alpha", "beta", tiers="exact")
+    before = contents(masks.path), contents(exact.path)
+    with pytest.raises(InputError, match="keeps no more of 'alpha' than a mask; pack again"):
+        add(masks, {"gamma": small.paths["gamma"]})
+    with pytest.raises(InputError, match="to change tiers all fine-tunes are needed"):
+        retier(masks, options())
+    with pytest.raises(BadName, match=r"'alpha' is in .* already; remove that one first"):
+        add(exact, {"alpha": small.paths["alpha"]})
+    with pytest.raises(BadName, match="is given twice"):
+        add(exact, {"Alpha": small.paths["alpha"]})
+    with pytest.raises(InputError):
+        add(exact, {"gamma": tmp_path / "nowhere"})
+    with pytest.raises(UnknownTask, match="did you mean 'beta'"):
+        remove(exact, ["bta"])
+    with pytest.raises(InputError, match="would have no task left"):
+        remove(exact, ["alpha", "beta"])
+    assert (contents(masks.path), contents(exact.path)) == before
+
+
+def test_a_damaged_store_is_not_built_upon(small: families.Family, tmp_path: Path) -> None:
+    store = packed(small, tmp_path / "s", "alpha", "beta", tiers="exact")
+    path = tmp_path / "s" / "tasks" / "alpha" / "exact.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(ChecksumMismatch):
+        add(store, {"gamma": small.paths["gamma"]})
+    with pytest.raises(ChecksumMismatch):
+        retier(store, options(), tmp_path / "new")
+    with pytest.raises(ChecksumMismatch):
+        remove(store, ["beta"])
+    assert path.read_bytes() == raw
+    assert remove(store, ["alpha"]).tasks == ["beta"]  # what is taken away may be damaged
+
+
+def test_the_commands(small: families.Family, tmp_path: Path) -> None:
+    store = packed(small, tmp_path / "s", "alpha", "beta", tiers="exact").path
+    code, out, err = run("add", store, f"new={small.paths['gamma']}", "--json")
+    assert code == 0, err
+    assert [t["name"] for t in json.loads(out)["tasks"]] == ["alpha", "beta", "new"]
+    code, out, err = run("remove", store, "new")
+    assert code == 0, err
+    assert "new" not in out.split()
+    assert run("retier", store, "--tiers", "mask")[0] == 2
+    code, out, err = run("retier", store, "--tiers", "mask", "-o", tmp_path / "m", "--lambda", 0.4)
+    assert code == 0, err
+    assert "masks of 2 tasks" in out
+    code, out, err = run("add", tmp_path / "m", small.paths["gamma"])
+    assert (code, out) == (1, "")
+    assert "keeps no more of 'alpha' than a mask" in err
+    assert run("retier", store, "--tiers", "mask", "--drop-exact", "--quiet")[:2] == (0, "")
+    assert taskstore.open(store).manifest.version == 1
+
+
+@pytest.mark.parametrize("tiers", ["exact", "mask"])
+def test_scores_are_recorded_and_shown(tiers: str, small: families.Family, tmp_path: Path) -> None:
+    store = packed(small, tmp_path / "s", tiers=tiers)
+    before = {task: store.state_dict(task) for task in (None, *store.tasks)}
+    record(store, "exact match, test", {"alpha": Score(rebuilt=0.5, base=0.0, original=0.625)})
+    record(taskstore.open(store.path), "lm-eval", {"beta": Score(rebuilt=0.25)})
+    again = taskstore.open(store.path)
+    assert again.manifest.version == (3 if tiers == "exact" else 2)
+    assert again.manifest.tasks["gamma"].scores is None
+    assert again.summary().tasks[0].scores == {
+        "exact match, test": {"rebuilt": 0.5, "base": 0.0, "original": 0.625}
+    }
+    assert verify(again, deep=True).ok
+    for task, state in before.items():
+        found = again.state_dict(task)
+        assert all(same(found[name], state[name]) for name in state)
+    card = (store.path / "README.md").read_text()
+    assert "exact match, test:" in card
+    assert "| alpha | 0 | 0.625 | 0.5 |" in card
+    assert "| beta | - | - | 0.25 |" in card
+    _, out, _ = run("info", store.path)
+    assert "80.0%" in out
+    with pytest.raises(BadName, match="name of the evaluation"):
+        record(again, " ", {})
+    with pytest.raises(UnknownTask):
+        record(again, "x", {"alpa": Score(rebuilt=1)})
+    forge.edit(store.path, lambda d: d.update(version=1))
+    with pytest.raises(FormatError, match="in a store of version 1"):
+        taskstore.open(store.path)
+
+
+def test_eval_records(small: families.Family, tmp_path: Path) -> None:
+    store = packed(small, tmp_path / "s").path
+    command = script(tmp_path, "print(0.5)")
+    code, _, err = run("eval", store, "beta", "--eval", command, "--record", "halves")
+    assert code == 0, err
+    tasks = json.loads(run("info", store, "--json")[1])["tasks"]
+    assert [t["scores"] for t in tasks] == [{}, {"halves": {"rebuilt": 0.5}}, {}]
+    assert run("verify", store, "--deep")[0] == 0
+
+
+def test_files_that_are_not_the_stores_are_not_lost(small: families.Family, tmp_path: Path) -> None:
+    """A clone of a repository, say: its history lies in the same folder."""
+    store = packed(small, tmp_path / "s", "alpha", "beta", tiers="exact")
+    (store.path / ".git").mkdir()
+    (store.path / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    before = contents(store.path)
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: add(store, {"gamma": small.paths["gamma"]}),
+        lambda: remove(store, ["beta"]),
+        lambda: record(store, "x", {"beta": Score(rebuilt=1)}),
+        lambda: retier(store, options()),
+    )
+    for change in changes:
+        with pytest.raises(OutputError, match="holds '.git/HEAD', which is not part of the store"):
+            change()
+    assert contents(store.path) == before
+    retier(store, options(), tmp_path / "new")

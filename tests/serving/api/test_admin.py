@@ -1,0 +1,199 @@
+"""Our routes and the list of tasks behind them, on an engine that is played."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from taskstore_serving.options import ServeOptions
+
+from taskstore.errors import InputError
+from tests.serving.support.engines import need_vllm
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+
+class Engine:
+    """One worker. `refusals`: method -> what it refuses with."""
+
+    def __init__(self) -> None:
+        self.tasks = ["alpha", "beta"]
+        self.refusals: dict[str, str] = {}
+        self.said: dict[str, int] = {}  # settings of a task that the base has not
+        self.errored, self.model_config = False, None
+        self.output_processor = SimpleNamespace(request_states={})
+        self.vllm_config = SimpleNamespace(
+            parallel_config=SimpleNamespace(_api_process_count=1),
+            load_config=SimpleNamespace(load_format="taskstore", model_loader_extra_config={}),
+        )
+
+    async def collective_rpc(self, name: str, args: Any = ()) -> list[Any]:
+        if name == "taskstore_state":
+            tasks = {t: {"digest": f"d-{t}", "tier": "mask", "bytes": 1} for t in self.tasks}
+            state = {"active": None, "swaps": 0, "swap_seconds": 0.0, "tasks": tasks}
+            return [{**state, "memory": {"live": 1}, "verified": True}]
+        method, *rest = args
+        if method in self.refusals:
+            return [{"result": None, "error": self.refusals[method]}]
+        if method == "taskstore_add":
+            self.tasks.append(*rest)
+        if method == "taskstore_remove":
+            self.tasks.remove(*rest)
+        proofs = [{"task": "alpha", "tensors": 1, "bytes": 2}]
+        return [{"result": proofs if method == "taskstore_verify" else None, "error": ""}]
+
+
+class Front:
+    def __init__(self) -> None:
+        self.requests: dict[str, Any] = {}
+        self.template = "base"
+        self.client = SimpleNamespace(model_config=SimpleNamespace(max_model_len=5))
+        self.app = SimpleNamespace(state=SimpleNamespace(openai_serving_models=self))
+
+    async def show_available_models(self) -> Any:
+        from vllm.entrypoints.serve.engine.protocol import ModelCard
+
+        return SimpleNamespace(data=[ModelCard(id=name) for name in self.requests])
+
+    def close(self, owner: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def engine() -> Engine:
+    need_vllm()
+    return Engine()
+
+
+@pytest.fixture
+def args() -> Namespace:
+    return Namespace(model="folder", served_model_name=["base"], api_key=["key"])
+
+
+@pytest.fixture
+def client(packed: Path, engine: Engine, args: Namespace, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from fastapi import FastAPI
+    from starlette.testclient import TestClient
+    from taskstore_serving.api import tasks
+    from taskstore_serving.checks.configs import check_config
+    from taskstore_serving.endpoint import TaskstoreEndpoint
+    from taskstore_serving.metrics import observer
+
+    async def build(*_: Any) -> Front:
+        return Front()
+
+    monkeypatch.setattr(tasks, "build", build)
+    monkeypatch.setattr(tasks, "read_config", lambda *_: {"a setting": 1})
+    monkeypatch.setattr(tasks, "check_config", lambda task, *_: check_config(task, engine.said, {}))
+    monkeypatch.setattr(observer, "install", lambda *_: None)
+    engine.vllm_config.load_config.model_loader_extra_config = ServeOptions(str(packed)).to_dict()
+    app, plugin = FastAPI(), TaskstoreEndpoint()
+    app.state.args = Namespace(api_key=None)
+    plugin.attach_router(app)
+    app.state.openai_serving_models = Front()
+    asyncio.run(plugin.init_state(engine, app.state, args))
+    return TestClient(app)
+
+
+def listed(client: Any) -> list[str]:
+    return sorted(card["id"] for card in client.get("/v1/models").json()["data"])
+
+
+def test_without_a_key_nothing_can_be_changed(client: Any, args: Namespace) -> None:
+    args.api_key = None
+    for method, path in (
+        ("POST", "/v1/taskstore/verify"),
+        ("POST", "/v1/taskstore/tasks/gamma"),
+        ("DELETE", "/v1/taskstore/tasks/alpha"),
+        ("POST", "/v1/load_lora_adapter"),
+        ("POST", "/v1/unload_lora_adapter"),
+    ):
+        found = client.request(method, path)
+        assert found.status_code == 403
+        assert "--api-key" in found.json()["error"]["message"]
+    assert client.get("/v1/taskstore").json()["tasks"].keys() == {"alpha", "beta"}
+
+
+def test_ready_only_with_a_live_engine_and_verified_weights(client: Any, engine: Engine) -> None:
+    assert client.get("/ready").status_code == 200
+    engine.refusals["taskstore_verify"] = "1 of 9 tensors are not those of task 'alpha'"
+    found = client.post("/v1/taskstore/verify", json={"task": "alpha"})
+    assert (found.status_code, found.json()["error"]["type"]) == (409, "ConflictError")
+    assert "1 of 9 tensors" in found.json()["error"]["message"]
+    assert client.get("/ready").status_code == 503
+    engine.refusals.clear()
+    assert client.post("/v1/taskstore/verify", json={"task": "alpha"}).status_code == 200
+    assert client.get("/ready").status_code == 503  # one task does not prove all
+    assert client.post("/v1/taskstore/verify", json={}).status_code == 200
+    assert client.get("/ready").status_code == 200
+    engine.errored = True
+    assert "engine has stopped" in client.get("/ready").json()["error"]["message"]
+
+
+def test_what_the_worker_refuses_changes_nothing(client: Any, engine: Engine) -> None:
+    engine.refusals = {"taskstore_add": "no memory", "taskstore_remove": "is live"}
+    for method, name, why in (("POST", "gamma", "no memory"), ("DELETE", "alpha", "is live")):
+        found = client.request(method, f"/v1/taskstore/tasks/{name}")
+        assert (found.status_code, found.json()["error"]["message"]) == (400, why)
+        assert listed(client) == ["alpha", "beta"]
+    assert client.app.state.taskstore.resolve("alpha").requests["alpha"]
+    engine.refusals, engine.said = {}, {"rope_theta": 5}
+    found = client.post("/v1/taskstore/tasks/gamma")
+    assert found.status_code == 400
+    assert "its config says rope_theta=5" in found.json()["error"]["message"]
+    assert engine.tasks == ["alpha", "beta"]
+    engine.said = {}
+    assert client.post("/v1/taskstore/tasks/gamma").status_code == 201
+    assert client.delete("/v1/taskstore/tasks/alpha").status_code == 200
+    assert listed(client) == ["beta", "gamma"]
+
+
+def test_a_task_under_its_old_name_is_another_to_vllm(client: Any, engine: Engine) -> None:
+    tasks = client.app.state.taskstore
+    before = tasks.tasks["alpha"].front.requests["alpha"]
+    body = {"lora_name": "alpha", "lora_path": "any", "load_inplace": True}
+    assert client.post("/v1/load_lora_adapter", json=body).status_code == 200
+    after = tasks.tasks["alpha"].front.requests["alpha"]
+    assert before.lora_path == after.lora_path  # the same weights, so cached blocks may be used
+    assert before.lora_int_id != after.lora_int_id
+
+
+@pytest.mark.parametrize("inside", ["background", "connection"])
+def test_a_busy_task_is_put_back(client: Any, engine: Engine, inside: str) -> None:
+    tasks, states = client.app.state.taskstore, engine.output_processor.request_states
+    states["r"] = SimpleNamespace(lora_name="alpha" if inside == "background" else None)
+    with tasks.running("alpha" if inside == "connection" else "beta"):
+        found = client.delete("/v1/taskstore/tasks/alpha?wait=0.05")
+    assert found.status_code == 409
+    assert tasks.resolve("alpha").requests["alpha"]
+    assert client.delete("/v1/taskstore/tasks/beta?wait=0").status_code == 200
+
+
+def test_servers_that_cannot_be_right_do_not_start(
+    packed: Path, engine: Engine, args: Namespace, client: Any
+) -> None:
+    from starlette.datastructures import State
+    from taskstore_serving.endpoint import TaskstoreEndpoint
+
+    def start(default: str = "") -> None:
+        options = ServeOptions(str(packed), default_task=default).to_dict()
+        engine.vllm_config.load_config.model_loader_extra_config = options
+        plugin = TaskstoreEndpoint()
+        plugin._app = client.app
+        asyncio.run(plugin.init_state(engine, State(), args))
+
+    with pytest.raises(InputError, match="default task 'gamma' is not among"):
+        start("gamma")
+    args.served_model_name = ["alpha"]
+    with pytest.raises(InputError, match="task 'alpha' has the name that the base"):
+        start()
+    engine.vllm_config.parallel_config._api_process_count = 2
+    with pytest.raises(InputError, match="2 API processes"):
+        start()
+    engine.vllm_config.load_config.load_format = "auto"
+    with pytest.raises(InputError, match="--load-format taskstore"):
+        start()
