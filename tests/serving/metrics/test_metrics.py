@@ -19,6 +19,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from taskstore_serving.metrics import observer
 from taskstore_serving.metrics.instruments import Instruments
 
+from tests.support import ROOT
+
 STATE = {
     "active": "german",
     "swaps": 3,
@@ -242,10 +244,8 @@ def test_a_dead_engine_is_asked_no_more() -> None:
 MANY = """
 import asyncio, sys
 from taskstore_serving.metrics.observer import Observer
-from tests.support import ROOT
 from tests.serving.metrics.test_metrics import Server, sequence, STATE
 from taskstore_serving.metrics.instruments import instruments
-from tests.support import ROOT
 
 async def main():
     server = Server()
