@@ -1,7 +1,8 @@
 """The codecs' inner loops, compiled by numba: one pass, no temporaries, no GIL.
 
-Legend: N = elements of a chunk. `U` names the chunk's unsigned integer view (uint16 or uint32).
-Integer arithmetic wraps, so every loop is exact for every bit pattern, NaN payloads included.
+Legend: N = elements of a chunk. `U` is the chunk's unsigned integer type (uint16 or uint32), and
+marks arrays of it. Integer arithmetic wraps, so every loop is exact for every bit pattern, NaN
+payloads included. What several loops do with one element is a function, which the compiler inlines.
 """
 
 from __future__ import annotations
@@ -16,6 +17,54 @@ from taskstore.kernels.jit import jit
 
 U = NDArray[Any]
 Bytes = NDArray[np.uint8]
+Counts = NDArray[np.int64]
+
+
+@jit
+def order(x: Any, U: Any) -> Any:
+    """A float's bits -> an integer that counts floats in order, in steps of one ulp, and back."""
+    return U(x ^ U(U(U(0) - U(x >> U(np.iinfo(U).bits - 1))) >> U(1)))
+
+
+@jit
+def step(w0: Any, w: Any, U: Any) -> Any:
+    """zigzag(order(w) - order(w0)): the sign in the lowest bit, so small steps are small."""
+    d = U(order(w, U) - order(w0, U))
+    return U(U(d << U(1)) ^ U(U(0) - U(d >> U(np.iinfo(U).bits - 1))))
+
+
+@jit
+def stepped(w0: Any, z: Any, U: Any) -> Any:
+    """Inverse of `step`: w from w0."""
+    d = U(U(z >> U(1)) ^ U(U(0) - U(z & U(1))))
+    return order(U(order(w0, U) + d), U)
+
+
+@jit
+def put16(z: Any, i: int, low_N: Bytes, high_N: Bytes) -> None:
+    low_N[i] = np.uint8(z & np.uint16(0xFF))
+    high_N[i] = np.uint8(z >> np.uint16(8))
+
+
+@jit
+def get16(i: int, low_N: Bytes, high_N: Bytes) -> Any:
+    return np.uint16((np.uint16(high_N[i]) << np.uint16(8)) | np.uint16(low_N[i]))
+
+
+@jit
+def put32(z: Any, i: int, p0: Bytes, p1: Bytes, p2: Bytes, p3: Bytes) -> None:
+    p0[i] = np.uint8(z & np.uint32(0xFF))
+    p1[i] = np.uint8((z >> np.uint32(8)) & np.uint32(0xFF))
+    p2[i] = np.uint8((z >> np.uint32(16)) & np.uint32(0xFF))
+    p3[i] = np.uint8(z >> np.uint32(24))
+
+
+@jit
+def get32(i: int, p0: Bytes, p1: Bytes, p2: Bytes, p3: Bytes) -> Any:
+    low = np.uint32(p0[i]) | (np.uint32(p1[i]) << np.uint32(8))
+    return np.uint32(
+        low | (np.uint32(p2[i]) << np.uint32(16)) | (np.uint32(p3[i]) << np.uint32(24))
+    )
 
 
 @jit
@@ -23,15 +72,14 @@ def split16(x_N: U, low_N: Bytes, high_N: Bytes) -> None:
     """Rotate left by one, so that the sign leaves the exponent's byte, and split into bytes."""
     for i in range(x_N.size):
         r = np.uint16((x_N[i] << np.uint16(1)) | (x_N[i] >> np.uint16(15)))
-        low_N[i] = np.uint8(r & np.uint16(0xFF))
-        high_N[i] = np.uint8(r >> np.uint16(8))
+        put16(r, i, low_N, high_N)
 
 
 @jit
 def join16(low_N: Bytes, high_N: Bytes, x_N: U) -> None:
     """Inverse of split16."""
     for i in range(x_N.size):
-        r = np.uint16((np.uint16(high_N[i]) << np.uint16(8)) | np.uint16(low_N[i]))
+        r = get16(i, low_N, high_N)
         x_N[i] = np.uint16((r >> np.uint16(1)) | (r << np.uint16(15)))
 
 
@@ -40,88 +88,43 @@ def split32(x_N: U, p0: Bytes, p1: Bytes, p2: Bytes, p3: Bytes) -> None:
     """split16 for 32-bit elements, four planes, lowest byte first."""
     for i in range(x_N.size):
         r = np.uint32((x_N[i] << np.uint32(1)) | (x_N[i] >> np.uint32(31)))
-        p0[i] = np.uint8(r & np.uint32(0xFF))
-        p1[i] = np.uint8((r >> np.uint32(8)) & np.uint32(0xFF))
-        p2[i] = np.uint8((r >> np.uint32(16)) & np.uint32(0xFF))
-        p3[i] = np.uint8(r >> np.uint32(24))
+        put32(r, i, p0, p1, p2, p3)
 
 
 @jit
 def join32(p0: Bytes, p1: Bytes, p2: Bytes, p3: Bytes, x_N: U) -> None:
     """Inverse of split32."""
     for i in range(x_N.size):
-        r = np.uint32(
-            np.uint32(p0[i])
-            | (np.uint32(p1[i]) << np.uint32(8))
-            | (np.uint32(p2[i]) << np.uint32(16))
-            | (np.uint32(p3[i]) << np.uint32(24))
-        )
+        r = get32(i, p0, p1, p2, p3)
         x_N[i] = np.uint32((r >> np.uint32(1)) | (r << np.uint32(31)))
 
 
 @jit
 def ulp_split16(w0_N: U, w1_N: U, low_N: Bytes, high_N: Bytes) -> None:
-    """zigzag(order(w1) - order(w0)) in two byte planes.
-
-    order() maps a float's bits to a signed integer that counts floats in order (steps of one
-    ulp); zigzag() folds the sign into the lowest bit, so small steps have empty high bytes.
-    """
+    """Steps from w0 to w1 in two byte planes."""
     for i in range(w0_N.size):
-        a = np.int16(w0_N[i])
-        b = np.int16(w1_N[i])
-        a = np.int16(a ^ np.int16((a >> np.int16(15)) & np.int16(0x7FFF)))
-        b = np.int16(b ^ np.int16((b >> np.int16(15)) & np.int16(0x7FFF)))
-        d = np.int16(b - a)
-        z = np.uint16(np.int16(np.int16(d << np.int16(1)) ^ np.int16(d >> np.int16(15))))
-        low_N[i] = np.uint8(z & np.uint16(0xFF))
-        high_N[i] = np.uint8(z >> np.uint16(8))
+        put16(step(w0_N[i], w1_N[i], np.uint16), i, low_N, high_N)
 
 
 @jit
 def ulp_join16(w0_N: U, low_N: Bytes, high_N: Bytes, w1_N: U) -> None:
     """Inverse of ulp_split16, given w0."""
     for i in range(w0_N.size):
-        z = np.int16(np.uint16((np.uint16(high_N[i]) << np.uint16(8)) | np.uint16(low_N[i])))
-        half = np.int16((z >> np.int16(1)) & np.int16(0x7FFF))
-        d = np.int16(half ^ np.int16(-np.int16(z & np.int16(1))))
-        a = np.int16(w0_N[i])
-        a = np.int16(a ^ np.int16((a >> np.int16(15)) & np.int16(0x7FFF)))
-        b = np.int16(a + d)
-        w1_N[i] = np.uint16(np.int16(b ^ np.int16((b >> np.int16(15)) & np.int16(0x7FFF))))
+        w1_N[i] = stepped(w0_N[i], get16(i, low_N, high_N), np.uint16)
 
 
 @jit
 def ulp_split32(w0_N: U, w1_N: U, p0: Bytes, p1: Bytes, p2: Bytes, p3: Bytes) -> None:
     """ulp_split16 for 32-bit elements."""
     for i in range(w0_N.size):
-        a = np.int32(w0_N[i])
-        b = np.int32(w1_N[i])
-        a = np.int32(a ^ np.int32((a >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-        b = np.int32(b ^ np.int32((b >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-        d = np.int32(b - a)
-        z = np.uint32(np.int32(np.int32(d << np.int32(1)) ^ np.int32(d >> np.int32(31))))
-        p0[i] = np.uint8(z & np.uint32(0xFF))
-        p1[i] = np.uint8((z >> np.uint32(8)) & np.uint32(0xFF))
-        p2[i] = np.uint8((z >> np.uint32(16)) & np.uint32(0xFF))
-        p3[i] = np.uint8(z >> np.uint32(24))
+        put32(step(w0_N[i], w1_N[i], np.uint32), i, p0, p1, p2, p3)
 
 
 @jit
 def ulp_join32(w0_N: U, p0: Bytes, p1: Bytes, p2: Bytes, p3: Bytes, w1_N: U) -> None:
     """Inverse of ulp_split32, given w0."""
     for i in range(w0_N.size):
-        z = np.int32(
-            np.uint32(p0[i])
-            | (np.uint32(p1[i]) << np.uint32(8))
-            | (np.uint32(p2[i]) << np.uint32(16))
-            | (np.uint32(p3[i]) << np.uint32(24))
-        )
-        half = np.int32((z >> np.int32(1)) & np.int32(0x7FFFFFFF))
-        d = np.int32(half ^ np.int32(-np.int32(z & np.int32(1))))
-        a = np.int32(w0_N[i])
-        a = np.int32(a ^ np.int32((a >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-        b = np.int32(a + d)
-        w1_N[i] = np.uint32(np.int32(b ^ np.int32((b >> np.int32(31)) & np.int32(0x7FFFFFFF))))
+        w1_N[i] = stepped(w0_N[i], get32(i, p0, p1, p2, p3), np.uint32)
 
 
 @jit
@@ -140,3 +143,45 @@ SPLIT: Mapping[int, Loop] = {2: split16, 4: split32}  # by bytes per element
 JOIN: Mapping[int, Loop] = {2: join16, 4: join32}
 ULP_SPLIT: Mapping[int, Loop] = {2: ulp_split16, 4: ulp_split32}
 ULP_JOIN: Mapping[int, Loop] = {2: ulp_join16, 4: ulp_join32}
+
+
+@jit
+def size_of(w0: Any, shift: int, U: Any) -> Any:
+    """A weight's size s, its exponent or so: its bits without the sign, shifted."""
+    return np.uint32(U(w0 & U(np.iinfo(U).max >> 1))) >> np.uint32(shift)
+
+
+@jit
+def count_sizes(w0_N: U, shift: int, by_size: Counts) -> None:
+    """How often each s occurs, (4, 256): counts in turn, so that none waits for the one before."""
+    U = w0_N.dtype.type
+    for i in range(w0_N.size):
+        by_size[i & 3, size_of(w0_N[i], shift, U)] += 1
+
+
+@jit
+def sort(
+    w0_N: U, shift: int, bytes_N: Bytes, classes: Bytes, place: NDArray[np.uint64], sorted_N: Bytes
+) -> None:
+    """Bytes to the places of their classes, which s decides; `place` is used up."""
+    U = w0_N.dtype.type
+    for i in range(w0_N.size):
+        sorted_N[_next(classes[size_of(w0_N[i], shift, U)], place)] = bytes_N[i]
+
+
+@jit
+def unsort(
+    w0_N: U, shift: int, sorted_N: Bytes, classes: Bytes, place: NDArray[np.uint64], bytes_N: Bytes
+) -> None:
+    """Inverse of `sort`; `place` is used up."""
+    U = w0_N.dtype.type
+    for i in range(w0_N.size):
+        bytes_N[i] = sorted_N[_next(classes[size_of(w0_N[i], shift, U)], place)]
+
+
+@jit
+def _next(c: Any, place: NDArray[np.uint64]) -> Any:
+    """The next free place of a class."""
+    p = place[c]
+    place[c] = p + np.uint64(1)
+    return p

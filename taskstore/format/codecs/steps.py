@@ -24,11 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
+from taskstore.format.codecs import loops
 from taskstore.kernels.jit import jit
 
 Bytes = NDArray[np.uint8]
 CLASSES = 16
 ESCAPE = 255
+SHIFT = 7  # of a weight without its sign: what is left is its size s
 
 
 class Steps:
@@ -53,12 +55,13 @@ class Steps:
         assert given_N is not None
         classes = _classes(given_N)
         ends = _counts(given_N, classes).cumsum()
-        starts = np.concatenate([[0], ends[:-1]])
-        bytes_N, escapes = np.empty(chunk_N.size, np.uint8), np.empty(chunk_N.size, np.uint16)
-        found = _split(given_N, chunk_N, classes, starts.astype(np.uint64), bytes_N, escapes)
-        low, high = np.empty(found, np.uint8), np.empty(found, np.uint8)
-        low[:], high[:] = escapes[:found] & 0xFF, escapes[:found] >> 8
-        return [*(bytes_N[a:b] for a, b in zip(starts, ends, strict=True)), low, high]
+        bytes_N, sorted_N = np.empty((2, chunk_N.size), np.uint8)
+        z_N = np.empty(chunk_N.size, np.uint16)
+        _steps(given_N, chunk_N, z_N, bytes_N)
+        loops.sort(given_N, SHIFT, bytes_N, classes, _starts(ends), sorted_N)
+        escapes = z_N[_positions(bytes_N)]
+        low, high = (escapes & 0xFF).astype(np.uint8), (escapes >> 8).astype(np.uint8)
+        return [*np.split(sorted_N, ends[:-1]), low, high]
 
     def decode(
         self, streams: list[Bytes], n: int, itemsize: int, given_N: NDArray[Any] | None
@@ -69,17 +72,19 @@ class Steps:
         escapes = low | (high << np.uint16(8))
         if escapes.size and int(escapes.min()) < ESCAPE:
             raise FormatError("a step is escaped that fits a byte")
-        starts, bytes_N, chunk_N = (
-            np.zeros(CLASSES, np.uint64),
-            np.empty(n, np.uint8),
-            np.empty(n, np.uint16),
-        )
-        starts[1:] = np.cumsum([stream.size for stream in streams[: CLASSES - 1]])
-        _unsort(given_N, np.concatenate(streams[:CLASSES]), _classes(given_N), starts, bytes_N)
+        starts = _starts(np.cumsum([stream.size for stream in streams[:CLASSES]]))
+        bytes_N, chunk_N = np.empty(n, np.uint8), np.empty(n, np.uint16)
+        sorted_N = np.concatenate(streams[:CLASSES])
+        loops.unsort(given_N, SHIFT, sorted_N, _classes(given_N), starts, bytes_N)
         z_N = bytes_N.astype(np.uint16)
         z_N[_positions(bytes_N)] = escapes
         _apply(given_N, z_N, chunk_N)
         return chunk_N
+
+
+def _starts(ends: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Where each class begins among the sorted bytes, (16,)."""
+    return np.append(0, ends[:-1]).astype(np.uint64)
 
 
 def _positions(bytes_N: Bytes) -> NDArray[np.uint32]:
@@ -90,77 +95,34 @@ def _positions(bytes_N: Bytes) -> NDArray[np.uint32]:
 
 def _classes(w0_N: NDArray[Any]) -> Bytes:
     """Class of each s, uint8 (256,)."""
-    top = int((w0_N & np.uint16(0x7FFF)).max()) >> 7 if w0_N.size else 0
+    top = int((w0_N & np.uint16(0x7FFF)).max()) >> SHIFT if w0_N.size else 0
     return np.clip(top - np.arange(256), 0, CLASSES - 1).astype(np.uint8)
 
 
 def _counts(w0_N: NDArray[Any], classes: Bytes) -> NDArray[np.int64]:
     """Elements of each class, int64 (16,)."""
     by_size = np.zeros((4, 256), np.int64)
-    _count(w0_N, by_size)
+    loops.count_sizes(w0_N, SHIFT, by_size)
     return np.bincount(classes, weights=by_size.sum(0), minlength=CLASSES).astype(np.int64)
 
 
-@jit
-def _count(w0_N: NDArray[Any], by_size: NDArray[np.int64]) -> None:
-    """How often each s occurs; four counts in turn, so that none waits for the one before."""
-    for i in range(w0_N.size):
-        by_size[i & 3, (w0_N[i] >> np.uint16(7)) & np.uint16(0xFF)] += 1
+# Each loop does one thing: it is vectorised, or waits for one address alone. One loop that did all
+# of it took twice as long.
 
 
 @jit
-def _split(
-    w0_N: NDArray[Any],
-    w_N: NDArray[Any],
-    classes: Bytes,
-    place: NDArray[np.uint64],
-    bytes_N: Bytes,
-    escapes: NDArray[Any],
-) -> int:
-    """Steps to their classes; returns the number of escapes. `place` is used up."""
-    found = np.uint64(0)
+def _steps(w0_N: NDArray[Any], w_N: NDArray[Any], z_N: NDArray[Any], bytes_N: Bytes) -> None:
+    """Steps from w0 to w, and their bytes."""
     for i in range(w0_N.size):
-        a, b = np.int16(w0_N[i]), np.int16(w_N[i])
-        a = np.int16(a ^ np.int16((a >> np.int16(15)) & np.int16(0x7FFF)))
-        b = np.int16(b ^ np.int16((b >> np.int16(15)) & np.int16(0x7FFF)))
-        d = np.int16(b - a)
-        z = np.uint16(np.int16(np.int16(d << np.int16(1)) ^ np.int16(d >> np.int16(15))))
-        c = classes[(w0_N[i] >> np.uint16(7)) & np.uint16(0xFF)]
-        escapes[found] = z  # kept only where `found` moves on
-        found += np.uint64(z >= 255)
-        p = place[c]
-        bytes_N[p] = np.uint8(min(z, np.uint16(255)))
-        place[c] = p + np.uint64(1)
-    return int(found)
-
-
-# Back in small loops one after the other: each is vectorised, or waits for one address alone. One
-# loop that did all of it took twice as long.
+        z_N[i] = loops.step(w0_N[i], w_N[i], np.uint16)
+        bytes_N[i] = np.uint8(min(z_N[i], np.uint16(ESCAPE)))
 
 
 @jit
 def _apply(w0_N: NDArray[Any], z_N: NDArray[Any], w_N: NDArray[Any]) -> None:
     """From steps to weights."""
     for i in range(w0_N.size):
-        z = np.int16(z_N[i])
-        half = np.int16((z >> np.int16(1)) & np.int16(0x7FFF))
-        d = np.int16(half ^ np.int16(-np.int16(z & np.int16(1))))
-        a = np.int16(w0_N[i])
-        a = np.int16(a ^ np.int16((a >> np.int16(15)) & np.int16(0x7FFF)))
-        b = np.int16(a + d)
-        w_N[i] = np.uint16(np.int16(b ^ np.int16((b >> np.int16(15)) & np.int16(0x7FFF))))
-
-
-@jit
-def _unsort(
-    w0_N: NDArray[Any], sorted_N: Bytes, classes: Bytes, place: NDArray[np.uint64], bytes_N: Bytes
-) -> None:
-    """Bytes from the places of their classes; `place` is used up."""
-    for i in range(w0_N.size):
-        c = classes[(w0_N[i] >> np.uint16(7)) & np.uint16(0xFF)]
-        p = place[c]
-        bytes_N[i] = sorted_N[p]
-        place[c] = p + np.uint64(1)
+        w_N[i] = loops.stepped(w0_N[i], z_N[i], np.uint16)
 
 
 @jit
@@ -169,5 +131,5 @@ def _escaped(bytes_N: Bytes, where: NDArray[np.uint32]) -> int:
     k = np.uint64(0)
     for i in range(bytes_N.size):
         where[k] = np.uint32(i)  # stays only where k moves on
-        k += np.uint64(bytes_N[i] == 255)
+        k += np.uint64(bytes_N[i] == ESCAPE)
     return int(k)

@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
+from taskstore.format.codecs import loops
 from taskstore.kernels.jit import jit
 
 Bytes = NDArray[np.uint8]
@@ -86,7 +87,7 @@ class Strides:
         _shorten(far_N, kept, bytes_N)
         classes, counts = _classes(given_N, shift)
         ends = counts.cumsum()
-        _sort(given_N, shift, bytes_N, classes, (ends - counts).astype(np.uint64), sorted_N)
+        loops.sort(given_N, shift, bytes_N, classes, (ends - counts).astype(np.uint64), sorted_N)
         words = np.zeros((_plain(bytes_N, kept)[0] + 31) // 32 + 2, np.uint32)
         used = _write(far_N, bytes_N, kept, words)
         plain = words.astype("<u4").view(np.uint8)[: (used + 7) // 8]
@@ -101,7 +102,8 @@ class Strides:
         classes, counts = _classes(given_N, shift)
         bytes_N, chunk_N = np.empty(n, np.uint8), np.empty(n, f"<u{itemsize}")
         sorted_N = np.concatenate(streams[1:-1])
-        _unsort(given_N, shift, sorted_N, classes, (counts.cumsum() - counts).astype("u8"), bytes_N)
+        starts = (counts.cumsum() - counts).astype(np.uint64)
+        loops.unsort(given_N, shift, sorted_N, classes, starts, bytes_N)
         words = np.zeros(plain.size // 4 + 2, "<u4")
         words.view(np.uint8)[: plain.size] = plain
         used = _read(bytes_N, KEPT[itemsize], words, chunk_N)
@@ -133,7 +135,7 @@ def _chosen(w0_N: U, w_N: U) -> tuple[int, int]:
 def _classes(w0_N: U, shift: int) -> tuple[Bytes, Edges]:
     """Class of each s, uint8 (256,), and the elements of each class, int64 (10,)."""
     by_size = np.zeros((4, 256), np.int64)
-    _count(w0_N, shift, by_size)
+    loops.count_sizes(w0_N, shift, by_size)
     classes, counts = np.zeros(256, np.uint8), np.zeros(CLASSES, np.int64)
     _share(by_size.sum(0), max(1024, (w0_N.size + 63) // 64), classes, counts)
     return classes, counts
@@ -150,12 +152,9 @@ def _share(by_size: Edges, least: int, classes: Bytes, counts: Edges) -> None:
 
 
 @jit
-def _count(w0_N: U, shift: int, by_size: NDArray[np.int64]) -> None:
-    """How often each s occurs; four counts in turn, so that none waits for the one before."""
-    places = np.uint32(8 * w0_N.itemsize - 1)
-    below = np.uint32((np.uint32(1) << places) - np.uint32(1))
-    for i in range(w0_N.size):
-        by_size[i & 3, (np.uint32(w0_N[i]) & below) >> np.uint32(shift)] += 1
+def _left(v: Any, kept: int) -> Any:
+    """How many plain bits a step has whose byte's upper seven bits are `v`."""
+    return np.uint8(max(np.uint8(v >> np.uint8(kept)), np.uint8(1)) - np.uint8(1))
 
 
 @jit
@@ -164,7 +163,7 @@ def _plain(bytes_N: Bytes, kept: int) -> tuple[int, int]:
     total, largest = np.uint32(0), np.uint8(0)
     for i in range(bytes_N.size):
         v = np.uint8(bytes_N[i] >> np.uint8(1))
-        total += np.uint32(max(v >> np.uint8(kept), np.uint8(1)) - np.uint8(1))
+        total += np.uint32(_left(v, kept))
         largest = max(largest, v)
     return int(total), int(largest)
 
@@ -183,15 +182,13 @@ def _used(w0_N: U, w_N: U) -> int:
 
 @jit
 def _steps(w0_N: U, w_N: U, unused: int, far_N: U) -> None:
-    """zigzag of the step away from zero."""
+    """The step in floats away from zero: that of `ulp` between weights whose base is positive."""
     U = w0_N.dtype.type
-    top, one, low = U(8 * w0_N.itemsize - 1), U(1), U(unused)
-    sign = U(one << top)
-    below = U(sign - one)
+    below, low = U(np.iinfo(U).max >> 1), U(unused)
     for i in range(w0_N.size):
-        crossed = U(U(0) - U(U(w_N[i] ^ w0_N[i]) >> top))
-        d = U(U(U(U(w_N[i] & below) >> low) ^ crossed) - U(U(w0_N[i] & below) >> low))
-        far_N[i] = U(U(d << one) ^ U(U(0) - U(d >> top)))
+        crossed = U(U(w_N[i] ^ w0_N[i]) & U(~below))
+        size0, size = U(U(w0_N[i] & below) >> low), U(U(w_N[i] & below) >> low)
+        far_N[i] = loops.step(size0, U(size | crossed), U)
 
 
 @jit
@@ -207,38 +204,12 @@ def _shorten(far_N: U, kept: int, bytes_N: Bytes) -> None:
 
 
 @jit
-def _sort(
-    w0_N: U, shift: int, bytes_N: Bytes, classes: Bytes, place: NDArray[np.uint64], sorted_N: Bytes
-) -> None:
-    """Bytes to the places of their classes; `place` is used up."""
-    below = np.uint32((np.uint32(1) << np.uint32(8 * w0_N.itemsize - 1)) - np.uint32(1))
-    for i in range(w0_N.size):
-        c = classes[(np.uint32(w0_N[i]) & below) >> np.uint32(shift)]
-        p = place[c]
-        sorted_N[p] = bytes_N[i]
-        place[c] = p + np.uint64(1)
-
-
-@jit
-def _unsort(
-    w0_N: U, shift: int, sorted_N: Bytes, classes: Bytes, place: NDArray[np.uint64], bytes_N: Bytes
-) -> None:
-    """Inverse of _sort; `place` is used up."""
-    below = np.uint32((np.uint32(1) << np.uint32(8 * w0_N.itemsize - 1)) - np.uint32(1))
-    for i in range(w0_N.size):
-        c = classes[(np.uint32(w0_N[i]) & below) >> np.uint32(shift)]
-        p = place[c]
-        bytes_N[i] = sorted_N[p]
-        place[c] = p + np.uint64(1)
-
-
-@jit
 def _write(far_N: U, bytes_N: Bytes, kept: int, words: NDArray[Any]) -> int:
     """The plain bits, one element's after the other's; returns how many."""
     held, fill, at, used = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
     for i in range(far_N.size):
         v = np.uint64(bytes_N[i] >> np.uint8(1))
-        r = max(v >> np.uint64(kept), np.uint64(1)) - np.uint64(1)
+        r = np.uint64(_left(np.uint8(v), kept))
         low = np.uint64(far_N[i] >> np.uint8(1)) & ((np.uint64(1) << r) - np.uint64(1))
         held |= low << fill
         fill += r
@@ -258,7 +229,7 @@ def _read(bytes_N: Bytes, kept: int, words: NDArray[Any], far_N: U) -> int:
     used = np.uint64(0)
     for i in range(bytes_N.size):
         v = np.uint64(bytes_N[i] >> np.uint8(1))
-        r = max(v >> np.uint64(kept), np.uint64(1)) - np.uint64(1)
+        r = np.uint64(_left(np.uint8(v), kept))
         at = used >> np.uint64(5)
         pair = np.uint64(words[at]) | (np.uint64(words[at + np.uint64(1)]) << np.uint64(32))
         low = (pair >> (used & np.uint64(31))) & ((np.uint64(1) << r) - np.uint64(1))
@@ -271,12 +242,8 @@ def _read(bytes_N: Bytes, kept: int, words: NDArray[Any], far_N: U) -> int:
 def _apply(w0_N: U, bytes_N: Bytes, unused: int, far_N: U) -> None:
     """From steps without signs to weights, in place."""
     U = w0_N.dtype.type
-    top, one, low = U(8 * w0_N.itemsize - 1), U(1), U(unused)
-    sign = U(one << top)
-    below = U(sign - one)
+    below, low = U(np.iinfo(U).max >> 1), U(unused)
     for i in range(w0_N.size):
-        d = U(far_N[i] ^ U(U(0) - U(bytes_N[i] & np.uint8(1))))
-        y = U(U(U(w0_N[i] & below) >> low) + d)
-        crossed = U(U(0) - U(y >> top))
-        size = U(U(U(y ^ crossed) << low) & below)
-        far_N[i] = U(size | U(U(crossed ^ w0_N[i]) & sign))
+        z = U(U(far_N[i] << U(1)) | U(bytes_N[i] & np.uint8(1)))
+        w = loops.stepped(U(U(w0_N[i] & below) >> low), z, U)
+        far_N[i] = U(U(U(w << low) & below) | U(U(w ^ w0_N[i]) & U(~below)))
