@@ -1,7 +1,11 @@
-"""Work in threads, results in order, a bounded number in flight.
+"""Executors: units of work in parallel, results in order.
 
-Threads are enough: the loops are compiled without the GIL, and reading, hashing and zstd release
-it. Order makes the bytes independent of the number of workers; the bound makes the memory so.
+Work is a function of a module, what all units share, and units of plain data: no closure, so that
+an executor may send it elsewhere. Order makes the bytes independent of the number of workers; a
+bound on the results in flight makes the memory so. tests/test_executors.py is what each must pass.
+
+Threads are enough on one machine: the loops are compiled without the GIL, and reading, hashing and
+zstd release it.
 """
 
 from __future__ import annotations
@@ -10,10 +14,57 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-T = TypeVar("T")
+S = TypeVar("S")
+U = TypeVar("U")
 R = TypeVar("R")
+
+
+class Executor(Protocol):
+    """Runs units of work; travels in the job that they belong to."""
+
+    @property
+    def jobs(self) -> int:
+        """Workers."""
+
+    def map(self, function: Callable[[S, U], R], shared: S, units: Iterable[U]) -> Iterator[R]:
+        """`function(shared, unit)` for each unit, in the order of the units.
+
+        Units are taken as results are: a bounded number is in flight. The first exception is
+        raised in its turn, and later units are not begun.
+        """
+
+
+@dataclass(frozen=True)
+class Threads:
+    """`jobs` threads; at most `in_flight` results (None: 2 jobs + 1) are started and not taken."""
+
+    jobs: int
+    in_flight: int | None = None
+
+    def map(self, function: Callable[[S, U], R], shared: S, units: Iterable[U]) -> Iterator[R]:
+        bound = max(1, self.in_flight or 2 * self.jobs + 1)
+        if self.jobs == 1 and bound == 1:
+            yield from (function(shared, unit) for unit in units)
+            return
+        pool = ThreadPoolExecutor(self.jobs, thread_name_prefix="taskstore")
+        waiting: deque[Future[R]] = deque()
+        try:
+            for unit in units:
+                if len(waiting) == bound:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(function, shared, unit))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def threads(jobs: int | None = None) -> Threads:
+    """`jobs` threads; None: as many as there are cores that this process may use."""
+    return Threads(jobs or default_jobs())
 
 
 def default_jobs() -> int:
@@ -22,21 +73,6 @@ def default_jobs() -> int:
 
 
 def ordered_map(
-    function: Callable[[T], R], items: Iterable[T], *, jobs: int, in_flight: int | None = None
+    function: Callable[[U], R], items: Iterable[U], *, jobs: int, in_flight: int | None = None
 ) -> Iterator[R]:
-    """Like map(), with `jobs` threads and at most `in_flight` results started and not taken."""
-    bound = max(1, in_flight or 2 * jobs + 1)
-    if jobs == 1 and bound == 1:
-        yield from map(function, items)
-        return
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="taskstore")
-    waiting: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            if len(waiting) == bound:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(function, item))
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return Threads(jobs, in_flight).map(lambda f, item: f(item), function, items)

@@ -9,7 +9,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch, FormatError
-from taskstore.executors import ordered_map
+from taskstore.executors import Executor
 from taskstore.format.manifest import File
 
 BLOCK = 4 << 20
@@ -26,12 +26,13 @@ def file_digest(path: Path) -> File:
     return File(bytes=size, blake3=state.hexdigest())
 
 
-def file_digests(root: Path, paths: Iterable[str], jobs: int) -> dict[str, File]:
+def file_digests(root: Path, paths: Iterable[str], executor: Executor) -> dict[str, File]:
     """path -> size and checksum, for paths below `root`."""
-    names = list(paths)
-    return dict(
-        zip(names, ordered_map(lambda p: file_digest(root / p), names, jobs=jobs), strict=True)
-    )
+    return dict(executor.map(_digest_below, root, paths))
+
+
+def _digest_below(root: Path, path: str) -> tuple[str, File]:
+    return path, file_digest(root / path)
 
 
 def check_file(root: Path, path: str, recorded: File) -> None:
@@ -52,10 +53,16 @@ def check_file(root: Path, path: str, recorded: File) -> None:
         raise ChecksumMismatch(path, recorded.blake3, found.blake3)
 
 
-def check_files(root: Path, recorded: Mapping[str, File], paths: Iterable[str], jobs: int) -> None:
+def check_files(
+    root: Path, recorded: Mapping[str, File], paths: Iterable[str], executor: Executor
+) -> None:
     """`check_file` for several at a time."""
-    for _ in ordered_map(lambda p: check_file(root, p, recorded[p]), paths, jobs=jobs):
+    for _ in executor.map(_check_below, root, [(path, recorded[path]) for path in paths]):
         pass
+
+
+def _check_below(root: Path, unit: tuple[str, File]) -> None:
+    check_file(root, *unit)
 
 
 def model_digest(checksums: Mapping[str, str]) -> str:

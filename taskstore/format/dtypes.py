@@ -36,11 +36,6 @@ def nbytes(dtype: str, shape: Sequence[int]) -> int:
     return numel(shape) * ITEMSIZE[dtype]
 
 
-def exact_codec(dtype: str) -> str:
-    """The codec of a fine-tune's tensor, bit for bit, given the base's."""
-    return "ulp" if dtype == "F32" else "steps"
-
-
 def plain_codec(dtype: str) -> str:
     """The codec of a tensor that is coded on its own."""
     return "rotated" if dtype in MASKED else "planes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskstore.format.dtypes import ITEMSIZE, exact_codec, numel, plain_codec
+from taskstore.format.dtypes import ITEMSIZE, numel, plain_codec
 from taskstore.format.manifest import TIERS, Manifest, Task, Tensor
 from taskstore.format.section import Layout
 
@@ -27,38 +27,6 @@ def multitask_layouts(manifest: Manifest) -> dict[str, Layout]:
         for name, t in manifest.tensors.items()
         if t.multitask is not None
     }
-
-
-def mask_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
-    """Sections of a task's masks.safetensors."""
-    return {
-        name: Layout(task.codec("mask", "bits"), numel(base.shape), 1, manifest.chunk)
-        for name, base in _with(manifest, task, "mask").items()
-    }
-
-
-def rest_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
-    """Sections of a task's rest.safetensors: what the tier below misses, as float32 vectors."""
-    return {
-        name: Layout("levels", numel(base.shape), 4, manifest.chunk)
-        for name, base in _with(manifest, task, "rest").items()
-    }
-
-
-def exact_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
-    """Sections of a task's exact.safetensors: the base's rows of its tensors, bit for bit."""
-    layouts = {}
-    for name, base in _with(manifest, task, "exact").items():
-        dtype = task.tensors[name].dtype or base.dtype
-        n = numel(base.shape)
-        codec = task.codec("exact", exact_codec(dtype))
-        layouts[name] = Layout(codec, n, ITEMSIZE[dtype], manifest.chunk)
-    return layouts
-
-
-def _with(manifest: Manifest, task: Task, tier: str) -> dict[str, Tensor]:
-    """The base's tensors that a task has in a tier."""
-    return {name: manifest.tensors[name] for name in task.tensors if tier in task.rungs(name)}
 
 
 def private_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:

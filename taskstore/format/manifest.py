@@ -104,7 +104,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     shards: dict[str, Shard] | None = None
     index: dict[str, Digest] | None = None
 
-    def rungs(self, tensor: str) -> tuple[str, ...]:
+    def tiers_of(self, tensor: str) -> tuple[str, ...]:
         """The tiers of a tensor, lowest first; empty where it is no tier's."""
         kind = self.tensors[tensor].kind
         if kind not in TIERS:
@@ -117,12 +117,12 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
 
     def best(self, tensor: str) -> str:
         """The highest tier of a tensor, or ""."""
-        return (self.rungs(tensor) or ("",))[-1]
+        return (self.tiers_of(tensor) or ("",))[-1]
 
     @property
     def all_tiers(self) -> tuple[str, ...]:
         """Every tier that some tensor of the task has, lowest first."""
-        found = {tier for name in self.tensors for tier in self.rungs(name)}
+        found = {tier for name in self.tensors for tier in self.tiers_of(name)}
         return tuple(tier for tier in TIERS if tier in found)
 
 

@@ -121,6 +121,11 @@ class SectionReader:
             if (rows > np.array(self._layout.sizes(k))).any():
                 raise FormatError(f"{self._label} stores a stream in more bytes than it has")
 
+    @property
+    def guided(self) -> bool:
+        """Whether its masks are coded given how far the multi-task model is from the base."""
+        return self._layout.codec == "guided"
+
     def chunk(self, k: int, given_N: Chunk | None = None) -> Chunk:
         """Chunk `k`: unsigned (elements,) or, for masks, uint8 (ceil(elements / 8),)."""
         layout = self._layout

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from taskstore.errors import InputError, NotFinite, OutputError
-from taskstore.executors import ordered_map
+from taskstore.errors import OutputError
+from taskstore.executors import Executor, Threads
 from taskstore.format.dtypes import MASKED
-from taskstore.kernels import cpu, floats
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.merging import card, kinship, needed_statistics
+from taskstore.merging.merged_blocks import MergeJob, merged_blocks
 from taskstore.merging.methods import Method, split
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
 from taskstore.merging.report import MergeReport
-from taskstore.merging.task_vectors import Block, Source, VectorScan, blocks
+from taskstore.merging.task_vectors import Source, VectorScan
 from taskstore.merging.training_runs import spread
-from taskstore.models import Checkpoint, TensorInfo
+from taskstore.models import Checkpoint
 from taskstore.models.compare import compare
 from taskstore.models.config import TORCH, read_config, write_config
 from taskstore.models.family import Family, open_family
 from taskstore.models.folder import copy_assets, write_weights
 from taskstore.progress import Callback, Meter, silent
-
-Bits = NDArray[Any]
-Work = Callable[[], tuple[str, Bits]]
 
 
 def merge(
@@ -44,7 +38,7 @@ def merge(
     notes: Mapping[str, str] | None = None,
     section: str = "",
 ) -> MergeReport:
-    """Write one merged model to the folder `target`; nothing is there until all of it is.
+    """Write one merged model to the folder `target`; it appears only when it is complete.
 
     `models` maps names to model folders, weight files or LoRA adapter folders, or training runs for
     methods that average checkpoints; `notes` come before the report's own, `section` is the end of
@@ -97,57 +91,59 @@ def merge_family(
         kinship.check(family)
     outputs = decide(family, plan, options)
     outputs.notes = {**(notes or {}), **outputs.notes}
-    if source is not None:
-        return _written(source, outputs, target, options, progress, section)
-    method = options.made()
-    statistics = needed_statistics.opened(
-        family, method, options.method, options.statistics, options.jobs
-    )
-    with statistics as files:
+    executor = Threads(options.jobs, options.in_flight(len(family.tasks)))
+    with ExitStack() as stack:
+        source = source or stack.enter_context(_source(family, options, executor))
+        meter = Meter(progress, _bytes(family, outputs, source.method))
+        return _written(MergeJob(source, outputs, options, executor, meter), target, section)
+
+
+@contextmanager
+def _source(family: Family, options: MergeOptions, executor: Executor) -> Iterator[Source]:
+    """The vectors as the method wants them, with the statistics that it needs."""
+    method, name, paths = options.made(), options.method, options.statistics
+    with needed_statistics.opened(family, method, name, paths, executor) as files:
         kinds = options.info.statistics
-        source = Source(family, method, options.chunk, options.weights, files, kinds)
-        return _written(source, outputs, target, options, progress, section)
+        yield Source(family, method, options.chunk, options.weights, files, kinds)
 
 
-def _written(
-    source: Source,
-    outputs: Outputs,
-    target: Path,
-    options: MergeOptions,
-    progress: Callback,
-    section: str,
-) -> MergeReport:
-    family, method = source.family, source.method
-    infos = {name: output.info for name, output in outputs.tensors.items()}
-    meter = Meter(progress, _bytes(family, outputs, method))
-    _fit(source, outputs, options, meter)
+def _written(job: MergeJob, target: Path, section: str) -> MergeReport:
+    """Fit the method, then write weights, files beside them, and the card."""
+    family, options, outputs = job.source.family, job.options, job.outputs.tensors
+    infos = {name: output.info for name, output in outputs.items()}
+    _fit(job)
     publish.check_space(target.absolute().parent, sum(info.nbytes for info in infos.values()))
     with publish.folder(target, overwrite=options.overwrite, ours=is_merged) as folder:
-        meter.stage("merging", "")
-        left = {name: _read_bytes(family, output) for name, output in outputs.tensors.items()}
+        job.meter.stage("merging", "")
+        left = {name: _read_bytes(family, output) for name, output in outputs.items()}
         write_weights(
             folder,
             infos,
             options.shard_bytes,
-            lambda names: _merge_blocks(source, outputs, names, options),
-            lambda name, _: meter.add(name, left.pop(name, 0)),
+            lambda names: merged_blocks(job, names),
+            lambda name, _: job.meter.add(name, left.pop(name, 0)),
         )
-        report = MergeReport(
-            path=target,
-            method=options.method,
-            options=dict(method.options),
-            alpha=options.scale,
-            weights={task.name: options.weights.get(task.name, 1.0) for task in family.tasks},
-            base=family.base.name,
-            models=[task.name for task in family.tasks],
-            tensors=sum(bool(output.tasks) for output in outputs.tensors.values()),
-            parameters=sum(info.numel for info in infos.values() if info.dtype in MASKED),
-            bytes=sum(info.nbytes for info in infos.values()),
-            notes=dict(outputs.notes),
-        )
+        report = _report(job, target)
         _write_assets(family, options, folder)
         (folder / "README.md").write_text(card.render(report, family) + section, encoding="utf-8")
     return report
+
+
+def _report(job: MergeJob, target: Path) -> MergeReport:
+    family, options, outputs = job.source.family, job.options, job.outputs.tensors.values()
+    return MergeReport(
+        path=target,
+        method=options.method,
+        options=dict(job.source.method.options),
+        alpha=options.scale,
+        weights={task.name: options.weights.get(task.name, 1.0) for task in family.tasks},
+        base=family.base.name,
+        models=[task.name for task in family.tasks],
+        tensors=sum(bool(output.tasks) for output in outputs),
+        parameters=sum(output.info.numel for output in outputs if output.info.dtype in MASKED),
+        bytes=sum(output.info.nbytes for output in outputs),
+        notes=dict(job.outputs.notes),
+    )
 
 
 def _write_assets(family: Family, options: MergeOptions, folder: Path) -> None:
@@ -187,91 +183,12 @@ def _bytes(family: Family, outputs: Outputs, method: Method) -> int:
     return total
 
 
-def _fit(source: Source, outputs: Outputs, options: MergeOptions, meter: Meter) -> None:
+def _fit(job: MergeJob) -> None:
+    """Let the method see all task vectors, where it needs to."""
+    family = job.source.family
     merged = [
-        (name, source.family.base.tensors[name], output.tasks)
-        for name, output in sorted(outputs.tensors.items())
+        (name, family.base.tensors[name], output.tasks)
+        for name, output in sorted(job.outputs.tensors.items())
         if output.tasks and output.source == name
     ]
-    in_flight = options.in_flight(len(source.family.tasks))
-    scan = VectorScan(
-        source.family, merged, options.chunk, options.jobs, in_flight, meter.add, source.block
-    )
-    source.method.fit(scan)
-
-
-def _merge_blocks(
-    source: Source, outputs: Outputs, names: list[str], options: MergeOptions
-) -> Iterator[tuple[str, Bits]]:
-    """The blocks of one weight file, in the order of its tensors."""
-    return ordered_map(
-        lambda item: item(),
-        _work(source, outputs, names, options),
-        jobs=options.jobs,
-        in_flight=options.in_flight(len(source.family.tasks)),
-    )
-
-
-def _work(
-    source: Source, outputs: Outputs, names: list[str], options: MergeOptions
-) -> Iterator[Work]:
-    """One item per block, in the order of `names`."""
-    for name in names:
-        output = outputs.tensors[name]
-        if output.source:
-            yield from _merged(source, name, output, options)
-        if output.copied is not None:
-            yield from _copied(name, output, output.copied, options.chunk)
-
-
-def _merged(source: Source, name: str, output: Output, options: MergeOptions) -> Iterator[Work]:
-    base, dtype, alpha = source.family.base, output.info.dtype, options.scale
-    info = base.tensors[output.source]
-
-    def one(block: Block) -> tuple[str, Bits]:
-        if not block.tasks:
-            bits_N = base.read(block.name, block.start, block.stop)
-            return name, cpu.cast(bits_N, info.dtype, dtype)
-        vectors = source.block(block)
-        return name, added(vectors.theta0_N, source.merge(vectors), alpha, dtype, name)
-
-    for block in blocks(output.source, info, output.tasks, options.chunk):
-        yield lambda block=block: one(block)  # type: ignore[misc]
-
-
-def added(
-    theta0_N: NDArray[np.float32],
-    tau_N: NDArray[np.float32],
-    alpha: float,
-    dtype: str,
-    tensor: str,
-) -> Bits:
-    """round(theta_0 + alpha tau) as bits of `dtype`, (N,); raises where that is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled_N = tau_N if alpha == 1 else tau_N * np.float32(alpha)
-        bits_N = floats.from_float32(theta0_N + scaled_N, dtype)
-    if not floats.all_finite(bits_N, dtype):
-        if not np.isfinite(tau_N).all():
-            raise NotFinite("the merged vector", tensor)
-        raise InputError(
-            f"tensor {tensor!r} overflows {dtype} when it is merged; take a smaller --alpha or "
-            "another --dtype"
-        )
-    return bits_N
-
-
-def _copied(name: str, output: Output, model: Checkpoint, chunk: int) -> Iterator[Work]:
-    """Elements from `output.start` on of a model's tensor, in the output's dtype."""
-    theirs = model.tensors[name]
-
-    def one(block: Block) -> tuple[str, Bits]:
-        start, stop = output.start + block.start, output.start + block.stop
-        bits_N = model.read(name, start, stop)
-        if not floats.all_finite(bits_N, theirs.dtype):
-            raise NotFinite(model.name, name)
-        same = theirs.dtype == output.info.dtype
-        return name, bits_N if same else cpu.cast(bits_N, theirs.dtype, output.info.dtype)
-
-    rest = TensorInfo(theirs.dtype, (theirs.numel - output.start,))
-    for block in blocks(name, rest, (), chunk):
-        yield lambda block=block: one(block)  # type: ignore[misc]
+    job.source.method.fit(VectorScan(job.source, merged, job.executor, job.meter.add))

@@ -10,6 +10,7 @@ Legend: N = elements of a chunk, T = tasks that mask the tensor.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.format import layouts, names
+from taskstore.executors import threads
+from taskstore.format import layouts, names, tiers
 from taskstore.format.container_files import ShardedReader
-from taskstore.format.digests import check_files
+from taskstore.format.section import Layout
+from taskstore.format.tiers.mask import moved
 from taskstore.kernels import bits, floats
 from taskstore.locations.base import PathLike
 from taskstore.merging.driver import check_target, merge_family
@@ -30,7 +33,6 @@ from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
 from taskstore.merging.task_vectors import Block, Source, read
 from taskstore.progress import Callback, silent
-from taskstore.rungs import moved
 from taskstore.store import Store, as_checkpoint
 
 
@@ -51,9 +53,10 @@ def merge_store(
     for task in chosen:
         store.check_task(task)
     check_target(target, options, inputs(store))
-    check_files(store.path, store.manifest.files, store.manifest.files, options.jobs)
+    executor = threads(options.jobs)
+    store.check_files(store.manifest.files, executor)
     with ExitStack() as stack:
-        family = stack.enter_context(as_checkpoint.open_family(store, chosen, options.jobs))
+        family = stack.enter_context(as_checkpoint.open_family(store, chosen, executor))
         options = replace(options, unrelated=True, chunk=store.manifest.chunk)
         if not _as_it_stands(store, options, chosen):
             tiers = sorted({store.manifest.tasks[task].all_tiers[-1] for task in chosen})
@@ -98,10 +101,11 @@ class StoredVector(Blockwise):
         self._least = int(self.options.get("k", 0))
         self._manifest = store.manifest
         files = store.manifest.files
-        wanted = {names.MULTITASK: layouts.multitask_layouts(store.manifest)}
+        wanted: dict[str, Mapping[str, Layout]] = {
+            names.MULTITASK: layouts.multitask_layouts(store.manifest)
+        }
         for name in tasks if self._least else ():
-            task = store.manifest.tasks[name]
-            wanted[names.masks_of(name)] = layouts.mask_layouts(store.manifest, task)
+            wanted |= tiers.BY_NAME["mask"].files(store.manifest, name)
         self._tasks = {names.masks_of(name): store.manifest.tasks[name] for name in tasks}
         self._readers: dict[str, ShardedReader] = {}
         try:
@@ -132,10 +136,9 @@ class StoredVector(Blockwise):
             entry = task.tensors.get(block.tensor)
             if entry is None or entry.kind != "mask":
                 continue
-            guided = task.codec("mask", "bits") == "guided"
-            given_N = moved(block.w0_N, w1_N, block.dtype) if guided else None
-            mask_P = self._readers[stem].section(block.tensor).chunk(k, given_N)
-            counts_N += bits.unpack(mask_P, n)
+            mask = self._readers[stem].section(block.tensor)
+            given_N = moved(block.w0_N, w1_N, block.dtype) if mask.guided else None
+            counts_N += bits.unpack(mask.chunk(k, given_N), n)
         return counts_N
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from taskstore.errors import InputError
+from taskstore.executors import Executor
 from taskstore.merging.methods import Method, info_of
 from taskstore.models import digest_of
 from taskstore.models.family import Family
@@ -15,7 +16,7 @@ from taskstore.statistics import Statistics
 
 @contextmanager
 def opened(
-    family: Family, method: Method, name: str, paths: Mapping[str, Path], jobs: int
+    family: Family, method: Method, name: str, paths: Mapping[str, Path], executor: Executor
 ) -> Iterator[dict[str, Statistics]]:
     """Task -> its open file, "" -> the base's where it is given; none for methods without need.
 
@@ -47,7 +48,7 @@ def opened(
                     f"{path} has {' and '.join(statistics.kinds)} of {model.name} and not the "
                     f"{missing[0]} that {name!r} needs: measure it with --statistics {needed}"
                 )
-            statistics.check_model(model.name, model.tensors, digest_of(model, jobs))
+            statistics.check_model(model.name, model.tensors, digest_of(model, executor))
         if "gram" in kinds:
             method.matrices = _matrices(list(found.values()))
         yield found

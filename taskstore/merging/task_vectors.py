@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import NotFinite
-from taskstore.executors import ordered_map
+from taskstore.executors import Executor
 from taskstore.kernels import cpu, floats
 from taskstore.merging.methods import Method, Vectors, Whole
 from taskstore.models import TensorInfo
@@ -107,42 +107,6 @@ def read_bits(family: Family, block: Block) -> tuple[NDArray[Any], NDArray[Any]]
     return w0_N, theta_SN
 
 
-@dataclass(frozen=True)
-class VectorScan:
-    """All task vectors of a family once over, for merge methods that look before they merge."""
-
-    family: Family
-    masked: Sequence[tuple[str, TensorInfo, tuple[int, ...]]]
-    chunk: int
-    jobs: int
-    in_flight: int
-    report: Callable[[str, int], None]  # tensor name, bytes of the family that were read
-    read: Callable[[Block], Vectors]
-
-    @property
-    def names(self) -> list[str]:
-        return [task.name for task in self.family.tasks]
-
-    def elements(self) -> list[int]:
-        counts = [0] * len(self.family.tasks)
-        for _, info, tasks in self.masked:
-            for t in tasks:
-                counts[t] += info.numel
-        return counts
-
-    def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
-        def one(block: Block) -> tuple[Block, Any]:
-            return block, function(self.read(block))
-
-        every = (
-            b for name, info, tasks in self.masked for b in blocks(name, info, tasks, self.chunk)
-        )
-        for block, result in ordered_map(one, every, jobs=self.jobs, in_flight=self.in_flight):
-            size = block.info.nbytes // max(1, block.info.numel)
-            self.report(block.name, (block.stop - block.start) * size * (1 + len(block.tasks)))
-            yield block.name, result
-
-
 KEPT = 2  # matrices: blocks come in order, so at most the end of one and the start of the next
 BASE = "base"  # "hessian_base": what was measured of the base
 
@@ -163,7 +127,7 @@ class Source:
         statistics: Mapping[str, Statistics] | None = None,
         kinds: Sequence[str] = (),
     ) -> None:
-        self.family, self.method, self._chunk = family, method, chunk
+        self.family, self.method, self.chunk = family, method, chunk
         self._weights, self._statistics = dict(weights or {}), dict(statistics or {})
         self._kinds = [kind for kind in kinds if kind in DIAGONAL]
         self._lock = threading.Lock()
@@ -205,7 +169,7 @@ class Source:
 
         def vector(s: int) -> F32:
             tau_M = np.empty(info.numel, np.float32)
-            for block in blocks(name, info, tasks[s : s + 1], self._chunk):
+            for block in blocks(name, info, tasks[s : s + 1], self.chunk):
                 tau_M[block.start : block.stop] = self._vector(block)
             if weight_S[s] != 1 and not self.method.weighs:
                 tau_M *= weight_S[s]
@@ -259,3 +223,41 @@ class Source:
     def _weights_of(self, tasks: tuple[int, ...]) -> F32:
         names = [self.family.tasks[t].name for t in tasks]
         return np.array([self._weights.get(name, 1) for name in names], np.float32)
+
+
+@dataclass(frozen=True)
+class VectorScan:
+    """All task vectors of a family once over, for merge methods that look before they merge."""
+
+    source: Source
+    shared: Sequence[tuple[str, TensorInfo, tuple[int, ...]]]
+    executor: Executor
+    report: Callable[[str, int], None]  # tensor name, bytes of the family that were read
+
+    @property
+    def names(self) -> list[str]:
+        return [task.name for task in self.source.family.tasks]
+
+    def elements(self) -> list[int]:
+        counts = [0] * len(self.source.family.tasks)
+        for _, info, tasks in self.shared:
+            for t in tasks:
+                counts[t] += info.numel
+        return counts
+
+    def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
+        """(tensor, what `function` says of it) for each block, in order."""
+        every = (
+            block
+            for name, info, tasks in self.shared
+            for block in blocks(name, info, tasks, self.source.chunk)
+        )
+        for block, result in self.executor.map(_seen, (self.source, function), every):
+            size = block.info.nbytes // max(1, block.info.numel)
+            self.report(block.name, (block.stop - block.start) * size * (1 + len(block.tasks)))
+            yield block.name, result
+
+
+def _seen(shared: tuple[Source, Callable[[Vectors], Any]], block: Block) -> tuple[Block, Any]:
+    source, function = shared
+    return block, function(source.block(block))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from blake3 import blake3
 
-from taskstore.executors import default_jobs, ordered_map
+from taskstore.executors import Executor
 from taskstore.format.digests import model_digest
 from taskstore.models.checkpoint import Checkpoint
 
@@ -17,21 +17,19 @@ BLOCK = 1 << 20
 
 
 def tensor_digests(
-    checkpoint: Checkpoint, names: Iterable[str], jobs: int
+    checkpoint: Checkpoint, names: Iterable[str], executor: Executor
 ) -> Iterator[tuple[str, str]]:
     """(name, BLAKE3 of the tensor's bytes), in the order of `names`."""
-
-    def one(name: str) -> tuple[str, str]:
-        state, count = blake3(), checkpoint.tensors[name].numel
-        for start in range(0, count, BLOCK):
-            values_N = checkpoint.read(name, start, min(start + BLOCK, count))
-            state.update(values_N.view("u1"))
-        return name, state.hexdigest()
-
-    return ordered_map(one, names, jobs=jobs)
+    return executor.map(_digest, checkpoint, names)
 
 
-def digest_of(checkpoint: Checkpoint, jobs: int | None = None) -> str:
+def _digest(checkpoint: Checkpoint, name: str) -> tuple[str, str]:
+    state, count = blake3(), checkpoint.tensors[name].numel
+    for start in range(0, count, BLOCK):
+        state.update(checkpoint.read(name, start, min(start + BLOCK, count)).view("u1"))
+    return name, state.hexdigest()
+
+
+def digest_of(checkpoint: Checkpoint, executor: Executor) -> str:
     """The model digest of an open checkpoint; reads all of it."""
-    found = tensor_digests(checkpoint, checkpoint.tensors, jobs or default_jobs())
-    return model_digest(dict(found))
+    return model_digest(dict(tensor_digests(checkpoint, checkpoint.tensors, executor)))

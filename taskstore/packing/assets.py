@@ -9,7 +9,7 @@ import zstandard
 from blake3 import blake3
 
 from taskstore.errors import CheckpointError
-from taskstore.executors import ordered_map
+from taskstore.executors import Executor
 from taskstore.format.manifest import Asset, Shard
 from taskstore.models import Checkpoint, Originals, WeightFile
 
@@ -35,11 +35,11 @@ class AssetWriter:
         return stored
 
     def shards(
-        self, model: Originals, jobs: int, report: Callable[[str, int], None]
+        self, model: Originals, executor: Executor, report: Callable[[str, int], None]
     ) -> dict[str, Shard]:
         """Store the headers of a model's weight files; reads the files for their checksums."""
         shards = {}
-        for file, digest in ordered_map(_digested, model.files, jobs=jobs):
+        for file, digest in executor.map(_digested, None, model.files):
             shards[file.name] = Shard(header=self._put(file.head()), bytes=file.size, blake3=digest)
             report(file.name, file.size)
         return shards
@@ -61,5 +61,5 @@ class AssetWriter:
         return digest
 
 
-def _digested(file: WeightFile) -> tuple[WeightFile, str]:
+def _digested(_: None, file: WeightFile) -> tuple[WeightFile, str]:
     return file, file.digest()

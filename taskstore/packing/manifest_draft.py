@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 
 from taskstore.format import manifest as m
-from taskstore.format.digests import file_digests
+from taskstore.format.digests import file_digest
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Task, TaskTensor, Tensor
 from taskstore.format.names import CARD, MANIFEST, plain
 from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_EXACT, VERSION_OF_TIERS, check
-from taskstore.format.weight_files import SHARD_BYTES, VERSION_OF_SHARDS, usual_head, usual_order
-from taskstore.models import Checkpoint, Originals
-from taskstore.models.compare import Entry, Plan
-from taskstore.models.family import Family
+from taskstore.format.weight_files import VERSION_OF_SHARDS
+from taskstore.models import Checkpoint
+from taskstore.models.compare import Entry
+from taskstore.packing.job import PackJob
 from taskstore.packing.options import PackOptions
 from taskstore.store import card
 from taskstore.version import __version__
@@ -27,16 +27,13 @@ PENDING = "0" * 64
 VERSIONS: Mapping[tuple[str, ...], int] = {("mask",): 1, ("exact",): VERSION_OF_EXACT}
 
 
-def make(
-    family: Family,
-    plan: Plan,
-    options: PackOptions,
-    merge: Mapping[str, float],
-    codings: Mapping[str, str],
-) -> Manifest:
-    """Everything that files and readers need to know, with `PENDING` for each checksum."""
+def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -> Manifest:
+    """Everything that files and readers need to know, with `PENDING` for each checksum.
+
+    merge    options of the merge method    codings  codec of the multi-task weights, by tensor
+    """
+    plan, options, base = job.plan, job.options, job.family.base
     carried = options.base == "embed"
-    base = family.base
     return Manifest(
         format="taskstore",
         version=_version(options),
@@ -74,43 +71,13 @@ def make(
                     name: _entry(name, entry, base) for name, entry in planned.entries.items()
                 },
                 codecs=_codecs(options),
-                bits=options.bits_of(task.name) if "rest" in options.rungs else None,
-                tiers=None if options.rungs in VERSIONS else list(options.rungs),  # type: ignore[arg-type]
+                bits=options.bits_of(task.name) if "rest" in options.tier_names else None,
+                tiers=None if options.tier_names in VERSIONS else list(options.tier_names),  # type: ignore[arg-type]
             )
-            for task, planned in zip(family.tasks, plan.tasks, strict=True)
+            for task, planned in zip(job.family.tasks, plan.tasks, strict=True)
         },
         assets={},
         files={},
-    )
-
-
-def originals(family: Family, plan: Plan, options: PackOptions) -> dict[str | None, Originals]:
-    """Models (None: the base) whose weight files are to come back as they were.
-
-    Tasks that are exact; a base that is carried, where one of them is or its file is not what
-    unpacking writes anyway.
-    """
-    kept: dict[str | None, Originals] = {
-        task.name: task.originals
-        for task, planned in zip(family.tasks, plan.tasks, strict=True)
-        if task.originals
-        and ("exact" in options.rungs or all(e.kind not in TIERS for e in planned.entries.values()))
-    }
-    base = family.base
-    if base.originals and options.base == "embed" and (kept or not _is_usual(base)):
-        kept[None] = base.originals
-    return kept
-
-
-def _is_usual(model: Checkpoint) -> bool:
-    """Whether the weights are one file such as unpacking writes of its own accord."""
-    assert model.originals is not None
-    files, tensors = model.originals.files, model.tensors
-    return (
-        [file.name for file in files] == ["model.safetensors"]
-        and not model.originals.index
-        and sum(info.nbytes for info in tensors.values()) <= SHARD_BYTES
-        and files[0].head() == usual_head(tensors, usual_order(tensors))
     )
 
 
@@ -120,12 +87,12 @@ def _imported(options: PackOptions) -> dict[str, float]:
 
 def _version(options: PackOptions) -> int:
     plain = options.level == "speed"
-    return VERSIONS.get(options.rungs, VERSION_OF_TIERS) if plain else VERSION_OF_TIERS
+    return VERSIONS.get(options.tier_names, VERSION_OF_TIERS) if plain else VERSION_OF_TIERS
 
 
 def _codecs(options: PackOptions) -> dict[str, str] | None:
     """Codecs of tiers, where they are not the usual ones."""
-    found = {t: c for t, c in CODECS_OF_TIERS.items() if t in options.rungs}
+    found = {t: c for t, c in CODECS_OF_TIERS.items() if t in options.tier_names}
     return found if found and options.level == "archive" else None
 
 
@@ -209,7 +176,7 @@ def _completed_entry(
     entry = task.tensors[name]
     of = entry.of or name
     owner = None if task.tensors[of].kind == "base" else task_name
-    *lower, best = [digests[owner, of, tier] for tier in task.rungs(of) or ("",)]
+    *lower, best = [digests[owner, of, tier] for tier in task.tiers_of(of) or ("",)]
     return msgspec.structs.replace(
         entry,
         blake3=best,
@@ -221,7 +188,7 @@ def _completed_entry(
 def seal(root: Path, manifest: m.Manifest) -> m.Manifest:
     """Write the card, list it among the files, and write the manifest, which is returned."""
     (root / CARD).write_text(card.render(manifest), encoding="utf-8")
-    files = {**manifest.files, **file_digests(root, [CARD], 1)}
+    files = {**manifest.files, CARD: file_digest(root / CARD)}
     done = msgspec.structs.replace(manifest, files=dict(sorted(files.items())))
     check(done)
     (root / MANIFEST).write_bytes(m.to_bytes(done))

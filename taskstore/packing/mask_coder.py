@@ -10,35 +10,31 @@ from numpy.typing import NDArray
 from taskstore.errors import NotFinite
 from taskstore.format import names
 from taskstore.format.section import encode
+from taskstore.format.tiers.mask import encode_mask
 from taskstore.kernels import bits, cpu, floats, fused
 from taskstore.kernels.tall import tall
 from taskstore.merging.methods import Method, Vectors
 from taskstore.merging.methods.sum import Sum
 from taskstore.merging.task_vectors import Block, read_bits
 from taskstore.models import Checkpoint
-from taskstore.models.family import Family
-from taskstore.packing.mask_files.matching import Imported
-from taskstore.packing.options import PackOptions
+from taskstore.packing.job import PackJob
 from taskstore.packing.writer import CodedPart
-from taskstore.rungs import moved
 
 F32 = NDArray[np.float32]
 
 
-class Masking:
+class MaskCoder:
     """Makes and codes masks of a family, as its options and its merge method want them."""
 
-    def __init__(
-        self, family: Family, method: Method, options: PackOptions, imported: Imported | None
-    ) -> None:
-        self._family, self._method, self._options = family, method, options
-        self._imported = imported
+    def __init__(self, job: PackJob, method: Method) -> None:
+        self._family, self._options, self._imported = job.family, job.options, job.masks
+        self._method = method
 
     def is_common(self, block: Block) -> bool:
         """Whether `all_at_once` does this block: all bf16, merged by sum, masks of ours alone."""
         dtypes = {self._family.tasks[t].tensors[block.name].dtype for t in block.tasks}
         bf16 = dtypes == {"BF16"} and block.info.dtype == "BF16" and block.info.numel > 0
-        plain = self._options.rungs == ("mask",) and self._options.level == "speed"
+        plain = self._options.tier_names == ("mask",) and self._options.level == "speed"
         return bf16 and plain and isinstance(self._method, Sum) and not self._imported
 
     def all_at_once(
@@ -63,13 +59,14 @@ class Masking:
     def mask(
         self,
         block: Block,
-        task: Checkpoint,
+        t: int,
         tau_N: F32,
         merged_N: F32,
         weights: Vectors,
         w1_N: NDArray[Any],
     ) -> CodedPart:
-        """The mask of one task."""
+        """The mask of task `t`."""
+        task = self._family.tasks[t]
         if self._imported:
             bits_P, chosen_N = self._imported.select(block, task.name, tau_N, weights.w0_N, w1_N)
         else:
@@ -79,10 +76,8 @@ class Masking:
         rebuilt_N = cpu.cast(chosen_N, block.info.dtype, info.dtype)
         if info.dtype != block.info.dtype and not floats.all_finite(rebuilt_N, info.dtype):
             raise NotFinite(f"{task.name} rebuilt in {info.dtype}", block.name)
-        if self._options.level == "speed":
-            streams = encode("bits", bits_P)
-        else:
-            streams = encode("guided", bits_P, moved(weights.w0_N, w1_N, block.info.dtype))
+        archive, dtype = self._options.level == "archive", block.info.dtype
+        streams = encode_mask(bits_P, weights.w0_N, w1_N, dtype, archive=archive)
         return _part(block, task, streams, bits_P, rebuilt_N, bool(tau_N.any()))
 
 

@@ -7,50 +7,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.executors import ordered_map
 from taskstore.format.codecs.rounded import values
 from taskstore.format.section import encode
 from taskstore.kernels import cpu, floats
 from taskstore.merging.methods import Vectors
 from taskstore.merging.task_vectors import Block, Source, blocks
-from taskstore.models.compare import Plan
-from taskstore.packing.options import PackOptions
+from taskstore.packing.job import PackJob
 
 F32 = NDArray[np.float32]
 SAMPLES = 4  # chunks of an fp32 tensor on which both ways are measured
 
 
-def choose(source: Source, plan: Plan, options: PackOptions, in_flight: int) -> dict[str, str]:
+def choose(job: PackJob, source: Source) -> dict[str, str]:
     """Codec of W1 per masked tensor, for fp32 chosen on a sample of its chunks."""
-    lossless = "ulp" if options.level == "speed" else "strides"
+    chunk = job.options.chunk
+    lossless = "ulp" if job.options.level == "speed" else "strides"
     codings: dict[str, str] = {}
-    measured: list[tuple[str, Block]] = []
-    for name, info in sorted(source.family.base.tensors.items()):
-        masked = plan.tasks_of(name, "mask")
-        if not masked or name in plan.aliases:
+    sampled: list[Block] = []
+    for name, info in sorted(job.family.base.tensors.items()):
+        masked = job.plan.tasks_of(name, "mask")
+        if not masked or name in job.plan.aliases:
             continue
         codings[name] = lossless
         if info.dtype == "F32" and info.numel:
-            count = -(-info.numel // options.chunk)
+            count = -(-info.numel // chunk)
             sample = sorted({round(i * (count - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})
-            some = blocks(name, info, masked, options.chunk, only=sample)
-            measured += [(name, block) for block in some]
-
-    def saved(item: tuple[str, Block]) -> tuple[str, int]:
-        """Bytes that `rounded` saves against the other way on one block."""
-        name, block = item
-        weights = source.block(block)
-        merged_N = source.merge(weights)
-        other, rounded = (
-            sum(map(len, multitask(codec, weights, merged_N, block.info.dtype)[1]))
-            for codec in (lossless, "rounded")
-        )
-        return name, other - rounded
-
+            sampled += blocks(name, info, masked, chunk, only=sample)
     gain: dict[str, int] = {}
-    for name, count in ordered_map(saved, measured, jobs=options.jobs, in_flight=in_flight):
+    for name, count in job.executor.map(_saved, (source, lossless), sampled):
         gain[name] = gain.get(name, 0) + count
     return codings | {name: "rounded" for name, count in gain.items() if count > 0}
+
+
+def _saved(shared: tuple[Source, str], block: Block) -> tuple[str, int]:
+    """Bytes that `rounded` saves against the lossless codec on one block."""
+    source, lossless = shared
+    weights = source.block(block)
+    merged_N = source.merge(weights)
+    other, rounded = (
+        sum(map(len, multitask(codec, weights, merged_N, block.info.dtype)[1]))
+        for codec in (lossless, "rounded")
+    )
+    return block.name, other - rounded
 
 
 def multitask(

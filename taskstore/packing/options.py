@@ -85,13 +85,13 @@ class PackOptions:
                 f"masks of a file select from the vector they were made for, {self.method} makes "
                 "another; add --method sum, or ties where the masks are of ties"
             )
-        if self.masks and "mask" not in self.rungs:
+        if self.masks and "mask" not in self.tier_names:
             raise InputError(f"masks are given, and tiers {self.tiers!r} keep none; add mask")
         if self.jobs < 1:
             raise InputError(f"jobs {self.jobs} is not a positive number")
 
     @property
-    def rungs(self) -> tuple[str, ...]:
+    def tier_names(self) -> tuple[str, ...]:
         """The tiers in the order in which they build on each other."""
         wanted = {*self.tiers.split(","), *(("rest",) if self.residual or self.residuals else ())}
         return tuple(tier for tier in TIERS if tier in wanted)
@@ -121,9 +121,9 @@ class PackOptions:
 
     def in_flight(self, tasks: int, itemsize: int) -> int:
         """Blocks that may be in memory at once; raises InputError where not one fits."""
-        more = len(self.rungs) - 1
+        more = len(self.tier_names) - 1
         block = self.chunk * (tasks * (itemsize + 5 + more * (itemsize + 3)) + 8 + 10 * itemsize)
-        block += self.chunk * 24 * ("rest" in self.rungs)
+        block += self.chunk * 24 * ("rest" in self.tier_names)
         fixed = 64 << 20  # headers, manifest, threads
         fits = (self.max_memory - fixed) // block
         if fits < 1:

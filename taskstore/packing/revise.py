@@ -18,10 +18,9 @@ from pathlib import Path
 import msgspec
 
 from taskstore.errors import BadName, InputError, OutputError
-from taskstore.executors import default_jobs
+from taskstore.executors import threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names
-from taskstore.format.digests import check_files
 from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
@@ -51,7 +50,7 @@ def add(
     Every file is checked first. Raises BadName for a name that is there, InputError for a store
     whose tasks are not exact.
     """
-    jobs = jobs or default_jobs()
+    executor = threads(jobs)
     for name in finetunes:
         names.check_task_name(name)
         if name in store.tasks:
@@ -64,10 +63,10 @@ def add(
             "task changes; make masks of our own first: taskstore retier"
         )
     _check_alone(store)
-    options = _options(store, jobs)
-    check_files(store.path, store.manifest.files, store.files_of(None, *store.tasks), jobs)
+    options = _options(store, executor.jobs)
+    store.check_files(store.files_of(None, *store.tasks), executor)
     with ExitStack() as stack:
-        family = stack.enter_context(open_family(store, store.tasks, jobs))
+        family = stack.enter_context(open_family(store, store.tasks, executor))
         added = [
             stack.enter_context(closing(open_checkpoint(path, name, family.base)))
             for name, path in finetunes.items()
@@ -91,15 +90,15 @@ def retier(
     options.check_tasks(store.tasks)
     if target is None:
         _check_alone(store)
-    files = store.files_of(None, *store.tasks)
-    check_files(store.path, store.manifest.files, files, options.jobs)
+    executor = threads(options.jobs)
+    store.check_files(store.files_of(None, *store.tasks), executor)
     chosen = replace(
         options,
         base="embed" if store.manifest.base.carried else "reference",
         overwrite=options.overwrite or target is None,
         chunk=store.manifest.chunk,
     )
-    with open_family(store, store.tasks, options.jobs) as family:
+    with open_family(store, store.tasks, executor) as family:
         return pack_family(family, Path(target or store.path), chosen, progress)
 
 
@@ -154,7 +153,7 @@ def _rewrite(
     store: Store, manifest: manifests.Manifest, kept: list[str], jobs: int | None
 ) -> Store:
     """Another manifest over the same files, which are checked and linked."""
-    check_files(store.path, store.manifest.files, kept, jobs or default_jobs())
+    store.check_files(kept, threads(jobs))
     files = {path: store.manifest.files[path] for path in kept}
     done = msgspec.structs.replace(manifest, files=files)
     with publish.folder(store.path, overwrite=True, ours=is_store) as folder:

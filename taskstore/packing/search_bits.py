@@ -18,7 +18,8 @@ import numpy as np
 
 from taskstore.errors import InputError, TargetNotReached
 from taskstore.evaluation.bench import Bench
-from taskstore.executors import ordered_map
+from taskstore.executors import threads
+from taskstore.format.tiers import ABOVE, Wanted
 from taskstore.kernels import cpu, floats
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
@@ -30,7 +31,6 @@ from taskstore.packing.options import PackOptions
 from taskstore.packing.plan import make as make_plan
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
-from taskstore.rungs import levels_for, rest
 from taskstore.store import open as open_store
 from taskstore.store.contents import is_store
 
@@ -65,7 +65,7 @@ class Aimed:
 
 def with_rest_alone(options: PackOptions) -> PackOptions:
     """The same options with the rest as lowest tier; exact stays where it was asked for."""
-    tiers = "rest,exact" if "exact" in options.rungs else "rest"
+    tiers = "rest,exact" if "exact" in options.tier_names else "rest"
     return replace(options, tiers=tiers, residual=None, residuals={})
 
 
@@ -193,19 +193,22 @@ def rest_error(
     if sample and len(every) > SAMPLE:
         every = [every[k] for k in np.linspace(0, len(every) - 1, SAMPLE).round().astype(int)]
 
-    def one(block: Block) -> tuple[float, float]:
-        task, w0_N = family.tasks[t], read_base(family, block)
-        dtype, label = task.tensors[block.name].dtype, (task.name, block.name)
-        theta_N = task.read(block.name, block.start, block.stop)
-        below_N = cpu.cast(w0_N, block.info.dtype, dtype)
-        codec = levels_for(block.info.shape, block.start, bits)
-        rebuilt_N = rest(codec, theta_N, below_N, dtype, label)[1]
-        missed_N, tau_N = (
-            floats.to_float32(theta_N, dtype) - floats.to_float32(other_N, dtype)
-            for other_N in (rebuilt_N, below_N)
-        )
-        return float(np.dot(missed_N, missed_N)), float(np.dot(tau_N, tau_N))
-
-    found = list(ordered_map(one, every, jobs=options.jobs))
+    found = list(threads(options.jobs).map(_missed, (family, t, bits), every))
     missed, size = (sum(part) for part in zip(*found, strict=True)) if found else (0.0, 0.0)
     return missed / size if size else 0.0
+
+
+def _missed(shared: tuple[Family, int, float], block: Block) -> tuple[float, float]:
+    """|rebuilt - fine-tune|^2 and |task vector|^2 of a block."""
+    family, t, bits = shared
+    task, w0_N = family.tasks[t], read_base(family, block)
+    dtype, label = task.tensors[block.name].dtype, (task.name, block.name)
+    theta_N = task.read(block.name, block.start, block.stop)
+    below_N = cpu.cast(w0_N, block.info.dtype, dtype)
+    wanted = Wanted(dtype, block.info.shape, block.start, bits, archive=False, label=label)
+    _, rebuilt_N = ABOVE["rest"].encode(theta_N, below_N, wanted)
+    missed_N, tau_N = (
+        floats.to_float32(theta_N, dtype) - floats.to_float32(other_N, dtype)
+        for other_N in (rebuilt_N, below_N)
+    )
+    return float(np.dot(missed_N, missed_N)), float(np.dot(tau_N, tau_N))

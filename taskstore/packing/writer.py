@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from blake3 import blake3
@@ -18,9 +18,10 @@ from taskstore.format import manifest as m
 from taskstore.format.container_files import ShardedWriter
 from taskstore.format.digests import file_digests
 from taskstore.format.section import SectionWriter
-from taskstore.models import Checkpoint, Originals
-from taskstore.models.family import Family
+from taskstore.format.tiers import BY_NAME
+from taskstore.models import Checkpoint
 from taskstore.packing.assets import AssetWriter
+from taskstore.packing.job import PackJob
 from taskstore.packing.manifest_draft import Key, completed, seal
 
 Hash = Any
@@ -72,20 +73,18 @@ class StoreWriter:
     base), the tensor, and the tier that rebuilds it ("" where none does).
     """
 
-    def __init__(self, root: Path, draft: m.Manifest, shard_bytes: int, jobs: int) -> None:
-        self._root, self._draft = root, draft
-        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="taskstore-hash")
+    def __init__(self, root: Path, draft: m.Manifest, job: PackJob) -> None:
+        self._root, self._draft, self._job = root, draft, job
+        self._pool = ThreadPoolExecutor(job.executor.jobs, thread_name_prefix="taskstore-hash")
         stems = {
             names.BASE: layouts.base_layouts(draft),
             names.MULTITASK: layouts.multitask_layouts(draft),
         }
         for name, task in draft.tasks.items():
-            stems[names.masks_of(name)] = layouts.mask_layouts(draft, task)
-            stems[names.rest_of(name)] = layouts.rest_layouts(draft, task)
-            stems[names.exact_of(name)] = layouts.exact_layouts(draft, task)
+            stems |= {tier.stem(name): tier.layouts(draft, task) for tier in BY_NAME.values()}
             stems[names.private_of(name)] = layouts.private_layouts(draft, task)
         self._writers = {
-            stem: ShardedWriter(root, stem, sections, shard_bytes)
+            stem: ShardedWriter(root, stem, sections, job.options.shard_bytes)
             for stem, sections in stems.items()
             if sections
         }
@@ -135,23 +134,18 @@ class StoreWriter:
         if moved:
             self.moved.add(task)
 
-    def abort(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Files that are not finished are closed; their folder is not published then."""
         self._pool.shutdown()
         for writer in self._writers.values():
             writer.abort()
 
-    def finish(
-        self,
-        family: Family,
-        kept: Mapping[str | None, Originals],
-        jobs: int,
-        report: Callable[[str, int], None],
-    ) -> m.Manifest:
-        """Write assets, card and manifest; returns what was written.
-
-        `kept`: models whose weight files are to be written again; `report` hears of each as it
-        is read, for its checksum.
-        """
+    def finish(self) -> m.Manifest:
+        """Write assets, card and manifest; returns what was written."""
+        family, kept, executor = self._job.family, self._job.kept, self._job.executor
         for writer in self._writers.values():
             writer.finish()
         assets = AssetWriter(self._root)
@@ -159,13 +153,16 @@ class StoreWriter:
         if self._draft.base.carried:
             models[None] = family.base
         beside = {name: assets.beside(model) for name, model in models.items()}
-        shards = {name: assets.shards(files, jobs, report) for name, files in kept.items()}
+        shards = {
+            name: assets.shards(files, executor, self._job.meter.add)
+            for name, files in kept.items()
+        }
         index = {name: assets.index(files) for name, files in kept.items()}
         paths = [path for writer in self._writers.values() for path in writer.paths]
         paths += [f"assets/{digest}" for digest in assets.known]
         done = msgspec.structs.replace(
             completed(self._draft, self._digests, self._ones, beside, shards, index),
             assets=dict(sorted(assets.known.items())),
-            files=file_digests(self._root, paths, jobs),
+            files=file_digests(self._root, paths, executor),
         )
         return seal(self._root, done)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from taskstore.errors import InputError
+from taskstore.executors import threads
 from taskstore.format.dtypes import numel
 from taskstore.locations import publish
 from taskstore.models import digest_of
@@ -157,7 +158,7 @@ def _about(
     layers = [layer for group in todo.grams for layer in group]
     return About(
         name=model.label,
-        model=digest_of(model.checkpoint),
+        model=digest_of(model.checkpoint, threads()),
         data=found.blake3,
         examples=len(examples),
         positions=sum(example.positions for example in examples),

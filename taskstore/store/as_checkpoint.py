@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taskstore.executors import Executor
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.family import Family
@@ -47,28 +48,26 @@ class StoredReader:
     def _pieces(self, name: str, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
         """(first element, bits) for every chunk that [start, stop) touches."""
         position = 0
-        for k, (size, chunk) in enumerate(self._chunks(name)):
+        for k, size in enumerate(self._sizes(name)):
             begin, end = max(start, position), min(stop, position + size)
             if begin < end:
-                bits = self._decoded(name, k, chunk)
+                bits = self._decoded(name, k)
                 yield begin, bits[begin - position : end - position]
             position += size
             if position >= stop:
                 return
 
-    def _chunks(self, name: str) -> list[tuple[int, Any]]:
-        """(elements, call that decodes them) of every chunk of a tensor."""
+    def _sizes(self, name: str) -> list[int]:
+        """Elements of every chunk of a tensor."""
         if getattr(self._local, "name", None) != name:
             self._local.name, self._local.k = name, -1
-            self._local.chunks = list(
-                zip(self._model.chunk_sizes(name), self._model.chunks(name), strict=True)
-            )
-        found: list[tuple[int, Any]] = self._local.chunks
+            self._local.sizes = self._model.chunk_sizes(name)
+        found: list[int] = self._local.sizes
         return found
 
-    def _decoded(self, name: str, k: int, chunk: Any) -> Bits:
+    def _decoded(self, name: str, k: int) -> Bits:
         if self._local.k != k:
-            self._local.k, self._local.bits = k, chunk()
+            self._local.k, self._local.bits = k, self._model.chunk(name, k)
         bits: Bits = self._local.bits
         return bits
 
@@ -77,11 +76,11 @@ class StoredReader:
 
 
 @contextmanager
-def open_family(store: Store, tasks: list[str], jobs: int) -> Iterator[Family]:
+def open_family(store: Store, tasks: list[str], executor: Executor) -> Iterator[Family]:
     """The base and some tasks of a store, as if their folders were there."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="taskstore-")))
-        source = stack.enter_context(store.open_base(jobs))
+        source = stack.enter_context(store.open_base(executor))
 
         def opened(task: str | None, folder: Path) -> Checkpoint:
             return stack.enter_context(closing(_model(store, task, source, folder)))

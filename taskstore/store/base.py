@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from taskstore.errors import BaseUnavailable, CheckpointError
+from taskstore.executors import Executor
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
@@ -19,7 +20,9 @@ from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.models.weights_digest import tensor_digests
 
 
-def open_base(manifest: Manifest, path: str | os.PathLike[str] | None, jobs: int) -> Checkpoint:
+def open_base(
+    manifest: Manifest, path: str | os.PathLike[str] | None, executor: Executor
+) -> Checkpoint:
     """Open the base at `path`, or where it was when the store was packed, and check every tensor.
 
     Raises BaseUnavailable where it is missing or holds other weights.
@@ -33,7 +36,7 @@ def open_base(manifest: Manifest, path: str | os.PathLike[str] | None, jobs: int
     except CheckpointError as error:
         raise BaseUnavailable(label, str(error)) from None
     try:
-        _check(base, manifest, f"{label} at {where}", jobs)
+        _check(base, manifest, f"{label} at {where}", executor)
     except BaseException:
         base.close()
         raise
@@ -46,13 +49,13 @@ def _recorded(base: Base) -> Path:
     return Path(base.source) if base.revision is None else cached(base.source, base.revision)
 
 
-def _check(base: Checkpoint, manifest: Manifest, label: str, jobs: int) -> None:
+def _check(base: Checkpoint, manifest: Manifest, label: str, executor: Executor) -> None:
     for name, tensor in manifest.tensors.items():
         info = base.tensors.get(name)
         if info is None or (info.dtype, list(info.shape)) != (tensor.dtype, tensor.shape):
             raise BaseUnavailable(label, f"it has changed: tensor {name!r} is not as it was")
 
-    for name, found in tensor_digests(base, manifest.tensors, jobs):
+    for name, found in tensor_digests(base, manifest.tensors, executor):
         if found != manifest.tensors[name].blake3:
             raise BaseUnavailable(label, f"it has changed: tensor {name!r} has other weights")
 

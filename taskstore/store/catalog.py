@@ -33,9 +33,9 @@ def resolved(task: Task, name: str) -> tuple[str, TaskTensor]:
     return of, task.tensors[of]
 
 
-def rungs(task: Task, name: str, tier: str | None) -> tuple[str, ...]:
+def tiers_up_to(task: Task, name: str, tier: str | None) -> tuple[str, ...]:
     """Tiers that rebuild a tensor of a task, up to `tier` (None: all that it has)."""
-    every = task.rungs(name)
+    every = task.tiers_of(name)
     return every if tier is None else tuple(r for r in every if TIERS.index(r) <= TIERS.index(tier))
 
 
@@ -53,6 +53,6 @@ def rebuilt_tensors(
         dtype = source.dtype or (inherited.dtype if inherited else "")
         shape = source.shape if source.shape is not None else (inherited.shape if inherited else [])
         digests = [*(source.lower or ()), source.blake3]
-        blake3 = digests[max(0, len(rungs(manifest.tasks[task], of, tier)) - 1)]
+        blake3 = digests[max(0, len(tiers_up_to(manifest.tasks[task], of, tier)) - 1)]
         found[name] = Rebuilt(name, dtype, tuple(shape), blake3)
     return found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskstore.errors import InputError, UnknownTask
+from taskstore.executors import Executor, Threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names as filenames
+from taskstore.format.digests import check_files
 from taskstore.format.names import of_stem
 from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
@@ -18,6 +20,9 @@ from taskstore.locations.base import PathLike
 if TYPE_CHECKING:
     from taskstore.store.base import BaseSource
     from taskstore.store.rebuild import ModelReader
+
+
+ONE = Threads(1)
 
 
 def is_store(folder: Path) -> bool:
@@ -67,7 +72,7 @@ class StoreContents:
             )
 
     @contextmanager
-    def open_base(self, jobs: int = 1) -> Iterator[BaseSource]:
+    def open_base(self, executor: Executor = ONE) -> Iterator[BaseSource]:
         """The base's bits, from the store or from the folder that it references."""
         from taskstore.store.base import CarriedBase, ReferencedBase, open_base
 
@@ -75,7 +80,7 @@ class StoreContents:
         if self.manifest.base.carried:
             base = CarriedBase(self.path, self.manifest)
         else:
-            checkpoint = open_base(self.manifest, self.base_path, jobs)
+            checkpoint = open_base(self.manifest, self.base_path, executor)
             base = ReferencedBase(checkpoint, self.manifest.chunk)
         try:
             yield base
@@ -95,6 +100,10 @@ class StoreContents:
             yield reader
         finally:
             reader.close()
+
+    def check_files(self, paths: Iterable[str], executor: Executor) -> None:
+        """Raise FormatError or ChecksumMismatch unless these files are the recorded ones."""
+        check_files(self.path, self.manifest.files, paths, executor)
 
     def files_of(self, *tasks: str | None, tier: str | None = None) -> list[str]:
         """Files of the store that these models (None: the base) are rebuilt from, up to a tier."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskstore.errors import FormatError
+from taskstore.executors import Executor
 from taskstore.format.header import MAX_HEADER
 from taskstore.format.manifest import Manifest, Shard
 from taskstore.format.weight_files import tensors_in
@@ -61,13 +62,12 @@ def write(
     reader: ModelReader,
     files: list[Original],
     folder: Path,
-    *,
-    jobs: int,
+    executor: Executor,
     report: Callable[[str, int], None],
 ) -> None:
     """Write the files to `folder`; raises ChecksumMismatch where one is not what it was."""
     for file in files:  # one stream per file: its last checksum is compared at its end
-        blocks = rebuilt_blocks(reader, file.tensors, jobs)
+        blocks = rebuilt_blocks(reader, file.tensors, executor)
         write_shard(
             folder / file.name, file.head, blocks, report, file.recorded.blake3, reader.label
         )

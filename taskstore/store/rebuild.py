@@ -1,31 +1,29 @@
-"""The way out: read, decode, select.
+"""Rebuilds the tensors of one model, chunk by chunk, and proves each against its checksum.
 
-A task's tensor is rebuilt chunk by chunk and tier by tier: decode W0, decode W1 given W0, take W1
-where the mask is one, add the rest, step to the original. Chunks are independent, so threads work
-ahead of whoever consumes them in order.
+A chunk starts with the base's weights; each tier of the task then rebuilds what it keeps from what
+is below it (`format/tiers`). Chunks are independent, so workers decode ahead of the consumer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch
-from taskstore.executors import ordered_map
-from taskstore.format import layouts
-from taskstore.format import names as filenames
+from taskstore.executors import Executor
+from taskstore.format import layouts, names, tiers
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import numel
 from taskstore.format.manifest import TIERS, Manifest, Task
-from taskstore.format.section import SectionReader
-from taskstore.kernels import cpu
-from taskstore.rungs import moved, with_rest
+from taskstore.format.section import Layout
 from taskstore.store.base import BaseSource, Bits
-from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, rungs
+from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, tiers_up_to
 
-Chunk = Callable[[], Bits]
+Part = tuple[int, Callable[[int], Bits]]  # chunks, and how one of them is decoded
+OPEN = 64  # tensors whose sections are open
 
 
 class ModelReader:
@@ -46,22 +44,13 @@ class ModelReader:
         self._manifest, self._base, self._name, self._tier = manifest, base, task, tier
         self._task: Task | None = None if task is None else manifest.tasks[task]
         self._readers: dict[str, ShardedReader] = {}
-        if self._task is not None and task is not None:
-            wanted = {filenames.private_of(task): layouts.private_layouts(manifest, self._task)}
-            tiers = {r for name in self._task.tensors for r in rungs(self._task, name, tier)}
-            if "mask" in tiers:
-                wanted[filenames.MULTITASK] = layouts.multitask_layouts(manifest)
-                wanted[filenames.masks_of(task)] = layouts.mask_layouts(manifest, self._task)
-            if "rest" in tiers:
-                wanted[filenames.rest_of(task)] = layouts.rest_layouts(manifest, self._task)
-            if "exact" in tiers:
-                wanted[filenames.exact_of(task)] = layouts.exact_layouts(manifest, self._task)
-            try:
-                for stem, sections in wanted.items():
-                    self._readers[stem] = ShardedReader(root, stem, manifest.files, sections)
-            except BaseException:
-                self.close()
-                raise
+        self._parts = lru_cache(OPEN)(self._open)
+        try:
+            for stem, sections in self._files().items():
+                self._readers[stem] = ShardedReader(root, stem, manifest.files, sections)
+        except BaseException:
+            self.close()
+            raise
         self.tensors = rebuilt_tensors(manifest, task, tier)
 
     def close(self) -> None:
@@ -74,21 +63,17 @@ class ModelReader:
     def label(self) -> str:
         return label_of(self._name)
 
-    def chunks(self, name: str) -> Iterator[Chunk]:
-        """The tensor's chunks in order, each a call that decodes it; calls are thread-safe."""
-        if self._task is None or self._name is None:
-            yield from self._base_chunks(name)
-            return
-        entry = self._task.tensors[name]
-        if entry.of is not None:
-            yield from self.chunks(entry.of)
-        elif entry.kind == "base":
-            yield from self._base_chunks(name)
-        elif entry.kind in TIERS:
-            yield from self._shared(self._task, self._name, name)
-        grown = entry.kind in TIERS and entry.shape is not None
-        if entry.kind == "private" or grown:
-            yield from self._private(self._task, self._name, name)
+    def chunk_count(self, name: str) -> int:
+        """Chunks of a tensor; its sections are open then, so its size is no mere claim."""
+        return sum(count for count, _ in self._parts(name))
+
+    def chunk(self, name: str, k: int) -> Bits:
+        """Decode chunk `k` of a tensor; thread-safe."""
+        for count, decoded in self._parts(name):
+            if k < count:
+                return decoded(k)
+            k -= count
+        raise IndexError(f"{name!r} has no chunk {k}")
 
     def chunk_sizes(self, name: str) -> list[int]:
         """Elements of each of the tensor's chunks, in the order of `chunks`."""
@@ -100,67 +85,74 @@ class ModelReader:
         parts = [base, n - base] if base else [n]
         return [min(chunk, part - at) for part in parts for at in range(0, part, chunk)]
 
-    def _base_chunks(self, name: str) -> Iterator[Chunk]:
+    def _files(self) -> dict[str, Mapping[str, Layout]]:
+        """Stems of the files that the model needs beside the base's -> their sections."""
+        if self._task is None or self._name is None:
+            return {}
+        found: dict[str, Mapping[str, Layout]] = {
+            names.private_of(self._name): layouts.private_layouts(self._manifest, self._task)
+        }
+        needed = {t for name in self._task.tensors for t in self._tiers_of(self._task, name)}
+        for tier in (tier for tier in TIERS if tier in needed):
+            found |= tiers.BY_NAME[tier].files(self._manifest, self._name)
+        return found
+
+    def _tiers_of(self, task: Task, name: str) -> tuple[str, ...]:
+        return tiers_up_to(task, name, self._tier)
+
+    def _open(self, name: str) -> tuple[Part, ...]:
+        """A tensor's chunks: the base's rows, then those that only the task has."""
+        if self._task is None or self._name is None:
+            return (self._of_base(name),)
+        entry = self._task.tensors[name]
+        if entry.of is not None:
+            return self._open(entry.of)
+        if entry.kind == "base":
+            return (self._of_base(name),)
+        if entry.kind == "private":
+            return (self._private(self._task, self._name, name),)
+        shared = self._shared(self._task, self._name, name)
+        if entry.shape is None:
+            return (shared,)
+        return shared, self._private(self._task, self._name, name)
+
+    def _of_base(self, name: str) -> Part:
         tensor = self._manifest.tensors[name]
-        chunk = self._base.chunks(tensor.alias or name)
-        for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):
-            yield lambda k=k: chunk(k)  # type: ignore[misc]
+        count = layouts.base_layout(tensor, self._manifest.chunk).chunks
+        return count, self._base.chunks(tensor.alias or name)
 
-    def _shared(self, task: Task, task_name: str, name: str) -> Iterator[Chunk]:
+    def _shared(self, task: Task, task_name: str, name: str) -> Part:
         """Tier by tier, each given what those below it rebuilt; at first the base's weights."""
-        tensor, entry = self._manifest.tensors[name], task.tensors[name]
-        dtype = entry.dtype or tensor.dtype
-        base, guided = self._base.chunks(name), task.codec("mask", "bits") == "guided"
-        multitask, mask, rest, exact = (
-            self._readers[stem].section(name) if tier in rungs(task, name, self._tier) else None
-            for tier, stem in (
-                ("mask", filenames.MULTITASK),
-                ("mask", filenames.masks_of(task_name)),
-                ("rest", filenames.rest_of(task_name)),
-                ("exact", filenames.exact_of(task_name)),
-            )
-        )
+        tensor = self._manifest.tensors[name]
+        dtype = task.tensors[name].dtype or tensor.dtype
+        spot = tiers.Spot(task_name, name, dtype, lambda stem: self._readers[stem].section(name))
+        steps = [tiers.BY_NAME[tier].step(spot) for tier in self._tiers_of(task, name)]
+        count, base = self._of_base(name)
 
-        def one(k: int) -> Bits:
-            w_N = base(k)
-            if multitask and mask:
-                w1_N = multitask.chunk(k, w_N)
-                given_N = moved(w_N, w1_N, tensor.dtype) if guided else None
-                w_N = cpu.select(mask.chunk(k, given_N), w_N, w1_N)
-            w_N = cpu.cast(w_N, tensor.dtype, dtype)
-            if rest:
-                w_N = with_rest(w_N, rest.quantised(k), dtype)
-            return exact.chunk(k, w_N) if exact else w_N
+        def decoded(k: int) -> Bits:
+            w_N, below = base(k), tensor.dtype
+            for step in steps:
+                w_N, below = step(k, w_N, below), dtype
+            return w_N
 
-        for k in range(layouts.base_layout(tensor, self._manifest.chunk).chunks):
-            yield lambda k=k: one(k)  # type: ignore[misc]
+        return count, decoded
 
-    def _private(self, task: Task, task_name: str, name: str) -> Iterator[Chunk]:
-        section: SectionReader = self._readers[filenames.private_of(task_name)].section(name)
-        for k in range(layouts.private_layouts(self._manifest, task)[name].chunks):
-            yield lambda k=k: section.chunk(k)  # type: ignore[misc]
+    def _private(self, task: Task, task_name: str, name: str) -> Part:
+        count = layouts.private_layouts(self._manifest, task)[name].chunks
+        return count, self._readers[names.private_of(task_name)].section(name).chunk
 
 
 def rebuild(
-    reader: ModelReader, names: Iterable[str], jobs: int
+    reader: ModelReader, names: Iterable[str], executor: Executor
 ) -> Iterator[tuple[Rebuilt, int, Bits]]:
     """(tensor, offset in bytes, bits) for each chunk of each tensor, in order.
 
     A tensor's checksum is compared after its last chunk, so nothing that came is good before
     the iterator has ended. Raises ChecksumMismatch.
     """
-
-    def work() -> Iterator[tuple[Rebuilt, Chunk | None]]:
-        for name in names:
-            yield from ((reader.tensors[name], chunk) for chunk in reader.chunks(name))
-            yield reader.tensors[name], None
-
-    def run(item: tuple[Rebuilt, Chunk | None]) -> tuple[Rebuilt, Bits | None]:
-        tensor, chunk = item
-        return tensor, None if chunk is None else chunk()
-
     state, offset = blake3(), 0
-    for tensor, bits_N in ordered_map(run, work(), jobs=jobs):
+    for name, bits_N in executor.map(_chunk, reader, _units(reader, names)):
+        tensor = reader.tensors[name]
         if bits_N is not None:
             state.update(bits_N.view("u1"))
             yield tensor, offset, bits_N
@@ -172,8 +164,20 @@ def rebuild(
         state, offset = blake3(), 0
 
 
+def _units(reader: ModelReader, names: Iterable[str]) -> Iterator[tuple[str, int | None]]:
+    """The chunks of each tensor by number, and None at its end."""
+    for name in names:
+        yield from ((name, k) for k in range(reader.chunk_count(name)))
+        yield name, None
+
+
+def _chunk(reader: ModelReader, unit: tuple[str, int | None]) -> tuple[str, Bits | None]:
+    name, k = unit
+    return name, None if k is None else reader.chunk(name, k)
+
+
 def rebuilt_blocks(
-    reader: ModelReader, names: Iterable[str], jobs: int
+    reader: ModelReader, names: Iterable[str], executor: Executor
 ) -> Iterator[tuple[str, Bits]]:
     """(tensor's name, bits) for each chunk, in order; see `rebuild`."""
-    return ((tensor.name, bits_N) for tensor, _, bits_N in rebuild(reader, names, jobs))
+    return ((tensor.name, bits_N) for tensor, _, bits_N in rebuild(reader, names, executor))

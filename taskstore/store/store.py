@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from taskstore.errors import InputError
-from taskstore.executors import default_jobs
+from taskstore.executors import threads
 from taskstore.format.names import MANIFEST
 from taskstore.locations.base import PathLike
 from taskstore.progress import Callback, silent
@@ -64,14 +64,14 @@ class Store(StoreContents):
         """
         from taskstore.store.to_torch import load
 
-        jobs = jobs or default_jobs()
-        with self.open_base(jobs) as base, self.reader(task, base, tier) as reader:
+        executor = threads(jobs)
+        with self.open_base(executor) as base, self.reader(task, base, tier) as reader:
             unknown = [name for name in names or () if name not in reader.tensors]
             if unknown:
                 raise InputError(f"{reader.label} has no tensor {unknown[0]!r}")
             aliases = self._aliases(task)
             wanted = list(reader.tensors if names is None else names)
-            return load(reader, wanted, aliases, jobs, progress, device)
+            return load(reader, wanted, aliases, executor, progress, device)
 
     def load_model(
         self,
@@ -116,10 +116,11 @@ class Store(StoreContents):
         shard_bytes: int | None = None,
         progress: Callback = silent,
     ) -> Path:
-        """Write a task (None: the base) as a Hugging Face folder; see `unpacking.unpack`."""
-        from taskstore.store.unpack import unpack
+        """Write a task (None: the base) as a Hugging Face folder; see `store.unpack.unpack`."""
+        from taskstore.store.unpack import UnpackOptions, unpack
 
-        return unpack(self, {"": task}, Path(target), tier, overwrite, jobs, shard_bytes, progress)
+        options = UnpackOptions(tier, overwrite, shard_bytes, threads(jobs))
+        return unpack(self, {"": task}, Path(target), options, progress)
 
     def unpack_all(
         self,
@@ -132,7 +133,7 @@ class Store(StoreContents):
         progress: Callback = silent,
     ) -> Path:
         """Write every task to a folder of its name below `target`."""
-        from taskstore.store.unpack import unpack
+        from taskstore.store.unpack import UnpackOptions, unpack
 
-        tasks: dict[str, str | None] = {task: task for task in self.tasks}
-        return unpack(self, tasks, Path(target), tier, overwrite, jobs, shard_bytes, progress)
+        options = UnpackOptions(tier, overwrite, shard_bytes, threads(jobs))
+        return unpack(self, {task: task for task in self.tasks}, Path(target), options, progress)

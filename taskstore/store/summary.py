@@ -158,7 +158,7 @@ def _tiers(manifest: Manifest, bytes_: Sequence[int], parameters: int) -> list[T
     sizes = dict(zip(TIERS, bytes_, strict=True))
     tasks = manifest.tasks.values()
     there = [tier for tier in TIERS if any(tier in task.all_tiers for task in tasks)]
-    shared = {n for task in tasks for n in task.tensors if task.rungs(n)}
+    shared = {n for task in tasks for n in task.tensors if task.tiers_of(n)}
     base = {n: manifest.tensors[n] for n in shared}
     weights = sum(numel(t.shape) for t in base.values())
     held = sum(nbytes(t.dtype, t.shape) for t in base.values())

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from taskstore import devices
 from taskstore.errors import NotEnoughMemory
+from taskstore.executors import Executor
 from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.progress import Callback, Meter
 from taskstore.store.rebuild import ModelReader, rebuild
@@ -24,7 +25,7 @@ def load(
     reader: ModelReader,
     names: Sequence[str],
     aliases: Mapping[str, str],
-    jobs: int,
+    executor: Executor,
     progress: Callback,
     device: devices.Device,
 ) -> dict[str, torch.Tensor]:
@@ -39,11 +40,11 @@ def load(
         devices.require(where, {"weights": total}, "take another device, or fewer tensors")
     except NotEnoughMemory:
         for name in wanted:  # a size that the files do not back is damage, and said first
-            next(reader.chunks(name), None)
+            reader.chunk_count(name)
         raise
     meter = Meter(progress, total)
     flat: dict[str, torch.Tensor] = {}
-    for tensor, offset, bits_N in rebuild(reader, wanted, jobs):
+    for tensor, offset, bits_N in rebuild(reader, wanted, executor):
         if tensor.name not in flat:  # its sections are open by now, so its size is no mere claim
             flat[tensor.name] = torch.empty(tensor.nbytes, dtype=torch.uint8, device=where)
         copy_in(flat[tensor.name], offset, bits_N)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskstore.executors import default_jobs
-from taskstore.format.digests import check_files
+from taskstore.executors import Executor, threads
 from taskstore.format.weight_files import SHARD_BYTES
 from taskstore.locations import publish
 from taskstore.models.folder import write_weights
@@ -22,83 +22,100 @@ if TYPE_CHECKING:
     from taskstore.store.rebuild import ModelReader
 
 
+@dataclass(frozen=True)
+class UnpackOptions:
+    """How models are written.
+
+    tier         None: the best of each
+    overwrite    replace a model, or a folder of models, that is there
+    shard_bytes  no weight file is larger, unless one tensor is; None: the files as they were, where
+                 the store keeps them
+    executor     what decodes
+    """
+
+    tier: str | None = None
+    overwrite: bool = False
+    shard_bytes: int | None = None
+    executor: Executor = field(default_factory=threads)
+
+
 def unpack(
     store: StoreContents,
     models: Mapping[str, str | None],
     target: Path,
-    tier: str | None,
-    overwrite: bool,
-    jobs: int | None,
-    shard_bytes: int | None,
+    options: UnpackOptions,
     progress: Callback,
 ) -> Path:
     """Write models to `target`: folder below it ("" for itself) -> task (None for the base).
 
-    `tier` None: the best of each. Raises InputError where a task does not have it.
-    A model whose weight files the store keeps gets them as they were, unless `shard_bytes` asks
-    for others or a lower tier is wanted; each is compared with its checksum. Every file that is
-    read is checked against the manifest first (all of the store's files where several models are
-    written), every tensor when it is rebuilt. Raises FormatError or ChecksumMismatch, and then
-    nothing is at `target` that was not there before.
+    Files are checked against the manifest first, every tensor when it is rebuilt, and a weight
+    file that is written as it was at its end. Raises InputError, FormatError or ChecksumMismatch;
+    the target then is as it was before.
     """
-    jobs = jobs or default_jobs()
-    for task in models.values():
-        store.check_tier(task, tier)
     ours = _is_model_of(store)
-    publish.check_target(target.absolute(), overwrite=overwrite, ours=ours)
-    _check_files(store, models, tier, jobs)
-    if shard_bytes is None:
-        for task in models.values():
-            original_files.read(
-                store.path, store.manifest, task, tier
-            )  # refused before any is written
+    _check(store, models, target, options, ours)
     with ExitStack() as stack:
-        base = stack.enter_context(store.open_base(jobs))
+        base = stack.enter_context(store.open_base(options.executor))
         readers = {
-            below: stack.enter_context(store.reader(task, base, tier))
+            below: stack.enter_context(store.reader(task, base, options.tier))
             for below, task in models.items()
         }
         total = sum(t.nbytes for reader in readers.values() for t in reader.tensors.values())
         publish.check_space(target.absolute().parent, total)
         meter = Meter(progress, total)
+        overwrite = options.overwrite
         folder = stack.enter_context(publish.folder(target, overwrite=overwrite, ours=ours))
         for below, reader in readers.items():
             meter.stage("writing", below or target.name)
-            inside = folder / below
-            inside.mkdir(exist_ok=True)
-            _write_weights(store, models[below], tier, reader, inside, shard_bytes, jobs, meter)
-            write_assets(store.path, store.manifest, models[below], base.assets, inside)
+            (folder / below).mkdir(exist_ok=True)
+            _write_weights(store, models[below], reader, folder / below, options, meter)
+            write_assets(store.path, store.manifest, models[below], base.assets, folder / below)
     return target
+
+
+def _check(
+    store: StoreContents,
+    models: Mapping[str, str | None],
+    target: Path,
+    options: UnpackOptions,
+    ours: Callable[[Path], bool],
+) -> None:
+    """Refuse what can be refused before anything is written.
+
+    Where several models are written all of the store's files are checked, else those that are read.
+    """
+    tier = options.tier
+    for task in models.values():
+        store.check_tier(task, tier)
+    publish.check_target(target.absolute(), overwrite=options.overwrite, ours=ours)
+    everything = len(models) > 1
+    paths = store.manifest.files if everything else store.files_of(*models.values(), tier=tier)
+    store.check_files(paths, options.executor)
+    if options.shard_bytes is None:
+        for task in models.values():
+            original_files.read(store.path, store.manifest, task, tier)
 
 
 def _write_weights(
     store: StoreContents,
     task: str | None,
-    tier: str | None,
     reader: ModelReader,
     folder: Path,
-    shard_bytes: int | None,
-    jobs: int,
+    options: UnpackOptions,
     meter: Meter,
 ) -> None:
-    kept = shard_bytes is None
-    files = original_files.read(store.path, store.manifest, task, tier) if kept else []
+    """The weight files as they were, where the store keeps them and no others are asked for."""
+    root, manifest, executor = store.path, store.manifest, options.executor
+    kept = options.shard_bytes is None
+    files = original_files.read(root, manifest, task, options.tier) if kept else []
     if files:
-        original_files.write(reader, files, folder, jobs=jobs, report=meter.add)
-        original_files.write_index(store.path, store.manifest, task, folder)
+        original_files.write(reader, files, folder, executor, meter.add)
+        original_files.write_index(root, manifest, task, folder)
     else:
-        limit = SHARD_BYTES if shard_bytes is None else shard_bytes
+        limit = SHARD_BYTES if options.shard_bytes is None else options.shard_bytes
         write_weights(
-            folder, reader.tensors, limit, lambda n: rebuilt_blocks(reader, n, jobs), meter.add
+            folder, reader.tensors, limit, lambda n: rebuilt_blocks(reader, n, executor), meter.add
         )
-
-
-def _check_files(
-    store: StoreContents, models: Mapping[str, str | None], tier: str | None, jobs: int
-) -> None:
-    everything = len(models) > 1
-    paths = store.manifest.files if everything else store.files_of(*models.values(), tier=tier)
-    check_files(store.path, store.manifest.files, paths, jobs)
 
 
 def _is_model_of(store: StoreContents) -> Callable[[Path], bool]:

@@ -9,7 +9,7 @@ from typing import Any
 from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch, FormatError, TaskstoreError
-from taskstore.executors import default_jobs, ordered_map
+from taskstore.executors import Executor, threads
 from taskstore.format.digests import check_file
 from taskstore.format.names import MANIFEST
 from taskstore.progress import Callback, Meter, silent
@@ -44,8 +44,7 @@ def verify(
 
     Problems are collected, not raised, so one damaged file does not hide another.
     """
-    jobs = jobs or default_jobs()
-    report = VerifyReport()
+    executor, report = threads(jobs), VerifyReport()
     report.unlisted = _unlisted(store)
     files = store.manifest.files
     meter = Meter(
@@ -53,21 +52,22 @@ def verify(
     )
     meter.stage("checking", "files")
 
-    def one(path: str) -> tuple[str, str | None]:
-        try:
-            check_file(store.path, path, files[path])
-        except TaskstoreError as error:
-            return path, str(error)
-        return path, None
-
-    for path, problem in ordered_map(one, files, jobs=jobs):
+    for path, problem in executor.map(_problem_of_file, store, files):
         report.files += 1
         report.problems += [problem] if problem else []
         meter.add(path, files[path].bytes)
     if deep:
         meter.stage("rebuilding", "base")
-        _verify_models(store, report, jobs, meter)
+        _verify_models(store, report, executor, meter)
     return report
+
+
+def _problem_of_file(store: Store, path: str) -> tuple[str, str | None]:
+    try:
+        check_file(store.path, path, store.manifest.files[path])
+    except TaskstoreError as error:
+        return path, str(error)
+    return path, None
 
 
 def _deep_bytes(store: Store) -> int:
@@ -91,11 +91,11 @@ def _unlisted(store: Store) -> list[str]:
     return sorted(p for p in inside if p not in listed and not p.startswith("."))
 
 
-def _verify_models(store: Store, report: VerifyReport, jobs: int, meter: Meter) -> None:
+def _verify_models(store: Store, report: VerifyReport, executor: Executor, meter: Meter) -> None:
     try:
-        with store.open_base(jobs) as base:
+        with store.open_base(executor) as base:
             for task, tier in _models(store):
-                report.problems += _verify_model(store, task, tier, base, report, jobs, meter)
+                report.problems += _verify_model(store, task, tier, base, report, executor, meter)
     except TaskstoreError as error:
         report.problems.append(str(error))
 
@@ -106,7 +106,7 @@ def _verify_model(
     tier: str | None,
     base: BaseSource,
     report: VerifyReport,
-    jobs: int,
+    executor: Executor,
     meter: Meter,
 ) -> Iterator[str]:
     try:
@@ -118,7 +118,7 @@ def _verify_model(
                 files = []
             for file in files or (None,):
                 names = file.tensors if file else list(reader.tensors)
-                yield from _verify_tensors(reader, names, file, report, jobs, meter)
+                yield from _verify_tensors(reader, names, file, report, executor, meter)
     except TaskstoreError as error:
         yield str(error)
 
@@ -128,14 +128,14 @@ def _verify_tensors(
     names: list[str],
     file: Original | None,
     report: VerifyReport,
-    jobs: int,
+    executor: Executor,
     meter: Meter,
 ) -> Iterator[str]:
     """Tensors, and if all are good the whole of the weight file that they stand in."""
     state, good = blake3(file.head) if file else None, True
     for name in names:
         report.tensors += 1
-        problem = _verify_tensor(reader, name, state, jobs, meter)
+        problem = _verify_tensor(reader, name, state, executor, meter)
         if problem:
             good = False
             yield problem
@@ -145,10 +145,10 @@ def _verify_tensors(
 
 
 def _verify_tensor(
-    reader: ModelReader, name: str, file: Any, jobs: int, meter: Meter
+    reader: ModelReader, name: str, file: Any, executor: Executor, meter: Meter
 ) -> str | None:
     try:
-        for tensor, _, bits_N in rebuild(reader, [name], jobs):
+        for tensor, _, bits_N in rebuild(reader, [name], executor):
             if file:
                 file.update(bits_N.view("u1"))
             meter.add(tensor.name, bits_N.nbytes)

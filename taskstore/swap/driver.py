@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from taskstore.errors import InputError, SwapError
-from taskstore.executors import default_jobs
-from taskstore.format.digests import check_files
+from taskstore.executors import default_jobs, threads
 from taskstore.format.manifest import TIERS
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
@@ -88,7 +87,7 @@ def attach(
         active = identify(lives, states, attached, jobs)
         lanes = _lanes(lives, states, attached, options)
         memory.require((lane.device, lane.memory(len(chosen))) for lane in lanes)
-        check_files(store.path, store.manifest.files, _weights(store, chosen, tier), jobs)
+        store.check_files(_weights(store, chosen, tier), threads(jobs))
         for lane in lanes:
             stack.callback(lane.close)
         _fill(store, lanes, attached, tier, jobs, progress)
@@ -161,7 +160,7 @@ def _fill(
         lane.allocate(tasks)
     sizes = memory.add(lane.memory(len(tasks)) for lane in lanes)
     meter = Meter(progress, sizes.base + sizes.delta + sizes.masks)
-    with store.open_base(jobs) as base:
+    with store.open_base(threads(jobs)) as base:
         source = Source(store.path, store.manifest, base, jobs)
         meter.stage("attaching", "base")
         source.bases([t for lane in lanes for t in lane.additions.base_targets()], meter.add)

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskstore.executors import ordered_map
+from taskstore.executors import ordered_map, threads
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.manifest import Manifest
+from taskstore.format.tiers import BY_NAME
+from taskstore.format.tiers.mask import moved
 from taskstore.kernels.quantise import Quantised
-from taskstore.rungs import moved
 from taskstore.store.base import BaseSource
 from taskstore.store.rebuild import ModelReader, rebuild
 from taskstore.store.to_torch import copy_in
@@ -63,7 +64,7 @@ class Source:
 
     def vectors(self, task: str, names: Iterable[str]) -> Iterator[tuple[str, list[Quantised]]]:
         """(name, chunks) of a task's rest, packed as it is stored."""
-        sections = layouts.rest_layouts(self._manifest, self._manifest.tasks[task])
+        sections = BY_NAME["rest"].layouts(self._manifest, self._manifest.tasks[task])
         reader = ShardedReader(self._root, filenames.rest_of(task), self._manifest.files, sections)
         try:
             for name in names:
@@ -75,7 +76,7 @@ class Source:
     def masks(self, task: str, targets: Iterable[Target], report: Report) -> None:
         """A task's packed masks into their memory (ceil(N / 8) bytes, LSB first)."""
         manifest, files = self._manifest, self._manifest.files
-        sections = layouts.mask_layouts(manifest, manifest.tasks[task])
+        sections = BY_NAME["mask"].layouts(manifest, manifest.tasks[task])
         guided = manifest.tasks[task].codec("mask", "bits") == "guided"
         with ExitStack() as stack:
             masks = ShardedReader(self._root, filenames.masks_of(task), files, sections)
@@ -101,7 +102,7 @@ class Source:
 
     def contents(self, reader: ModelReader, name: str, start: int, target: Tensor) -> None:
         """Bytes from `start` on of a rebuilt tensor, checked, into uint8 memory."""
-        for _, offset, bits_N in rebuild(reader, [name], self._jobs):
+        for _, offset, bits_N in rebuild(reader, [name], threads(self._jobs)):
             bytes_N = bits_N.view("u1")
             if offset + bytes_N.size > start:
                 skip = max(0, start - offset)

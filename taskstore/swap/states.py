@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from taskstore.errors import ModuleMismatch
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.manifest import Manifest, Tensor
-from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, rungs
+from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, tiers_up_to
 from taskstore.swap.binding import Live, ignored
 
 State = str | None
@@ -144,7 +144,7 @@ class States:
             base = self._manifest.tensors[source]
             n = numel(base.shape)
             tasks, vectors = (
-                frozenset(s for s in names if s and tier in self._rungs(s, names[s]))
+                frozenset(s for s in names if s and tier in self._tiers_of(s, names[s]))
                 for tier in ("mask", "rest")
             )
             if vectors:
@@ -161,16 +161,16 @@ class States:
         if state is not None:
             task = self._manifest.tasks[state]
             name, entry = resolved(task, name)
-            if entry.kind == "private" or "exact" in self._rungs(state, name):
+            if entry.kind == "private" or "exact" in self._tiers_of(state, name):
                 return None
             if entry.dtype is not None and entry.dtype != self._manifest.tensors[name].dtype:
                 return None
         return self._manifest.tensors[name].alias or name
 
-    def _rungs(self, task: str, name: str) -> tuple[str, ...]:
+    def _tiers_of(self, task: str, name: str) -> tuple[str, ...]:
         """Tiers that rebuild a task's tensor here."""
         model = self._manifest.tasks[task]
-        return rungs(model, resolved(model, name)[0], self._tier)
+        return tiers_up_to(model, resolved(model, name)[0], self._tier)
 
     def _vector_bytes(self, tasks: Iterable[str], base: Tensor) -> int:
         """At most two weights in a byte, one where steps are fine: norms, more than 3 bits."""

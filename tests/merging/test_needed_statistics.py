@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import taskstore
 from taskstore.errors import InputError, StatisticsError
+from taskstore.executors import threads
 from taskstore.merging import MergeOptions, merge
 from taskstore.models import digest_of, open_checkpoint
 from taskstore.statistics import About
@@ -39,7 +40,8 @@ def measured(
             x = rng.standard_normal((99, info.shape[0 if name in transposed else 1]))
             arrays[f"gram/{name}"] = (x.T @ x / 99).astype(np.float32)
     about = About(
-        name=model.name, model=digest_of(checkpoint), data="0" * 64, examples=8, positions=9,
+        name=model.name, model=digest_of(checkpoint, threads(1)),
+        data="0" * 64, examples=8, positions=9,
         truncated=0, max_length=64, loss="test", labels="data", samples=0, seed=0,
         transposed=transposed,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from taskstore.errors import (
     OutputError,
     UnknownTask,
 )
+from taskstore.executors import threads
 from taskstore.format.manifest import Score
 from taskstore.packing.revise import add, record, remove, retier
 from taskstore.store.as_checkpoint import open_family
@@ -45,7 +46,7 @@ def rich(tmp_path: Path) -> families.Family:
 def test_models_of_a_store_read_like_their_folders(rich: families.Family, tmp_path: Path) -> None:
     store = packed(rich, tmp_path / "s", tiers="exact")
     states = [rich.base, *(rich.tasks[task] for task in store.tasks)]
-    with open_family(store, store.tasks, jobs=2) as family:
+    with open_family(store, store.tasks, threads(2)) as family:
         for model, state in zip((family.base, *family.tasks), states, strict=True):
             assert sorted(model.tensors) == sorted(state)
             for name, value in state.items():

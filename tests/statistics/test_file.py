@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 import taskstore
 from taskstore.errors import InputError, StatisticsError
+from taskstore.executors import threads
 from taskstore.format.digests import model_digest
 from taskstore.models import digest_of, open_checkpoint
 from taskstore.statistics import About, Statistics
@@ -245,7 +246,7 @@ def test_the_digest_is_the_store_s(small: Family, packed: Path, tmp_path: Path) 
     manifest = taskstore.open(packed).manifest
     checkpoint = open_checkpoint(small.base_path)
     try:
-        found = digest_of(checkpoint, jobs=2)
+        found = digest_of(checkpoint, threads(2))
     finally:
         checkpoint.close()
     assert found == model_digest({n: t.blake3 for n, t in manifest.tensors.items()})

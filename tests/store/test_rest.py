@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 import taskstore
 from taskstore.errors import FormatError, InputError, NotFinite
+from taskstore.format.tiers.rest import levels_for
 from taskstore.packing.options import PackOptions
 from taskstore.packing.revise import add, remove, retier
-from taskstore.rungs import levels_for
 from taskstore.store.verify import verify
 from tests.support import families, forge
 from tests.support.evaluators import run

@@ -133,7 +133,7 @@ def retier(
         max_memory="2GiB",
         overwrite=overwrite,
     )
-    if target is None and "exact" not in options.rungs and not drop_exact:
+    if target is None and "exact" not in options.tier_names and not drop_exact:
         raise click.UsageError(
             "a store without --tiers exact in place of the archive would lose the fine-tunes; give "
             "-o NEW, or --drop-exact"

@@ -41,7 +41,7 @@ def unservable(manifest: Manifest, task: str, residual: int = 0) -> str:
         of, entry = resolved(manifest.tasks[task], name)
         if entry.kind == "private":
             return f"{name!r} is its own ({entries[name].reason})"
-        lowest = (*manifest.tasks[task].rungs(of), "")[0]
+        lowest = (*manifest.tasks[task].tiers_of(of), "")[0]
         if lowest == "rest" and tier == "mask":
             return f"{name!r} has no mask, only a rest (residual=1 serves it)"
         tied = manifest.tensors[name].alias or name

@@ -19,8 +19,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from taskstore.errors import SwapError, TaskstoreError, UnknownTask, UnknownWeights
-from taskstore.executors import default_jobs
-from taskstore.format.digests import check_files, model_digest
+from taskstore.executors import default_jobs, threads
+from taskstore.format.digests import model_digest
 from taskstore.store import Store
 from taskstore.store.catalog import label_of
 from taskstore.swap.move import Mover, NotUndone
@@ -238,7 +238,7 @@ class Family:
         check_servable(store.manifest, tasks, self._residual)
         tier = "rest" if self._residual else "mask"
         files = [f for f in store.files_of(None, *tasks, tier=tier) if not f.startswith("assets")]
-        check_files(store.path, store.manifest.files, files, self._jobs)
+        store.check_files(files, threads(self._jobs))
 
     def _learner(self, streams: Streams) -> Learner:
         return Learner(self._model, streams, self._beside.deltas, self._beside.regions)

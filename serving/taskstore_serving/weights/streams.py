@@ -10,12 +10,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from taskstore.executors import threads
 from taskstore.format import layouts
 from taskstore.kernels.quantise import Quantised
 from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.progress import silent
 from taskstore.store import Store
-from taskstore.store.catalog import Rebuilt, rungs
+from taskstore.store.catalog import Rebuilt, tiers_up_to
 from taskstore.store.rebuild import ModelReader, rebuild
 from taskstore.store.to_torch import load
 from taskstore.swap.from_store import Source, Target
@@ -51,7 +52,7 @@ class Streams:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            base = stack.enter_context(self._store.open_base(self._jobs))
+            base = stack.enter_context(self._store.open_base(threads(self._jobs)))
             self._readers = {
                 task: stack.enter_context(self._store.reader(task, base, self._tier(task)))
                 for task in (None, *self._tasks)
@@ -93,7 +94,7 @@ class Streams:
             flat = blank(like.nbytes, torch.device("cpu"))
             self.deltas([(of, flat)])
             bytes_N = flat.numpy()
-            for _, offset, bits_N in rebuild(base, [name], self._jobs):
+            for _, offset, bits_N in rebuild(base, [name], threads(self._jobs)):
                 bytes_N[offset : offset + bits_N.nbytes] ^= bits_N.view("u1")
             yield name, flat.view(TORCH[like.dtype]).view(like.shape)
 
@@ -113,14 +114,14 @@ class Streams:
     def tier(self, task: str, tier: str) -> set[str]:
         """The tensors of the store that a task is served with one of that tier for."""
         model, served = self._store.manifest.tasks[task], self._tier(task)
-        return {name for name in model.tensors if tier in rungs(model, name, served)}
+        return {name for name in model.tensors if tier in tiers_up_to(model, name, served)}
 
     def rests(self) -> dict[str, Rebuilt]:
         """Tensors of the base that some task of the store, served or not, has a rest for."""
         if not self._residual:
             return {}
         models = self._store.manifest.tasks.values()
-        having = {n for model in models for n in model.tensors if "rest" in model.rungs(n)}
+        having = {n for model in models for n in model.tensors if "rest" in model.tiers_of(n)}
         base = self._readers[None].tensors
         return {name: like for name, like in base.items() if self.source(name) in having}
 
@@ -130,7 +131,7 @@ class Streams:
 
     def _read(self, reader: ModelReader, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         for name in names:
-            yield name, load(reader, [name], {}, self._jobs, silent, "cpu")[name]
+            yield name, load(reader, [name], {}, threads(self._jobs), silent, "cpu")[name]
 
 
 def _silent(name: str, nbytes: int) -> None:

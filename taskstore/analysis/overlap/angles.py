@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.analysis.overlap.result import Vectors
-from taskstore.executors import ordered_map
+from taskstore.executors import ordered_map, threads
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
@@ -36,7 +36,7 @@ def vectors_of(store: Store, jobs: int, meter: Meter) -> Vectors:
     tasks, shared = store.tasks, _shared(store)
     gram_VV = np.zeros((len(tasks) + 1, len(tasks) + 1))
     meter.stage("rebuilding", "vectors")
-    with open_family(store, tasks, jobs) as family, _multitask(store) as multitask:
+    with open_family(store, tasks, threads(jobs)) as family, _multitask(store) as multitask:
 
         def every() -> Iterator[Block]:
             for name, rows in shared.items():
@@ -71,7 +71,7 @@ def _shared(store: Store) -> Mapping[str, list[int]]:
     """Tensors that some task has in a tier -> the numbers of those tasks."""
     tasks = list(store.manifest.tasks.values())
     found = {
-        name: [i for i, task in enumerate(tasks) if name in task.tensors and task.rungs(name)]
+        name: [i for i, task in enumerate(tasks) if name in task.tensors and task.tiers_of(name)]
         for name in store.manifest.tensors
     }
     return {name: rows for name, rows in found.items() if rows}

@@ -15,13 +15,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from taskstore.executors import threads
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.section import Layout, SectionReader
+from taskstore.format.tiers import BY_NAME
+from taskstore.format.tiers.mask import moved
 from taskstore.kernels import bits
-from taskstore.rungs import moved
 from taskstore.store import Store
 
 Masked = Mapping[str, Sequence[str]]  # tensor -> the tasks that have a mask of it
@@ -31,7 +33,7 @@ def masked_tensors(store: Store) -> Masked:
     """In the manifest's order; none in a store without masks."""
     tasks = store.manifest.tasks.items()
     found = {
-        name: [t for t, task in tasks if name in task.tensors and "mask" in task.rungs(name)]
+        name: [t for t, task in tasks if name in task.tensors and "mask" in task.tiers_of(name)]
         for name, tensor in store.manifest.tensors.items()
         if tensor.multitask is not None
     }
@@ -87,11 +89,11 @@ def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[Ch
             return stack.enter_context(closing(reader))
 
         given = {name for name, tasks in masked.items() if needs_base(store, name, tasks)}
-        base = stack.enter_context(store.open_base(jobs)) if given else None
+        base = stack.enter_context(store.open_base(threads(jobs))) if given else None
         multitask = opened(filenames.MULTITASK, layouts.multitask_layouts(manifest))
         masks = {
             name: (
-                opened(filenames.masks_of(name), layouts.mask_layouts(manifest, task)),
+                opened(filenames.masks_of(name), BY_NAME["mask"].layouts(manifest, task)),
                 task.codec("mask", "bits") == "guided",
             )
             for name, task in manifest.tasks.items()

@@ -1,0 +1,70 @@
+"""What every tier offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from taskstore.format.manifest import Manifest, Task, Tensor
+from taskstore.format.section import Layout, SectionReader
+
+Bits = NDArray[Any]  # weights as unsigned integers (N,), N = elements of a chunk
+Step = Callable[[int, Bits, str], Bits]  # chunk number, what is below and its dtype -> the task's
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One tensor of one task, whose sections are open. `dtype`: the task's own."""
+
+    task: str
+    tensor: str
+    dtype: str
+    section: Callable[[str], SectionReader]  # by the stem of its files
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One block as a tier above the mask is to code it.
+
+    shape    of the base's tensor, in which the block begins at element `start`
+    dtype    of the task's weights          bits   about, per element, of a rest
+    archive  slower and smaller             label  task and tensor, for errors
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    bits: float
+    archive: bool
+    label: tuple[str, str]
+
+
+class Tier(Protocol):
+    """One kind of file that a task may have."""
+
+    def stem(self, task: str) -> str:
+        """Of its files."""
+
+    def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
+        """The sections of its files, by tensor."""
+
+    def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
+        """Stems of all files that its step reads -> their sections."""
+
+    def step(self, spot: Spot) -> Step:
+        """How a chunk is rebuilt from what the tiers below rebuild; thread-safe."""
+
+
+class Above(Tier, Protocol):
+    """A tier that codes what is missing below, whatever that is."""
+
+    def encode(self, theta_N: Bits, below_N: Bits, wanted: Wanted) -> tuple[list[bytes], Bits]:
+        """Stored streams, and the weights that they rebuild; raises NotFinite."""
+
+
+def tensors_with(manifest: Manifest, task: Task, tier: str) -> dict[str, Tensor]:
+    """The base's tensors that a task has in a tier."""
+    return {name: manifest.tensors[name] for name in task.tensors if tier in task.tiers_of(name)}

@@ -1,0 +1,43 @@
+"""Tier exact: a fine-tune's bits, coded against what is below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from taskstore.format import names
+from taskstore.format.dtypes import ITEMSIZE, numel
+from taskstore.format.manifest import Manifest, Task
+from taskstore.format.section import Layout, encode
+from taskstore.format.tiers.base import Bits, Spot, Step, Wanted, tensors_with
+from taskstore.format.validate import CODECS_OF_TIERS
+from taskstore.kernels import cpu
+
+
+class Exact:
+    def stem(self, task: str) -> str:
+        return names.exact_of(task)
+
+    def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
+        """The base's rows of its tensors; further rows are private."""
+        layouts = {}
+        for name, base in tensors_with(manifest, task, "exact").items():
+            dtype = task.tensors[name].dtype or base.dtype
+            codec = task.codec("exact", usual_codec(dtype))
+            layouts[name] = Layout(codec, numel(base.shape), ITEMSIZE[dtype], manifest.chunk)
+        return layouts
+
+    def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
+        return {self.stem(task): self.layouts(manifest, manifest.tasks[task])}
+
+    def step(self, spot: Spot) -> Step:
+        exact = spot.section(self.stem(spot.task))
+        return lambda k, below_N, dtype: exact.chunk(k, cpu.cast(below_N, dtype, spot.dtype))
+
+    def encode(self, theta_N: Bits, below_N: Bits, wanted: Wanted) -> tuple[list[bytes], Bits]:
+        codec = CODECS_OF_TIERS["exact"] if wanted.archive else usual_codec(wanted.dtype)
+        return encode(codec, theta_N, below_N), theta_N
+
+
+def usual_codec(dtype: str) -> str:
+    """The codec where nothing else is said; it is given the weights below."""
+    return "ulp" if dtype == "F32" else "steps"

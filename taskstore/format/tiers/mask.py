@@ -1,0 +1,60 @@
+"""Tier mask: a bit per weight that selects W1, the multi-task model's weight, or W0, the base's.
+
+Masks are packed LSB first, the last byte padded with zeros (SPEC.md). At the archive level they
+are coded given how far W1 is from W0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.format import names
+from taskstore.format.dtypes import numel
+from taskstore.format.layouts import multitask_layouts
+from taskstore.format.manifest import Manifest, Task
+from taskstore.format.section import Layout, encode
+from taskstore.format.tiers.base import Bits, Spot, Step, tensors_with
+from taskstore.kernels import cpu, floats
+
+
+class Mask:
+    def stem(self, task: str) -> str:
+        return names.masks_of(task)
+
+    def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
+        codec = task.codec("mask", "bits")
+        return {
+            name: Layout(codec, numel(base.shape), 1, manifest.chunk)
+            for name, base in tensors_with(manifest, task, "mask").items()
+        }
+
+    def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
+        own = self.layouts(manifest, manifest.tasks[task])
+        return {names.MULTITASK: multitask_layouts(manifest), self.stem(task): own}
+
+    def step(self, spot: Spot) -> Step:
+        multitask, mask = spot.section(names.MULTITASK), spot.section(self.stem(spot.task))
+
+        def selected(k: int, w0_N: Bits, dtype: str) -> Bits:
+            w1_N = multitask.chunk(k, w0_N)
+            given_N = moved(w0_N, w1_N, dtype) if mask.guided else None
+            return cpu.cast(cpu.select(mask.chunk(k, given_N), w0_N, w1_N), dtype, spot.dtype)
+
+        return selected
+
+
+def encode_mask(
+    bits_P: NDArray[np.uint8], w0_N: Bits, w1_N: Bits, dtype: str, *, archive: bool
+) -> list[bytes]:
+    """Packed bits of a block, P = ceil(N / 8) -> stored streams."""
+    if archive:
+        return encode("guided", bits_P, moved(w0_N, w1_N, dtype))
+    return encode("bits", bits_P)
+
+
+def moved(w0_N: Bits, w1_N: Bits, dtype: str) -> Bits:
+    """F32(W1) - F32(W0), its bits (N,): what masks are coded given, at the archive level."""
+    return (floats.to_float32(w1_N, dtype) - floats.to_float32(w0_N, dtype)).view(np.uint32)

@@ -1,0 +1,83 @@
+"""Tier rest: what is missing below, quantised; added to the weights below and rounded once.
+
+One word for one thing: the tier is the *rest*, its numbers are *quantised* (`Quantised` in memory,
+codec `levels` on disk), and `--residual BITS` asks for their rate.
+
+Legend: N = elements of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from taskstore.errors import NotFinite
+from taskstore.format import names
+from taskstore.format.codecs import stream
+from taskstore.format.codecs.levels import Levels, quantised
+from taskstore.format.dtypes import numel
+from taskstore.format.manifest import Manifest, Task
+from taskstore.format.section import Layout
+from taskstore.format.tiers.base import Bits, Spot, Step, Wanted, tensors_with
+from taskstore.kernels import cpu, floats
+from taskstore.kernels.add_quantised import add
+from taskstore.kernels.quantise import Quantised
+
+MIN_ROW = 64  # a row of fewer elements would pay too much for its step
+FINER = 16  # vectors (norms, biases) are few and matter much: their steps are so much smaller
+
+
+class Rest:
+    def stem(self, task: str) -> str:
+        return names.rest_of(task)
+
+    def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
+        """Float32 vectors over the base's rows of its tensors."""
+        return {
+            name: Layout("levels", numel(base.shape), 4, manifest.chunk)
+            for name, base in tensors_with(manifest, task, "rest").items()
+        }
+
+    def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
+        return {self.stem(task): self.layouts(manifest, manifest.tasks[task])}
+
+    def step(self, spot: Spot) -> Step:
+        rest = spot.section(self.stem(spot.task))
+
+        def added(k: int, below_N: Bits, dtype: str) -> Bits:
+            return _with(cpu.cast(below_N, dtype, spot.dtype), rest.quantised(k), spot.dtype)
+
+        return added
+
+    def encode(self, theta_N: Bits, below_N: Bits, wanted: Wanted) -> tuple[list[bytes], Bits]:
+        missing_N = np.empty(theta_N.size, np.float32)
+        below_F = floats.to_float32(below_N, wanted.dtype)
+        if not cpu.task_vector(theta_N, wanted.dtype, below_F, missing_N):
+            raise NotFinite(*wanted.label)
+        codec = levels_for(wanted.shape, wanted.start, wanted.bits)
+        streams = codec.encode(missing_N.view(np.uint32), None)
+        rebuilt_N = _with(below_N, quantised(streams, theta_N.size), wanted.dtype)
+        return [stream.store(one) for one in streams], rebuilt_N
+
+
+def levels_for(shape: tuple[int, ...], start: int, bits: float) -> Levels:
+    """The codec of a chunk that begins at element `start`, for about `bits` bits per element.
+
+    A row is as many of the last dimensions as make MIN_ROW elements: a row of a matrix, a filter of
+    a convolution.
+    """
+    step = 2.0 ** (2 - bits)
+    if len(shape) < 2:
+        return Levels(step / FINER)
+    columns, dims = shape[-1], list(shape[:-1])
+    while columns < MIN_ROW and len(dims) > 1:
+        columns *= dims.pop()
+    return Levels(step, columns, start % columns) if columns >= MIN_ROW else Levels(step)
+
+
+def _with(below_N: Bits, vector: Quantised, dtype: str) -> Bits:
+    """round(W + v) as bits of `dtype`, W where that is not finite."""
+    w_N = np.empty_like(below_N)
+    add(vector, below_N, w_N, dtype)
+    return w_N

@@ -1,0 +1,87 @@
+"""One pack, once its input is known to be good: what travels through all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from taskstore.executors import Executor, Threads
+from taskstore.format.dtypes import ITEMSIZE
+from taskstore.format.manifest import TIERS
+from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
+from taskstore.merging.methods import make
+from taskstore.models import Checkpoint, Originals
+from taskstore.models.compare import Plan
+from taskstore.models.family import Family
+from taskstore.packing import plan as planning
+from taskstore.packing.mask_files import matching
+from taskstore.packing.mask_files.matching import Imported
+from taskstore.packing.options import PackOptions
+from taskstore.progress import Callback, Meter
+
+
+@dataclass(frozen=True)
+class PackJob:
+    """masks     out of files, where masks are not to be made
+    kept      models (None: the base) whose weight files are to come back as they were
+    executor  runs blocks; as many are in flight as the options' memory allows
+    """
+
+    family: Family
+    plan: Plan
+    options: PackOptions
+    masks: Imported | None
+    kept: Mapping[str | None, Originals]
+    meter: Meter
+    executor: Executor
+
+
+def make_job(family: Family, options: PackOptions, progress: Callback) -> PackJob:
+    """Raises NotOneFamily or InputError for what cannot be packed together."""
+    plan = planning.make(family, options.tier_names[0])
+    masks = matching.of(family, plan, options)
+    kept = _originals(family, plan, options)
+    meter = Meter(progress, _total_bytes(family, options, kept))
+    itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
+    executor = Threads(options.jobs, options.in_flight(len(family.tasks), itemsize))
+    return PackJob(family, plan, options, masks, kept, meter, executor)
+
+
+def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None, Originals]) -> int:
+    """Weights that will be read, over all passes."""
+    masked = "mask" in options.tier_names
+    passes = 1 + (make(options.method, options.merge_options).passes if masked else 0)
+    models = (family.base, *family.tasks)
+    weights = sum(info.nbytes for model in models for info in model.tensors.values())
+    return passes * weights + sum(file.size for model in kept.values() for file in model.files)
+
+
+def _originals(family: Family, plan: Plan, options: PackOptions) -> dict[str | None, Originals]:
+    """Models (None: the base) whose weight files are to come back as they were.
+
+    Tasks that are exact; a base that is carried, where one of them is or its file is not what
+    unpacking writes anyway.
+    """
+    exact = "exact" in options.tier_names
+    kept: dict[str | None, Originals] = {
+        task.name: task.originals
+        for task, planned in zip(family.tasks, plan.tasks, strict=True)
+        if task.originals
+        and (exact or all(entry.kind not in TIERS for entry in planned.entries.values()))
+    }
+    base = family.base
+    if base.originals and options.base == "embed" and (kept or not _is_usual(base)):
+        kept[None] = base.originals
+    return kept
+
+
+def _is_usual(model: Checkpoint) -> bool:
+    """Whether the weights are one file such as unpacking writes of its own accord."""
+    assert model.originals is not None
+    files, tensors = model.originals.files, model.tensors
+    return (
+        [file.name for file in files] == ["model.safetensors"]
+        and not model.originals.index
+        and sum(info.nbytes for info in tensors.values()) <= SHARD_BYTES
+        and files[0].head() == usual_head(tensors, usual_order(tensors))
+    )
