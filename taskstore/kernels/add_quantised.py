@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels import cpu
-from taskstore.kernels.floats import to_float32
+from taskstore.kernels.floats import rounded, to_float32, widened
 from taskstore.kernels.jit import jit
 from taskstore.kernels.quantise import Quantised
 
@@ -114,16 +114,13 @@ def _round_bf16(values: F32, below: U, w: U) -> None:
     """To choose in the first loop, where no block needs it, would take half as long again."""
     largest = np.int32(0)
     for i in range(w.size):
-        value = np.uint32(np.uint32(below[i]) << np.uint32(16)).view(np.float32) + values[i]
-        u = np.float32(value).view(np.uint32)
+        u = np.float32(widened(below[i]) + values[i]).view(np.uint32)
         largest = max(largest, np.int32(u & np.uint32(0x7FFFFFFF)))
-        odd = (u >> np.uint32(16)) & np.uint32(1)
-        w[i] = np.uint16((u + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+        w[i] = rounded(u)
     if largest < _OVERFLOW_BF16:
         return
     for i in range(w.size):
-        value = np.uint32(np.uint32(below[i]) << np.uint32(16)).view(np.float32) + values[i]
-        u = np.float32(value).view(np.uint32)
+        u = np.float32(widened(below[i]) + values[i]).view(np.uint32)
         if np.int32(u & np.uint32(0x7FFFFFFF)) >= _OVERFLOW_BF16:
             w[i] = below[i]
 

@@ -4,7 +4,7 @@ Legend: N = elements, P = ceil(N / 8) bytes. Bit i is bit i % 8 of byte i // 8, 
 least significant (LSB first, numpy's `bitorder="little"`); the unused high bits of the last byte
 are zero. SPEC.md section 4 works one mask by hand.
 
-Set operations run on packed bytes through bitarray, never on unpacked booleans.
+Masks are counted as packed bytes, through bitarray, never as unpacked booleans.
 
 How many of S masks a position is in is counted for a whole word of positions at a time, with the
 masks as the rows of an addition: planes[i] holds bit i of every position's sum. Three rows of one
@@ -13,12 +13,11 @@ weight become a sum and a carry, a ^ b ^ c and ab | c(a ^ b), until one row of e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from bitarray import bitarray
-from bitarray.util import count_and, count_or, count_xor
+from bitarray.util import count_and
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
@@ -55,28 +54,6 @@ def _view(bits_P: Bytes) -> bitarray:
 def count(bits_P: Bytes) -> int:
     """Ones in a packed mask."""
     return int(_view(bits_P).count())
-
-
-def overlap(a_P: Bytes, b_P: Bytes) -> dict[str, int]:
-    """Counts of `a & b`, `a | b` and `a ^ b` of two packed masks of one size."""
-    a, b = _view(a_P), _view(b_P)
-    return {"and": count_and(a, b), "or": count_or(a, b), "xor": count_xor(a, b)}
-
-
-def combine(operation: str, masks: Iterable[Bytes]) -> Bytes:
-    """Fold packed masks of one size with "and", "or" or "xor"; uint8 (P,)."""
-    first, *rest = (_view(m) for m in masks)
-    result: Any = bitarray(first)
-    for mask in rest:
-        if operation == "and":
-            result &= mask
-        elif operation == "or":
-            result |= mask
-        elif operation == "xor":
-            result ^= mask
-        else:
-            raise ValueError(f"unknown operation {operation!r}; use and, or, xor")
-    return np.frombuffer(result.tobytes(), np.uint8)
 
 
 def intersections(masks: Sequence[Bytes]) -> Counts:

@@ -12,14 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.floats import all_finite, from_float32, to_float32
-from taskstore.kernels.jit import jit
+from taskstore.kernels.floats import (
+    EXPONENT,
+    all_finite,
+    from_float32,
+    rounded,
+    to_float32,
+    widened,
+)
+from taskstore.kernels.jit import inlined, jit
 
 F32 = NDArray[np.float32]
 U = NDArray[Any]
 Bytes = NDArray[np.uint8]
 
-_EXPONENT = np.uint32(0x7F800000)
+_EXPONENT = EXPONENT["F32"]
 _ONES = np.uint64(0x0101010101010101)
 _PICK = np.uint64(0x8040201008040201)  # bit j of every byte -> byte j
 _LIFT = np.uint64(0x7F7F7F7F7F7F7F7F)
@@ -31,7 +38,7 @@ def task_vector(theta_N: U, dtype: str, theta0_N: F32, tau_N: F32) -> bool:
     False where tau is not finite: theta is not, given a finite theta_0.
     """
     if dtype == "BF16":
-        return bool(_subtract_bf16(theta_N, theta0_N, tau_N) != _EXPONENT)
+        return bool(subtract_bf16(theta_N, theta0_N, tau_N) != _EXPONENT)
     with np.errstate(over="ignore", invalid="ignore"):
         np.subtract(to_float32(theta_N, dtype), theta0_N, out=tau_N)
     return all_finite(tau_N.view(np.uint32), "F32")
@@ -41,11 +48,11 @@ def add(theta0_N: F32, tau_N: F32, w0_N: U, dtype: str) -> U:
     """W1 = round(theta_0 + tau) as bits of `dtype`; W0 where that is not finite."""
     if dtype == "BF16":
         w1_N = np.empty_like(w0_N)
-        _add_bf16(theta0_N, tau_N, w0_N, w1_N)
+        add_bf16(theta0_N, tau_N, w0_N, w1_N)
         return w1_N
     with np.errstate(over="ignore", invalid="ignore"):
         bits_N = from_float32(theta0_N + tau_N, dtype)
-    exponent = bits_N.dtype.type(0x7C00 if dtype == "F16" else 0x7F800000)
+    exponent = EXPONENT[dtype]
     return np.where((bits_N & exponent) == exponent, w0_N, bits_N)
 
 
@@ -71,28 +78,32 @@ def differ(a_P: Bytes, b_P: Bytes) -> bool:
     return bool(_differ(a_P, b_P))
 
 
-@jit
-def _subtract_bf16(theta_N: U, theta0_N: F32, tau_N: F32) -> np.uint32:
+@inlined
+def subtract_bf16(theta_N: U, theta0_N: F32, tau_N: F32) -> np.uint32:
     """Returns the largest exponent field of tau, as it stands in its bits."""
     largest = np.uint32(0)
     for i in range(theta_N.size):
-        theta = np.uint32(np.uint32(theta_N[i]) << np.uint32(16)).view(np.float32)
-        tau = np.float32(theta - theta0_N[i])
+        tau = np.float32(widened(theta_N[i]) - theta0_N[i])
         tau_N[i] = tau
         largest = max(largest, np.float32(tau).view(np.uint32) & _EXPONENT)
     return largest
 
 
-@jit
-def _add_bf16(theta0_N: F32, tau_N: F32, w0_N: U, w1_N: U) -> None:
+@inlined
+def add_bf16(theta0_N: F32, tau_N: F32, w0_N: U, w1_N: U) -> None:
     for i in range(w0_N.size):
         value = np.float32(theta0_N[i] + tau_N[i])
         u = np.float32(value).view(np.uint32)
-        odd = (u >> np.uint32(16)) & np.uint32(1)
-        rounded = np.uint16((u + np.uint32(0x7FFF) + odd) >> np.uint32(16))
-        over = (rounded & np.uint16(0x7F80)) == np.uint16(0x7F80)
-        bad = over | ((u & np.uint32(0x7F800000)) == np.uint32(0x7F800000))
-        w1_N[i] = w0_N[i] if bad else rounded
+        w1 = rounded(u)
+        bad = ((w1 & np.uint16(0x7F80)) == np.uint16(0x7F80)) | ((u & _EXPONENT) == _EXPONENT)
+        w1_N[i] = w0_N[i] if bad else w1
+
+
+@jit
+def _spread(packed: Any) -> Any:
+    """A packed byte -> eight bytes, 0 or 1."""
+    spread = (np.uint64(packed) * _ONES) & _PICK
+    return ((spread + _LIFT) >> np.uint64(7)) & _ONES
 
 
 @jit
@@ -104,8 +115,7 @@ def _select(bits_P: Bytes, w0_N: U, w1_N: U, chosen_N: U) -> None:
         stop = min(start + 1024, n)
         packed = bits_P[start >> 3 : (stop + 7) >> 3]
         for j in range(packed.size):
-            spread = (np.uint64(packed[j]) * _ONES) & _PICK
-            words[j] = ((spread + _LIFT) >> np.uint64(7)) & _ONES
+            words[j] = _spread(packed[j])
         w0, w1, chosen = w0_N[start:stop], w1_N[start:stop], chosen_N[start:stop]
         for j in range(stop - start):
             chosen[j] = w1[j] if mask[j] else w0[j]
@@ -126,8 +136,7 @@ def _swap(a_P: Bytes, b_P: Bytes, d_N: U, w_N: U) -> None:
         if some == 0:
             continue
         for j in range(a.size):
-            spread = (np.uint64(a[j] ^ b[j]) * _ONES) & _PICK
-            words[j] = ((spread + _LIFT) >> np.uint64(7)) & _ONES
+            words[j] = _spread(a[j] ^ b[j])
         d, w = d_N[start:stop], w_N[start:stop]
         for j in range(stop - start):  # 0 - 1 is all ones; a branch here would not be vectorised
             w[j] = w[j] ^ (d[j] & (zero - d_N.dtype.type(mask[j])))

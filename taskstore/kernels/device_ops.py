@@ -20,11 +20,10 @@ from torch import Tensor
 from taskstore.kernels import add_quantised, reference
 from taskstore.kernels.dispatch import kernel_for
 from taskstore.kernels.quantise import Quantised
+from taskstore.kernels.torch_dtypes import TORCH
 
-FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
-
-class Vectors(Protocol):
+class DeviceOps(Protocol):
     """What a unit needs of a device; its arrays are those of the device's swap kernel."""
 
     swap: Callable[[Any, Any, Any, Any], None]
@@ -123,9 +122,9 @@ class TorchVectors:
         self.swap(torch.zeros_like(mask_P), mask_P, d_N, w_N)
 
     def add(self, vector: TorchVector, below_N: Tensor, w_N: Tensor, dtype: str) -> None:
-        float_N = below_N.view(FLOATS[dtype])
+        float_N = below_N.view(TORCH[dtype])
         w_N.copy_(reference.add(float_N, vector.values(w_N.device)).view(w_N.dtype))
 
 
-def vectors_for(device: torch.device) -> Vectors:
+def vectors_for(device: torch.device) -> DeviceOps:
     return HostVectors() if device.type == "cpu" else TorchVectors(device)

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from taskstore.kernels import cpu, reference
+from taskstore.kernels.torch_dtypes import INTEGERS
 
 Swap = Callable[[Any, Any, Any, Any], None]
 Native = Callable[[Tensor, int], Any]  # uint8 memory, element size -> what the kernel takes
-
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
 def kernel_for(device: torch.device) -> tuple[Swap, Native]:
@@ -36,4 +35,4 @@ def kernel_for(device: torch.device) -> tuple[Swap, Native]:
 
 
 def _view(memory: Tensor, size: int) -> Tensor:
-    return memory.view(_INTEGERS[size])
+    return memory.view(INTEGERS[size])

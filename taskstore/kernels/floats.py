@@ -5,15 +5,20 @@ Legend: N = elements; raw_N = little-endian unsigned integers of the dtype's siz
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.jit import jit
+from taskstore.kernels.jit import inlined, jit
 
 F32 = NDArray[np.float32]
-_EXPONENT = {"BF16": np.uint16(0x7F80), "F16": np.uint16(0x7C00), "F32": np.uint32(0x7F800000)}
+EXPONENT: Mapping[str, Any] = {
+    "BF16": np.uint16(0x7F80),
+    "F16": np.uint16(0x7C00),
+    "F32": np.uint32(0x7F800000),
+}
 
 
 def to_float32(raw_N: NDArray[Any], dtype: str) -> F32:
@@ -24,7 +29,7 @@ def to_float32(raw_N: NDArray[Any], dtype: str) -> F32:
         return raw_N.view(np.float16).astype(np.float32)
     assert dtype == "BF16", dtype
     values_N = np.empty(raw_N.size, np.float32)
-    _widen_bf16(raw_N, values_N)
+    widen_bf16(raw_N, values_N)
     return values_N
 
 
@@ -47,14 +52,14 @@ def all_finite(raw_N: NDArray[Any], dtype: str) -> bool:
         return bool(np.isfinite(raw_N.view(np.float64)).all())
     if dtype == "C64":
         return bool(np.isfinite(raw_N.view(np.complex64)).all())
-    if dtype not in _EXPONENT:
+    if dtype not in EXPONENT:
         return True
-    exponent = _EXPONENT[dtype]
-    return bool(_largest(raw_N, exponent) != exponent)
+    exponent = EXPONENT[dtype]
+    return bool(largest_exponent(raw_N, exponent) != exponent)
 
 
-@jit
-def _largest(raw_N: NDArray[Any], exponent: Any) -> Any:
+@inlined
+def largest_exponent(raw_N: NDArray[Any], exponent: Any) -> Any:
     """The largest exponent field, as it stands in the element."""
     largest = exponent & ~exponent
     for i in range(raw_N.size):
@@ -63,16 +68,27 @@ def _largest(raw_N: NDArray[Any], exponent: Any) -> Any:
 
 
 @jit
-def _widen_bf16(raw_N: NDArray[np.uint16], values_N: F32) -> None:
+def widened(x: Any) -> Any:
+    """bf16 bits -> float32."""
+    return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+
+
+@jit
+def rounded(u: Any) -> Any:
+    """float32 bits, no NaN -> bf16 bits, to nearest even."""
+    odd = (u >> np.uint32(16)) & np.uint32(1)
+    return np.uint16((u + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
+@inlined
+def widen_bf16(raw_N: NDArray[np.uint16], values_N: F32) -> None:
     for i in range(raw_N.size):
-        values_N[i] = np.uint32(np.uint32(raw_N[i]) << np.uint32(16)).view(np.float32)
+        values_N[i] = widened(raw_N[i])
 
 
 @jit
 def _round_bf16(values_N: F32, raw_N: NDArray[np.uint16]) -> None:
     for i in range(raw_N.size):
         u = np.float32(values_N[i]).view(np.uint32)
-        odd = (u >> np.uint32(16)) & np.uint32(1)
-        rounded = np.uint16((u + np.uint32(0x7FFF) + odd) >> np.uint32(16))
         nan = (u & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-        raw_N[i] = np.uint16((u >> np.uint32(16)) | np.uint32(0x40)) if nan else rounded
+        raw_N[i] = np.uint16((u >> np.uint32(16)) | np.uint32(0x40)) if nan else rounded(u)

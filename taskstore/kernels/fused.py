@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.bits import packed_size
+from taskstore.kernels.cpu import add_bf16
+from taskstore.kernels.floats import EXPONENT, largest_exponent, widen_bf16, widened
 from taskstore.kernels.jit import jit
+from taskstore.kernels.tall import tall_block
 
 Bits = NDArray[np.uint16]
 Bytes = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 
-_EXPONENT = np.uint32(0x7F800000)
-_GATHER = np.uint64(0x0102040810204080)  # eight 0/1 bytes -> one byte, first byte lowest
+_EXPONENT = EXPONENT["F32"]
 
 
 def sum_tall_bf16(theta_SN: Bits, w0_N: Bits, lam_S: F32) -> tuple[Bits, Bytes, Bits, bool]:
@@ -49,44 +51,23 @@ def _sum_tall_bf16(
     """Returns the largest exponent field of the merged vector, as it stands in its bits."""
     tasks, n = theta_SN.shape
     tau_SB = np.empty((tasks, 1024), np.float32)
-    theta0 = np.empty(1024, np.float32)
-    merged = np.empty(1024, np.float32)
+    theta0_B, merged_B = np.empty(1024, np.float32), np.empty(1024, np.float32)
     mask = np.zeros(1024, np.uint8)
-    words = mask.view(np.uint64)
     largest = np.uint32(0)
     for start in range(0, n, 1024):
-        stop = min(start + 1024, n)
-        size = stop - start
-        w0, w1 = w0_N[start:stop], w1_N[start:stop]
-        for j in range(size):
-            theta0[j] = np.uint32(np.uint32(w0[j]) << np.uint32(16)).view(np.float32)
-            merged[j] = np.float32(0)
+        block = slice(start, min(start + 1024, n))
+        size = block.stop - start
+        w0, w1, theta0, merged = w0_N[block], w1_N[block], theta0_B[:size], merged_B[:size]
+        widen_bf16(w0, theta0)
+        merged[:] = np.float32(0)
         for s in range(tasks):
-            theta, tau = theta_SN[s, start:stop], tau_SB[s]
+            theta, tau = theta_SN[s, block], tau_SB[s, :size]
             for j in range(size):
-                value = np.uint32(np.uint32(theta[j]) << np.uint32(16)).view(np.float32)
-                step = np.float32(value - theta0[j])
-                tau[j] = step
-                merged[j] += step
-        for j in range(size):
-            largest = max(largest, np.float32(merged[j]).view(np.uint32) & _EXPONENT)
-            value = np.float32(theta0[j] + merged[j])
-            u = np.float32(value).view(np.uint32)
-            odd = (u >> np.uint32(16)) & np.uint32(1)
-            rounded = np.uint16((u + np.uint32(0x7FFF) + odd) >> np.uint32(16))
-            over = (rounded & np.uint16(0x7F80)) == np.uint16(0x7F80)
-            bad = over | ((u & _EXPONENT) == _EXPONENT)
-            w1[j] = w0[j] if bad else rounded
+                tau[j] = np.float32(widened(theta[j]) - theta0[j])
+                merged[j] += tau[j]
+        largest = max(largest, largest_exponent(merged.view(np.uint32), _EXPONENT))
+        add_bf16(theta0, merged, w0, w1)
         for s in range(tasks):
-            tau, lam, chosen = tau_SB[s], lam_S[s], chosen_SN[s, start:stop]
-            for j in range(size):
-                wanted = np.uint8(abs(tau[j]) > lam * abs(merged[j] - tau[j]))
-                live = np.uint8(w0[j] != w1[j])
-                mask[j] = wanted & live
-                chosen[j] = w1[j] if wanted else w0[j]
-            for j in range(size, ((size + 7) >> 3) << 3):
-                mask[j] = 0
-            packed = bits_SP[s, start >> 3 : (stop + 7) >> 3]
-            for j in range(packed.size):
-                packed[j] = np.uint8((words[j] * _GATHER) >> np.uint64(56))
+            tau, packed = tau_SB[s, :size], bits_SP[s, start >> 3 : (block.stop + 7) >> 3]
+            tall_block(tau, merged, w0, w1, lam_S[s], False, mask, packed, chosen_SN[s, block])
     return largest

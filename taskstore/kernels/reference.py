@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
+from taskstore.kernels.torch_dtypes import INTEGERS
 
 
 def task_vector(theta_N: Tensor, theta0_N: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def add(theta0_N: Tensor, tau_N: Tensor) -> Tensor:
 
 def differs(w0_N: Tensor, w1_N: Tensor) -> Tensor:
     """bool (N,): D != 0, compared as bits, so that -0.0 and 0.0 differ."""
-    view = _BITS[w0_N.dtype]
+    view = INTEGERS[w0_N.element_size()]
     return w0_N.view(view) != w1_N.view(view)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.bits import packed_size
-from taskstore.kernels.jit import jit
+from taskstore.kernels.jit import inlined, jit
 
 F32 = NDArray[np.float32]
 U = NDArray[Any]
@@ -58,22 +58,45 @@ def _tall(
     bits_P: Bytes,
     chosen_N: U,
 ) -> None:
-    either = np.uint8(not one_sided)
     mask = np.zeros(1024, np.uint8)
+    for start in range(0, tau_N.size, 1024):
+        block = slice(start, min(start + 1024, tau_N.size))
+        packed, chosen = bits_P[start >> 3 : (block.stop + 7) >> 3], chosen_N[block]
+        tall_block(
+            tau_N[block],
+            merged_N[block],
+            w0_N[block],
+            w1_N[block],
+            lam,
+            one_sided,
+            mask,
+            packed,
+            chosen,
+        )
+
+
+@inlined
+def tall_block(
+    tau: F32,
+    merged: F32,
+    w0: U,
+    w1: U,
+    lam: np.float32,
+    one_sided: bool,
+    mask: Bytes,
+    packed: Bytes,
+    chosen: U,
+) -> None:
+    """Up to 1024 elements, by way of `mask`, 1024 bytes."""
+    either = np.uint8(not one_sided)
     words = mask.view(np.uint64)
-    n = tau_N.size
-    for start in range(0, n, 1024):
-        stop = min(start + 1024, n)
-        tau, merged = tau_N[start:stop], merged_N[start:stop]
-        w0, w1, chosen = w0_N[start:stop], w1_N[start:stop], chosen_N[start:stop]
-        for j in range(stop - start):
-            aligned = np.uint8((tau[j] > 0) == (merged[j] > 0)) | either
-            wanted = np.uint8(abs(tau[j]) > lam * abs(merged[j] - tau[j])) & aligned
-            live = np.uint8(w0[j] != w1[j])
-            mask[j] = wanted & live
-            chosen[j] = w1[j] if wanted else w0[j]
-        for j in range(stop - start, ((stop - start + 7) >> 3) << 3):
-            mask[j] = 0
-        packed = bits_P[start >> 3 : (stop + 7) >> 3]
-        for j in range(packed.size):
-            packed[j] = np.uint8((words[j] * _GATHER) >> np.uint64(56))
+    for j in range(tau.size):
+        aligned = np.uint8((tau[j] > 0) == (merged[j] > 0)) | either
+        wanted = np.uint8(abs(tau[j]) > lam * abs(merged[j] - tau[j])) & aligned
+        live = np.uint8(w0[j] != w1[j])
+        mask[j] = wanted & live
+        chosen[j] = w1[j] if wanted else w0[j]
+    for j in range(tau.size, 8 * packed.size):
+        mask[j] = 0
+    for j in range(packed.size):
+        packed[j] = np.uint8((words[j] * _GATHER) >> np.uint64(56))

@@ -1,4 +1,4 @@
-"""torch's dtypes and their safetensors names, both ways."""
+"""torch's dtypes and their safetensors names, both ways; the integers that bits are swapped as."""
 
 from __future__ import annotations
 
@@ -23,3 +23,4 @@ DTYPES = {
     torch.float8_e5m2: "F8_E5M2",
 }
 TORCH = {name: dtype for dtype, name in DTYPES.items()}
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}  # by bytes per element

@@ -1,4 +1,4 @@
-"""Selection and swap on packed masks for GPUs, in Triton.
+"""Swap by packed masks on GPUs, in Triton.
 
 What bounds both is memory traffic. A swap in plain torch unpacks a mask to bytes, spreads it, and
 passes over the weights three times: some 20 bytes per 16-bit weight. Here one program takes
@@ -12,13 +12,11 @@ Elements past the last whole mask byte get a second launch of one row, with boun
 Hopper-class cards and not tuned on one yet. `TRITON_INTERPRET=1`, set before this is imported, runs
 the same code on the CPU: so the suite runs it where there is no card.
 
-Legend: N = elements, P = ceil(N / 8) packed bytes (LSB first); W0, W1, W and D are int16 or int32
-views, contiguous, of one device.
+Legend: N = elements, P = ceil(N / 8) packed bytes (LSB first); W and D are int16 or int32 views,
+contiguous, of one device.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -44,44 +42,14 @@ def _swap(a, b, d, w, first, rows, n, BOUNDS: tl.constexpr, ROWS: tl.constexpr):
     tl.store(w + at_R8, tl.where(bit_R8 != 0, w_R8 ^ d_R8, w_R8), mask=touched_R8)
 
 
-@triton.jit
-def _select(bits, w0, w1, out, first, rows, n, BOUNDS: tl.constexpr, ROWS: tl.constexpr):
-    row_R = first + tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    inside_R = row_R < rows
-    bits_R = tl.load(bits + row_R, mask=inside_R, other=0)
-    lane_8 = tl.arange(0, 8)
-    at_R8 = row_R[:, None] * 8 + lane_8[None, :]
-    bit_R8 = (bits_R[:, None].to(tl.int32) >> lane_8[None, :]) & 1
-    inside_R8 = tl.broadcast_to(inside_R[:, None], (ROWS, 8))
-    none_R8 = tl.broadcast_to((bits_R != 0xFF)[:, None], (ROWS, 8)) & inside_R8
-    some_R8 = tl.broadcast_to((bits_R != 0)[:, None], (ROWS, 8)) & inside_R8
-    if BOUNDS:
-        inside_R8 = inside_R8 & (at_R8 < n)
-        none_R8 = none_R8 & (at_R8 < n)
-        some_R8 = some_R8 & (at_R8 < n)
-    w0_R8 = tl.load(w0 + at_R8, mask=none_R8, other=0)
-    w1_R8 = tl.load(w1 + at_R8, mask=some_R8, other=0)
-    tl.store(out + at_R8, tl.where(bit_R8 != 0, w1_R8, w0_R8), mask=inside_R8)
-
-
 def swap(a_P: Tensor, b_P: Tensor, d_N: Tensor, w_N: Tensor) -> None:
     """W ^= D & (m_a ^ m_b) in place on the current stream of W's device."""
-    _launch(_swap, (a_P, b_P, d_N, w_N), w_N)
-
-
-def select(bits_P: Tensor, w0_N: Tensor, w1_N: Tensor) -> Tensor:
-    """where(mask, W1, W0) on bit patterns, (N,), on the current stream of W0's device."""
-    out_N = torch.empty_like(w0_N)
-    _launch(_select, (bits_P, w0_N, w1_N, out_N), w0_N)
-    return out_N
-
-
-def _launch(kernel: Any, tensors: tuple[Tensor, ...], of_N: Tensor) -> None:
-    n = of_N.numel()
+    n = w_N.numel()
     whole = n // 8
-    device = torch.cuda.device(of_N.device if of_N.is_cuda else -1)  # -1: leave it as it is
+    device = torch.cuda.device(w_N.device if w_N.is_cuda else -1)  # -1: leave it as it is
     with device:
         if whole:
-            kernel[triton.cdiv(whole, ROWS),](*tensors, 0, whole, n, BOUNDS=False, ROWS=ROWS)
+            grid = (triton.cdiv(whole, ROWS),)
+            _swap[grid](a_P, b_P, d_N, w_N, 0, whole, n, BOUNDS=False, ROWS=ROWS)
         if n % 8:
-            kernel[1,](*tensors, whole, whole + 1, n, BOUNDS=True, ROWS=1)
+            _swap[1,](a_P, b_P, d_N, w_N, whole, whole + 1, n, BOUNDS=True, ROWS=1)

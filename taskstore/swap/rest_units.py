@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from taskstore.kernels.bits import packed_size
-from taskstore.kernels.device_ops import Vectors, vectors_for
+from taskstore.kernels.device_ops import DeviceOps, vectors_for
 from taskstore.kernels.quantise import Quantised
 from taskstore.swap.memory import SwapMemory, blank
 from taskstore.swap.states import Added, State, weight_bytes
@@ -35,7 +35,7 @@ class Sum:
     d_N: Any
     masks: Mapping[State, Any]
     vectors: Mapping[State, Any]
-    kernels: Vectors
+    kernels: DeviceOps
 
     def apply(self, new: State) -> None:
         """Write the weights of a state, whatever is live."""

@@ -51,10 +51,6 @@ def _triton_swap(a: Tensor, b: Tensor, d: Tensor, w: Tensor) -> None:
     w.copy_(there)
 
 
-def _triton_select(bits: Tensor, w0: Tensor, w1: Tensor) -> Tensor:
-    return Tensor(_triton().select(_on_card(bits), _on_card(w0), _on_card(w1)).cpu())
-
-
 def _reference_select(bits: Tensor, w0: Tensor, w1: Tensor) -> Tensor:
     return reference.select(reference.unpack(bits, w0.numel()), w0, w1)
 
@@ -66,12 +62,7 @@ SWAPS: dict[str, Swap] = {
     "numba": _numba_swap,
     "triton": _triton_swap,
 }
-SELECTS: dict[str, Select] = {
-    "reference": _reference_select,
-    "numba": _numba_select,
-    "triton": _triton_select,
-}
-kernels = pytest.mark.parametrize("kernel", SWAPS)
+SELECTS: dict[str, Select] = {"reference": _reference_select, "numba": _numba_select}
 dtypes = pytest.mark.parametrize("dtype", WORDS)
 
 
@@ -104,7 +95,7 @@ def _slow(a: Tensor, b: Tensor, d: Tensor, w: Tensor) -> list[int]:
     return found
 
 
-@kernels
+@pytest.mark.parametrize("kernel", SWAPS)
 @dtypes
 @pytest.mark.parametrize("n", SIZES)
 def test_swap_is_the_formula_and_undoes_itself(kernel: str, dtype: torch.dtype, n: int) -> None:
@@ -117,7 +108,7 @@ def test_swap_is_the_formula_and_undoes_itself(kernel: str, dtype: torch.dtype, 
     assert torch.equal(w, before)
 
 
-@kernels
+@pytest.mark.parametrize("kernel", SWAPS)
 @dtypes
 @pytest.mark.parametrize("n", [5, 8, 1024, 3001])
 def test_views_that_are_not_aligned(kernel: str, dtype: torch.dtype, n: int) -> None:
@@ -133,7 +124,7 @@ def test_views_that_are_not_aligned(kernel: str, dtype: torch.dtype, n: int) -> 
     assert torch.equal(around[3 + n :], before[3 + n :])
 
 
-@kernels
+@pytest.mark.parametrize("kernel", SELECTS)
 @dtypes
 @pytest.mark.parametrize("n", SIZES)
 def test_select_takes_w1_where_the_bit_is_set(kernel: str, dtype: torch.dtype, n: int) -> None:
@@ -152,10 +143,11 @@ def test_a_swap_leads_from_one_selection_to_the_other(n: int, seed: int) -> None
     """select(a) ^ (D & (a ^ b)) = select(b), for every kernel."""
     a, b = _masks(n, seed), _masks(n, seed + 1)
     w0, w1 = _words(n, torch.int16, seed + 2), _words(n, torch.int16, seed + 3)
-    for kernel, select in SELECTS.items():
-        w = select(a, w0, w1)
-        SWAPS[kernel](a, b, w0 ^ w1, w)
-        assert torch.equal(w, select(b, w0, w1))
+    for swap in SWAPS.values():
+        for select in SELECTS.values():
+            w = select(a, w0, w1)
+            swap(a, b, w0 ^ w1, w)
+            assert torch.equal(w, select(b, w0, w1))
 
 
 @pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 5000])
@@ -198,14 +190,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from taskstore.kernels import triton as ours
 
-kernel, names, word = sys.argv[1], sys.argv[2].split(","), sys.argv[3]
-kinds = {"a": "*u8", "b": "*u8", "bits": "*u8"}
-signature = {name: kinds.get(name, "*" + word) for name in names}
+word = sys.argv[1]
+signature = {"a": "*u8", "b": "*u8", "d": "*" + word, "w": "*" + word}
 signature |= dict.fromkeys(("first", "rows", "n"), "i32")
 signature |= dict.fromkeys(("BOUNDS", "ROWS"), "constexpr")
 aligned = {(i,): [["tt.divisibility", 16]] for i in range(4)}
 source = ASTSource(
-    fn=getattr(ours, kernel), signature=signature, attrs=aligned,
+    fn=ours._swap, signature=signature, attrs=aligned,
     constexprs={"BOUNDS": False, "ROWS": ours.ROWS},
 )
 print(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
@@ -214,13 +205,12 @@ print(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("word", ["i16", "i32"])
-@pytest.mark.parametrize(("kernel", "names"), [("_swap", "a,b,d,w"), ("_select", "bits,w0,w1,out")])
-def test_hopper_code_moves_weights_in_16_bytes(kernel: str, names: str, word: str) -> None:
+def test_hopper_code_moves_weights_in_16_bytes(word: str) -> None:
     """Compiled for compute capability 9.0, which needs no card: no access to W is narrower."""
     _triton()
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", _COMPILE, kernel, names, word],
+        [sys.executable, "-c", _COMPILE, word],
         env=environment,
         capture_output=True,
         text=True,

@@ -35,7 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
-from taskstore.kernels.bits import packed_size, padding_is_zero
+from taskstore.format.codecs.bits import Bits
+from taskstore.kernels.bits import packed_size
 from taskstore.kernels.jit import jit
 
 Bytes = NDArray[np.uint8]
@@ -79,9 +80,7 @@ class Guided:
         if body.size == 0:
             return bits_P
         if body.size == bits_P.size:
-            if not padding_is_zero(body, n):
-                raise FormatError(f"a mask of {n} bits has ones in its padding")
-            return body
+            return Bits().decode([body], n, itemsize, None)
         first, second = np.frombuffer(body[:STATES].tobytes(), "<u4").tolist()
         words = np.frombuffer(body[STATES:].tobytes() + bytes(4), "<u2")  # two more to run into
         ended = _get(_cells(given_N), words, np.uint32(first), np.uint32(second), RATES, n, bits_P)
