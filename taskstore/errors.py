@@ -212,6 +212,10 @@ class OutputError(TaskstoreError):
     """The target cannot be written."""
 
 
+class Changed(OutputError):
+    """A file is no longer what was read before."""
+
+
 class TargetExists(OutputError):
     def __init__(self, path: object) -> None:
         super().__init__(f"{path} exists already; give another path or --overwrite")

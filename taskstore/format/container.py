@@ -7,7 +7,6 @@ reserved from an upper bound, filled with spaces, and written last.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,8 @@ from typing import Self
 
 from taskstore.errors import FormatError
 from taskstore.format import header
-from taskstore.locations.files import Flusher, read_exactly, write_all, write_all_at
+from taskstore.locations.base import Location
+from taskstore.locations.files import Flusher, write_all, write_all_at
 
 ALIGN = 64
 METADATA = {"format": "taskstore"}
@@ -24,28 +24,26 @@ METADATA = {"format": "taskstore"}
 class ContainerReader:
     """An open container; `entries` are its sections. Reads are positioned and thread-safe."""
 
-    def __init__(self, path: Path, size: int, label: str) -> None:
+    def __init__(self, location: Location, name: str, size: int) -> None:
         """`size` is what the manifest records. Raises FormatError for anything else."""
-        self.label = label
+        self.label = name
         try:
-            self._fd = os.open(path, os.O_RDONLY)
+            self._file = location.open(name)
         except OSError as error:
-            raise FormatError(f"{label} cannot be opened: {error.strerror}") from None
+            raise FormatError(f"{name} cannot be opened: {error.strerror}") from None
         try:
-            status = os.fstat(self._fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise FormatError(f"{label} is not a regular file")
-            found = status.st_size
-            if found != size:
-                raise FormatError(f"{label} has {found} bytes where the manifest records {size}")
-            self.entries = self._sections(size)
+            if self._file.size != size:
+                raise FormatError(
+                    f"{name} has {self._file.size} bytes where the manifest records {size}"
+                )
+            self.entries = self._sections()
         except BaseException:
-            os.close(self._fd)
+            self._file.close()
             raise
 
-    def _sections(self, size: int) -> dict[str, header.Entry]:
+    def _sections(self) -> dict[str, header.Entry]:
         try:
-            entries, metadata = header.read(self._fd, size, {"U8": 1})
+            entries, metadata = header.read(self._file, {"U8": 1})
         except header.BadHeader as error:
             raise FormatError(f"{self.label} {error}") from None
         if metadata != METADATA:
@@ -57,10 +55,10 @@ class ContainerReader:
 
     def read(self, begin: int, end: int) -> memoryview:
         """Bytes [begin, end) of the file, which must lie in it."""
-        return memoryview(read_exactly(self._fd, begin, end - begin, self.label))
+        return memoryview(self._file.read(begin, end - begin))
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._file.close()
 
 
 class ContainerWriter:

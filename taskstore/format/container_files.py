@@ -10,6 +10,7 @@ from taskstore.format.container import ContainerReader, ContainerWriter
 from taskstore.format.manifest import File
 from taskstore.format.names import of_stem
 from taskstore.format.section import Layout, SectionReader, SectionWriter
+from taskstore.locations.base import Location
 
 
 def shard_names(stem: str, count: int) -> list[str]:
@@ -76,7 +77,7 @@ class ShardedReader:
 
     def __init__(
         self,
-        root: Path,
+        location: Location,
         stem: str,
         files: Mapping[str, File],
         layouts: Mapping[str, Layout],
@@ -88,7 +89,7 @@ class ShardedReader:
         self._places: dict[str, ContainerReader] = {}
         try:
             for path in self.paths:
-                self._add(ContainerReader(root / path, files[path].bytes, path))
+                self._add(ContainerReader(location, path, files[path].bytes))
             missing = set(layouts) - set(self._places)
             if missing:
                 raise FormatError(f"{stem}*.safetensors lacks section {min(missing)!r}")

@@ -7,10 +7,11 @@ at their offsets with plain reads: a memory map would count every page towards t
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from taskstore.locations.base import OpenFile
 
 MAX_HEADER = 100_000_000
 
@@ -29,23 +30,21 @@ class BadHeader(ValueError):
     """What is wrong, without the file's name; callers turn it into their own error."""
 
 
-def read(fd: int, size: int, itemsize: Mapping[str, int]) -> tuple[dict[str, Entry], Any]:
-    """All entries of an open file of `size` bytes, and its `__metadata__` (or None).
+def read(file: OpenFile, itemsize: Mapping[str, int]) -> tuple[dict[str, Entry], Any]:
+    """All entries of a safetensors file, and its `__metadata__` (or None).
 
     Raises BadHeader where the file is no whole, hole-free safetensors file of dtypes in
     `itemsize`. Nothing larger than the file is allocated.
     """
+    size = file.size
     if size < 8:
         raise BadHeader("is truncated: shorter than a safetensors header")
-    length = int.from_bytes(os.pread(fd, 8, 0), "little")
+    length = int.from_bytes(file.read(0, 8), "little")
     if length > MAX_HEADER:
         raise BadHeader("is not a safetensors file: its header would be over 100 MB")
     if 8 + length > size:
         raise BadHeader("is truncated: its header goes past the end of the file")
-    raw = os.pread(fd, length, 8)
-    if len(raw) != length:
-        raise BadHeader("is truncated")
-    return parse(raw, size, itemsize)
+    return parse(file.read(8, length), size, itemsize)
 
 
 def parse(raw: bytes, size: int, itemsize: Mapping[str, int]) -> tuple[dict[str, Entry], Any]:

@@ -1,11 +1,17 @@
-"""Writing: whole, at an offset, and towards the disk while the next block is still being made."""
+"""Local folders as a location; writing at an offset, and towards the disk while blocks are made."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import stat
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
-from taskstore.errors import FormatError
+from taskstore.errors import BadName, Changed, FormatError
+from taskstore.locations.base import PathLike
 
 STEP = 64 << 20
 
@@ -57,16 +63,82 @@ class Flusher:
 _flush = getattr(os, "fdatasync", os.fsync)
 
 
-def read_exactly(fd: int, begin: int, count: int, label: str) -> bytes:
-    """`count` bytes at `begin`; one call reads at most 2 GiB, so large ones are joined."""
-    raw = os.pread(fd, count, begin)
-    if len(raw) == count:
-        return raw
-    parts, got = [raw], len(raw)
-    while raw and got < count:
-        raw = os.pread(fd, count - got, begin + got)
-        parts.append(raw)
-        got += len(raw)
-    if got != count:
-        raise FormatError(f"{label} became shorter while it was read")
-    return b"".join(parts)
+class LocalFile:
+    """A regular file, open for reading."""
+
+    def __init__(self, path: PathLike) -> None:
+        """Raises OSError where there is no file that can be read."""
+        self.path = Path(path)
+        self.fd = os.open(path, os.O_RDONLY)
+        status = os.fstat(self.fd)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        self.size = status.st_size
+
+    def read(self, begin: int, count: int) -> bytes:
+        raw = os.pread(self.fd, count, begin)
+        if len(raw) == count:
+            return raw
+        parts, got = [raw], len(raw)  # one call reads at most 2 GiB
+        while raw and got < count:
+            raw = os.pread(self.fd, count - got, begin + got)
+            parts.append(raw)
+            got += len(raw)
+        if got != count:
+            raise FormatError(f"{self.path} became shorter while it was read")
+        return b"".join(parts)
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class LocalFolder:
+    """A folder on this machine."""
+
+    def __init__(self, root: PathLike) -> None:
+        self._root = Path(root)
+
+    def _path(self, name: str) -> Path:
+        if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name:
+            raise BadName("name of a file", name, "leaves its location")
+        return self._root / name
+
+    def names(self) -> Iterator[str]:
+        paths = (path for path in self._root.rglob("*") if path.is_file())
+        yield from sorted(path.relative_to(self._root).as_posix() for path in paths)
+
+    def open(self, name: str) -> LocalFile:
+        return LocalFile(self._path(name))
+
+    def put(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+
+    def put_if_unchanged(self, name: str, data: bytes, seen: bytes | None) -> None:
+        path = self._path(name)
+        self._root.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self._root, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # other writers of this folder wait
+            if (path.read_bytes() if path.exists() else None) != seen:
+                raise Changed(f"{path} was changed by another writer; read it again")
+            self.put(name, data)
+        finally:
+            os.close(fd)
+
+    def delete(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)

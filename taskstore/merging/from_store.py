@@ -110,7 +110,7 @@ class StoredVector(Blockwise):
         self._readers: dict[str, ShardedReader] = {}
         try:
             for stem, sections in wanted.items():
-                self._readers[stem] = ShardedReader(store.path, stem, files, sections)
+                self._readers[stem] = ShardedReader(store.location, stem, files, sections)
         except BaseException:
             self.close()
             raise

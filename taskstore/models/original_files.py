@@ -13,7 +13,7 @@ from blake3 import blake3
 from taskstore.errors import BadName, CheckpointError, FormatError
 from taskstore.format.manifest import MAX_ASSET
 from taskstore.format.names import check_index_name, check_shard_name
-from taskstore.locations.files import read_exactly
+from taskstore.locations.files import LocalFile
 
 BLOCK = 4 << 20
 T = TypeVar("T")
@@ -37,20 +37,20 @@ class Originals:
     index: Mapping[str, Callable[[], bytes]]
 
 
-def weight_file(path: Path, fd: int) -> WeightFile:
+def weight_file(file: LocalFile) -> WeightFile:
     """A file that was opened and whose header is good."""
-    before = os.fstat(fd)
+    path, before = file.path, os.fstat(file.fd)
 
     def head() -> bytes:
-        length = int.from_bytes(read_exactly(fd, 0, 8, str(path)), "little")
-        return read_exactly(fd, 0, 8 + length, str(path))
+        length = int.from_bytes(file.read(0, 8), "little")
+        return file.read(0, 8 + length)
 
     def digest() -> str:
         state, buffer, at = blake3(), memoryview(bytearray(BLOCK)), 0
-        while got := os.preadv(fd, [buffer], at):
+        while got := os.preadv(file.fd, [buffer], at):
             state.update(buffer[:got])
             at += got
-        now = os.fstat(fd)
+        now = os.fstat(file.fd)
         if at != before.st_size or now.st_mtime_ns != before.st_mtime_ns:
             raise CheckpointError(path, "has changed while it was packed; pack again")
         return state.hexdigest()

@@ -29,7 +29,7 @@ from taskstore.errors import BadName, FormatError, StatisticsError
 from taskstore.format import header
 from taskstore.format.dtypes import numel
 from taskstore.format.names import check_tensor_name
-from taskstore.locations.files import read_exactly
+from taskstore.locations.files import LocalFile
 
 F32 = NDArray[np.float32]
 FORMAT = "taskstore-statistics"
@@ -43,7 +43,7 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Layout(Protocol):
+class Shaped(Protocol):
     """A tensor of a model."""
 
     @property
@@ -91,10 +91,10 @@ class Statistics:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Reads the header only. Raises StatisticsError where this is no such file."""
         self.path = Path(path)
-        self._fd = -1
+        self._file: LocalFile | None = None
         try:
-            self._fd = os.open(self.path, os.O_RDONLY)
-            found, metadata = header.read(self._fd, os.fstat(self._fd).st_size, _ITEMSIZE)
+            self._file = LocalFile(self.path)
+            found, metadata = header.read(self._file, _ITEMSIZE)
             self.about = _about(self.path, metadata)
             self._entries = _entries(self.path, found)
         except OSError as error:
@@ -124,9 +124,6 @@ class Statistics:
         """Names of the tensors that have this kind."""
         return self._entries[kind].keys()
 
-    def has(self, kind: str, tensor: str) -> bool:
-        return tensor in self._entries[kind]
-
     def shape(self, kind: str, tensor: str) -> tuple[int, ...]:
         return self._entry(kind, tensor).shape
 
@@ -135,7 +132,8 @@ class Statistics:
         entry = self._entry(kind, tensor)
         assert 0 <= start <= stop <= numel(entry.shape), (tensor, start, stop)
         try:
-            raw = read_exactly(self._fd, entry.begin + 4 * start, 4 * (stop - start), tensor)
+            assert self._file is not None
+            raw = self._file.read(entry.begin + 4 * start, 4 * (stop - start))
         except (OSError, FormatError) as error:
             raise StatisticsError(self.path, f"cannot be read: {error}") from None
         values_N = np.frombuffer(raw, "<f4")
@@ -153,7 +151,7 @@ class Statistics:
             self._damaged("gram", tensor, "holds a negative value on its diagonal")
         return gram_II
 
-    def check_model(self, label: str, tensors: Mapping[str, Layout], digest: str) -> None:
+    def check_model(self, label: str, tensors: Mapping[str, Shaped], digest: str) -> None:
         """Raise StatisticsError unless the file is about the model with these tensors."""
         for kind, entries in self._entries.items():
             for name, entry in entries.items():
@@ -171,8 +169,8 @@ class Statistics:
             self._another(label, f"its weights are {digest[:16]}..., not {self.digest[:16]}...")
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self._file is not None:
+            self._file.close()
             self._fd = -1
 
     def __enter__(self) -> Statistics:

@@ -97,7 +97,7 @@ def _model(store: Store, task: str | None, base: BaseSource, folder: Path) -> Ch
     """A task, or the carried base (None); its other files are written to `folder`."""
     manifest = store.manifest
     recorded = manifest.base if task is None else manifest.tasks[task]
-    reader = StoredReader(ModelReader(store.path, manifest, task, base), manifest.chunk)
+    reader = StoredReader(ModelReader(store.location, manifest, task, base), manifest.chunk)
     return Checkpoint(
         task or manifest.base.name,
         Path(manifest.base.name if task is None else manifest.tasks[task].origin or task),

@@ -15,6 +15,7 @@ from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.manifest import Base, Manifest
+from taskstore.locations.base import Location
 from taskstore.locations.hub import cached
 from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.models.weights_digest import tensor_digests
@@ -80,9 +81,9 @@ class BaseSource(Protocol):
 class CarriedBase:
     """The base as the store carries it."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
+    def __init__(self, location: Location, manifest: Manifest) -> None:
         self._reader = ShardedReader(
-            root, filenames.BASE, manifest.files, layouts.base_layouts(manifest)
+            location, filenames.BASE, manifest.files, layouts.base_layouts(manifest)
         )
         self.assets: Mapping[str, Path] = {}
 

@@ -15,7 +15,8 @@ from taskstore.format.digests import check_files
 from taskstore.format.names import of_stem
 from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
-from taskstore.locations.base import PathLike
+from taskstore.locations.base import Location, PathLike
+from taskstore.locations.files import LocalFolder
 
 if TYPE_CHECKING:
     from taskstore.store.base import BaseSource
@@ -35,6 +36,7 @@ class StoreContents:
 
     def __init__(self, path: Path, base: PathLike | None = None) -> None:
         self.path = path
+        self.location: Location = LocalFolder(path)
         self.manifest = manifests.read(path)
         check(self.manifest)
         self.base_path = base
@@ -78,7 +80,7 @@ class StoreContents:
 
         base: BaseSource
         if self.manifest.base.carried:
-            base = CarriedBase(self.path, self.manifest)
+            base = CarriedBase(self.location, self.manifest)
         else:
             checkpoint = open_base(self.manifest, self.base_path, executor)
             base = ReferencedBase(checkpoint, self.manifest.chunk)
@@ -95,7 +97,7 @@ class StoreContents:
         from taskstore.store.rebuild import ModelReader
 
         self.check_tier(task, tier)
-        reader = ModelReader(self.path, self.manifest, task, base, tier)
+        reader = ModelReader(self.location, self.manifest, task, base, tier)
         try:
             yield reader
         finally:

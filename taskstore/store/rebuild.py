@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 
 from blake3 import blake3
 
@@ -19,6 +18,7 @@ from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import numel
 from taskstore.format.manifest import TIERS, Manifest, Task
 from taskstore.format.section import Layout
+from taskstore.locations.base import Location
 from taskstore.store.base import BaseSource, Bits
 from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, tiers_up_to
 
@@ -31,7 +31,7 @@ class ModelReader:
 
     def __init__(
         self,
-        root: Path,
+        location: Location,
         manifest: Manifest,
         task: str | None,
         base: BaseSource,
@@ -47,7 +47,7 @@ class ModelReader:
         self._parts = lru_cache(OPEN)(self._open)
         try:
             for stem, sections in self._files().items():
-                self._readers[stem] = ShardedReader(root, stem, manifest.files, sections)
+                self._readers[stem] = ShardedReader(location, stem, manifest.files, sections)
         except BaseException:
             self.close()
             raise

@@ -161,7 +161,7 @@ def _fill(
     sizes = memory.add(lane.memory(len(tasks)) for lane in lanes)
     meter = Meter(progress, sizes.base + sizes.delta + sizes.masks)
     with store.open_base(threads(jobs)) as base:
-        source = Source(store.path, store.manifest, base, jobs)
+        source = Source(store.location, store.manifest, base, jobs)
         meter.stage("attaching", "base")
         source.bases([t for lane in lanes for t in lane.additions.base_targets()], meter.add)
         source.deltas([t for lane in lanes for t in lane.delta_targets()], meter.add)

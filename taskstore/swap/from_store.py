@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from taskstore.format.manifest import Manifest
 from taskstore.format.tiers import BY_NAME
 from taskstore.format.tiers.mask import moved
 from taskstore.kernels.quantise import Quantised
+from taskstore.locations.base import Location
 from taskstore.store.base import BaseSource
 from taskstore.store.rebuild import ModelReader, rebuild
 from taskstore.store.to_torch import copy_in
@@ -31,13 +31,13 @@ Target = tuple[str, Tensor]  # name of a tensor in the store, uint8 memory for i
 class Source:
     """Reads of one store for one `attach`; chunks are decoded ahead in `jobs` threads."""
 
-    def __init__(self, root: Path, manifest: Manifest, base: BaseSource, jobs: int) -> None:
-        self._root, self._manifest, self._base, self._jobs = root, manifest, base, jobs
+    def __init__(self, location: Location, manifest: Manifest, base: BaseSource, jobs: int) -> None:
+        self._location, self._manifest, self._base, self._jobs = location, manifest, base, jobs
 
     def deltas(self, targets: Iterable[Target], report: Report) -> None:
         """D = W0 ^ W1 of each named tensor into its memory (N x itemsize bytes)."""
         sections = layouts.multitask_layouts(self._manifest)
-        reader = ShardedReader(self._root, filenames.MULTITASK, self._manifest.files, sections)
+        reader = ShardedReader(self._location, filenames.MULTITASK, self._manifest.files, sections)
         try:
 
             def delta(name: str) -> Callable[[int], Bits]:
@@ -65,7 +65,9 @@ class Source:
     def vectors(self, task: str, names: Iterable[str]) -> Iterator[tuple[str, list[Quantised]]]:
         """(name, chunks) of a task's rest, packed as it is stored."""
         sections = BY_NAME["rest"].layouts(self._manifest, self._manifest.tasks[task])
-        reader = ShardedReader(self._root, filenames.rest_of(task), self._manifest.files, sections)
+        reader = ShardedReader(
+            self._location, filenames.rest_of(task), self._manifest.files, sections
+        )
         try:
             for name in names:
                 chunks, quantised = range(sections[name].chunks), reader.section(name).quantised
@@ -79,11 +81,11 @@ class Source:
         sections = BY_NAME["mask"].layouts(manifest, manifest.tasks[task])
         guided = manifest.tasks[task].codec("mask", "bits") == "guided"
         with ExitStack() as stack:
-            masks = ShardedReader(self._root, filenames.masks_of(task), files, sections)
+            masks = ShardedReader(self._location, filenames.masks_of(task), files, sections)
             stack.callback(masks.close)
             if guided:
                 merged = layouts.multitask_layouts(manifest)
-                multitask = ShardedReader(self._root, filenames.MULTITASK, files, merged)
+                multitask = ShardedReader(self._location, filenames.MULTITASK, files, merged)
                 stack.callback(multitask.close)
 
             def mask(name: str) -> Callable[[int], Bits]:

@@ -15,7 +15,7 @@ from contextlib import closing, nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.analysis.overlap.result import Vectors
+from taskstore.analysis.overlap.result import Angles
 from taskstore.executors import ordered_map, threads
 from taskstore.format import layouts
 from taskstore.format import names as filenames
@@ -31,7 +31,7 @@ F64 = NDArray[np.float64]
 STEP = 1 << 15  # elements that are widened at a time, to stay in the cache
 
 
-def vectors_of(store: Store, jobs: int, meter: Meter) -> Vectors:
+def angles_of(store: Store, jobs: int, meter: Meter) -> Angles:
     """One pass over all rebuilt tasks; raises NotFinite, BaseUnavailable."""
     tasks, shared = store.tasks, _shared(store)
     gram_VV = np.zeros((len(tasks) + 1, len(tasks) + 1))
@@ -55,11 +55,11 @@ def vectors_of(store: Store, jobs: int, meter: Meter) -> Vectors:
             gram_VV[np.ix_(rows, rows)] += part
             size = nbytes(block.info.dtype, (block.stop - block.start,))
             meter.add(block.name, size * (1 + len(block.tasks)))
-    return _vectors(store, gram_VV, multitask is not None)
+    return _angles(store, gram_VV, multitask is not None)
 
 
 def work_of(store: Store) -> int:
-    """Bytes of weights that `vectors_of` reports."""
+    """Bytes of weights that `angles_of` reports."""
     tensors = store.manifest.tensors
     return sum(
         nbytes(tensors[name].dtype, tensors[name].shape) * (1 + len(rows))
@@ -82,7 +82,7 @@ def _multitask(store: Store) -> closing[ShardedReader] | nullcontext[None]:
     if not sections:
         return nullcontext()
     files = store.manifest.files
-    return closing(ShardedReader(store.path, filenames.MULTITASK, files, sections))
+    return closing(ShardedReader(store.location, filenames.MULTITASK, files, sections))
 
 
 def _gram(vectors: list[NDArray[np.float32]]) -> F64:
@@ -93,14 +93,14 @@ def _gram(vectors: list[NDArray[np.float32]]) -> F64:
     return total
 
 
-def _vectors(store: Store, gram_VV: F64, merged: bool) -> Vectors:
+def _angles(store: Store, gram_VV: F64, merged: bool) -> Angles:
     norms_V = np.sqrt(gram_VV.diagonal())
     cosines = [
         [_cosine(gram_VV[a, b], norms_V[a] * norms_V[b]) for b in range(len(norms_V))]
         for a in range(len(norms_V))
     ]
     tiers = {task: (store.tiers(task) or ["base"])[-1] for task in store.tasks}
-    return Vectors(
+    return Angles(
         tiers=tiers,
         norms=dict(zip(store.tasks, norms_V.tolist(), strict=False)),
         cosines=[row[:-1] for row in cosines[:-1]],

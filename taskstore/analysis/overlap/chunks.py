@@ -48,7 +48,7 @@ def work_of(store: Store, name: str, tasks: int, n: int | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class MaskedChunk:
     """One chunk of a tensor, not decoded yet. `base` is None where nothing is coded given it."""
 
     name: str
@@ -79,13 +79,13 @@ def needs_base(store: Store, name: str, tasks: Sequence[str]) -> bool:
 
 
 @contextmanager
-def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[Chunk]]:
+def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[MaskedChunk]]:
     """All chunks of these tensors; their files are open meanwhile. Raises BaseUnavailable."""
     manifest = store.manifest
     with ExitStack() as stack:
 
         def opened(stem: str, sections: Mapping[str, Layout]) -> ShardedReader:
-            reader = ShardedReader(store.path, stem, manifest.files, sections)
+            reader = ShardedReader(store.location, stem, manifest.files, sections)
             return stack.enter_context(closing(reader))
 
         given = {name for name, tasks in masked.items() if needs_base(store, name, tasks)}
@@ -100,7 +100,7 @@ def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[Ch
             if any(name in tasks for tasks in masked.values())
         }
 
-        def chunks() -> Iterator[Chunk]:
+        def chunks() -> Iterator[MaskedChunk]:
             for name, tasks in masked.items():
                 tensor = manifest.tensors[name]
                 layout = layouts.base_layout(tensor, manifest.chunk)
@@ -109,6 +109,6 @@ def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[Ch
                 own = [(masks[task][0].section(name), masks[task][1]) for task in tasks]
                 for k in range(layout.chunks):
                     work = work_of(store, name, len(tasks), layout.elements(k))
-                    yield Chunk(name, k, tensor.dtype, base_of, section, own, work)
+                    yield MaskedChunk(name, k, tensor.dtype, base_of, section, own, work)
 
         yield chunks()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.analysis.overlap import angles
-from taskstore.analysis.overlap.chunks import Chunk, Masked, masked_tensors, open_chunks, work_of
+from taskstore.analysis.overlap.chunks import MaskedChunk, Masked, masked_tensors, open_chunks, work_of
 from taskstore.analysis.overlap.places import places
 from taskstore.analysis.overlap.result import Overlap, TensorUse
 from taskstore.errors import FormatError
@@ -40,7 +40,7 @@ def measure(
     meter = Meter(progress, total + (angles.work_of(store) if vectors else 0))
     sums = count(store, masked, jobs, meter)
     _check(store, masked, sums)
-    found = angles.vectors_of(store, jobs, meter) if vectors else None
+    found = angles.angles_of(store, jobs, meter) if vectors else None
     uses = _uses(store, masked, sums)
     return Overlap(sums.tasks, uses, sums.both_TT.tolist(), sums.own_TT.tolist(), found)
 
@@ -91,7 +91,7 @@ def count(store: Store, masked: Masked, jobs: int, meter: Meter) -> Sums:
     return sums
 
 
-def _one(chunk: Chunk) -> tuple[Chunk, Counts, Counts]:
+def _one(chunk: MaskedChunk) -> tuple[MaskedChunk, Counts, Counts]:
     """A chunk's pairs (S, S) and usage (S + 1,), block by block."""
     live_P, masks = chunk.decode()
     both_SS = np.zeros((len(masks), len(masks)), np.int64)

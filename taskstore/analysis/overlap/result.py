@@ -38,7 +38,7 @@ class TensorUse:
 
 
 @dataclass(frozen=True)
-class Vectors:
+class Angles:
     """Task vectors as they are rebuilt with each task's best tier, over what a tier holds.
 
     cos is None where a vector is zero; the multi-task vector's are None in a store without one.
@@ -59,7 +59,7 @@ class Overlap:
     tensors: Sequence[TensorUse]
     both: Counts  # (T, T) |a and b|, over the tensors of which both have a mask
     own: Counts  # (T, T) |a| of the row's task, over the same
-    vectors: Vectors | None = None
+    vectors: Angles | None = None
 
     @property
     def usage(self) -> list[int]:

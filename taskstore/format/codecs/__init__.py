@@ -29,7 +29,7 @@ from taskstore.format.codecs import (
     ulp,
 )
 
-Chunk = NDArray[Any]
+Words = NDArray[Any]
 Streams = list[NDArray[np.uint8]]
 
 
@@ -42,13 +42,13 @@ class Codec(Protocol):
     def sizes(self, n: int, itemsize: int) -> tuple[int, ...]:
         """Raw bytes of each stream for `n` elements of `itemsize` bytes, at most."""
 
-    def sizer(self, n: int, itemsize: int, given_N: Chunk | None) -> Callable[[Streams], int]:
+    def sizer(self, n: int, itemsize: int, given_N: Words | None) -> Callable[[Streams], int]:
         """A function from the streams before to the raw bytes of the next one."""
 
-    def encode(self, chunk_N: Chunk, given_N: Chunk | None) -> Streams:
+    def encode(self, chunk_N: Words, given_N: Words | None) -> Streams:
         """Unsigned (N,) -> streams; for masks uint8 (P,) -> one stream."""
 
-    def decode(self, streams: Streams, n: int, itemsize: int, given_N: Chunk | None) -> Chunk:
+    def decode(self, streams: Streams, n: int, itemsize: int, given_N: Words | None) -> Words:
         """Streams of exactly the sizes that `sizer` gives -> the chunk."""
 
 

@@ -14,7 +14,7 @@ from taskstore.errors import BadName, CheckpointError, FormatError
 from taskstore.format import header
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.names import check_tensor_name
-from taskstore.locations.files import read_exactly
+from taskstore.locations.files import LocalFile
 from taskstore.models.checkpoint import TensorInfo
 from taskstore.models.original_files import WeightFile, weight_file
 
@@ -25,8 +25,8 @@ class SafetensorsReader:
     def __init__(self, files: Sequence[Path]) -> None:
         """Raises CheckpointError where a file is missing, broken or repeats a name."""
         self.tensors: dict[str, TensorInfo] = {}
-        self._places: dict[str, tuple[int, header.Entry, Path]] = {}
-        self._fds: list[int] = []
+        self._places: dict[str, tuple[LocalFile, header.Entry]] = {}
+        self._open_files: list[LocalFile] = []
         self.files: list[WeightFile] = []
         try:
             for path in files:
@@ -37,17 +37,17 @@ class SafetensorsReader:
 
     def _open(self, path: Path) -> None:
         try:
-            fd = os.open(path, os.O_RDONLY)
+            file = LocalFile(path)
         except OSError as error:
             raise CheckpointError(path, f"cannot be opened: {error.strerror}") from None
-        self._fds.append(fd)
+        self._open_files.append(file)
         try:
-            entries, _ = header.read(fd, os.fstat(fd).st_size, ITEMSIZE)
+            entries, _ = header.read(file, ITEMSIZE)
         except header.BadHeader as error:
             raise CheckpointError(path, str(error)) from None
-        except OSError as error:
-            raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
-        self.files.append(weight_file(path, fd))
+        except (OSError, FormatError) as error:
+            raise CheckpointError(path, f"cannot be read: {error}") from None
+        self.files.append(weight_file(file))
         for name, entry in entries.items():
             try:
                 check_tensor_name(name)
@@ -55,34 +55,34 @@ class SafetensorsReader:
                 raise CheckpointError(path, str(error)) from None
             if name in self._places:
                 raise CheckpointError(
-                    path, f"tensor {name!r} stands in {self._places[name][2].name} too"
+                    path, f"tensor {name!r} stands in {self._places[name][0].path.name} too"
                 )
-            self._places[name] = (fd, entry, path)
+            self._places[name] = (file, entry)
             self.tensors[name] = TensorInfo(entry.dtype, entry.shape)
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        fd, entry, path = self._places[name]
+        file, entry = self._places[name]
         size = ITEMSIZE[entry.dtype]
         try:
-            raw = read_exactly(fd, entry.begin + start * size, (stop - start) * size, str(path))
+            raw = file.read(entry.begin + start * size, (stop - start) * size)
         except OSError as error:
-            raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
+            raise CheckpointError(file.path, f"cannot be read: {error.strerror}") from None
         except FormatError as error:
-            raise CheckpointError(path, str(error)) from None
+            raise CheckpointError(file.path, str(error)) from None
         return np.frombuffer(raw, f"<u{size}")
 
     def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
-        fd, entry, path = self._places[name]
+        file, entry = self._places[name]
         view, offset = memoryview(out).cast("B"), entry.begin + start * ITEMSIZE[entry.dtype]
         try:
             while view:
-                got = os.preadv(fd, [view], offset)
+                got = os.preadv(file.fd, [view], offset)
                 if not got:
-                    raise CheckpointError(path, "became shorter while it was read")
+                    raise CheckpointError(file.path, "became shorter while it was read")
                 view, offset = view[got:], offset + got
         except OSError as error:
-            raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
+            raise CheckpointError(file.path, f"cannot be read: {error.strerror}") from None
 
     def close(self) -> None:
-        while self._fds:
-            os.close(self._fds.pop())
+        while self._open_files:
+            self._open_files.pop().close()
