@@ -11,7 +11,7 @@ from rich.table import Table
 from taskstore_cli.output.console import stdout
 
 if TYPE_CHECKING:
-    from taskstore.analysis.overlap import Overlap, Vectors
+    from taskstore.analysis.overlap import Angles, Overlap
 
 WIDE = 10  # tasks up to which a matrix fits into a terminal
 NO_MASKS = "no task of this store has masks, so there is no overlap to count"
@@ -81,7 +81,7 @@ def _pairs(tasks: Sequence[str], matrix: Sequence[Sequence[float | None]], title
     return table
 
 
-def _norms(vectors: Vectors) -> Table:
+def _norms(vectors: Angles) -> Table:
     table = _table("task vectors as they are rebuilt")
     for column in ("task", "tier", "length", "cosine with the multi-task vector"):
         table.add_column(column, justify="left" if column in ("task", "tier") else "right")

@@ -93,7 +93,7 @@ def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[Ma
         multitask = opened(filenames.MULTITASK, layouts.multitask_layouts(manifest))
         masks = {
             name: (
-                opened(filenames.masks_of(name), BY_NAME["mask"].layouts(manifest, task)),
+                opened(filenames.stem_of("mask", name), BY_NAME["mask"].layouts(manifest, task)),
                 task.codec("mask", "bits") == "guided",
             )
             for name, task in manifest.tasks.items()

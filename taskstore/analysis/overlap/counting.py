@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.analysis.overlap import angles
-from taskstore.analysis.overlap.chunks import MaskedChunk, Masked, masked_tensors, open_chunks, work_of
+from taskstore.analysis.overlap.chunks import (
+    Masked,
+    MaskedChunk,
+    masked_tensors,
+    open_chunks,
+    work_of,
+)
 from taskstore.analysis.overlap.places import places
 from taskstore.analysis.overlap.result import Overlap, TensorUse
 from taskstore.errors import FormatError
