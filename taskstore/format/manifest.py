@@ -11,10 +11,10 @@ import msgspec
 from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion
-from taskstore.format.names import MANIFEST, has_control
+from taskstore.format.names import MANIFEST, TIER_FILES, has_control
 
 VERSION = 3  # the newest; what needs no more is still written as 1 or 2
-TIERS = ("mask", "rest", "exact")  # in the order in which they build on each other
+TIERS = tuple(TIER_FILES)  # in the order in which they build on each other
 MAX_BYTES = 256 << 20
 MAX_ASSET = 256 << 20
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]

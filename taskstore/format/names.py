@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from taskstore.errors import BadName
 
@@ -12,6 +12,8 @@ CARD = "README.md"
 MAX_NAME = 128
 BASE = "base"
 MULTITASK = "multitask"
+# Tiers in the order in which they build on each other, and the stems of their files.
+TIER_FILES: Mapping[str, str] = {"mask": "masks", "rest": "rest", "exact": "exact"}
 
 
 def has_control(text: str) -> bool:
@@ -99,16 +101,9 @@ def check_tensor_name(name: str) -> None:
         raise BadName("tensor name", name, "is empty, too long or holds a control character")
 
 
-def masks_of(task: str) -> str:
-    return f"tasks/{task}/masks"
-
-
-def rest_of(task: str) -> str:
-    return f"tasks/{task}/rest"
-
-
-def exact_of(task: str) -> str:
-    return f"tasks/{task}/exact"
+def stem_of(tier: str, task: str) -> str:
+    """Of the files that a task has of a tier."""
+    return f"tasks/{task}/{TIER_FILES[tier]}"
 
 
 def private_of(task: str) -> str:
@@ -116,20 +111,15 @@ def private_of(task: str) -> str:
 
 
 def stems_of(task: str) -> tuple[str, ...]:
-    """Every kind of file that a task may have of its own."""
-    return masks_of(task), rest_of(task), exact_of(task), private_of(task)
+    """Every kind of file that a task may have of its own: the tiers', then the private one."""
+    return (*(stem_of(tier, task) for tier in TIER_FILES), private_of(task))
 
 
 def stems_up_to(tier: str | None, task: str) -> list[str]:
     """Files that a task is rebuilt from, beside the base's, up to a tier (None: all of them)."""
-    masks, rest, exact, private = stems_of(task)
-    tiers = {"mask": [MULTITASK, masks], "rest": [rest], "exact": [exact]}
-    found = [private]
-    for name, stems in tiers.items():
-        found += stems
-        if name == tier:
-            break
-    return found
+    tiers = list(TIER_FILES)
+    tiers = tiers if tier is None else tiers[: tiers.index(tier) + 1]
+    return [private_of(task), MULTITASK, *(stem_of(one, task) for one in tiers)]
 
 
 def of_stem(stem: str, files: Iterable[str]) -> list[str]:

@@ -106,7 +106,7 @@ class StoredVector(Blockwise):
         }
         for name in tasks if self._least else ():
             wanted |= tiers.BY_NAME["mask"].files(store.manifest, name)
-        self._tasks = {names.masks_of(name): store.manifest.tasks[name] for name in tasks}
+        self._tasks = {names.stem_of("mask", name): store.manifest.tasks[name] for name in tasks}
         self._readers: dict[str, ShardedReader] = {}
         try:
             for stem, sections in wanted.items():

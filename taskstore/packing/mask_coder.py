@@ -91,7 +91,7 @@ def _part(
 ) -> CodedPart:
     ones = bits.count(bits_P)
     return CodedPart(
-        names.masks_of(task.name),
+        names.stem_of("mask", task.name),
         streams,
         task.name,
         rebuilt_N,

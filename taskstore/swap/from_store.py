@@ -1,24 +1,25 @@
-"""D, masks and own contents of a family, streamed from its store into memory on a device."""
+"""Streams a family's D, masks, vectors and own contents from its store into memory on a device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskstore.executors import ordered_map, threads
+from taskstore.executors import Executor
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
-from taskstore.format.manifest import Manifest
+from taskstore.format.section import Layout, SectionReader
 from taskstore.format.tiers import BY_NAME
 from taskstore.format.tiers.mask import moved
 from taskstore.kernels.quantise import Quantised
-from taskstore.locations.base import Location
+from taskstore.store import Store
 from taskstore.store.base import BaseSource
 from taskstore.store.rebuild import ModelReader, rebuild
 from taskstore.store.to_torch import copy_in
@@ -26,73 +27,50 @@ from taskstore.store.to_torch import copy_in
 Bits = NDArray[Any]
 Report = Callable[[str, int], None]
 Target = tuple[str, Tensor]  # name of a tensor in the store, uint8 memory for it
+Opened = Callable[[str], Callable[[int], Bits]]  # a tensor's name -> how its chunks are decoded
 
 
 class Source:
-    """Reads of one store for one `attach`; chunks are decoded ahead in `jobs` threads."""
+    """Reads of one store for one `attach`; the executor decodes chunks ahead."""
 
-    def __init__(self, location: Location, manifest: Manifest, base: BaseSource, jobs: int) -> None:
-        self._location, self._manifest, self._base, self._jobs = location, manifest, base, jobs
-
-    def deltas(self, targets: Iterable[Target], report: Report) -> None:
-        """D = W0 ^ W1 of each named tensor into its memory (N x itemsize bytes)."""
-        sections = layouts.multitask_layouts(self._manifest)
-        reader = ShardedReader(self._location, filenames.MULTITASK, self._manifest.files, sections)
-        try:
-
-            def delta(name: str) -> Callable[[int], Bits]:
-                base, multitask = self._base.chunks(name), reader.section(name)
-
-                def one(k: int) -> Bits:
-                    w0_N = base(k)
-                    return np.bitwise_xor(w0_N, multitask.chunk(k, w0_N))
-
-                return one
-
-            self._fill(targets, delta, lambda name: sections[name].chunks, report)
-        finally:
-            reader.close()
+    def __init__(self, store: Store, base: BaseSource, executor: Executor) -> None:
+        self._store, self._base, self._executor = store, base, executor
+        self._manifest = store.manifest
 
     def bases(self, targets: Iterable[Target], report: Report) -> None:
         """W0 of each named tensor into its memory (N x itemsize bytes)."""
-        tensors, chunk = self._manifest.tensors, self._manifest.chunk
+        self._fill(targets, self._base.chunks, report)
 
-        def chunks(name: str) -> int:
-            return layouts.base_layout(tensors[name], chunk).chunks
+    def deltas(self, targets: Iterable[Target], report: Report) -> None:
+        """D = W0 ^ W1 of each named tensor into its memory (N x itemsize bytes)."""
+        with self._multitask() as multitask:
 
-        self._fill(targets, self._base.chunks, chunks, report)
+            def delta(name: str) -> Callable[[int], Bits]:
+                base, section = self._base.chunks(name), multitask.section(name)
 
-    def vectors(self, task: str, names: Iterable[str]) -> Iterator[tuple[str, list[Quantised]]]:
-        """(name, chunks) of a task's rest, packed as it is stored."""
-        sections = BY_NAME["rest"].layouts(self._manifest, self._manifest.tasks[task])
-        reader = ShardedReader(
-            self._location, filenames.rest_of(task), self._manifest.files, sections
-        )
-        try:
-            for name in names:
-                chunks, quantised = range(sections[name].chunks), reader.section(name).quantised
-                yield name, list(ordered_map(quantised, chunks, jobs=self._jobs))
-        finally:
-            reader.close()
+                def one(k: int) -> Bits:
+                    w0_N = base(k)
+                    return np.bitwise_xor(w0_N, section.chunk(k, w0_N))
+
+                return one
+
+            self._fill(targets, delta, report)
 
     def masks(self, task: str, targets: Iterable[Target], report: Report) -> None:
         """A task's packed masks into their memory (ceil(N / 8) bytes, LSB first)."""
-        manifest, files = self._manifest, self._manifest.files
-        sections = BY_NAME["mask"].layouts(manifest, manifest.tasks[task])
-        guided = manifest.tasks[task].codec("mask", "bits") == "guided"
+        tier, entry = BY_NAME["mask"], self._manifest.tasks[task]
         with ExitStack() as stack:
-            masks = ShardedReader(self._location, filenames.masks_of(task), files, sections)
-            stack.callback(masks.close)
-            if guided:
-                merged = layouts.multitask_layouts(manifest)
-                multitask = ShardedReader(self._location, filenames.MULTITASK, files, merged)
-                stack.callback(multitask.close)
+            sections = tier.layouts(self._manifest, entry)
+            masks = stack.enter_context(self._open(tier.stem(task), sections))
+            guided = any(layout.codec == "guided" for layout in sections.values())
+            multitask = stack.enter_context(self._multitask()) if guided else None
 
             def mask(name: str) -> Callable[[int], Bits]:
-                section, base = masks.section(name), self._base.chunks(name)
-                if not guided:
+                section = masks.section(name)
+                if multitask is None:
                     return section.chunk
-                given, dtype = multitask.section(name), manifest.tensors[name].dtype
+                base, given = self._base.chunks(name), multitask.section(name)
+                dtype = self._manifest.tensors[name].dtype
 
                 def one(k: int) -> Bits:
                     w0_N = base(k)
@@ -100,36 +78,43 @@ class Source:
 
                 return one
 
-            self._fill(targets, mask, lambda name: sections[name].chunks, report)
+            self._fill(targets, mask, report)
+
+    def vectors(self, task: str, names: Iterable[str]) -> Iterator[tuple[str, list[Quantised]]]:
+        """(name, chunks) of a task's rest, packed as it is stored."""
+        tier = BY_NAME["rest"]
+        sections = tier.layouts(self._manifest, self._manifest.tasks[task])
+        with self._open(tier.stem(task), sections) as rests:
+            for name in names:
+                units = range(sections[name].chunks)
+                yield name, list(self._executor.map(_quantised, rests.section(name), units))
 
     def contents(self, reader: ModelReader, name: str, start: int, target: Tensor) -> None:
         """Bytes from `start` on of a rebuilt tensor, checked, into uint8 memory."""
-        for _, offset, bits_N in rebuild(reader, [name], threads(self._jobs)):
+        for _, offset, bits_N in rebuild(reader, [name], self._executor):
             bytes_N = bits_N.view("u1")
             if offset + bytes_N.size > start:
                 skip = max(0, start - offset)
                 copy_in(target, offset + skip - start, bytes_N[skip:])
 
-    def _fill(
-        self,
-        targets: Iterable[Target],
-        opened: Callable[[str], Callable[[int], Bits]],
-        chunks: Callable[[str], int],
-        report: Report,
-    ) -> None:
-        def work() -> Iterator[tuple[str, Tensor, int, Callable[[int], Bits]]]:
-            for name, target in targets:
-                chunk = opened(name)
-                yield from ((name, target, k, chunk) for k in range(chunks(name)))
+    def _multitask(self) -> closing[ShardedReader]:
+        return self._open(filenames.MULTITASK, layouts.multitask_layouts(self._manifest))
 
-        def run(item: tuple[str, Tensor, int, Callable[[int], Bits]]) -> tuple[str, Tensor, Bits]:
-            name, target, k, chunk = item
-            return name, target, chunk(k)
+    def _open(self, stem: str, sections: Mapping[str, Layout]) -> closing[ShardedReader]:
+        location, files = self._store.location, self._manifest.files
+        return closing(ShardedReader(location, stem, files, sections))
 
-        last, offset = None, 0
-        for name, target, bits_N in ordered_map(run, work(), jobs=self._jobs):
-            if target is not last:
-                last, offset = target, 0
-            copy_in(target, offset, bits_N)
-            offset += bits_N.nbytes
+    def _fill(self, targets: Iterable[Target], opened: Opened, report: Report) -> None:
+        """Each target with the chunks of its tensor, one after the other."""
+        tensors, chunk = self._manifest.tensors, self._manifest.chunk
+        places, position = dict(targets), dict[str, int]()
+        units = (
+            (name, k)
+            for name in places
+            for k in range(layouts.base_layout(tensors[name], chunk).chunks)
+        )
+        for name, bits_N in self._executor.map(_decoded, lru_cache(OPEN)(opened), units):
+            offset = position.get(name, 0)
+            copy_in(places[name], offset, bits_N)
+            position[name] = offset + bits_N.nbytes
             report(name, bits_N.nbytes)

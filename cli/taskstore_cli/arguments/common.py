@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 import taskstore
+from taskstore.format.names import TIER_FILES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +65,7 @@ level_option = click.option(
 )
 tier_option = click.option(
     "--tier",
-    type=click.Choice(["mask", "rest", "exact"]),
+    type=click.Choice(list(TIER_FILES)),
     help="Rebuild with the tiers up to this one.  [default: the best there is]",
 )
 base_from_option = click.option(

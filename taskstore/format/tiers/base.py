@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
+from taskstore.format import names
 from taskstore.format.manifest import Manifest, Task, Tensor
 from taskstore.format.section import Layout, SectionReader
 
@@ -63,6 +64,21 @@ class Above(Tier, Protocol):
 
     def encode(self, theta_N: Bits, below_N: Bits, wanted: Wanted) -> tuple[list[bytes], Bits]:
         """Stored streams, and the weights that they rebuild; raises NotFinite."""
+
+
+class TierFile:
+    """What tiers have in common: one file of a task's own."""
+
+    name: ClassVar[str]
+
+    def stem(self, task: str) -> str:
+        return names.stem_of(self.name, task)
+
+    def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
+        raise NotImplementedError
+
+    def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
+        return {self.stem(task): self.layouts(manifest, manifest.tasks[task])}
 
 
 def tensors_with(manifest: Manifest, task: Task, tier: str) -> dict[str, Tensor]:

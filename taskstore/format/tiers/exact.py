@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.manifest import Manifest, Task
 from taskstore.format.section import Layout, encode
-from taskstore.format.tiers.base import Bits, Spot, Step, Wanted, tensors_with
+from taskstore.format.tiers.base import Bits, Spot, Step, TierFile, Wanted, tensors_with
 from taskstore.format.validate import CODECS_OF_TIERS
 from taskstore.kernels import cpu
 
 
-class Exact:
-    def stem(self, task: str) -> str:
-        return names.exact_of(task)
+class Exact(TierFile):
+    name = "exact"
 
     def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
         """The base's rows of its tensors; further rows are private."""
@@ -25,9 +21,6 @@ class Exact:
             codec = task.codec("exact", usual_codec(dtype))
             layouts[name] = Layout(codec, numel(base.shape), ITEMSIZE[dtype], manifest.chunk)
         return layouts
-
-    def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
-        return {self.stem(task): self.layouts(manifest, manifest.tasks[task])}
 
     def step(self, spot: Spot) -> Step:
         exact = spot.section(self.stem(spot.task))

@@ -16,13 +16,12 @@ from taskstore.format.dtypes import numel
 from taskstore.format.layouts import multitask_layouts
 from taskstore.format.manifest import Manifest, Task
 from taskstore.format.section import Layout, encode
-from taskstore.format.tiers.base import Bits, Spot, Step, tensors_with
+from taskstore.format.tiers.base import Bits, Spot, Step, TierFile, tensors_with
 from taskstore.kernels import cpu, floats
 
 
-class Mask:
-    def stem(self, task: str) -> str:
-        return names.masks_of(task)
+class Mask(TierFile):
+    name = "mask"
 
     def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
         codec = task.codec("mask", "bits")
@@ -32,8 +31,7 @@ class Mask:
         }
 
     def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
-        own = self.layouts(manifest, manifest.tasks[task])
-        return {names.MULTITASK: multitask_layouts(manifest), self.stem(task): own}
+        return {names.MULTITASK: multitask_layouts(manifest), **super().files(manifest, task)}
 
     def step(self, spot: Spot) -> Step:
         multitask, mask = spot.section(names.MULTITASK), spot.section(self.stem(spot.task))

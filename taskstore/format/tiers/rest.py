@@ -8,18 +8,15 @@ Legend: N = elements of a block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from taskstore.errors import NotFinite
-from taskstore.format import names
 from taskstore.format.codecs import stream
 from taskstore.format.codecs.levels import Levels, quantised
 from taskstore.format.dtypes import numel
 from taskstore.format.manifest import Manifest, Task
 from taskstore.format.section import Layout
-from taskstore.format.tiers.base import Bits, Spot, Step, Wanted, tensors_with
+from taskstore.format.tiers.base import Bits, Spot, Step, TierFile, Wanted, tensors_with
 from taskstore.kernels import cpu, floats
 from taskstore.kernels.add_quantised import add
 from taskstore.kernels.quantise import Quantised
@@ -28,9 +25,8 @@ MIN_ROW = 64  # a row of fewer elements would pay too much for its step
 FINER = 16  # vectors (norms, biases) are few and matter much: their steps are so much smaller
 
 
-class Rest:
-    def stem(self, task: str) -> str:
-        return names.rest_of(task)
+class Rest(TierFile):
+    name = "rest"
 
     def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
         """Float32 vectors over the base's rows of its tensors."""
@@ -38,9 +34,6 @@ class Rest:
             name: Layout("levels", numel(base.shape), 4, manifest.chunk)
             for name, base in tensors_with(manifest, task, "rest").items()
         }
-
-    def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
-        return {self.stem(task): self.layouts(manifest, manifest.tasks[task])}
 
     def step(self, spot: Spot) -> Step:
         rest = spot.section(self.stem(spot.task))
