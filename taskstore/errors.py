@@ -212,7 +212,7 @@ class OutputError(TaskstoreError):
     """The target cannot be written."""
 
 
-class Changed(OutputError):
+class ChangedMeanwhile(OutputError):
     """A file is no longer what was read before."""
 
 

@@ -41,7 +41,7 @@ class ContainerReader:
             self._file.close()
             raise
 
-    def _sections(self) -> dict[str, header.Entry]:
+    def _sections(self) -> dict[str, header.Place]:
         try:
             entries, metadata = header.read(self._file, {"U8": 1})
         except header.BadHeader as error:

@@ -17,7 +17,7 @@ MAX_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
-class Entry:
+class Place:
     """One tensor of a file: safetensors dtype, shape, and its bytes [begin, end) in the file."""
 
     dtype: str
@@ -30,7 +30,7 @@ class BadHeader(ValueError):
     """What is wrong, without the file's name; callers turn it into their own error."""
 
 
-def read(file: OpenFile, itemsize: Mapping[str, int]) -> tuple[dict[str, Entry], Any]:
+def read(file: OpenFile, itemsize: Mapping[str, int]) -> tuple[dict[str, Place], Any]:
     """All entries of a safetensors file, and its `__metadata__` (or None).
 
     Raises BadHeader where the file is no whole, hole-free safetensors file of dtypes in
@@ -47,7 +47,7 @@ def read(file: OpenFile, itemsize: Mapping[str, int]) -> tuple[dict[str, Entry],
     return parse(file.read(8, length), size, itemsize)
 
 
-def parse(raw: bytes, size: int, itemsize: Mapping[str, int]) -> tuple[dict[str, Entry], Any]:
+def parse(raw: bytes, size: int, itemsize: Mapping[str, int]) -> tuple[dict[str, Place], Any]:
     """`read`, of the header's JSON alone."""
     document = _parse(raw)
     metadata = document.pop("__metadata__", None)
@@ -79,7 +79,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return document
 
 
-def _entry(name: str, value: Any, data: int, size: int, itemsize: Mapping[str, int]) -> Entry:
+def _entry(name: str, value: Any, data: int, size: int, itemsize: Mapping[str, int]) -> Place:
     try:
         dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
         numbers = [*shape, begin, end]
@@ -99,7 +99,7 @@ def _entry(name: str, value: Any, data: int, size: int, itemsize: Mapping[str, i
             f"gives tensor {name!r} of shape {list(shape)} {end - begin} bytes where {dtype} "
             f"needs {count}"
         )
-    return Entry(dtype, tuple(shape), data + begin, data + end)
+    return Place(dtype, tuple(shape), data + begin, data + end)
 
 
 def render(

@@ -16,7 +16,7 @@ from taskstore.format.codecs.levels import quantised
 from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
 from taskstore.kernels.quantise import Quantised
 
-Chunk = NDArray[Any]
+Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class Layout:
         return self.chunks * self.streams * 4 + raw + ALIGN
 
 
-def encode(name: str, chunk_N: Chunk, given_N: Chunk | None = None) -> list[bytes]:
+def encode(name: str, chunk_N: Values, given_N: Values | None = None) -> list[bytes]:
     """One chunk with codec `name` -> its stored streams."""
     return [stream.store(s) for s in codec(name).encode(chunk_N, given_N)]
 
 
 def decode(
-    name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Chunk | None = None
-) -> Chunk:
+    name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Values | None = None
+) -> Values:
     """The stored streams of `n` elements -> the chunk; raises FormatError."""
     return codec(name).decode(plain(name, stored, n, itemsize, given_N), n, itemsize, given_N)
 
 
 def plain(
-    name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Chunk | None = None
+    name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Values | None = None
 ) -> list[NDArray[np.uint8]]:
     """The stored streams of `n` elements as the codec made them; raises FormatError."""
     size, streams = codec(name).sizer(n, itemsize, given_N), list[NDArray[np.uint8]]()
@@ -126,15 +126,15 @@ class SectionReader:
         """Whether its masks are coded given how far the multi-task model is from the base."""
         return self._layout.codec == "guided"
 
-    def chunk(self, k: int, given_N: Chunk | None = None) -> Chunk:
-        """Chunk `k`: unsigned (elements,) or, for masks, uint8 (ceil(elements / 8),)."""
+    def chunk(self, k: int, given_N: Values | None = None) -> Values:
+        """Values `k`: unsigned (elements,) or, for masks, uint8 (ceil(elements / 8),)."""
         layout = self._layout
         with self._labelled(k):
             streams = self._plain(k, given_N)
             return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
 
     def quantised(self, k: int) -> Quantised:
-        """Chunk `k` of a section of `levels`, as packed as it is."""
+        """Values `k` of a section of `levels`, as packed as it is."""
         assert self._layout.codec == "levels"
         with self._labelled(k):
             return quantised(self._plain(k, None), self._layout.elements(k))
@@ -156,7 +156,7 @@ class SectionReader:
         except FormatError as error:
             raise FormatError(f"{self._label}, chunk {k}: {error}") from None
 
-    def _plain(self, k: int, given_N: Chunk | None) -> list[NDArray[np.uint8]]:
+    def _plain(self, k: int, given_N: Values | None) -> list[NDArray[np.uint8]]:
         layout, s = self._layout, self._layout.streams
         begin = int(self._starts[k * s])
         raw = self._container.read(begin, int(self._starts[(k + 1) * s]))

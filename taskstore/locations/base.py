@@ -39,7 +39,7 @@ class Location(Protocol):
         """Write a file whole or not at all; what had its name is replaced. Raises OSError."""
 
     def put_if_unchanged(self, name: str, data: bytes, seen: bytes | None) -> None:
-        """`put`, if the file still holds `seen` (None: is not there); else raises Changed."""
+        """`put`, if the file still holds `seen` (None: is not there); else ChangedMeanwhile."""
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is no error."""

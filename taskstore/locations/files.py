@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from taskstore.errors import BadName, Changed, FormatError
+from taskstore.errors import BadName, ChangedMeanwhile, FormatError
 from taskstore.locations.base import PathLike
 
 STEP = 64 << 20
@@ -135,7 +135,7 @@ class LocalFolder:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # other writers of this folder wait
             if (path.read_bytes() if path.exists() else None) != seen:
-                raise Changed(f"{path} was changed by another writer; read it again")
+                raise ChangedMeanwhile(f"{path} was changed by another writer; read it again")
             self.put(name, data)
         finally:
             os.close(fd)

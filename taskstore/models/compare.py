@@ -29,7 +29,7 @@ _VOCABULARY = re.compile(r"(embed_tokens|wte|word_embeddings|lm_head|shared|tok_
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorPlan:
     """One tensor of one task."""
 
     kind: str
@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class TaskPlan:
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TensorPlan]
 
 
 @dataclass(frozen=True)
@@ -81,20 +81,20 @@ def _plan_task(
     config: Mapping[str, object],
     aliases: Mapping[str, str],
 ) -> TaskPlan:
-    entries: dict[str, Entry] = {}
+    entries: dict[str, TensorPlan] = {}
     for name in sorted(task.tensors):
         info = task.tensors[name]
         if name in aliases:
-            entries[name] = Entry("alias", info, of=aliases[name])
+            entries[name] = TensorPlan("alias", info, of=aliases[name])
         elif name not in base.tensors:
-            entries[name] = Entry("private", info, "not in the base")
+            entries[name] = TensorPlan("private", info, "not in the base")
         else:
             entries[name] = _compare(base, base_config, task, config, name)
     _check_shared(base, task, entries)
     for name, entry in list(entries.items()):
         of = _own_alias(task, entries, name) if entry.reason == "not in the base" else None
         if of:
-            entries[name] = Entry("alias", entry.info, of=of)
+            entries[name] = TensorPlan("alias", entry.info, of=of)
     return TaskPlan(entries)
 
 
@@ -104,20 +104,24 @@ def _compare(
     task: Checkpoint,
     config: Mapping[str, object],
     name: str,
-) -> Entry:
+) -> TensorPlan:
     ours, theirs = task.tensors[name], base.tensors[name]
     if ours.shape != theirs.shape:
         both_float = ours.dtype in MASKED and theirs.dtype in MASKED
         if both_float and _grew(name, theirs, ours, base_config, config):
-            return Entry("shared", ours)
-        return Entry("private", ours, f"shape {list(ours.shape)}, {list(theirs.shape)} in the base")
+            return TensorPlan("shared", ours)
+        return TensorPlan(
+            "private", ours, f"shape {list(ours.shape)}, {list(theirs.shape)} in the base"
+        )
     if ours.dtype in MASKED and theirs.dtype in MASKED:
-        return Entry("shared", ours)
+        return TensorPlan("shared", ours)
     if ours.dtype != theirs.dtype:
-        return Entry("private", ours, f"{ours.dtype}, {theirs.dtype} in the base")
+        return TensorPlan("private", ours, f"{ours.dtype}, {theirs.dtype} in the base")
     if same_bytes(base, name, task, name):
-        return Entry("base", ours)
-    return Entry("private", ours, f"{ours.dtype} is never masked, and it differs from the base")
+        return TensorPlan("base", ours)
+    return TensorPlan(
+        "private", ours, f"{ours.dtype} is never masked, and it differs from the base"
+    )
 
 
 def _grew(
@@ -136,7 +140,7 @@ def _grew(
     return bool(_VOCABULARY.search(name))
 
 
-def _own_alias(task: Checkpoint, entries: Mapping[str, Entry], name: str) -> str | None:
+def _own_alias(task: Checkpoint, entries: Mapping[str, TensorPlan], name: str) -> str | None:
     """A tensor of the base's that this task saved a second time under another name."""
     info = task.tensors[name]
     for other, entry in entries.items():
@@ -146,7 +150,7 @@ def _own_alias(task: Checkpoint, entries: Mapping[str, Entry], name: str) -> str
     return None
 
 
-def _check_shared(base: Checkpoint, task: Checkpoint, entries: Mapping[str, Entry]) -> None:
+def _check_shared(base: Checkpoint, task: Checkpoint, entries: Mapping[str, TensorPlan]) -> None:
     shared = sum(
         numel(base.tensors[name].shape)
         for name, entry in entries.items()

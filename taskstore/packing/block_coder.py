@@ -15,7 +15,7 @@ from taskstore.format import names
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
-from taskstore.format.tiers import ABOVE, Bits, Wanted
+from taskstore.format.tiers import ABOVE, Bits, BlockSpec
 from taskstore.kernels import cpu, floats
 from taskstore.merging.task_vectors import Block, Source, blocks, read_base
 from taskstore.models import Checkpoint, TensorInfo
@@ -26,7 +26,7 @@ from taskstore.packing.writer import CodedBlock, CodedPart
 
 
 @dataclass(frozen=True)
-class Unit:
+class BlockUnit:
     """One block to code. `private`: where what only one task has begins; None: shared."""
 
     block: Block
@@ -46,20 +46,20 @@ class Coder:
     def of(cls, job: PackJob, source: Source) -> Coder:
         return cls(job, source, MaskCoder(job, source.method), multitask.choose(job, source))
 
-    def units(self) -> Iterator[Unit]:
+    def units(self) -> Iterator[BlockUnit]:
         """One per block: the base's tensors by name, then each task's private ones."""
         job, first = self.job, self.job.options.tier_names[0]
         for name, info in sorted(job.family.base.tensors.items()):
             if name not in job.plan.aliases:
                 for block in self._blocks(name, info, job.plan.tasks_of(name, first)):
-                    yield Unit(block)
+                    yield BlockUnit(block)
         for t, planned in enumerate(job.plan.tasks):
             for name, entry in planned.entries.items():
                 start = self._private_start(name, entry.info, entry.kind)
                 if start is not None:
                     left = TensorInfo(entry.info.dtype, (entry.info.numel - start,))
                     for block in self._blocks(name, left, (t,)):
-                        yield Unit(block, start)
+                        yield BlockUnit(block, start)
 
     def _blocks(self, name: str, info: TensorInfo, tasks: tuple[int, ...]) -> Iterator[Block]:
         """At least one block, so that a tensor without elements has its section too."""
@@ -75,7 +75,7 @@ class Coder:
         return base[name].numel if kind in TIERS and info.shape != base[name].shape else None
 
 
-def code(coder: Coder, unit: Unit) -> CodedBlock:
+def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
     """Read and code one block; raises NotFinite."""
     if unit.private is not None:
         coded = _private(coder, unit.block, unit.private)
@@ -126,7 +126,7 @@ def _above(coder: Coder, block: Block, t: int, below_N: Bits, below: str) -> Ite
     theta_N = task.read(block.name, block.start, block.stop)
     rebuilt_N = cpu.cast(below_N, below, info.dtype)
     moved = not np.array_equal(theta_N, rebuilt_N)
-    wanted = Wanted(
+    spec = BlockSpec(
         dtype=info.dtype,
         shape=block.info.shape,
         start=block.start,
@@ -135,7 +135,7 @@ def _above(coder: Coder, block: Block, t: int, below_N: Bits, below: str) -> Ite
         label=(task.name, block.name),
     )
     for tier in tiers:
-        streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, wanted)
+        streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)
         yield CodedPart(
             ABOVE[tier].stem(task.name),
             streams,

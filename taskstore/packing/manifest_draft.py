@@ -16,7 +16,7 @@ from taskstore.format.names import CARD, MANIFEST, plain
 from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_EXACT, VERSION_OF_TIERS, check
 from taskstore.format.weight_files import VERSION_OF_SHARDS
 from taskstore.models import Checkpoint
-from taskstore.models.compare import Entry
+from taskstore.models.compare import TensorPlan
 from taskstore.packing.job import PackJob
 from taskstore.packing.options import PackOptions
 from taskstore.store import card
@@ -100,7 +100,7 @@ def _hub_id(model: Checkpoint) -> str | None:
     return model.source if model.revision else None
 
 
-def _entry(name: str, entry: Entry, base: Checkpoint) -> TaskTensor:
+def _entry(name: str, entry: TensorPlan, base: Checkpoint) -> TaskTensor:
     dtype, shape = entry.info.dtype, list(entry.info.shape)
     if entry.kind == "private":
         return TaskTensor(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from taskstore.models import Checkpoint
-from taskstore.models.compare import Entry, Plan, TaskPlan, compare
+from taskstore.models.compare import Plan, TaskPlan, TensorPlan, compare
 from taskstore.models.family import Family
 
 
@@ -25,6 +25,8 @@ def _started(base: Checkpoint, task: TaskPlan, first: str) -> TaskPlan:
             alone = first == "exact" and own != theirs
             reason = f"{own}, {theirs} in the base"
             entries[name] = (
-                Entry("private", entry.info, reason) if alone else Entry(first, entry.info)
+                TensorPlan("private", entry.info, reason)
+                if alone
+                else TensorPlan(first, entry.info)
             )
     return TaskPlan(entries)

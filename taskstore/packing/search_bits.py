@@ -19,7 +19,7 @@ import numpy as np
 from taskstore.errors import InputError, TargetNotReached
 from taskstore.evaluation.bench import Bench
 from taskstore.executors import threads
-from taskstore.format.tiers import ABOVE, Wanted
+from taskstore.format.tiers import ABOVE, BlockSpec
 from taskstore.kernels import cpu, floats
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
@@ -205,8 +205,8 @@ def _missed(shared: tuple[Family, int, float], block: Block) -> tuple[float, flo
     dtype, label = task.tensors[block.name].dtype, (task.name, block.name)
     theta_N = task.read(block.name, block.start, block.stop)
     below_N = cpu.cast(w0_N, block.info.dtype, dtype)
-    wanted = Wanted(dtype, block.info.shape, block.start, bits, archive=False, label=label)
-    _, rebuilt_N = ABOVE["rest"].encode(theta_N, below_N, wanted)
+    spec = BlockSpec(dtype, block.info.shape, block.start, bits, archive=False, label=label)
+    _, rebuilt_N = ABOVE["rest"].encode(theta_N, below_N, spec)
     missed_N, tau_N = (
         floats.to_float32(theta_N, dtype) - floats.to_float32(other_N, dtype)
         for other_N in (rebuilt_N, below_N)

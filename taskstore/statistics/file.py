@@ -184,7 +184,7 @@ class Statistics:
     ) -> None:
         self.close()
 
-    def _entry(self, kind: str, tensor: str) -> header.Entry:
+    def _entry(self, kind: str, tensor: str) -> header.Place:
         found = self._entries[kind].get(tensor)
         if found is None:
             raise StatisticsError(
@@ -226,9 +226,9 @@ def _about(path: Path, metadata: Any) -> About:
         raise StatisticsError(path, f"is damaged: its metadata is not right: {error}") from None
 
 
-def _entries(path: Path, found: Mapping[str, header.Entry]) -> dict[str, dict[str, header.Entry]]:
+def _entries(path: Path, found: Mapping[str, header.Place]) -> dict[str, dict[str, header.Place]]:
     """kind -> tensor -> where it lies."""
-    entries: dict[str, dict[str, header.Entry]] = {kind: {} for kind in KINDS}
+    entries: dict[str, dict[str, header.Place]] = {kind: {} for kind in KINDS}
     for full, entry in found.items():
         kind, slash, name = full.partition("/")
         if kind not in entries or not slash:

@@ -27,7 +27,7 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BlockSpec:
     """One block as a tier above the mask is to code it.
 
     shape    of the base's tensor, in which the block begins at element `start`
@@ -62,7 +62,7 @@ class Tier(Protocol):
 class Above(Tier, Protocol):
     """A tier that codes what is missing below, whatever that is."""
 
-    def encode(self, theta_N: Bits, below_N: Bits, wanted: Wanted) -> tuple[list[bytes], Bits]:
+    def encode(self, theta_N: Bits, below_N: Bits, spec: BlockSpec) -> tuple[list[bytes], Bits]:
         """Stored streams, and the weights that they rebuild; raises NotFinite."""
 
 

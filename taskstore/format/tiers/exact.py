@@ -5,7 +5,7 @@ from __future__ import annotations
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.manifest import Manifest, Task
 from taskstore.format.section import Layout, encode
-from taskstore.format.tiers.base import Bits, Spot, Step, TierFile, Wanted, tensors_with
+from taskstore.format.tiers.base import Bits, BlockSpec, Spot, Step, TierFile, tensors_with
 from taskstore.format.validate import CODECS_OF_TIERS
 from taskstore.kernels import cpu
 
@@ -26,8 +26,8 @@ class Exact(TierFile):
         exact = spot.section(self.stem(spot.task))
         return lambda k, below_N, dtype: exact.chunk(k, cpu.cast(below_N, dtype, spot.dtype))
 
-    def encode(self, theta_N: Bits, below_N: Bits, wanted: Wanted) -> tuple[list[bytes], Bits]:
-        codec = CODECS_OF_TIERS["exact"] if wanted.archive else usual_codec(wanted.dtype)
+    def encode(self, theta_N: Bits, below_N: Bits, spec: BlockSpec) -> tuple[list[bytes], Bits]:
+        codec = CODECS_OF_TIERS["exact"] if spec.archive else usual_codec(spec.dtype)
         return encode(codec, theta_N, below_N), theta_N
 
 

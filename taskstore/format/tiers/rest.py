@@ -16,7 +16,7 @@ from taskstore.format.codecs.levels import Levels, quantised
 from taskstore.format.dtypes import numel
 from taskstore.format.manifest import Manifest, Task
 from taskstore.format.section import Layout
-from taskstore.format.tiers.base import Bits, Spot, Step, TierFile, Wanted, tensors_with
+from taskstore.format.tiers.base import Bits, BlockSpec, Spot, Step, TierFile, tensors_with
 from taskstore.kernels import cpu, floats
 from taskstore.kernels.add_quantised import add
 from taskstore.kernels.quantise import Quantised
@@ -43,14 +43,14 @@ class Rest(TierFile):
 
         return added
 
-    def encode(self, theta_N: Bits, below_N: Bits, wanted: Wanted) -> tuple[list[bytes], Bits]:
+    def encode(self, theta_N: Bits, below_N: Bits, spec: BlockSpec) -> tuple[list[bytes], Bits]:
         missing_N = np.empty(theta_N.size, np.float32)
-        below_F = floats.to_float32(below_N, wanted.dtype)
-        if not cpu.task_vector(theta_N, wanted.dtype, below_F, missing_N):
-            raise NotFinite(*wanted.label)
-        codec = levels_for(wanted.shape, wanted.start, wanted.bits)
+        below_F = floats.to_float32(below_N, spec.dtype)
+        if not cpu.task_vector(theta_N, spec.dtype, below_F, missing_N):
+            raise NotFinite(*spec.label)
+        codec = levels_for(spec.shape, spec.start, spec.bits)
         streams = codec.encode(missing_N.view(np.uint32), None)
-        rebuilt_N = _with(below_N, quantised(streams, theta_N.size), wanted.dtype)
+        rebuilt_N = _with(below_N, quantised(streams, theta_N.size), spec.dtype)
         return [stream.store(one) for one in streams], rebuilt_N
 
 

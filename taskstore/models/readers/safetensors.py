@@ -25,7 +25,7 @@ class SafetensorsReader:
     def __init__(self, files: Sequence[Path]) -> None:
         """Raises CheckpointError where a file is missing, broken or repeats a name."""
         self.tensors: dict[str, TensorInfo] = {}
-        self._places: dict[str, tuple[LocalFile, header.Entry]] = {}
+        self._places: dict[str, tuple[LocalFile, header.Place]] = {}
         self._open_files: list[LocalFile] = []
         self.files: list[WeightFile] = []
         try:

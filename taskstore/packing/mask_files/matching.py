@@ -32,7 +32,7 @@ from taskstore.packing.mask_files import npy
 from taskstore.packing.options import PackOptions
 
 U = NDArray[Any]
-Layout = dict[str, tuple[int, int]]  # tensor -> first and last bit
+BitSpans = dict[str, tuple[int, int]]  # tensor -> first and last bit
 
 
 @dataclass
@@ -150,7 +150,7 @@ def _find(tasks: list[str], files: Mapping[str, Path]) -> dict[str, npy.PackedMa
     return found
 
 
-def _layouts(family: Family, plan: Plan) -> Iterator[Layout]:
+def _layouts(family: Family, plan: Plan) -> Iterator[BitSpans]:
     """What may be in a mask: first as the published code has it."""
     tensors = sorted(family.base.tensors.items())
     for skipped in (set(), set(plan.aliases)):
@@ -163,7 +163,7 @@ def _layouts(family: Family, plan: Plan) -> Iterator[Layout]:
             yield layout
 
 
-def _fit(task: str, mask: npy.PackedMask, layouts: list[Layout]) -> _Mask:
+def _fit(task: str, mask: npy.PackedMask, layouts: list[BitSpans]) -> _Mask:
     """The mask with the first layout that fits; raises InputError."""
     packed_P = mask.map() if mask.size else np.empty(0, np.uint8)
     long_enough = [layout for layout in layouts if mask.size == bits.packed_size(_size(layout))]
@@ -181,7 +181,7 @@ def _fit(task: str, mask: npy.PackedMask, layouts: list[Layout]) -> _Mask:
     raise InputError(f"{mask.path}: the mask of {task!r} {problem}")
 
 
-def _cause(mask: npy.PackedMask, layouts: list[Layout]) -> str:
+def _cause(mask: npy.PackedMask, layouts: list[BitSpans]) -> str:
     """A tensor that makes up the difference, or the usual reasons."""
     for layout in layouts:
         for name, (start, stop) in layout.items():
@@ -192,5 +192,5 @@ def _cause(mask: npy.PackedMask, layouts: list[Layout]) -> str:
     return "a head or buffers that only one of them has, or another model"
 
 
-def _size(layout: Layout) -> int:
+def _size(layout: BitSpans) -> int:
     return max(stop for _, stop in layout.values())
