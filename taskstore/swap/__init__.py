@@ -16,8 +16,9 @@ and task. A swap touches the memory of the weights that differ once, whatever th
 """
 
 from taskstore.swap.attached import Attached
-from taskstore.swap.driver import SwapOptions, attach
+from taskstore.swap.driver import attach
 from taskstore.swap.identify import Verified
+from taskstore.swap.job import SwapOptions
 from taskstore.swap.memory import SwapMemory
 
 __all__ = ["Attached", "SwapMemory", "SwapOptions", "Verified", "attach"]

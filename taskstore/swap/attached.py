@@ -10,13 +10,13 @@ from typing import Any, Self
 from weakref import finalize
 
 from taskstore.errors import SwapError, UnknownTask
-from taskstore.swap.binding import Live
 from taskstore.swap.gate import Gate
 from taskstore.swap.identify import Verified, verify
+from taskstore.swap.job import SwapJob
 from taskstore.swap.lane import Lane
 from taskstore.swap.memory import SwapMemory, add
 from taskstore.swap.move import Mover, NotUndone, uninterrupted
-from taskstore.swap.states import State, States
+from taskstore.swap.states import State
 from taskstore.swap.watch import Watch
 
 CLOSED = "this family is closed; attach the store again to swap"
@@ -27,20 +27,16 @@ class Attached:
 
     def __init__(
         self,
-        lives: Sequence[Live],
-        states: States,
-        attached: Sequence[State],
+        job: SwapJob,
         lanes: Sequence[Lane],
         watch: Watch,
         gate: Gate,
         hooks: Sequence[Any],
         active: State,
-        jobs: int,
     ) -> None:
-        self._lives, self._states, self._attached = lives, states, tuple(attached)
-        self._lanes, self._watch, self._gate = lanes, watch, gate
+        self._job, self._lanes, self._watch, self._gate = job, lanes, watch, gate
         self._active: State = active
-        self._jobs = jobs
+        jobs = job.executor.jobs
         self._pool = ThreadPoolExecutor(jobs + 1, thread_name_prefix="taskstore-swap")
         self._mover: Mover | None = Mover(lanes, self._pool, jobs)
         self._unusable: str | None = None
@@ -56,7 +52,7 @@ class Attached:
     @property
     def tasks(self) -> list[str]:
         """Tasks that `swap` takes."""
-        return [state for state in self._attached if state is not None]
+        return self._job.tasks
 
     def swap(self, task: State, *, timeout: float | None = None) -> None:
         """Make a task live, or the base (None): bit for bit, in place, all or nothing.
@@ -87,13 +83,13 @@ class Attached:
         Raises UnknownWeights where a tensor is not what it should be.
         """
         with self._gate.reading():
-            found = verify(self._lives, self._states, self.active, self._jobs)
+            found = verify(self._job, self.active)
             self._watch.accept()
             return found
 
     def memory(self) -> SwapMemory:
         """What is taken, in bytes; `attach` allocated all but the live weights."""
-        live = SwapMemory(live=sum(one.nbytes for one in self._lives))
+        live = SwapMemory(live=sum(one.nbytes for one in self._job.lives))
         return add([live, *(lane.memory(len(self.tasks)) for lane in self._lanes)])
 
     def close(self) -> None:
@@ -113,10 +109,10 @@ class Attached:
     def _check(self, task: State) -> None:
         if self._unusable is not None:
             raise SwapError(self._unusable)
-        if task in self._attached:
+        if task in self._job.attached:
             return
         if task is None:
-            problems = "; ".join(self._states.misfits(None)[:3])
+            problems = "; ".join(self._job.states.misfits(None)[:3])
             raise SwapError(f"the module cannot hold the base: {problems}")
         raise UnknownTask(task, self.tasks)
 

@@ -27,6 +27,7 @@ from taskstore.store.to_torch import copy_in
 Bits = NDArray[Any]
 Report = Callable[[str, int], None]
 Target = tuple[str, Tensor]  # name of a tensor in the store, uint8 memory for it
+OPEN = 64  # tensors whose sections are open
 Opened = Callable[[str], Callable[[int], Bits]]  # a tensor's name -> how its chunks are decoded
 
 
@@ -106,15 +107,24 @@ class Source:
 
     def _fill(self, targets: Iterable[Target], opened: Opened, report: Report) -> None:
         """Each target with the chunks of its tensor, one after the other."""
-        tensors, chunk = self._manifest.tensors, self._manifest.chunk
-        places, position = dict(targets), dict[str, int]()
+        tensors, chunk, every = self._manifest.tensors, self._manifest.chunk, list(targets)
         units = (
-            (name, k)
-            for name in places
+            (i, name, k)
+            for i, (name, _) in enumerate(every)
             for k in range(layouts.base_layout(tensors[name], chunk).chunks)
         )
-        for name, bits_N in self._executor.map(_decoded, lru_cache(OPEN)(opened), units):
-            offset = position.get(name, 0)
-            copy_in(places[name], offset, bits_N)
-            position[name] = offset + bits_N.nbytes
+        offsets = [0] * len(every)
+        for i, bits_N in self._executor.map(_decoded, lru_cache(OPEN)(opened), units):
+            name, target = every[i]
+            copy_in(target, offsets[i], bits_N)
+            offsets[i] += bits_N.nbytes
             report(name, bits_N.nbytes)
+
+
+def _decoded(opened: Opened, unit: tuple[int, str, int]) -> tuple[int, Bits]:
+    i, name, k = unit
+    return i, opened(name)(k)
+
+
+def _quantised(rest: SectionReader, k: int) -> Quantised:
+    return rest.quantised(k)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from taskstore.errors import SwapError, UnknownWeights
-from taskstore.executors import ordered_map
+from taskstore.executors import threads
 from taskstore.format.digests import model_digest
 from taskstore.store.catalog import label_of
 from taskstore.swap.binding import Live
-from taskstore.swap.states import State, States
+from taskstore.swap.job import SwapJob
+from taskstore.swap.states import State
 
 BLOCK = 16 << 20
 
@@ -32,19 +33,20 @@ class Verified:
 
 def live_digests(lives: Sequence[Live], jobs: int) -> dict[str, str]:
     """Name of each live tensor -> BLAKE3 of its bytes, in blocks where they are on a device."""
-
-    def one(live: Live) -> tuple[str, str]:
-        state, flat = blake3(), live.flat
-        for start in range(0, flat.numel(), BLOCK):
-            state.update(flat[start : start + BLOCK].cpu().numpy())
-        return live.name, state.hexdigest()
-
-    return dict(ordered_map(one, lives, jobs=jobs))
+    return dict(threads(jobs).map(_digest, None, lives))
 
 
-def identify(lives: Sequence[Live], states: States, attached: Sequence[State], jobs: int) -> State:
+def _digest(_: None, live: Live) -> tuple[str, str]:
+    state, flat = blake3(), live.flat
+    for start in range(0, flat.numel(), BLOCK):
+        state.update(flat[start : start + BLOCK].cpu().numpy())
+    return live.name, state.hexdigest()
+
+
+def identify(job: SwapJob) -> State:
     """The attached state that is live. Raises UnknownWeights or SwapError where none is."""
-    found = live_digests(lives, jobs)
+    lives, states, attached = job.lives, job.states, job.attached
+    found = live_digests(lives, job.executor.jobs)
     every = [*attached, *(s for s in states.tensors if s not in attached)]
     wrong = {
         state: [live for live in lives if found[live.name] not in states.digests(state, live)]
@@ -67,10 +69,10 @@ def identify(lives: Sequence[Live], states: States, attached: Sequence[State], j
     )
 
 
-def verify(lives: Sequence[Live], states: States, active: State, jobs: int) -> Verified:
+def verify(job: SwapJob, active: State) -> Verified:
     """Raises UnknownWeights where a tensor is not what the manifest records."""
-    found = live_digests(lives, jobs)
-    wrong = [live for live in lives if found[live.name] != states.digest(active, live)]
+    lives, found = job.lives, live_digests(job.lives, job.executor.jobs)
+    wrong = [live for live in lives if found[live.name] != job.states.digest(active, live)]
     if wrong:
         raise UnknownWeights(
             f"{len(wrong)} of {len(lives)} tensors are not those of {label_of(active)}, "

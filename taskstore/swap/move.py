@@ -1,7 +1,7 @@
-"""One swap: every unit of every lane, or none.
+"""Makes one swap: every unit of every lane, or none.
 
-The work runs in threads of a pool, where no KeyboardInterrupt arrives; whoever asked for it waits,
-and an interrupt is raised when the swap is whole. Where a unit fails, those before it are undone.
+The work runs in threads of a pool, where no KeyboardInterrupt arrives. The caller waits, and an
+interrupt is raised when the swap is complete. Where a unit fails, those before it are undone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 import torch
 
@@ -53,6 +54,16 @@ def uninterrupted(pool: Executor, work: Callable[[], None]) -> None:
     future.result()
 
 
+@dataclass(frozen=True)
+class _Run:
+    """One lane's part of one swap: its units, and those that are done so far."""
+
+    lane: Lane
+    units: Sequence[Unit]
+    stream: torch.cuda.Stream | None
+    done: list[Unit] = field(default_factory=list)
+
+
 class Mover:
     """Moves all lanes from one state to another."""
 
@@ -68,62 +79,54 @@ class Mover:
         ]
 
     def move(self, old: State, new: State, streams: Sequence[torch.cuda.Stream | None]) -> None:
-        """Raises SwapError where it failed and is undone, NotUndone where even that failed."""
-        done: list[list[Unit]] = [[] for _ in self._lanes]
+        """Swap every unit from `old` to `new`; where one fails, take back those before.
+
+        Raises SwapError where it failed and is undone, NotUndone where even that failed.
+        """
+        runs = [_Run(*lane, stream) for lane, stream in zip(self._lanes, streams, strict=True)]
         try:
-            for (lane, units), mine, stream in zip(self._lanes, done, streams, strict=True):
-                self._run(lane, units, old, new, mine, stream)
+            for run in runs:
+                self._swap(run, old, new)
         except BaseException as error:
-            self._undo(done, old, new, streams)
+            _undo(runs, old, new)
             raise SwapError(
                 f"the swap to {label_of(new)} failed and was undone, {label_of(old)} is live: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def _run(
-        self,
-        lane: Lane,
-        units: Sequence[Unit],
-        old: State,
-        new: State,
-        done: list[Unit],
-        stream: torch.cuda.Stream | None,
-    ) -> None:
-        waiting = iter(units)
+    def _swap(self, run: _Run, old: State, new: State) -> None:
+        """Swap a lane's units, in several threads where it lets them share."""
+        waiting = iter(run.units)
 
         def work() -> None:
             try:
-                lane.run(waiting, old, new, done)
+                run.lane.run(waiting, old, new, run.done)
             except BaseException:
                 deque(waiting, maxlen=0)  # the others end with what they have in hand
                 raise
 
-        helpers = self._jobs - 1 if lane.parallel and len(units) > 1 else 0
+        helpers = self._jobs - 1 if run.lane.parallel and len(run.units) > 1 else 0
         futures = [self._pool.submit(work) for _ in range(helpers)]
         try:
-            with _alone(stream):
+            with _alone(run.stream):
                 work()
         finally:
             wait(futures)
         for future in futures:
             future.result()
 
-    def _undo(
-        self,
-        done: Sequence[Sequence[Unit]],
-        old: State,
-        new: State,
-        streams: Sequence[torch.cuda.Stream | None],
-    ) -> None:
-        try:
-            for (lane, _), units, stream in zip(self._lanes, done, streams, strict=True):
-                with _alone(stream):
-                    lane.run(iter(units), new, old, [])
-        except BaseException as error:
-            raise NotUndone(
-                f"a swap from {label_of(old)} to {label_of(new)} failed and could not be undone "
-                f"({type(error).__name__}: {error}); load the model again"
-            ) from error
+
+def _undo(runs: Sequence[_Run], old: State, new: State) -> None:
+    """Swap back what is done; raises NotUndone."""
+    try:
+        for run in runs:
+            with _alone(run.stream):
+                run.lane.run(iter(run.done), new, old, [])
+    except BaseException as error:
+        raise NotUndone(
+            f"a swap from {label_of(old)} to {label_of(new)} failed and could not be undone "
+            f"({type(error).__name__}: {error}); load the model again"
+        ) from error
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskstore.analysis.overlap import Overlap, TensorUse, Vectors
+from taskstore.analysis.overlap import Angles, Overlap, TensorUse
 
 
 def wide(tasks: int, types: int, layers: int) -> Overlap:
@@ -16,5 +16,5 @@ def wide(tasks: int, types: int, layers: int) -> Overlap:
     ]  # fmt: skip
     square = [[i + j for j in range(tasks)] for i in range(tasks)]
     cosines = [[1 - abs(i - j) / 20 for j in range(tasks)] for i in range(tasks)]
-    vectors = Vectors(dict.fromkeys(names, "mask"), dict.fromkeys(names, 1.0), cosines, None, None)
+    vectors = Angles(dict.fromkeys(names, "mask"), dict.fromkeys(names, 1.0), cosines, None, None)
     return Overlap(names, tensors, square, square, vectors)

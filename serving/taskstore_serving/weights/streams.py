@@ -57,7 +57,7 @@ class Streams:
                 task: stack.enter_context(self._store.reader(task, base, self._tier(task)))
                 for task in (None, *self._tasks)
             }
-            self._source = Source(self._store.location, self._store.manifest, base, self._jobs)
+            self._source = Source(self._store, base, threads(self._jobs))
             self._stack = stack.pop_all()
         return self
 
