@@ -1,6 +1,6 @@
 """Makes one swap: every unit of every lane, or none.
 
-The work runs in threads of a pool, where no KeyboardInterrupt arrives. The caller waits, and an
+The work parts in threads of a pool, where no KeyboardInterrupt arrives. The caller waits, and an
 interrupt is raised when the swap is complete. Where a unit fails, those before it are undone.
 """
 
@@ -55,7 +55,7 @@ def uninterrupted(pool: Executor, work: Callable[[], None]) -> None:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Part:
     """One lane's part of one swap: its units, and those that are done so far."""
 
     lane: Lane
@@ -83,32 +83,32 @@ class Mover:
 
         Raises SwapError where it failed and is undone, NotUndone where even that failed.
         """
-        runs = [_Run(*lane, stream) for lane, stream in zip(self._lanes, streams, strict=True)]
+        parts = [_Part(*lane, stream) for lane, stream in zip(self._lanes, streams, strict=True)]
         try:
-            for run in runs:
-                self._swap(run, old, new)
+            for part in parts:
+                self._run(part, old, new)
         except BaseException as error:
-            _undo(runs, old, new)
+            _undo(parts, old, new)
             raise SwapError(
                 f"the swap to {label_of(new)} failed and was undone, {label_of(old)} is live: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def _swap(self, run: _Run, old: State, new: State) -> None:
+    def _run(self, part: _Part, old: State, new: State) -> None:
         """Swap a lane's units, in several threads where it lets them share."""
-        waiting = iter(run.units)
+        waiting = iter(part.units)
 
         def work() -> None:
             try:
-                run.lane.run(waiting, old, new, run.done)
+                part.lane.run(waiting, old, new, part.done)
             except BaseException:
                 deque(waiting, maxlen=0)  # the others end with what they have in hand
                 raise
 
-        helpers = self._jobs - 1 if run.lane.parallel and len(run.units) > 1 else 0
+        helpers = self._jobs - 1 if part.lane.parallel and len(part.units) > 1 else 0
         futures = [self._pool.submit(work) for _ in range(helpers)]
         try:
-            with _alone(run.stream):
+            with _alone(part.stream):
                 work()
         finally:
             wait(futures)
@@ -116,12 +116,12 @@ class Mover:
             future.result()
 
 
-def _undo(runs: Sequence[_Run], old: State, new: State) -> None:
+def _undo(parts: Sequence[_Part], old: State, new: State) -> None:
     """Swap back what is done; raises NotUndone."""
     try:
-        for run in runs:
-            with _alone(run.stream):
-                run.lane.run(iter(run.done), new, old, [])
+        for part in parts:
+            with _alone(part.stream):
+                part.lane.run(iter(part.done), new, old, [])
     except BaseException as error:
         raise NotUndone(
             f"a swap from {label_of(old)} to {label_of(new)} failed and could not be undone "
