@@ -1,4 +1,4 @@
-"""Containers: the safetensors files of a store, each a row of uint8 sections (SPEC.md 2).
+"""Read and write containers: safetensors files of a store, rows of uint8 sections (SPEC.md 2).
 
 Writing streams: how long a section gets is known only when it is coded, so the header's room is
 reserved from an upper bound, filled with spaces, and written last.
@@ -54,7 +54,7 @@ class ContainerReader:
         return entries
 
     def read(self, begin: int, end: int) -> memoryview:
-        """Bytes [begin, end) of the file, which must lie in it."""
+        """Read bytes [begin, end) of the file, which must lie in it."""
         return memoryview(self._file.read(begin, end - begin))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Containers of one kind, split over files where they would become too large for comfort."""
+"""Read and write the containers of one kind, split over files where they would be too large."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from taskstore.locations.base import Location
 
 
 def shard_names(stem: str, count: int) -> list[str]:
-    """`stem.safetensors`, or the numbered names that Hugging Face uses."""
+    """Name files: `stem.safetensors`, or the numbered names that Hugging Face uses."""
     if count == 1:
         return [f"{stem}.safetensors"]
     return [f"{stem}-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
 
 
 def split(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """Names in order, cut so that no shard exceeds `limit` unless it holds a single tensor."""
+    """Cut names, in order, so that no shard exceeds `limit` unless it holds a single tensor."""
     shards: list[list[str]] = []
     total = 0
     for name, size in sizes.items():
@@ -34,7 +34,7 @@ def split(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
 
 
 class ShardedWriter:
-    """Sections in the order of `layouts`; files appear as they are needed."""
+    """Writes sections in the order of `layouts`; files appear as they are needed."""
 
     def __init__(self, root: Path, stem: str, layouts: Mapping[str, Layout], limit: int) -> None:
         self._root, self._layouts = root, layouts
@@ -73,7 +73,7 @@ class ShardedWriter:
 
 
 class ShardedReader:
-    """Sections of one kind, whichever file they stand in; files are checked as they are opened."""
+    """Reads sections of one kind, whichever file they stand in; checks files as it opens them."""
 
     def __init__(
         self,

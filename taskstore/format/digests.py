@@ -1,4 +1,4 @@
-"""BLAKE3 of whole files, read in blocks, several at a time."""
+"""Digest whole files with BLAKE3, in blocks, several at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK = 4 << 20
 
 
 def file_digest(path: Path) -> File:
-    """Size and checksum of one file; raises OSError."""
+    """Return size and checksum of one file; raises OSError."""
     state, size = blake3(), 0
     buffer = memoryview(bytearray(BLOCK))
     with open(path, "rb", buffering=0) as file:
@@ -27,7 +27,7 @@ def file_digest(path: Path) -> File:
 
 
 def file_digests(root: Path, paths: Iterable[str], executor: Executor) -> dict[str, File]:
-    """path -> size and checksum, for paths below `root`."""
+    """Return path -> size and checksum, for paths below `root`."""
     return dict(executor.map(_digest_below, root, paths))
 
 
@@ -56,7 +56,7 @@ def check_file(root: Path, path: str, recorded: File) -> None:
 def check_files(
     root: Path, recorded: Mapping[str, File], paths: Iterable[str], executor: Executor
 ) -> None:
-    """`check_file` for several at a time."""
+    """Check files as `check_file` does, several at a time."""
     for _ in executor.map(_check_below, root, [(path, recorded[path]) for path in paths]):
         pass
 
@@ -66,6 +66,6 @@ def _check_below(root: Path, unit: tuple[str, File]) -> None:
 
 
 def model_digest(checksums: Mapping[str, str]) -> str:
-    """One figure for a model, from its tensors' checksums: BLAKE3 of lines "NAME CHECKSUM"."""
+    """Digest a model by its tensors' checksums: BLAKE3 of lines "NAME CHECKSUM"."""
     lines = (f"{name} {checksums[name]}\n" for name in sorted(checksums))
     return blake3("".join(lines).encode()).hexdigest()

@@ -32,10 +32,10 @@ def numel(shape: Sequence[int]) -> int:
 
 
 def nbytes(dtype: str, shape: Sequence[int]) -> int:
-    """Bytes of a dense tensor; `dtype` must be known."""
+    """Return the bytes of a dense tensor; `dtype` must be known."""
     return numel(shape) * ITEMSIZE[dtype]
 
 
 def plain_codec(dtype: str) -> str:
-    """The codec of a tensor that is coded on its own."""
+    """Return the codec of a tensor that is coded on its own."""
     return "rotated" if dtype in MASKED else "planes"

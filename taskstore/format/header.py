@@ -1,7 +1,7 @@
-"""The header of a safetensors file, read without trusting it and written without surprises.
+"""Read the header of a safetensors file without trusting it, and write one.
 
-Used for stores and for the checkpoints that come in. Our own reader, because blocks must be read
-at their offsets with plain reads: a memory map would count every page towards the process.
+Stores and checkpoints both use it. It is a reader of our own, because blocks must be read at their
+offsets with plain reads: a memory map would count every page towards the process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BadHeader(ValueError):
 
 
 def read(file: OpenFile, itemsize: Mapping[str, int]) -> tuple[dict[str, Place], Any]:
-    """All entries of a safetensors file, and its `__metadata__` (or None).
+    """Read all entries of a safetensors file, and its `__metadata__` (or None).
 
     Raises BadHeader where the file is no whole, hole-free safetensors file of dtypes in
     `itemsize`. Nothing larger than the file is allocated.
@@ -48,7 +48,7 @@ def read(file: OpenFile, itemsize: Mapping[str, int]) -> tuple[dict[str, Place],
 
 
 def parse(raw: bytes, size: int, itemsize: Mapping[str, int]) -> tuple[dict[str, Place], Any]:
-    """`read`, of the header's JSON alone."""
+    """Parse the header's JSON alone; see `read`."""
     document = _parse(raw)
     metadata = document.pop("__metadata__", None)
     data = 8 + len(raw)
@@ -108,7 +108,7 @@ def render(
     align: int = 8,
     at_least: int = 0,
 ) -> bytes:
-    """Length and JSON, padded with spaces so that data starts at a multiple of `align`.
+    """Render length and JSON, padded with spaces so that data starts at a multiple of `align`.
 
     entries: name -> dtype, shape, begin, end, offsets counted from the start of the data.
     """

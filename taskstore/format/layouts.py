@@ -1,4 +1,4 @@
-"""Which sections a store must hold, as the manifest has it: one source for writer and reader."""
+"""List the sections that a store must hold by its manifest: one source for writer and reader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def base_layout(tensor: Tensor, chunk: int) -> Layout:
 
 
 def base_layouts(manifest: Manifest) -> dict[str, Layout]:
-    """Sections of base*.safetensors."""
+    """List the sections of base*.safetensors."""
     return {
         name: base_layout(tensor, manifest.chunk)
         for name, tensor in manifest.tensors.items()
@@ -21,7 +21,7 @@ def base_layouts(manifest: Manifest) -> dict[str, Layout]:
 
 
 def multitask_layouts(manifest: Manifest) -> dict[str, Layout]:
-    """Sections of multitask*.safetensors."""
+    """List the sections of multitask*.safetensors."""
     return {
         name: Layout(t.multitask, numel(t.shape), ITEMSIZE[t.dtype], manifest.chunk)
         for name, t in manifest.tensors.items()
@@ -30,7 +30,7 @@ def multitask_layouts(manifest: Manifest) -> dict[str, Layout]:
 
 
 def private_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
-    """Sections of a task's private.safetensors: whole tensors, and rows past the base's."""
+    """List the sections of private.safetensors: whole tensors, and rows past the base's."""
     layouts = {}
     for name, entry in task.tensors.items():
         if entry.kind == "private":

@@ -105,23 +105,23 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     index: dict[str, Digest] | None = None
 
     def tiers_of(self, tensor: str) -> tuple[str, ...]:
-        """The tiers of a tensor, lowest first; empty where it is no tier's."""
+        """Return the tiers of a tensor, lowest first; empty where it has none."""
         kind = self.tensors[tensor].kind
         if kind not in TIERS:
             return ()
         return tuple(self.tiers) if self.tiers else (kind,)
 
     def codec(self, tier: str, usual: str) -> str:
-        """How a tier is coded, where that is not as usual."""
+        """Return the codec of a tier: the recorded one, else the usual one."""
         return (self.codecs or {}).get(tier, usual)
 
     def best(self, tensor: str) -> str:
-        """The highest tier of a tensor, or ""."""
+        """Return the highest tier of a tensor, or ""."""
         return (self.tiers_of(tensor) or ("",))[-1]
 
     @property
     def all_tiers(self) -> tuple[str, ...]:
-        """Every tier that some tensor of the task has, lowest first."""
+        """Return every tier that some tensor of the task has, lowest first."""
         found = {tier for name in self.tensors for tier in self.tiers_of(name)}
         return tuple(tier for tier in TIERS if tier in found)
 
@@ -140,7 +140,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 def to_bytes(manifest: Manifest) -> bytes:
-    """The manifest's file: one line per tensor, keys in a fixed order, its checksum last."""
+    """Render the manifest: one line per tensor, keys in a fixed order, its checksum last."""
     document: dict[str, Any] = msgspec.to_builtins(manifest)
     document["checksum"] = _ZEROS.decode()
     text = "\n".join(_lines(document)) + "\n"
@@ -150,7 +150,7 @@ def to_bytes(manifest: Manifest) -> bytes:
 
 
 def _lines(document: Mapping[str, Any], depth: int = 0) -> list[str]:
-    """JSON where an object without nested objects takes one line."""
+    """Render JSON in which an object without nested objects takes one line."""
     lines, pad = ["{"], " " * (depth + 1)
     last = len(document) - 1
     for index, (key, value) in enumerate(document.items()):
@@ -213,7 +213,7 @@ def _check_sum(raw: bytes) -> None:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of a store folder, of plausible size and right checksum."""
+    """Read the manifest of a store folder; checks its size and its checksum."""
     path = folder / MANIFEST
     try:
         if path.stat().st_size > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""Which names may enter a store, so that none leaves its folder on any file system."""
+"""Check names that enter a store, so that none leaves its folder on any file system."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TIER_FILES: Mapping[str, str] = {"mask": "masks", "rest": "rest", "exact": "exac
 
 
 def has_control(text: str) -> bool:
-    """Control and formatting characters, line separators, lone surrogates."""
+    """Find control or formatting characters, line separators, lone surrogates."""
     if text.isascii():
         return not text.isprintable()
     return any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") for c in text)
 
 
 def plain(text: str) -> str:
-    """The text with a question mark for each character that `has_control` objects to."""
+    """Put a question mark for each character that `has_control` objects to."""
     return "".join("?" if has_control(c) else c for c in text)
 
 
@@ -102,7 +102,7 @@ def check_tensor_name(name: str) -> None:
 
 
 def stem_of(tier: str, task: str) -> str:
-    """Of the files that a task has of a tier."""
+    """Return the stem of the files that a task has of a tier."""
     return f"tasks/{task}/{TIER_FILES[tier]}"
 
 
@@ -111,19 +111,19 @@ def private_of(task: str) -> str:
 
 
 def stems_of(task: str) -> tuple[str, ...]:
-    """Every kind of file that a task may have of its own: the tiers', then the private one."""
+    """Return the stems of a task's own files: the tiers', then the private one."""
     return (*(stem_of(tier, task) for tier in TIER_FILES), private_of(task))
 
 
 def stems_up_to(tier: str | None, task: str) -> list[str]:
-    """Files that a task is rebuilt from, beside the base's, up to a tier (None: all of them)."""
+    """Return the stems that a task is rebuilt from beside the base's, up to a tier (None: all)."""
     tiers = list(TIER_FILES)
     tiers = tiers if tier is None else tiers[: tiers.index(tier) + 1]
     return [private_of(task), MULTITASK, *(stem_of(one, task) for one in tiers)]
 
 
 def of_stem(stem: str, files: Iterable[str]) -> list[str]:
-    """The listed files of one kind, in order of their numbers."""
+    """Return the listed files of one stem, in the order of their numbers."""
     return sorted(
         path
         for path in files

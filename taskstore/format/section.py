@@ -1,4 +1,4 @@
-"""Sections: one tensor, chunk by chunk, each chunk a fixed number of streams (SPEC.md 3)."""
+"""Read and write sections: a tensor in chunks, each a fixed number of streams (SPEC.md 3)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Layout:
         return -(-self.n // self.chunk)
 
     def elements(self, k: int) -> int:
-        """Elements of chunk `k`."""
+        """Count the elements of chunk `k`."""
         return min(self.chunk, self.n - k * self.chunk)
 
     def sizes(self, k: int) -> tuple[int, ...]:
-        """Raw bytes of the streams of chunk `k`, at most."""
+        """Bound the raw bytes of the streams of chunk `k`."""
         return codec(self.codec).sizes(self.elements(k), self.itemsize)
 
     @property
@@ -46,27 +46,27 @@ class Layout:
 
     @property
     def bound(self) -> int:
-        """No section of this layout is longer."""
+        """Return a length that no section of this layout exceeds."""
         raw = sum(codec(self.codec).sizes(self.n, self.itemsize)) + self.chunks * self.streams
         return self.chunks * self.streams * 4 + raw + ALIGN
 
 
 def encode(name: str, chunk_N: Values, given_N: Values | None = None) -> list[bytes]:
-    """One chunk with codec `name` -> its stored streams."""
+    """Code one chunk with codec `name`; returns its stored streams."""
     return [stream.store(s) for s in codec(name).encode(chunk_N, given_N)]
 
 
 def decode(
     name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Values | None = None
 ) -> Values:
-    """The stored streams of `n` elements -> the chunk; raises FormatError."""
+    """Decode the stored streams of `n` elements; raises FormatError."""
     return codec(name).decode(plain(name, stored, n, itemsize, given_N), n, itemsize, given_N)
 
 
 def plain(
     name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Values | None = None
 ) -> list[NDArray[np.uint8]]:
-    """The stored streams of `n` elements as the codec made them; raises FormatError."""
+    """Load the stored streams of `n` elements as the codec made them; raises FormatError."""
     size, streams = codec(name).sizer(n, itemsize, given_N), list[NDArray[np.uint8]]()
     for one in stored:
         streams.append(stream.load(one, size(streams)))
@@ -123,24 +123,24 @@ class SectionReader:
 
     @property
     def guided(self) -> bool:
-        """Whether its masks are coded given how far the multi-task model is from the base."""
+        """Tell whether its masks are coded given how far the multi-task model is from the base."""
         return self._layout.codec == "guided"
 
     def chunk(self, k: int, given_N: Values | None = None) -> Values:
-        """Values `k`: unsigned (elements,) or, for masks, uint8 (ceil(elements / 8),)."""
+        """Decode chunk `k`: unsigned (elements,) or, for masks, uint8 (ceil(elements / 8),)."""
         layout = self._layout
         with self._labelled(k):
             streams = self._plain(k, given_N)
             return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
 
     def quantised(self, k: int) -> Quantised:
-        """Values `k` of a section of `levels`, as packed as it is."""
+        """Load chunk `k` of a section of `levels`, still packed."""
         assert self._layout.codec == "levels"
         with self._labelled(k):
             return quantised(self._plain(k, None), self._layout.elements(k))
 
     def moved(self, k: int) -> NDArray[np.bool_]:
-        """Where chunk `k` of a section of `ulp` is not its base (elements,); told without it."""
+        """Tell where chunk `k` of an `ulp` section differs from its base (elements,), without it."""
         assert self._layout.codec == "ulp"
         with self._labelled(k):
             low, *higher = self._plain(k, None)

@@ -1,4 +1,4 @@
-"""What SPEC.md section 5 says a reader must refuse in a manifest that parsed."""
+"""Refuse what SPEC.md section 5 says a reader must refuse in a manifest that parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weight files of a model: as they were (SPEC.md 5, `shards`), or as they usually are."""
+"""Describe a model's weight files: as they were (SPEC.md 5, `shards`), or as usual."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Shaped(Protocol):
 
 
 def usual_order(tensors: Mapping[str, Shaped]) -> list[str]:
-    """As safetensors itself writes: larger elements first, then names."""
+    """Order tensors as safetensors itself does: larger elements first, then names."""
     return sorted(tensors, key=lambda name: (-ITEMSIZE[tensors[name].dtype], name))
 
 
 def usual_head(tensors: Mapping[str, Shaped], order: Iterable[str]) -> bytes:
-    """The header of a file with these tensors, as safetensors itself writes it for torch."""
+    """Render the header of a file with these tensors, as safetensors writes it for torch."""
     spans, position = {}, 0
     for name in order:
         tensor = tensors[name]
@@ -41,14 +41,14 @@ def usual_head(tensors: Mapping[str, Shaped], order: Iterable[str]) -> bytes:
 
 
 def digests_of(model: Base | Task) -> set[str]:
-    """Assets that the model's weight files need."""
+    """Return the assets that the model's weight files need."""
     return {shard.header for shard in (model.shards or {}).values()} | {
         *(model.index or {}).values()
     }
 
 
 def check(manifest: Manifest, model: Base | Task, label: str) -> None:
-    """What `open` refuses in the members `shards` and `index`; BadName for a bad name."""
+    """Refuse what no reader may accept in `shards` and `index`; BadName for a bad name."""
     if model.shards is None and model.index is None:
         return
     if manifest.version < VERSION_OF_SHARDS:
@@ -70,7 +70,7 @@ def check(manifest: Manifest, model: Base | Task, label: str) -> None:
 
 
 def tensors_in(label: str, head: bytes, size: int, tensors: Mapping[str, Shaped]) -> list[str]:
-    """Names of the tensors of a file of `size` bytes, in the order of their bytes.
+    """Return the names of the tensors of a file of `size` bytes, in the order of their bytes.
 
     Raises FormatError where `head` is not the header of such a file, or describes a tensor that
     is not in `tensors` or is another there.

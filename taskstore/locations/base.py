@@ -21,7 +21,7 @@ class OpenFile(Protocol):
     def size(self) -> int: ...
 
     def read(self, begin: int, count: int) -> bytes:
-        """Exactly `count` bytes from `begin` on; raises FormatError where there are fewer."""
+        """Read exactly `count` bytes from `begin` on; raises FormatError where there are fewer."""
 
     def close(self) -> None: ...
 
@@ -30,16 +30,16 @@ class Location(Protocol):
     """Files by their names, with "/" between folders; a name never leaves its location."""
 
     def names(self) -> Iterator[str]:
-        """Of all files, sorted."""
+        """Yield the names of all files, sorted."""
 
     def open(self, name: str) -> OpenFile:
-        """Raises OSError: FileNotFoundError where there is no such file."""
+        """Open a file; raises OSError: FileNotFoundError where there is no such file."""
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all; what had its name is replaced. Raises OSError."""
 
     def put_if_unchanged(self, name: str, data: bytes, seen: bytes | None) -> None:
-        """`put`, if the file still holds `seen` (None: is not there); else ChangedMeanwhile."""
+        """Put a file if it still holds `seen` (None: is not there); else raise ChangedMeanwhile."""
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is no error."""

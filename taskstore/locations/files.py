@@ -1,4 +1,4 @@
-"""Local folders as a location; writing at an offset, and towards the disk while blocks are made."""
+"""Use local folders as a location; write at an offset, and flush while blocks are made."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Flusher:
         self._running: Future[None] | None = None
 
     def written_to(self, end: int) -> None:
-        """The file has grown to `end`; raises the error of an earlier flush."""
+        """Note that the file has grown to `end`; raises the error of an earlier flush."""
         if end - self._flushed < STEP or (self._running and not self._running.done()):
             return
         if self._running:
@@ -67,7 +67,7 @@ class LocalFile:
     """A regular file, open for reading."""
 
     def __init__(self, path: PathLike) -> None:
-        """Raises OSError where there is no file that can be read."""
+        """Open a file; raises OSError where there is none that can be read."""
         self.path = Path(path)
         self.fd = os.open(path, os.O_RDONLY)
         status = os.fstat(self.fd)

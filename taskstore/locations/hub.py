@@ -12,7 +12,7 @@ _HUB_CACHE = re.compile(r"models--(?P<id>[^/]+)/snapshots/(?P<revision>[0-9a-f]{
 
 
 def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
-    """A user's word for a model -> local path, source, revision. The seam for hub ids."""
+    """Return local path, source and revision of a model as a user names it."""
     path = Path(os.path.abspath(os.path.expanduser(model)))
     if not path.exists():
         raise CheckpointError(model, "there is no such folder or file")
@@ -23,7 +23,7 @@ def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
 
 
 def cached(hub_id: str, revision: str) -> Path:
-    """Where the local cache keeps a snapshot, whether it is there or not."""
+    """Return where the local cache keeps a snapshot, whether it is there or not."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots" / revision

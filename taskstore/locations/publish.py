@@ -1,4 +1,4 @@
-"""A folder, or a file, that appears whole or not at all.
+"""Publish a folder, or a file, whole or not at all.
 
 It is written as `.NAME.partial` beside its target and renamed at the end. Whatever ends the
 process, the target is as it was, and at most that one partial folder is left; the next run
@@ -70,7 +70,7 @@ def check_target(
 def file(
     target: Path, *, overwrite: bool = False, ours: Callable[[Path], bool] = lambda _: False
 ) -> Iterator[Path]:
-    """`folder`, of an empty file that becomes `target`."""
+    """Yield an empty file that becomes `target`; see `folder`."""
     target = Path(os.path.abspath(target))
     check_file(target, overwrite=overwrite, ours=ours)
     partial = target.with_name(f".{target.name}.partial")
@@ -95,7 +95,7 @@ def file(
 def check_file(
     target: Path, *, overwrite: bool, ours: Callable[[Path], bool] = lambda _: False
 ) -> None:
-    """`check_target`, of a file."""
+    """Check a file as `check_target` checks a folder."""
     if not target.exists() and not target.is_symlink():
         return
     if not overwrite:

@@ -1,4 +1,4 @@
-"""What lies beside the weights: configs, tokenizers, chat templates, a model's own code."""
+"""Collect what lies beside the weights: configs, tokenizers, chat templates, a model's own code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDERS = ("checkpoint-", "runs", "logs", "wandb", "__pycache__")
 
 
 def collect(folder: Path, weights: Collection[Path]) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Path inside the folder -> file, for every asset; and what was left out, with the reason.
+    """Return path inside the folder -> file for every asset; and what was left out, and why.
 
     `weights` are the files that the model is read from.
     """
@@ -46,7 +46,7 @@ def _link(root: str, name: str) -> bool:
 
 
 def _reason(path: Path, inside: str) -> str | None:
-    """None: an asset. Else why it is left out."""
+    """Return why a file is left out; None for an asset."""
     if not path.is_file():
         return "not a regular file"
     if path.suffix in WEIGHTS:

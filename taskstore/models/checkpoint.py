@@ -37,13 +37,13 @@ class Reader(Protocol):
         """Dtype and shape by name."""
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Elements [start, stop) in C order as little-endian unsigned integers of their size.
+        """Read elements [start, stop) in C order as little-endian unsigned integers of their size.
 
         A dtype of 8-byte elements or less comes as uint8, 16, 32 or 64; thread-safe.
         """
 
     def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
-        """Like `read`, as many elements as `out` has, into it."""
+        """Read as many elements as `out` has into it, as `read` does."""
 
     def close(self) -> None:
         """Release what is open; reading afterwards is an error."""

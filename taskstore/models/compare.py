@@ -1,4 +1,4 @@
-"""How each tensor of each fine-tune relates to the base's, by headers (and content, where it must).
+"""Compare fine-tunes with their base, tensor by tensor, by headers, and by content where needed.
 
     shared    float, in the base, same shape. A vocabulary that grew is shared in the base's rows
               and private in the others.
@@ -51,7 +51,7 @@ class Plan:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def tasks_of(self, name: str, kind: str) -> tuple[int, ...]:
-        """Tasks whose tensor of that name is of a kind: "shared", or the tier that it became."""
+        """Return the tasks whose tensor is of a kind: "shared", or the tier that it became."""
         return tuple(
             t
             for t, task in enumerate(self.tasks)
@@ -60,7 +60,7 @@ class Plan:
 
 
 def compare(family: Family) -> Plan:
-    """Raises NotOneFamily for a fine-tune of something else."""
+    """Compare all models of a family; raises NotOneFamily for a fine-tune of something else."""
     if not any(i.dtype in MASKED and i.numel for i in family.base.tensors.values()):
         raise InputError(f"{family.base.name} holds no BF16, F16 or F32 weights")
     configs = [language_config(model) for model in (family.base, *family.tasks)]
@@ -131,7 +131,7 @@ def _grew(
     base_config: Mapping[str, object],
     config: Mapping[str, object],
 ) -> bool:
-    """True for a vocabulary that got rows: by the configs' vocab_size, else by its name."""
+    """Tell whether a vocabulary got rows: by the configs' vocab_size, else by its name."""
     if not old.shape or old.shape[1:] != new.shape[1:] or new.shape[0] <= old.shape[0]:
         return False
     sizes = base_config.get("vocab_size"), config.get("vocab_size")
@@ -141,7 +141,7 @@ def _grew(
 
 
 def _own_alias(task: Checkpoint, entries: Mapping[str, TensorPlan], name: str) -> str | None:
-    """A tensor of the base's that this task saved a second time under another name."""
+    """Find a tensor of the base's that this task saved a second time, under another name."""
     info = task.tensors[name]
     for other, entry in entries.items():
         same = entry.kind in ("shared", "base") and entry.info == info and len(info.shape) > 1

@@ -1,4 +1,4 @@
-"""config.json of a model: read, and written with changes."""
+"""Read a model's config.json, and write it with changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 def read_config(model: Checkpoint) -> dict[str, Any]:
-    """Empty where there is none, or it is not what a config is."""
+    """Read config.json; empty where there is none, or it is no JSON object."""
     try:
         config = json.loads(model.assets[CONFIG].read_bytes())
     except (KeyError, OSError, ValueError, RecursionError):
@@ -24,7 +24,7 @@ def read_config(model: Checkpoint) -> dict[str, Any]:
 
 
 def language_config(model: Checkpoint) -> dict[str, Any]:
-    """config.json with a language model's own part (`text_config`) on top."""
+    """Read config.json with a language model's own part (`text_config`) on top."""
     config = read_config(model)
     inner = config.get("text_config")
     return {**config, **inner} if isinstance(inner, dict) else config

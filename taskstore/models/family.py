@@ -1,4 +1,4 @@
-"""From what a user names to an open family: a base and its fine-tunes, by their headers."""
+"""Open a family: a base and its fine-tunes, by their headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model folder from streams of bits: weight files, their index, and the files beside them."""
+"""Write a model folder from streams of bits: weight files, index, and the files beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task as a live transformers model: its class from the stored config, its weights streamed.
+"""Build a task as a live transformers model: its class from the config, its weights streamed.
 
 transformers itself builds the module and puts the tensors in, so fused experts, tied heads and
 buffers that no checkpoint holds are its business. Code from a store is never run.
@@ -21,7 +21,7 @@ CONFIG = "config.json"
 def model_class(
     folder: Path, label: str, way_out: str = "use state_dict and a module of your own"
 ) -> tuple[Any, Any]:
-    """(class, config) of the config in `folder`; `way_out` ends what is said where there is none.
+    """Return (class, config) of the config in `folder`; `way_out` ends the error where there is none.
 
     Raises MissingExtra without transformers, InputError where the class is not one of its own.
     """
@@ -55,7 +55,7 @@ def build(
     dtype: torch.dtype | None,
     options: Mapping[str, Any],
 ) -> Any:
-    """The model in evaluation mode; `dtype` None keeps every tensor in the dtype that it has.
+    """Build the model in evaluation mode; `dtype` None keeps every tensor in the dtype that it has.
 
     Raises CheckpointError where the class wants tensors that `state` does not have.
     """
@@ -87,7 +87,7 @@ def build(
 
 
 def _main_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
-    """The float dtype of most elements; a config's own word for it may be another."""
+    """Return the float dtype of most elements; the config may name another."""
     found: Counter[torch.dtype] = Counter()
     for tensor in state.values():
         if tensor.is_floating_point():
@@ -96,7 +96,7 @@ def _main_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
 
 
 def _restore_dtypes(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Tensors that were cast to the dtype of the others are put back as they were stored."""
+    """Put tensors back as they were stored that were cast to the dtype of the others."""
     for name, live in model.state_dict(keep_vars=True).items():
         stored = state.get(name)
         if stored is not None and live.dtype != stored.dtype:

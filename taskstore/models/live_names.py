@@ -1,4 +1,4 @@
-"""A module's tensors under the names that its checkpoint has.
+"""Find a module's tensors under the names that its checkpoint has.
 
 For most modules that is its state_dict. transformers fuses some tensors when it loads them (all
 experts of a layer into one parameter) and takes them apart again when it saves. What it would save
@@ -35,7 +35,7 @@ class _NoCopies(TorchFunctionMode):
 
 
 def checkpoint_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Name in the checkpoint -> live tensor or view into one.
+    """Return name in the checkpoint -> live tensor or view into one.
 
     Raises SwapError where a name has no plain view.
     """
@@ -50,7 +50,7 @@ def checkpoint_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def as_saved(module: nn.Module, live: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by their names in the module -> views of them, as a checkpoint names and cuts them.
+    """Return views of a module's tensors, as a checkpoint names and cuts them.
 
     Raises SwapError where a name has no plain view.
     """

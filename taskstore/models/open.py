@@ -1,4 +1,4 @@
-"""From what a user names to an open checkpoint."""
+"""Open a checkpoint: a folder, a weight file or an adapter, as a user names it."""
 
 from __future__ import annotations
 
@@ -77,5 +77,5 @@ def _open_adapter(file: Path, base: Checkpoint | None) -> Reader:
 
 
 def _adapter_assets(own: Mapping[str, Path], base: Mapping[str, Path]) -> dict[str, Path]:
-    """The base's, except where the adapter has its own; what only PEFT reads is left out."""
+    """Return the base's assets under the adapter's own; what only PEFT reads is left out."""
     return {**base, **{k: v for k, v in own.items() if k not in (lora.CONFIG, "README.md")}}

@@ -1,4 +1,4 @@
-"""The files that weights came in, as far as tensors do not tell: names, headers, index."""
+"""Keep of weight files what their tensors do not tell: names, headers, index."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Originals:
 
 
 def weight_file(file: LocalFile) -> WeightFile:
-    """A file that was opened and whose header is good."""
+    """Describe a file that was opened and whose header is good."""
     path, before = file.path, os.fstat(file.fd)
 
     def head() -> bytes:
@@ -59,7 +59,7 @@ def weight_file(file: LocalFile) -> WeightFile:
 
 
 def of_files(files: Sequence[WeightFile], index: Path | None) -> Originals | None:
-    """None where a store could not write files of these names again."""
+    """Return the originals; None where a store could not write files of these names again."""
     try:
         for file in files:
             check_shard_name(file.name)
@@ -74,7 +74,7 @@ def of_files(files: Sequence[WeightFile], index: Path | None) -> Originals | Non
 
 
 def _telling(path: Path, read: Callable[[], T]) -> Callable[[], T]:
-    """`read`, with the path in what it raises."""
+    """Wrap `read` so that what it raises names the path."""
 
     def telling() -> T:
         try:

@@ -1,4 +1,4 @@
-"""Tensors with equal bytes: tied weights that a file holds twice, and integers that never change.
+"""Find tensors with equal bytes: tied weights held twice, and integers that never change.
 
 Most checkpoints leave tied weights out; some hold both copies. Such a pair is kept once, as an
 alias, when it is equal in the base and in every task that has it: then its masks are equal too.
@@ -15,7 +15,7 @@ BLOCK = 1 << 20
 
 
 def same_bytes(a: Checkpoint, name_a: str, b: Checkpoint, name_b: str) -> bool:
-    """True where dtype, shape and bits are the same; stops at the first block that differs."""
+    """Tell whether dtype, shape and bits are the same; stops at the first block that differs."""
     info = a.tensors[name_a]
     if info != b.tensors[name_b]:
         return False
@@ -29,7 +29,7 @@ def same_bytes(a: Checkpoint, name_a: str, b: Checkpoint, name_b: str) -> bool:
 
 
 def tied(family: Family) -> dict[str, str]:
-    """Tensor of the base -> an earlier one with the same bytes there and in every task."""
+    """Return tensor of the base -> an earlier one with its bytes, there and in every task."""
     aliases: dict[str, str] = {}
     seen: dict[object, list[str]] = {}
     for name in sorted(family.base.tensors):
@@ -47,7 +47,7 @@ def tied(family: Family) -> dict[str, str]:
 
 
 def _tied_everywhere(family: Family, name: str, other: str) -> bool:
-    """Equal in the base, and in each task that has `name`."""
+    """Tell whether two tensors are equal in the base, and in each task that has `name`."""
     if not same_bytes(family.base, name, family.base, other):
         return False
     return all(

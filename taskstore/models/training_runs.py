@@ -1,7 +1,7 @@
-"""A training run: a folder without weights of its own, with `checkpoint-STEP` folders in it.
+"""Find the checkpoints of a training run: a folder with `checkpoint-STEP` folders in it.
 
-That is how Hugging Face's Trainer writes; a folder that has weights, too, is the model that they
-are, whatever lies beside them.
+Hugging Face's Trainer writes such folders. A folder that has weights of its own is a model,
+whatever lies beside them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Run:
 
 
 def expand(path: str | os.PathLike[str]) -> Run | None:
-    """None for whatever is no run. Raises CheckpointError where two folders have one step."""
+    """Open a run, or return None. Raises CheckpointError where two folders have one step."""
     folder = Path(os.path.expanduser(path))
     if not folder.is_dir() or _has_weights(folder):
         return None

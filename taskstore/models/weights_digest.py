@@ -1,4 +1,4 @@
-"""One figure for the weights of a checkpoint, read in blocks, several tensors at a time.
+"""Digest the weights of a checkpoint, read in blocks, several tensors at a time.
 
 It is what a store's manifest gives for the same weights: the digest of the tensors' checksums.
 """
@@ -19,7 +19,7 @@ BLOCK = 1 << 20
 def tensor_digests(
     checkpoint: Checkpoint, names: Iterable[str], executor: Executor
 ) -> Iterator[tuple[str, str]]:
-    """(name, BLAKE3 of the tensor's bytes), in the order of `names`."""
+    """Yield (name, BLAKE3 of the tensor's bytes), in the order of `names`."""
     return executor.map(_digest, checkpoint, names)
 
 
@@ -31,5 +31,5 @@ def _digest(checkpoint: Checkpoint, name: str) -> tuple[str, str]:
 
 
 def digest_of(checkpoint: Checkpoint, executor: Executor) -> str:
-    """The model digest of an open checkpoint; reads all of it."""
+    """Return the model digest of an open checkpoint; reads all of it."""
     return model_digest(dict(tensor_digests(checkpoint, checkpoint.tensors, executor)))

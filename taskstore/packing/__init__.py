@@ -1,1 +1,1 @@
-"""A family into a store; `driver` is the main path. The public names are in `taskstore`."""
+"""Pack a family into a store; `driver` is the main path. `taskstore` has the public names."""

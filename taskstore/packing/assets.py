@@ -1,4 +1,4 @@
-"""Writes the files beside a family's models, and the heads of weight files that are kept."""
+"""Write the files beside a family's models, and the headers of weight files that are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVEL = 12  # of zstd
 
 
 class AssetWriter:
-    """Each content is written once; `known`: BLAKE3 of its bytes -> how it is stored."""
+    """Writes each content once. `known`: BLAKE3 of its bytes -> how it is stored."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -49,7 +49,7 @@ class AssetWriter:
         return {name: self._put(read()) for name, read in model.index.items()} or None
 
     def _put(self, raw: bytes) -> str:
-        """Store a content unless it is there; its hash."""
+        """Store a content unless it is there; return its hash."""
         digest = blake3(raw).hexdigest()
         if digest not in self.known:
             frame = zstandard.ZstdCompressor(level=LEVEL).compress(raw)

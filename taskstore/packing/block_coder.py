@@ -1,4 +1,4 @@
-"""From a block of the family to coded streams: what one worker does.
+"""Code one block of the family: what one worker does.
 
 Legend: N = elements of a block, S = tasks that share it.
 """
@@ -47,7 +47,7 @@ class Coder:
         return cls(job, source, MaskCoder(job, source.method), multitask.choose(job, source))
 
     def units(self) -> Iterator[BlockUnit]:
-        """One per block: the base's tensors by name, then each task's private ones."""
+        """Yield one unit per block: the base's tensors by name, then each task's private ones."""
         job, first = self.job, self.job.options.tier_names[0]
         for name, info in sorted(job.family.base.tensors.items()):
             if name not in job.plan.aliases:
@@ -62,13 +62,13 @@ class Coder:
                         yield BlockUnit(block, start)
 
     def _blocks(self, name: str, info: TensorInfo, tasks: tuple[int, ...]) -> Iterator[Block]:
-        """At least one block, so that a tensor without elements has its section too."""
+        """Yield at least one block, so that a tensor without elements has its section too."""
         if not info.numel:
             yield Block(name, info, tasks, 0, 0, 0)
         yield from blocks(name, info, tasks, self.job.options.chunk)
 
     def _private_start(self, name: str, info: TensorInfo, kind: str) -> int | None:
-        """First element of a task's tensor that is kept privately; None where all is shared."""
+        """Return the first element of a task's tensor that is private; None where all is shared."""
         if kind == "private":
             return 0
         base = self.job.family.base.tensors
@@ -93,7 +93,7 @@ def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
 
 
 def _masked(coder: Coder, block: Block) -> CodedBlock:
-    """The base's part, the multi-task model's, and for each task its mask and what is above it."""
+    """Code the base's part, the multi-task model's, and each task's mask with what is above it."""
     dtype, masks = block.info.dtype, coder.masks
     coded = _coded(block, _bytes(coder, block))
     if masks.is_common(block):
@@ -114,7 +114,7 @@ def _masked(coder: Coder, block: Block) -> CodedBlock:
 
 
 def _above(coder: Coder, block: Block, t: int, below_N: Bits, below: str) -> Iterator[CodedPart]:
-    """The tiers above a mask, or above the base's weights, each over the one before.
+    """Code the tiers above a mask, or above the base's weights, each over the one before.
 
     `below`: dtype of `below_N`.
     """
@@ -166,7 +166,7 @@ def _coded(block: Block, read_bytes: int) -> CodedBlock:
 
 
 def _bytes(coder: Coder, block: Block) -> int:
-    """Of all models' weights in a block."""
+    """Count the bytes of all models' weights in a block."""
     n, family = block.stop - block.start, coder.job.family
     models: list[Checkpoint] = [family.base, *(family.tasks[t] for t in block.tasks)]
     infos = [model.tensors[block.name] for model in models]

@@ -54,7 +54,7 @@ def pack(
 def pack_family(
     family: Family, target: Path, options: PackOptions, progress: Callback = silent
 ) -> PackReport:
-    """`pack` of models that are open, wherever they come from."""
+    """Pack models that are open, wherever they come from."""
     job = make_job(family, options, progress)
     with (
         publish.folder(target, overwrite=options.overwrite, ours=is_store) as folder,
@@ -77,7 +77,7 @@ def pack_family(
 
 @contextmanager
 def _fitted(job: PackJob) -> Iterator[Source]:
-    """The vectors, with a merge method that has seen what it needs."""
+    """Open the task vectors, with a merge method that has seen what it needs."""
     family, options = job.family, job.options
     method = make(options.method, options.merge_options)
     given = needed_statistics.opened(
@@ -97,7 +97,7 @@ def _fitted(job: PackJob) -> Iterator[Source]:
 
 
 def _check_moved(job: PackJob, moved: Collection[str]) -> None:
-    """A task that is the base in disguise is a mistake in the call."""
+    """Refuse a task whose weights are all the base's: the call names the wrong folder."""
     base = job.family.base.tensors
     for task, planned in zip(job.family.tasks, job.plan.tasks, strict=True):
         own = any(

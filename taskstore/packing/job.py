@@ -37,7 +37,7 @@ class PackJob:
 
 
 def make_job(family: Family, options: PackOptions, progress: Callback) -> PackJob:
-    """Raises NotOneFamily or InputError for what cannot be packed together."""
+    """Decide what a pack does; raises NotOneFamily or InputError for what cannot be packed."""
     plan = planning.make(family, options.tier_names[0])
     masks = matching.of(family, plan, options)
     kept = _originals(family, plan, options)
@@ -48,7 +48,7 @@ def make_job(family: Family, options: PackOptions, progress: Callback) -> PackJo
 
 
 def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None, Originals]) -> int:
-    """Weights that will be read, over all passes."""
+    """Count the bytes of weights that will be read, over all passes."""
     masked = "mask" in options.tier_names
     passes = 1 + (make(options.method, options.merge_options).passes if masked else 0)
     models = (family.base, *family.tasks)
@@ -57,10 +57,10 @@ def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None,
 
 
 def _originals(family: Family, plan: Plan, options: PackOptions) -> dict[str | None, Originals]:
-    """Models (None: the base) whose weight files are to come back as they were.
+    """Return the models (None: the base) whose weight files are to come back as they were.
 
-    Tasks that are exact; a base that is carried, where one of them is or its file is not what
-    unpacking writes anyway.
+    They are the exact tasks; and a base that is carried, if a task is exact or if the base's file
+    is not one that unpacking writes anyway.
     """
     exact = "exact" in options.tier_names
     kept: dict[str | None, Originals] = {
@@ -76,7 +76,7 @@ def _originals(family: Family, plan: Plan, options: PackOptions) -> dict[str | N
 
 
 def _is_usual(model: Checkpoint) -> bool:
-    """Whether the weights are one file such as unpacking writes of its own accord."""
+    """Tell whether the weights are one file, just as unpacking writes it."""
     assert model.originals is not None
     files, tensors = model.originals.files, model.tensors
     return (

@@ -1,4 +1,4 @@
-"""The manifest before anything is coded: all structure, no checksums yet."""
+"""Make the manifest: its structure before anything is coded, its checksums afterwards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VERSIONS: Mapping[tuple[str, ...], int] = {("mask",): 1, ("exact",): VERSION_OF_
 
 
 def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -> Manifest:
-    """Everything that files and readers need to know, with `PENDING` for each checksum.
+    """Make a manifest with all that files and readers need, and `PENDING` for each checksum.
 
     merge    options of the merge method    codings  codec of the multi-task weights, by tensor
     """
@@ -91,7 +91,7 @@ def _version(options: PackOptions) -> int:
 
 
 def _codecs(options: PackOptions) -> dict[str, str] | None:
-    """Codecs of tiers, where they are not the usual ones."""
+    """Return the codecs of tiers that are not the usual ones."""
     found = {t: c for t, c in CODECS_OF_TIERS.items() if t in options.tier_names}
     return found if found and options.level == "archive" else None
 
@@ -128,7 +128,7 @@ def completed(
     shards: Mapping[str | None, dict[str, m.Shard]],
     index: Mapping[str | None, dict[str, str] | None],
 ) -> Manifest:
-    """The draft with all that is known once the blocks are coded.
+    """Fill in what is known once the blocks are coded.
 
     digests  of rebuilt tensors        ones   bits set in a task's mask of a tensor
     beside, shards, index              a model's (None: the base's) assets, weight files and index
@@ -172,7 +172,7 @@ def _completed_entry(
     digests: Mapping[Key, str],
     ones: Mapping[tuple[str, str], int],
 ) -> TaskTensor:
-    """An alias has the checksums of what it stands for."""
+    """Fill in one tensor; an alias has the checksums of what it stands for."""
     entry = task.tensors[name]
     of = entry.of or name
     owner = None if task.tensors[of].kind == "base" else task_name

@@ -1,4 +1,4 @@
-"""The masks of one block: the general way, and the common case in one pass over memory."""
+"""Make and code the masks of a block; the common case takes one pass over memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MaskCoder:
         self._method = method
 
     def is_common(self, block: Block) -> bool:
-        """Whether `all_at_once` does this block: all bf16, merged by sum, masks of ours alone."""
+        """Tell whether `all_at_once` does this block: all bf16, merged by sum, masks alone."""
         dtypes = {self._family.tasks[t].tensors[block.name].dtype for t in block.tasks}
         bf16 = dtypes == {"BF16"} and block.info.dtype == "BF16" and block.info.numel > 0
         plain = self._options.tier_names == ("mask",) and self._options.level == "speed"
@@ -40,7 +40,7 @@ class MaskCoder:
     def all_at_once(
         self, block: Block
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], list[CodedPart]]:
-        """W0 and W1 (N,), and a mask per task."""
+        """Return W0 and W1, bits (N,), and a coded mask per task."""
         w0_N, theta_SN = read_bits(self._family, block)
         tasks = [self._family.tasks[t] for t in block.tasks]
         lam_S = np.array([self._options.lam_of(task.name) for task in tasks], np.float32)
@@ -65,7 +65,7 @@ class MaskCoder:
         weights: Vectors,
         w1_N: NDArray[Any],
     ) -> CodedPart:
-        """The mask of task `t`."""
+        """Make and code the mask of task `t`."""
         task = self._family.tasks[t]
         if self._imported:
             bits_P, chosen_N = self._imported.select(block, task.name, tau_N, weights.w0_N, w1_N)

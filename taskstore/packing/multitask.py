@@ -1,4 +1,4 @@
-"""How the multi-task weights W1 are coded, tensor by tensor: for fp32 the smaller of two ways."""
+"""Code the multi-task weights W1, tensor by tensor: for fp32 in the smaller of two ways."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLES = 4  # chunks of an fp32 tensor on which both ways are measured
 
 
 def choose(job: PackJob, source: Source) -> dict[str, str]:
-    """Codec of W1 per masked tensor, for fp32 chosen on a sample of its chunks."""
+    """Choose the codec of W1 for each masked tensor, for fp32 by a sample of its chunks."""
     chunk = job.options.chunk
     lossless = "ulp" if job.options.level == "speed" else "strides"
     codings: dict[str, str] = {}
@@ -40,7 +40,7 @@ def choose(job: PackJob, source: Source) -> dict[str, str]:
 
 
 def _saved(shared: tuple[Source, str], block: Block) -> tuple[str, int]:
-    """Bytes that `rounded` saves against the lossless codec on one block."""
+    """Measure how many bytes `rounded` saves against the lossless codec on one block."""
     source, lossless = shared
     weights = source.block(block)
     merged_N = source.merge(weights)
@@ -54,7 +54,7 @@ def _saved(shared: tuple[Source, str], block: Block) -> tuple[str, int]:
 def multitask(
     codec: str, weights: Vectors, merged_N: F32, dtype: str
 ) -> tuple[NDArray[Any], list[bytes]]:
-    """W1 as the store will rebuild it, bits (N,), and its streams."""
+    """Return W1 as the store will rebuild it, bits (N,), and its stored streams."""
     if codec == "rounded":
         vector_N = floats.from_float32(merged_N, "BF16")
         return values(vector_N, weights.w0_N), encode(codec, vector_N)

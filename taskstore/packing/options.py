@@ -1,4 +1,4 @@
-"""What a user can choose when packing: one frozen object that travels whole."""
+"""The options of `pack`: one frozen object."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ OTHERS = 0.5
 
 
 def auto_lambda(method: str) -> float:
-    """The threshold of masks over a method's vector, where nothing else is known."""
+    """Return the threshold of masks over a method's vector that needs no data."""
     return AUTO.get(method, OTHERS)
 
 
 @dataclass(frozen=True)
 class PackOptions:
-    """Raises InputError where a value makes no sense.
+    """How a family is packed. Raises InputError where a value makes no sense.
 
-    method         how task vectors are merged, one of merge.MERGES, what it takes, and files of
+    method         how task vectors are merged, one of merging.MERGES, what it takes, and files of
     merge_options  `measure` where it needs them: task -> file, "" -> that of the base
     statistics
     lam, lambdas   mask threshold for all tasks (None: AUTO's of the method), and for single ones
@@ -97,7 +97,7 @@ class PackOptions:
         return tuple(tier for tier in TIERS if tier in wanted)
 
     def check_tasks(self, tasks: Iterable[str]) -> None:
-        """Every lambda, residual and mask by name must name a task."""
+        """Raise InputError unless every lambda, residual and mask by name names a task."""
         given_by_name: tuple[tuple[str, Iterable[str]], ...] = (
             ("lambda", self.lambdas),
             ("residual", self.residuals),
@@ -111,16 +111,16 @@ class PackOptions:
                 )
 
     def lam_of(self, task: str) -> float:
-        """The task's own threshold, else the one for all, else the method's; 0: not known."""
+        """Return the task's own threshold, or the one for all, or the method's; 0: not known."""
         usual = 0.0 if self.masks else auto_lambda(self.method)
         return self.lambdas.get(task, usual if self.lam is None else self.lam)
 
     def bits_of(self, task: str) -> float:
-        """Bits per parameter of the task's rest, about."""
+        """Return about how many bits per parameter the task's rest takes."""
         return self.residuals.get(task, REST_BITS if self.residual is None else self.residual)
 
     def in_flight(self, tasks: int, itemsize: int) -> int:
-        """Blocks that may be in memory at once; raises InputError where not one fits."""
+        """Count the blocks that may be in memory at once; raises InputError where not one fits."""
         more = len(self.tier_names) - 1
         block = self.chunk * (tasks * (itemsize + 5 + more * (itemsize + 3)) + 8 + 10 * itemsize)
         block += self.chunk * 24 * ("rest" in self.tier_names)

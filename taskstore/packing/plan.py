@@ -1,4 +1,4 @@
-"""Which tier each shared tensor of each task starts with; what is not shared stays as it is."""
+"""Decide which tier each shared tensor of each task starts with."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from taskstore.models.family import Family
 
 
 def make(family: Family, first: str) -> Plan:
-    """`first` is the lowest tier. Raises NotOneFamily for a fine-tune of something else."""
+    """Compare a family and start each shared tensor with the tier `first`, the lowest.
+
+    Raises NotOneFamily for a fine-tune of something else.
+    """
     plan = compare(family)
     tasks = tuple(_started(family.base, task, first) for task in plan.tasks)
     return replace(plan, tasks=tasks)
 
 
 def _started(base: Checkpoint, task: TaskPlan, first: str) -> TaskPlan:
-    """An exact tensor of another dtype than the base's has nothing to be coded against: private."""
+    """Make an exact tensor private where its dtype is not the base's: it cannot be coded then."""
     entries = dict(task.entries)
     for name, entry in entries.items():
         if entry.kind == "shared":

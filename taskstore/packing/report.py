@@ -1,4 +1,4 @@
-"""What `pack` has to say when it is done."""
+"""What `pack` reports when it is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store with a task more or less, or with other tiers; the old one stays until that is done.
+"""Add tasks to a store, remove them, change its tiers; the old store stays until that is done.
 
 What comes bit for bit out of a store can be packed again without the originals, so a store with
 exact tiers takes new tasks and other tiers: it is packed anew from itself. That gives the same
@@ -152,7 +152,7 @@ def check_record(store: Store, label: str) -> None:
 def _rewrite(
     store: Store, manifest: manifests.Manifest, kept: list[str], jobs: int | None
 ) -> Store:
-    """Another manifest over the same files, which are checked and linked."""
+    """Write another manifest over the same files, which are checked and linked."""
     store.check_files(kept, threads(jobs))
     files = {path: store.manifest.files[path] for path in kept}
     done = msgspec.structs.replace(manifest, files=files)
@@ -165,7 +165,7 @@ def _rewrite(
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under another name, or a copy where the file system has no links."""
+    """Link a file, or copy it where the file system has no links."""
     try:
         os.link(source, target)
     except OSError:
@@ -173,7 +173,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _check_alone(store: Store) -> None:
-    """What is not the store's own would go with the old folder: a repository's history, notes."""
+    """Refuse a folder with files that are not the store's: they would go with the old folder."""
     listed = {*store.manifest.files, names.MANIFEST}
     for path in sorted(store.path.rglob("*")):
         inside = path.relative_to(store.path).as_posix()
@@ -196,7 +196,7 @@ def _check_exact(store: Store, what: str) -> None:
 
 
 def _options(store: Store, jobs: int) -> PackOptions:
-    """What a store of exact tasks was packed with, as far as it matters."""
+    """Return what a store of exact tasks was packed with, as far as it matters."""
     manifest = store.manifest
     tasks = manifest.tasks
     method, merge_options = manifest.merge.method, manifest.merge.options
@@ -223,6 +223,6 @@ def _options(store: Store, jobs: int) -> PackOptions:
 
 
 def _common(values: Iterable[float]) -> float | None:
-    """What all tasks have, so that a new one gets it too; None where they differ."""
+    """Return what all tasks have, so that a new one gets it too; None where they differ."""
     found = set(values)
     return found.pop() if len(found) == 1 else None

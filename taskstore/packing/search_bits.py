@@ -1,8 +1,8 @@
-"""The smallest store that is good enough: bits per task, found by measurement.
+"""Find the smallest store that is good enough: bits per task, by measurement.
 
-Two measures of good enough. A share of the fine-tune's score, by the user's own evaluation of
-rebuilt models; or, without any, the relative error of the task vector. In both the tier is `rest`
-alone: at every rate it keeps more than masks do (docs/fidelity.md), so it is the frontier.
+A store is good enough by one of two measures: a share of the fine-tune's score, by the user's own
+evaluation of rebuilt models; or, without any, the relative error of the task vector. Both use the
+tier `rest` alone: at every rate it keeps more than masks do (docs/fidelity.md).
 """
 
 from __future__ import annotations
@@ -180,9 +180,9 @@ SAMPLE = 64  # blocks
 def rest_error(
     family: Family, plan: Plan, t: int, bits: float, options: PackOptions, *, sample: bool = False
 ) -> float:
-    """|rebuilt - fine-tune|^2 / |task vector|^2 of task `t`, the rest being its lowest tier.
+    """Measure |rebuilt - fine-tune|^2 / |task vector|^2 of task `t`, whose lowest tier is the rest.
 
-    Over all quantised tensors, or over a sample of about SAMPLE blocks, spread over them.
+    It runs over all quantised tensors, or over a sample of about SAMPLE blocks, spread over them.
     """
     tensors = [
         (name, info)
@@ -199,7 +199,7 @@ def rest_error(
 
 
 def _missed(shared: tuple[Family, int, float], block: Block) -> tuple[float, float]:
-    """|rebuilt - fine-tune|^2 and |task vector|^2 of a block."""
+    """Return |rebuilt - fine-tune|^2 and |task vector|^2 of a block."""
     family, t, bits = shared
     task, w0_N = family.tasks[t], read_base(family, block)
     dtype, label = task.tensors[block.name].dtype, (task.name, block.name)

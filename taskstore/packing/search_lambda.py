@@ -1,4 +1,4 @@
-"""A lambda per task, chosen by the user's own measure on validation data.
+"""Choose a lambda per task by the user's own measure on validation data.
 
 Every lambda of the grid packs the family once and scores each task's rebuilt model; each task takes
 the lambda of its best score, the smallest of equals (arXiv 2405.07813 chooses so). Scores go to a

@@ -1,4 +1,4 @@
-"""Writes coded blocks into a store's folder: containers, assets, card, manifest."""
+"""Write coded blocks into a store's folder: containers, assets, card, manifest."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class CodedBlock:
     multitask: list[bytes] | None = None
 
     def strip(self) -> None:
-        """A tensor without elements has sections without streams."""
+        """Drop the streams: a tensor without elements has sections without any."""
         self.multitask = None if self.multitask is None else []
         for part in self.parts:
             part.streams = []
 
 
 class StoreWriter:
-    """Chunks arrive in order, tensor by tensor; each kind of section goes to its own files.
+    """Takes blocks in order, tensor by tensor; each kind of section goes to its own files.
 
     Sections are keyed by their file's stem and the tensor, digests by task (or None for the
     base), the tensor, and the tier that rebuilds it ("" where none does).
@@ -95,7 +95,7 @@ class StoreWriter:
         self.moved: set[str] = set()  # tasks with any weight that differs from the base's
 
     def write(self, block: CodedBlock) -> None:
-        """Write one block's streams, while its rebuilt elements go into their checksums."""
+        """Write one block's streams while its rebuilt elements go into their checksums."""
         with self._hashing((k, p.rebuilt_N) for p in block.parts for k in p.keys(block.name)):
             if block.multitask is not None:
                 self._section(block, names.MULTITASK, block.multitask)
@@ -119,7 +119,7 @@ class StoreWriter:
 
     @contextmanager
     def _hashing(self, parts: Iterable[tuple[Key, NDArray[Any]]]) -> Iterator[None]:
-        """Feed the next rebuilt elements of each key, while the block writes."""
+        """Feed the next rebuilt elements of each key to its checksum while the block is written."""
         waiting = [
             self._pool.submit(self._hashes.setdefault(key, blake3()).update, elements.view("u1"))
             for key, elements in parts
@@ -129,7 +129,7 @@ class StoreWriter:
             future.result()
 
     def _count(self, task: str, tensor: str, ones: int, *, moved: bool) -> None:
-        """Bits set in a chunk's mask, and whether the task moved any of its weights."""
+        """Add up the bits set in a task's masks, and note whether it moved any weight."""
         self._ones[task, tensor] = self._ones.get((task, tensor), 0) + ones
         if moved:
             self.moved.add(task)
@@ -138,7 +138,7 @@ class StoreWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Files that are not finished are closed; their folder is not published then."""
+        """Close the files that are not finished; their folder is not published then."""
         self._pool.shutdown()
         for writer in self._writers.values():
             writer.abort()

@@ -1,4 +1,4 @@
-"""An open store: what it says of itself, its models rebuilt, its files proved.
+"""Open stores: read what they say of themselves, rebuild their models, prove their files.
 
 Loads neither NumPy nor torch; what rebuilds tensors loads when it is called.
 """

@@ -1,4 +1,4 @@
-"""A model of a store as a checkpoint: what came out of a store can be packed again."""
+"""Open a model of a store as a checkpoint, so that it can be packed or merged again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StoredReader:
         return np.empty(0, f"<u{ITEMSIZE[self.tensors[name].dtype]}")
 
     def _pieces(self, name: str, start: int, stop: int) -> Iterator[tuple[int, Bits]]:
-        """(first element, bits) for every chunk that [start, stop) touches."""
+        """Yield (first element, bits) for every chunk that [start, stop) touches."""
         position = 0
         for k, size in enumerate(self._sizes(name)):
             begin, end = max(start, position), min(stop, position + size)
@@ -58,7 +58,7 @@ class StoredReader:
                 return
 
     def _sizes(self, name: str) -> list[int]:
-        """Elements of every chunk of a tensor."""
+        """Count the elements of every chunk of a tensor."""
         if getattr(self._local, "name", None) != name:
             self._local.name, self._local.k = name, -1
             self._local.sizes = self._model.chunk_sizes(name)
@@ -77,7 +77,7 @@ class StoredReader:
 
 @contextmanager
 def open_family(store: Store, tasks: list[str], executor: Executor) -> Iterator[Family]:
-    """The base and some tasks of a store, as if their folders were there."""
+    """Open the base and some tasks of a store, as if their folders were there."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="taskstore-")))
         source = stack.enter_context(store.open_base(executor))
@@ -94,7 +94,7 @@ def open_family(store: Store, tasks: list[str], executor: Executor) -> Iterator[
 
 
 def _model(store: Store, task: str | None, base: BaseSource, folder: Path) -> Checkpoint:
-    """A task, or the carried base (None); its other files are written to `folder`."""
+    """Open a task, or the carried base (None); write its other files to `folder`."""
     manifest = store.manifest
     recorded = manifest.base if task is None else manifest.tasks[task]
     reader = StoredReader(ModelReader(store.location, manifest, task, base), manifest.chunk)

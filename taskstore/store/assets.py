@@ -1,4 +1,4 @@
-"""Files beside a model's weights, as the store keeps them: each content once, by its hash."""
+"""Read the files beside a model's weights; a store keeps each content once, by its hash."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_assets(
 
 
 def read_asset(root: Path, manifest: Manifest, digest: str) -> bytes:
-    """One asset by its hash; raises FormatError where it is missing or damaged."""
+    """Read one asset by its hash; raises FormatError where it is missing or damaged."""
     recorded = manifest.assets[digest]
     try:
         raw = (root / "assets" / digest).read_bytes()

@@ -1,4 +1,4 @@
-"""A base that the store only references: found again, and proved to be the same."""
+"""Where the base comes from: the store, or a folder that is found again and proved."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def open_base(
 
 
 def _recorded(base: Base) -> Path:
-    """Where the base was: its folder, or for a hub id its place in the local hub cache."""
+    """Return where the base was: its folder, or for a hub id its place in the local hub cache."""
     assert base.source is not None, "validate.check wants a source for a base not carried"
     return Path(base.source) if base.revision is None else cached(base.source, base.revision)
 
@@ -65,14 +65,14 @@ Bits = NDArray[Any]
 
 
 class BaseSource(Protocol):
-    """Where the base's bits come from: the store, or the checkpoint that it references."""
+    """Gives the base's bits: out of the store, or of the checkpoint that it references."""
 
     def chunks(self, name: str) -> Callable[[int], Bits]:
-        """chunk number -> bits (N,), for a tensor that is no alias."""
+        """Return chunk number -> bits (N,) of a tensor that is no alias."""
 
     @property
     def assets(self) -> Mapping[str, Path]:
-        """Files beside a referenced base's weights; a carried base's are in the store."""
+        """List the files beside a referenced base's weights; a carried base's are in the store."""
 
     def close(self) -> None:
         """Release what is open."""
@@ -95,7 +95,7 @@ class CarriedBase:
 
 
 class ReferencedBase:
-    """The base in its own folder; `reference.open_base` has checked that it is the right one."""
+    """The base in its own folder; `open_base` has checked that it is the right one."""
 
     def __init__(self, checkpoint: Checkpoint, chunk: int) -> None:
         self.checkpoint, self._chunk = checkpoint, chunk

@@ -1,4 +1,4 @@
-"""The README.md of a store: a Hugging Face model card, made from the manifest alone."""
+"""Write the README.md of a store: a Hugging Face model card, from the manifest alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _CHECKED = """Every tensor is compared with its recorded checksum when it is reb
 
 
 def render(manifest: Manifest) -> str:
-    """Markdown, ending in a newline; the same text for the same manifest."""
+    """Return Markdown that ends in a newline; the same text for the same manifest."""
     figures = summary.of(manifest, 0)
     carried = manifest.base.carried
     hub = manifest.base.source if manifest.base.revision else None
@@ -82,7 +82,7 @@ def _approximate(method: str, tiers: list[str]) -> str:
 
 
 def _rows(figures: Summary, tiers: list[str]) -> list[str]:
-    """A table with a line per task."""
+    """Make a table with a line per task."""
     head = ["task", *(column for tier in tiers for column in COLUMNS[tier])]
     lines = [[*head, "private tensors"], ["---"] * (len(head) + 1)]
     for t in figures.tasks:
@@ -99,7 +99,7 @@ def _rows(figures: Summary, tiers: list[str]) -> list[str]:
 
 
 def _scores(figures: Summary) -> str:
-    """A table for each recorded evaluation; nothing where there is none."""
+    """Make a table for each recorded evaluation."""
     text = ""
     for label in sorted({label for t in figures.tasks for label in t.scores}):
         scores = {t.name: t.scores[label] for t in figures.tasks if label in t.scores}
@@ -115,5 +115,5 @@ def _scores(figures: Summary) -> str:
 
 
 def cell(text: str) -> str:
-    """A name that cannot break out of a table or become markup."""
+    """Escape a name, so that it cannot break out of a table or become markup."""
     return "".join(f"\\{c}" if c in "|`*[]<>#" else c for c in text)

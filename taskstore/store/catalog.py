@@ -23,18 +23,18 @@ class Rebuilt:
 
 
 def label_of(task: str | None) -> str:
-    """A model in words; None is the base."""
+    """Name a model in words; None is the base."""
     return "the base" if task is None else f"task {task!r}"
 
 
 def resolved(task: Task, name: str) -> tuple[str, TaskTensor]:
-    """The tensor that a tensor of a task stands for, if it is an alias; else itself."""
+    """Return the tensor that an alias stands for; another tensor is returned itself."""
     of = task.tensors[name].of or name
     return of, task.tensors[of]
 
 
 def tiers_up_to(task: Task, name: str, tier: str | None) -> tuple[str, ...]:
-    """Tiers that rebuild a tensor of a task, up to `tier` (None: all that it has)."""
+    """Return the tiers that rebuild a tensor of a task, up to `tier` (None: all that it has)."""
     every = task.tiers_of(name)
     return every if tier is None else tuple(r for r in every if TIERS.index(r) <= TIERS.index(tier))
 
@@ -42,7 +42,7 @@ def tiers_up_to(task: Task, name: str, tier: str | None) -> tuple[str, ...]:
 def rebuilt_tensors(
     manifest: Manifest, task: str | None, tier: str | None = None
 ) -> dict[str, Rebuilt]:
-    """The tensors of a task, or of the base (None), by name; None is the best tier it has."""
+    """Return the tensors of a task, or of the base (None), by name; `tier` None: the best."""
     base = manifest.tensors
     if task is None:
         return {n: Rebuilt(n, t.dtype, tuple(t.shape), t.blake3) for n, t in base.items()}

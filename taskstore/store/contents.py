@@ -1,4 +1,4 @@
-"""What a store says of itself, and how its parts are opened; reads the manifest alone."""
+"""Read a store's manifest, and open its parts when they are asked for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ONE = Threads(1)
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder has a manifest: one that `overwrite` may replace."""
+    """Tell whether a folder has a manifest: one that `overwrite` may replace."""
     return (folder / filenames.MANIFEST).is_file()
 
 
@@ -52,7 +52,7 @@ class StoreContents:
             raise UnknownTask(task, self.tasks)
 
     def tiers(self, task: str) -> list[str]:
-        """What is kept of a task: "mask", "rest", "exact", each building on those before."""
+        """Return the tiers of a task: "mask", "rest", "exact", each building on those before."""
         self.check_task(task)
         return list(self.manifest.tasks[task].all_tiers)
 
@@ -75,7 +75,7 @@ class StoreContents:
 
     @contextmanager
     def open_base(self, executor: Executor = ONE) -> Iterator[BaseSource]:
-        """The base's bits, from the store or from the folder that it references."""
+        """Open the base, in the store or in the folder that it references."""
         from taskstore.store.base import CarriedBase, ReferencedBase, open_base
 
         base: BaseSource
@@ -93,7 +93,7 @@ class StoreContents:
     def reader(
         self, task: str | None, base: BaseSource, tier: str | None = None
     ) -> Iterator[ModelReader]:
-        """One model's tensors; `task` None is the base, `tier` None the best that it has."""
+        """Open one model; `task` None is the base, `tier` None the best that the task has."""
         from taskstore.store.rebuild import ModelReader
 
         self.check_tier(task, tier)
@@ -108,7 +108,7 @@ class StoreContents:
         check_files(self.path, self.manifest.files, paths, executor)
 
     def files_of(self, *tasks: str | None, tier: str | None = None) -> list[str]:
-        """Files of the store that these models (None: the base) are rebuilt from, up to a tier."""
+        """List the files that these models (None: the base) are rebuilt from, up to a tier."""
         stems, assets = {filenames.BASE: None}, set[str]()
         for task in tasks:
             model = self.manifest.base if task is None else self.manifest.tasks[task]

@@ -1,4 +1,4 @@
-"""A model's weight files as they were: kept headers around the tensors that are rebuilt."""
+"""Write a model's weight files as they were: kept headers around the rebuilt tensors."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Original:
 def read(
     root: Path, manifest: Manifest, task: str | None, tier: str | None = None
 ) -> list[Original]:
-    """The weight files of a task (None: of the base); empty where the store does not keep them.
+    """Read the headers of a task's weight files (None: of the base's).
 
-    And where a lower tier is asked for, whose tensors are not the originals'.
+    Empty where the store does not keep them, and for a lower tier, whose tensors are not the
+    originals'.
     Raises FormatError unless they hold the model's tensors, each once, and nothing else.
     """
     model = manifest.base if task is None else manifest.tasks[task]
@@ -80,7 +81,7 @@ def write_index(root: Path, manifest: Manifest, task: str | None, folder: Path) 
 
 
 def stored(root: Path, manifest: Manifest, task: str | None) -> Originals | None:
-    """The same for whoever packs a model of a store again; nothing is read yet."""
+    """Return the weight files for packing a model of a store again; nothing is read yet."""
     model = manifest.base if task is None else manifest.tasks[task]
     if model.shards is None:
         return None

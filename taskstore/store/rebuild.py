@@ -1,4 +1,4 @@
-"""Rebuilds the tensors of one model, chunk by chunk, and proves each against its checksum.
+"""Rebuild the tensors of one model, chunk by chunk, and prove each against its checksum.
 
 A chunk starts with the base's weights; each tier of the task then rebuilds what it keeps from what
 is below it (`format/tiers`). Chunks are independent, so workers decode ahead of the consumer.
@@ -37,7 +37,7 @@ class ModelReader:
         base: BaseSource,
         tier: str | None = None,
     ) -> None:
-        """`tier`: one that the task has, None the best of them.
+        """Open a model; `tier` is one that the task has, None the best of them.
 
         Raises FormatError where those files break the format.
         """
@@ -54,7 +54,7 @@ class ModelReader:
         self.tensors = rebuilt_tensors(manifest, task, tier)
 
     def close(self) -> None:
-        """Its own files; the base is its owner's to close."""
+        """Close its own files; the base is its owner's to close."""
         for reader in self._readers.values():
             reader.close()
         self._readers = {}
@@ -64,7 +64,7 @@ class ModelReader:
         return label_of(self._name)
 
     def chunk_count(self, name: str) -> int:
-        """Chunks of a tensor; its sections are open then, so its size is no mere claim."""
+        """Count the chunks of a tensor, and open its sections: that proves the size it claims."""
         return sum(count for count, _ in self._parts(name))
 
     def chunk(self, name: str, k: int) -> Bits:
@@ -76,7 +76,7 @@ class ModelReader:
         raise IndexError(f"{name!r} has no chunk {k}")
 
     def chunk_sizes(self, name: str) -> list[int]:
-        """Elements of each of the tensor's chunks, in the order of `chunks`."""
+        """Count the elements of each of the tensor's chunks."""
         n, chunk, base = numel(self.tensors[name].shape), self._manifest.chunk, 0
         if self._task is not None:
             of, entry = resolved(self._task, name)
@@ -86,7 +86,7 @@ class ModelReader:
         return [min(chunk, part - at) for part in parts for at in range(0, part, chunk)]
 
     def _files(self) -> dict[str, Mapping[str, Layout]]:
-        """Stems of the files that the model needs beside the base's -> their sections."""
+        """Return stem -> sections of the files that the model needs beside the base's."""
         if self._task is None or self._name is None:
             return {}
         found: dict[str, Mapping[str, Layout]] = {
@@ -101,7 +101,7 @@ class ModelReader:
         return tiers_up_to(task, name, self._tier)
 
     def _open(self, name: str) -> tuple[Part, ...]:
-        """A tensor's chunks: the base's rows, then those that only the task has."""
+        """Open a tensor: the base's rows, then those that only the task has."""
         if self._task is None or self._name is None:
             return (self._of_base(name),)
         entry = self._task.tensors[name]
@@ -122,7 +122,7 @@ class ModelReader:
         return count, self._base.chunks(tensor.alias or name)
 
     def _shared(self, task: Task, task_name: str, name: str) -> Part:
-        """Tier by tier, each given what those below it rebuilt; at first the base's weights."""
+        """Chain the tiers: each is given what those below it rebuilt, the first the base."""
         tensor = self._manifest.tensors[name]
         dtype = task.tensors[name].dtype or tensor.dtype
         spot = tiers.Spot(task_name, name, dtype, lambda stem: self._readers[stem].section(name))
@@ -145,10 +145,10 @@ class ModelReader:
 def rebuild(
     reader: ModelReader, names: Iterable[str], executor: Executor
 ) -> Iterator[tuple[Rebuilt, int, Bits]]:
-    """(tensor, offset in bytes, bits) for each chunk of each tensor, in order.
+    """Yield (tensor, offset in bytes, bits) for each chunk of each tensor, in order.
 
-    A tensor's checksum is compared after its last chunk, so nothing that came is good before
-    the iterator has ended. Raises ChecksumMismatch.
+    A tensor's checksum is compared after its last chunk: read the iterator to its end before
+    you trust what came. Raises ChecksumMismatch.
     """
     state, offset = blake3(), 0
     for name, bits_N in executor.map(_chunk, reader, _units(reader, names)):
@@ -165,7 +165,7 @@ def rebuild(
 
 
 def _units(reader: ModelReader, names: Iterable[str]) -> Iterator[tuple[str, int | None]]:
-    """The chunks of each tensor by number, and None at its end."""
+    """Yield the chunks of each tensor by number, and None at its end."""
     for name in names:
         yield from ((name, k) for k in range(reader.chunk_count(name)))
         yield name, None
@@ -179,5 +179,5 @@ def _chunk(reader: ModelReader, unit: tuple[str, int | None]) -> tuple[str, Bits
 def rebuilt_blocks(
     reader: ModelReader, names: Iterable[str], executor: Executor
 ) -> Iterator[tuple[str, Bits]]:
-    """(tensor's name, bits) for each chunk, in order; see `rebuild`."""
+    """Yield (tensor's name, bits) for each chunk, in order; see `rebuild`."""
     return ((tensor.name, bits_N) for tensor, _, bits_N in rebuild(reader, names, executor))

@@ -1,4 +1,4 @@
-"""An open store: what it holds, and every model in it."""
+"""An open store, and every model in it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Store(StoreContents):
         return f"<taskstore.Store {str(self.path)!r}: {len(self.tasks)} tasks>"
 
     def summary(self) -> Summary:
-        """Sizes, ratios, densities."""
+        """Return sizes, ratios and densities, from the manifest alone."""
         return summary.of(self.manifest, (self.path / MANIFEST).stat().st_size)
 
     def tensor(self, task: str | None, name: str, *, tier: str | None = None) -> torch.Tensor:
-        """One rebuilt tensor on the CPU, checked; raises InputError for an unknown name."""
+        """Rebuild one tensor on the CPU, checked; raises InputError for an unknown name."""
         return self.state_dict(task, names=[name], tier=tier)[name]
 
     def state_dict(
@@ -54,7 +54,7 @@ class Store(StoreContents):
         jobs: int | None = None,
         progress: Callback = silent,
     ) -> dict[str, torch.Tensor]:
-        """All tensors of a task (None: of the base) on a device, or those of `names`, checked.
+        """Rebuild a task's tensors (None: the base's) on a device, all or `names`, checked.
 
         `tier` is "mask", "rest" or "exact", None the best that the task has (InputError where it
         does not have it).
@@ -84,7 +84,7 @@ class Store(StoreContents):
         progress: Callback = silent,
         **options: Any,
     ) -> Any:
-        """A transformers model of a task (None: of the base), of the class its config names.
+        """Load a task (None: the base) as a transformers model, of the class its config names.
 
         `dtype` None keeps the stored bits; `options` go to `from_pretrained`. Raises MissingExtra
         without transformers, InputError where it does not know the class, DeviceError.

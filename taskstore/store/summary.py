@@ -1,4 +1,4 @@
-"""What a store holds, in figures: one source for `pack`, `info` and the model card."""
+"""Sum up a store in figures: one source for `pack`, `info` and the model card."""
 
 from __future__ import annotations
 
@@ -96,16 +96,16 @@ class Summary:
 
     @property
     def is_smaller(self) -> bool:
-        """Whether the store is smaller than what it was made of."""
+        """Tell whether the store is smaller than what it was made of."""
         return self.ratio > 1
 
     def lambda_of(self, task: TaskSummary) -> str:
-        """The task's threshold, or "-" where its mask came from a file that does not say it."""
+        """Return the task's threshold, or "-" where its mask came from a file without one."""
         return "-" if self.options.get("imported") and not task.lam else f"{task.lam:g}"
 
 
 def of(manifest: Manifest, manifest_bytes: int) -> Summary:
-    """Figures of a store, from its manifest alone."""
+    """Sum up a store, from its manifest alone."""
     files = manifest.files
     parts = {stem: sum(files[p].bytes for p in of_stem(stem, files)) for stem in _stems(manifest)}
     assets = sum(f.bytes for path, f in files.items() if path.startswith("assets/"))

@@ -1,7 +1,7 @@
-"""Rebuilt tensors as torch tensors on a device.
+"""Rebuild tensors as torch tensors on a device.
 
-They are allocated there and filled block by block: host memory holds the blocks in flight, and on
-another device than the CPU never the model.
+They are allocated there and filled block by block, so that host memory holds only the blocks in
+flight where the device is not the CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def load(
     progress: Callback,
     device: devices.Device,
 ) -> dict[str, torch.Tensor]:
-    """name -> tensor, each checked; an alias is the same tensor as what it stands for.
+    """Return name -> tensor, each checked; an alias is the same tensor as what it stands for.
 
     Raises DeviceError where the device is missing or has no room for all of them.
     """

@@ -1,4 +1,4 @@
-"""From a store to model folders: checked before, while, and after they are written."""
+"""Write models of a store as Hugging Face folders, checked before, while and after."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _write_weights(
     options: UnpackOptions,
     meter: Meter,
 ) -> None:
-    """The weight files as they were, where the store keeps them and no others are asked for."""
+    """Write the weight files as they were, where the store keeps them and no others are wanted."""
     root, manifest, executor = store.path, store.manifest, options.executor
     kept = options.shard_bytes is None
     files = original_files.read(root, manifest, task, options.tier) if kept else []
@@ -119,7 +119,7 @@ def _write_weights(
 
 
 def _is_model_of(store: StoreContents) -> Callable[[Path], bool]:
-    """Tells folders that `--overwrite` may replace: a model, or a folder of models and no more."""
+    """Return a test for folders that `--overwrite` may replace: a model, or a folder of models."""
     manifest = store.manifest
     shards = [manifest.base.shards, *(task.shards for task in manifest.tasks.values())]
     kept = [set(names) for names in shards if names]

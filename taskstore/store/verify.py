@@ -78,7 +78,7 @@ def _deep_bytes(store: Store) -> int:
 
 
 def _models(store: Store) -> list[tuple[str | None, str | None]]:
-    """(task, tier) of everything that can be rebuilt; the base is no task's."""
+    """List (task, tier) of everything that can be rebuilt; (None, None) is the base."""
     tasks = store.manifest.tasks
     tiers = {name: task.all_tiers or (None,) for name, task in tasks.items()}
     return [(None, None), *((name, tier) for name in tasks for tier in tiers[name])]
@@ -131,7 +131,7 @@ def _verify_tensors(
     executor: Executor,
     meter: Meter,
 ) -> Iterator[str]:
-    """Tensors, and if all are good the whole of the weight file that they stand in."""
+    """Check tensors, and if all are good the whole weight file that they stand in."""
     state, good = blake3(file.head) if file else None, True
     for name in names:
         report.tensors += 1

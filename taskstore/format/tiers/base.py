@@ -47,23 +47,23 @@ class Tier(Protocol):
     """One kind of file that a task may have."""
 
     def stem(self, task: str) -> str:
-        """Of its files."""
+        """Return the stem of its files."""
 
     def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
-        """The sections of its files, by tensor."""
+        """List the sections of its files, by tensor."""
 
     def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
-        """Stems of all files that its step reads -> their sections."""
+        """Return stem -> sections of all files that its step reads."""
 
     def step(self, spot: Spot) -> Step:
-        """How a chunk is rebuilt from what the tiers below rebuild; thread-safe."""
+        """Return what rebuilds a chunk from what the tiers below rebuild; thread-safe."""
 
 
 class Above(Tier, Protocol):
     """A tier that codes what is missing below, whatever that is."""
 
     def encode(self, theta_N: Bits, below_N: Bits, spec: BlockSpec) -> tuple[list[bytes], Bits]:
-        """Stored streams, and the weights that they rebuild; raises NotFinite."""
+        """Return stored streams, and the weights that they rebuild; raises NotFinite."""
 
 
 class TierFile:
@@ -82,5 +82,5 @@ class TierFile:
 
 
 def tensors_with(manifest: Manifest, task: Task, tier: str) -> dict[str, Tensor]:
-    """The base's tensors that a task has in a tier."""
+    """Return the base's tensors that a task has in a tier."""
     return {name: manifest.tensors[name] for name in task.tensors if tier in task.tiers_of(name)}

@@ -14,7 +14,7 @@ class Exact(TierFile):
     name = "exact"
 
     def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
-        """The base's rows of its tensors; further rows are private."""
+        """List the base's rows of its tensors; further rows are private."""
         layouts = {}
         for name, base in tensors_with(manifest, task, "exact").items():
             dtype = task.tensors[name].dtype or base.dtype
@@ -32,5 +32,5 @@ class Exact(TierFile):
 
 
 def usual_codec(dtype: str) -> str:
-    """The codec where nothing else is said; it is given the weights below."""
+    """Return the codec where none is recorded; it is given the weights below."""
     return "ulp" if dtype == "F32" else "steps"

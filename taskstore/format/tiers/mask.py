@@ -47,12 +47,12 @@ class Mask(TierFile):
 def encode_mask(
     bits_P: NDArray[np.uint8], w0_N: Bits, w1_N: Bits, dtype: str, *, archive: bool
 ) -> list[bytes]:
-    """Packed bits of a block, P = ceil(N / 8) -> stored streams."""
+    """Code the packed bits of a block, P = ceil(N / 8) bytes; returns stored streams."""
     if archive:
         return encode("guided", bits_P, moved(w0_N, w1_N, dtype))
     return encode("bits", bits_P)
 
 
 def moved(w0_N: Bits, w1_N: Bits, dtype: str) -> Bits:
-    """F32(W1) - F32(W0), its bits (N,): what masks are coded given, at the archive level."""
+    """Return F32(W1) - F32(W0) as bits (N,): what masks are coded given, at the archive level."""
     return (floats.to_float32(w1_N, dtype) - floats.to_float32(w0_N, dtype)).view(np.uint32)

@@ -29,7 +29,7 @@ class Rest(TierFile):
     name = "rest"
 
     def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
-        """Float32 vectors over the base's rows of its tensors."""
+        """List float32 vectors over the base's rows of its tensors."""
         return {
             name: Layout("levels", numel(base.shape), 4, manifest.chunk)
             for name, base in tensors_with(manifest, task, "rest").items()
@@ -55,7 +55,7 @@ class Rest(TierFile):
 
 
 def levels_for(shape: tuple[int, ...], start: int, bits: float) -> Levels:
-    """The codec of a chunk that begins at element `start`, for about `bits` bits per element.
+    """Make the codec of a chunk that begins at element `start`, for about `bits` bits per element.
 
     A row is as many of the last dimensions as make MIN_ROW elements: a row of a matrix, a filter of
     a convolution.
@@ -70,7 +70,7 @@ def levels_for(shape: tuple[int, ...], start: int, bits: float) -> Levels:
 
 
 def _with(below_N: Bits, vector: Quantised, dtype: str) -> Bits:
-    """round(W + v) as bits of `dtype`, W where that is not finite."""
+    """Return round(W + v) as bits of `dtype`, W where that is not finite."""
     w_N = np.empty_like(below_N)
     add(vector, below_N, w_N, dtype)
     return w_N

@@ -48,9 +48,9 @@ def open_files(files: Sequence[Path]) -> Reader:
 
 
 def weights_in(folder: Path) -> tuple[list[Path], Path | None, Mapping[str, str]]:
-    """The weight files of a folder, of the first kind that is there; none where it holds none.
+    """Find the weight files of a folder, of the first kind that is there, or none.
 
-    With the index that names them, if any, and its map from tensors to files. Raises
+    Also returns the index that names them, if any, and its map from tensors to files. Raises
     CheckpointError where shards are missing or it is unclear which files are the model.
     """
     for suffix, kind in READERS.items():

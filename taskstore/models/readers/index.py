@@ -1,4 +1,4 @@
-"""Which weight files a folder holds: the index if there is one, else a single file or shards."""
+"""Find the weight files of a folder: by the index if there is one, else a file or shards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Tensor name -> file name of an index; raises CheckpointError where it leaves its folder."""
+    """Read an index, tensor -> file name; raises CheckpointError where one leaves its folder."""
     try:
         document = json.loads(index.read_bytes())
         files = document["weight_map"]
@@ -34,7 +34,7 @@ def weight_map(index: Path) -> dict[str, str]:
 def check_against_index(
     index: Path, tensors: Mapping[str, TensorInfo], names: Mapping[str, str]
 ) -> None:
-    """The index and the shards must hold the same tensors."""
+    """Raise CheckpointError unless the index and the shards hold the same tensors."""
     missing = sorted(set(names) - set(tensors))
     extra = sorted(set(tensors) - set(names))
     if missing or extra:
@@ -49,7 +49,7 @@ def check_against_index(
 def find(
     folder: Path, suffix: str, stems: Iterable[str]
 ) -> tuple[list[Path], Path | None, Mapping[str, str]]:
-    """Weight files with `suffix` in a folder; the index that names them, if any, and its map.
+    """Return the weight files with `suffix`, the index that names them, if any, and its map.
 
     `stems`: what the file of a whole model is called.
 

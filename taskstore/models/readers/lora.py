@@ -1,4 +1,4 @@
-"""PEFT LoRA adapter folders, read as the full fine-tune that they stand for.
+"""Read PEFT LoRA adapter folders as the full fine-tune that they stand for.
 
 Legend: W (O, I) a weight of the base, A (R, I) and B (O, R) its adapter, s = alpha / R, or
 alpha / sqrt(R) for rank-stabilised LoRA. The fine-tune is round(W + s B A) in the base's dtype,
@@ -83,7 +83,7 @@ class LoraReader:
         self.tensors[name] = self._adapter.tensors[key]
 
     def _resolve(self, name: str) -> str | None:
-        """The base's name for a tensor that the adapter calls `name`, prefixes aside."""
+        """Return the base's name for a tensor that the adapter calls `name`, prefixes aside."""
         if name in self._base.tensors:
             return name
         ends = [n for n in self._base.tensors if n.endswith(f".{name}") or name.endswith(f".{n}")]
@@ -116,7 +116,7 @@ class LoraReader:
         self._deltas[name] = Delta(np.ascontiguousarray(left) * scale, np.ascontiguousarray(right))
 
     def _is_conv1d(self, name: str) -> bool:
-        """Whether a square weight is stored (in, out), as transformers' Conv1D does.
+        """Tell whether a square weight is stored (in, out), as transformers' Conv1D does.
 
         The adapter has one `fan_in_fan_out` for all its layers, and PEFT saves the last layer's,
         so a sibling of the same block that is not square tells better.
@@ -162,12 +162,12 @@ class LoraReader:
         out[:] = self.read(name, start, start + out.size)
 
     def close(self) -> None:
-        """The base is its owner's to close."""
+        """Close the adapter; the base is its owner's to close."""
         self._adapter.close()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """`adapter_config.json`, refused where it is not plain LoRA."""
+    """Read `adapter_config.json`; it is refused where it is not plain LoRA."""
     try:
         config = json.loads((folder / CONFIG).read_bytes())
     except (ValueError, OSError, RecursionError):
@@ -203,7 +203,7 @@ def _check_alphas(folder: Path, config: dict[str, Any]) -> None:
 
 
 def adapter_file(folder: Path) -> Path | None:
-    """The weights of an adapter folder; None for a folder that is none."""
+    """Return the weight file of an adapter folder; None for another folder."""
     for file in ("adapter_model.safetensors", "adapter_model.bin"):
         if (folder / CONFIG).is_file() and (folder / file).is_file():
             return folder / file

@@ -1,4 +1,4 @@
-"""`pytorch_model.bin`: pickles, opened only through torch's `weights_only` unpickler.
+"""Read `pytorch_model.bin`: pickles, opened only through torch's `weights_only` unpickler.
 
 Files of the zip form are memory-mapped, so only the blocks that are read become resident. Files
 of the form before torch 1.6 cannot be mapped and are loaded whole.
@@ -63,7 +63,7 @@ class PytorchReader:
         return self._flatten(name)[start:stop].view(torch.uint8).numpy().view(f"<u{size}")
 
     def _flatten(self, name: str) -> torch.Tensor:
-        """(N,), C order. A tensor that lies otherwise in its file is copied, one at a time."""
+        """Flatten to (N,), C order; a tensor that lies otherwise in its file is copied."""
         value = self._values[name]
         if value.is_contiguous():
             return value.view(-1)

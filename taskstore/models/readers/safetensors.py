@@ -1,4 +1,4 @@
-"""Safetensors checkpoints: one file, or shards with or without their index."""
+"""Read safetensors checkpoints: one file, or shards with or without their index."""
 
 from __future__ import annotations
 

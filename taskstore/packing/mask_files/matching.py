@@ -1,4 +1,4 @@
-"""Masks that were made elsewhere: which bits of a file are which weights of a family.
+"""Match masks that were made elsewhere: which bits of a file are which weights of a family.
 
 A mask is one vector over the base's tensors, names sorted (masks/npy.py says whose files these
 are). Its length tells which tensors are in it: every one, or every float one, tied copies once or
