@@ -1,4 +1,4 @@
-"""Merge methods: one formula per file; `registry` has them by name."""
+"""Merge methods: one formula per file, by name in `registry`."""
 
 from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
 from taskstore.merging.methods.registry import (

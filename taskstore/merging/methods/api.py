@@ -1,35 +1,36 @@
-"""What a merge method is given, what it says of itself, and what it does.
+"""The protocol of merge methods: what one is given, what it says of itself, and what it does.
 
-All methods make one vector tau that is added to theta_0: an average of weights is theta_0 + the
-average of task vectors, and so is everything that is linear in the weights.
+Every method makes one vector tau that is added to theta_0. An average of weights is theta_0 plus
+the average of the task vectors, and so is everything that is linear in the weights.
 
-Legend: S = tasks that have these elements, T = all tasks, N = elements of a block, O and I = rows
-and columns of a matrix.
+Legend of all methods: S = tasks that have these elements, T = all tasks, N = elements of a block,
+O and I = rows and columns of a matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 Rows = NDArray[np.intp]
+BLOCK = 2048  # elements that most loops take at a time: they stay in the first-level cache
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Elements [start, start + N) of one tensor: the base's, and the tasks' vectors.
+    """One block: elements [start, start + N) of a tensor of the base, and the tasks' vectors.
 
     w0_N         the base's bits, unsigned integers of `dtype`; theta0_N their values, float32
     tau_SN       float32 task vectors; valid until the thread reads its next block
     rows         the S tasks' numbers, of T
     weight_S     what the user wants each task to weigh, float32; 1 where nothing is said
-    statistics   kind -> float32 (S, N), the diagonal statistics that the method asks for; of the
-                 base KIND_base, float32 (1, N), where it was measured too
+    statistics   kind -> float32 (S, N), the diagonal statistics that the method asks for, and
+                 KIND_base -> float32 (1, N), those of the base if it was measured
     """
 
     tensor: str
@@ -46,10 +47,10 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Whole:
-    """A matrix that a method wants whole; tasks are read one after the other, so memory holds one.
+    """A matrix that a method wants whole. Tasks are read one by one, so memory holds one of them.
 
     read(s)             float32 (O, I), the vector of task rows[s], weighted as `tau_SN` is
-    statistic(kind, s)  float32, what was measured of this tensor for it
+    statistic(kind, s)  float32, what was measured of this tensor for task rows[s]
     """
 
     tensor: str
@@ -61,17 +62,17 @@ class Whole:
 
 
 class Scan(Protocol):
-    """All task vectors once over, in parallel, in a fixed order, a tensor after the other."""
+    """A pass over all task vectors: in parallel, results in a fixed order, tensor by tensor."""
 
     @property
     def names(self) -> list[str]:
         """The T tasks."""
 
-    def elements(self) -> list[int]:
-        """Length of each task's flat vector."""
-
     def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
-        """(tensor, function(block)) per block."""
+        """(tensor, function(block)) per block.
+
+        `function` is one of a module, or a `functools.partial` of one: another process may run it.
+        """
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,20 @@ class Option:
 
 @dataclass(frozen=True)
 class Info:
-    """A method in words.
+    """What a method says of itself.
 
-    alpha        scale of the vector that is usual without validation data; a method that has an
-                 option `alpha` takes it there, and its vector is scaled already
-    grid         values that `alpha` is searched on
+    alpha        usual scale of the vector without validation data. A method with an option `alpha`
+                 takes it there, and its vector is scaled already
+    grid         values that a search tries for `alpha`
     least        models that it needs beside the base
     most         models that it takes; 0: any number
     statistics   kinds that must be measured of every fine-tune
-    over         name of the method that it works on, unless another is asked for as "NAME+OTHER"
+    over         the method that it works on, unless another is asked for as "NAME+OTHER"
     packs        whether its vector makes sense as a store's multi-task vector
-    merging      options that differ where one model is made, not a store
+    merging      defaults of options that differ when one model is made, not a store
     weights      whether the tasks may be weighted
     whole        whether it may want matrices whole
-    masks        whether it makes masks: the method that it works on is then made as for a store
+    masks        whether it makes masks; the method that it works on is then made as for a store
     """
 
     title: str
@@ -122,9 +123,9 @@ class Info:
 
 
 class Method(Protocol):
-    """A way to merge; one object serves one family.
+    """A way to merge. One object serves one family.
 
-    `matrices` names the tensors that have statistics of their own shape; set it before `fit`.
+    `matrices` are the tensors with statistics of a matrix (`gram`); set it before `fit`.
     """
 
     @property
@@ -132,7 +133,7 @@ class Method(Protocol):
 
     @property
     def weighs(self) -> bool:
-        """Whether it deals with `weight_S` itself; else its vectors are multiplied by it."""
+        """Whether it uses `weight_S` itself. If not, its vectors come multiplied by it."""
 
     @property
     def matrices(self) -> frozenset[str]: ...
@@ -142,18 +143,18 @@ class Method(Protocol):
 
     @property
     def options(self) -> Mapping[str, float]:
-        """What the manifest records of it."""
+        """Its options, as the manifest records them."""
 
     @property
     def one_sided(self) -> bool:
-        """Whether its masks take only weights that the merged vector moves the task's way."""
+        """Whether a mask only selects weights that the merged vector moves as the task does."""
 
     @property
     def passes(self) -> int:
-        """Times that `fit` goes over all task vectors."""
+        """How often `fit` goes over all task vectors."""
 
     def fit(self, scan: Scan) -> None:
-        """Look at all task vectors first, if the method needs that."""
+        """Look at all task vectors before any is merged, if the method needs that."""
 
     def merge(self, block: Vectors) -> F32:
         """The merged vector of a block, float32 (N,)."""
@@ -166,16 +167,22 @@ class Method(Protocol):
 
 
 class Blockwise:
-    """Defaults of a method that works on blocks, each on its own."""
+    """Base of the methods: each block by itself, options as `INFO` names them."""
 
+    INFO: ClassVar[Info]
     weighs = False
     one_sided = False
     passes = 0
-    options: Mapping[str, float] = {}
     matrices: frozenset[str] = frozenset()
 
+    def __init__(self, **options: float) -> None:
+        given = {option: options.get(option.name, option.default) for option in self.INFO.options}
+        self.options: Mapping[str, float] = {
+            option.name: int(value) if option.whole else value for option, value in given.items()
+        }
+
     def fit(self, scan: Scan) -> None:
-        """Nothing to know beforehand."""
+        """A method that needs no pass."""
 
     def wants_whole(self, tensor: str, shape: tuple[int, ...]) -> bool:
         return False

@@ -1,12 +1,10 @@
 """`average` and `warm`: theta = mean of theta_t, which is theta_0 + the mean of the task vectors.
 
 `average` is the uniform soup (Wortsman et al., arXiv 2203.05482); with weights, tau = sum w tau /
-sum w. `warm` is the same mean of reward models (Rame et al., arXiv 2401.12187); what makes it WARM
-is that they are fine-tuned from one initialisation, so it wants two of them and one base.
+sum w. `warm` is the same mean of reward models that were fine-tuned from one initialisation (Rame
+et al., arXiv 2401.12187), so it needs at least two of them and their base.
 
 A tensor that a fine-tune lacks is the mean of the others'.
-
-Legend: N = elements.
 """
 
 from __future__ import annotations

@@ -2,27 +2,24 @@
 
     delta' = (1 - b) delta / (1 - p),   b ~ Bernoulli(p)        (Yu et al., arXiv 2311.03099)
 
-so that delta' is delta in expectation. p = 0.9 by default; the paper drops 90 % of a task vector
-and more without loss. Which values are dropped follows from `seed` and the names of task and
-tensor alone (`merge.philox`), so the result does not depend on blocks, workers or other tasks.
-
-Legend: S = tasks that have these elements, N = elements.
+The expectation of delta' is delta. p is 0.9 by default; the paper drops 90 % of a task vector and
+more without loss. `seed` and the names of task and tensor alone decide which values are dropped
+(`methods.philox`), so the result does not depend on blocks, workers or other tasks.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from taskstore.merging.methods import philox
 from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
-from taskstore.merging.methods.changed import Changed
+from taskstore.merging.methods.over import Over
 
 
-class Dare:
+class Dare(Over):
     INFO = Info(
         "DARE",
         "delta' = (1 - b) delta / (1 - p), b ~ Bernoulli(p); then another method",
@@ -35,29 +32,15 @@ class Dare:
         whole=True,
     )
 
-    def __init__(self, inner: Method, p: float = 0.9, seed: float = 0) -> None:
-        self._inner, self._seed = inner, int(seed)
+    def __init__(self, inner: Method, **options: float) -> None:
+        super().__init__(inner, **options)
+        p, self._seed = self.options["p"], int(self.options["seed"])
         self._below, self._kept = np.uint32(round(p * 2**32)), np.float32(1 - p)
-        self.options: Mapping[str, float] = {**inner.options, "p": p, "seed": int(seed)}
-        self.weighs, self.one_sided, self.passes = inner.weighs, inner.one_sided, inner.passes
-
-    @property
-    def matrices(self) -> frozenset[str]:
-        return self._inner.matrices
-
-    @matrices.setter
-    def matrices(self, tensors: frozenset[str]) -> None:
-        self._inner.matrices = tensors
+        self.weighs = inner.weighs
 
     def fit(self, scan: Scan) -> None:
         self._names = scan.names
-        self._inner.fit(Changed(scan, self._dropped))
-
-    def merge(self, block: Vectors) -> F32:
-        return self._inner.merge(self._dropped(block))
-
-    def wants_whole(self, tensor: str, shape: tuple[int, ...]) -> bool:
-        return self._inner.wants_whole(tensor, shape)
+        super().fit(scan)
 
     def merge_whole(self, matrix: Whole) -> F32:
         def read(s: int) -> F32:
@@ -68,8 +51,8 @@ class Dare:
 
         return self._inner.merge_whole(replace(matrix, read=read))
 
-    def _dropped(self, block: Vectors) -> Vectors:
-        """The block with other vectors; its own stay as they are, masks may be made of them."""
+    def _change(self, block: Vectors) -> Vectors:
+        """The block with new vectors. Its own stay as they are: masks may be made of them."""
         out_SN = _scratch(*block.tau_SN.shape)
         for s, row in enumerate(block.rows):
             self._drop(block.tau_SN[s], row, block.tensor, block.start, out_SN[s])

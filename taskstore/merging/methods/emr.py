@@ -3,10 +3,8 @@
     gamma = +1 where mean_t tau_t > 0, else -1
     tau   = gamma max |tau_t| over the tasks with tau_t gamma > 0, 0 where there is none
 
-Checked against the authors' code. Its masks, tau_t gamma > 0, and scales are not part of the
-vector; a store masks it as it does any other.
-
-Legend: S = tasks that have these elements, N = elements.
+Checked against the authors' code. EMR's own masks, tau_t gamma > 0, and scales are not part of the
+vector: a store masks this vector as it does any other.
 """
 
 from __future__ import annotations
@@ -14,9 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import F32, Blockwise, Info, Vectors
-
-BLOCK = 2048  # elements: they stay in the first-level cache
+from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Vectors
 
 
 class Emr(Blockwise):
@@ -27,19 +23,18 @@ class Emr(Blockwise):
     )
 
     def merge(self, block: Vectors) -> F32:
-        merged_N = np.empty(block.tau_SN.shape[1], np.float32)
-        unify(block.tau_SN, merged_N)
-        return merged_N
+        return unify(block.tau_SN)
 
 
 @jit
-def unify(tau_SN: F32, merged_N: F32) -> None:
-    """The sum, then both extremes: the one on gamma's side, or 0 where none is beyond 0.
+def unify(tau_SN: F32) -> F32:
+    """Take the sum and both extremes, then the extreme on gamma's side, or 0 if there is none.
 
-    Floats above 0 are ordered as their bits are as integers, whose maximum is vectorised; those
-    below 0 are negative integers, and become positive ones when their sign bit is flipped.
+    Floats above 0 have the order of their bits as integers, whose maximum is vectorised. Floats
+    below 0 are negative integers, which become positive when their sign bit is flipped.
     """
     tasks, n = tau_SN.shape
+    merged_N = np.empty(n, np.float32)
     total = np.empty(BLOCK, np.float32)
     low, high = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32)
     sign = np.int32(-(1 << 31))
@@ -57,3 +52,4 @@ def unify(tau_SN: F32, merged_N: F32) -> None:
         for i in range(size):
             below = low[i] ^ sign if low[i] > 0 else np.int32(0)
             merged[i] = high[i] if total[i] > 0 else below
+    return merged_N

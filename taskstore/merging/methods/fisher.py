@@ -2,28 +2,22 @@
 
     tau = sum_t c_t F_t tau_t / sum_t c_t F_t,   c_t = w_t / |F_t|    (Matena & Raffel, 2111.09832)
 
-F_t is the diagonal of the task's Fisher information, |F_t| its L2 norm over all tensors, taken
-before values below `floor` are raised to it, as in the authors' code. That raises only the values
-of one model that is the target; here no model is, so it raises all models'. An F_t of zeros
-throughout counts as `floor` everywhere.
+F_t is the diagonal of the task's Fisher information and |F_t| its L2 norm over all tensors. The
+norm is taken first; then values below `floor` are raised to it, as in the authors' code. Their code
+raises only the values of a target model. No model is the target here, so all models' are raised.
+An F_t of zeros throughout counts as `floor` everywhere.
 
 Norms are added up in float64 and c_t is rounded to float32, so the size of blocks does not show.
-
-Legend: S = tasks that have these elements, T = all tasks, N = elements.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import F32, Blockwise, Info, Option, Rows, Scan, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Option, Rows, Scan, Vectors
 from taskstore.merging.methods.mean import check_positive
-
-BLOCK = 2048  # elements: they stay in the first-level cache
 
 
 class Fisher(Blockwise):
@@ -37,10 +31,6 @@ class Fisher(Blockwise):
     weighs = True
     passes = 1
 
-    def __init__(self, floor: float = 1e-6) -> None:
-        self.options: Mapping[str, float] = {"floor": floor}
-        self._floor = np.float32(floor)
-
     def fit(self, scan: Scan) -> None:
         squares_T = np.zeros(len(scan.names))
         for _, (rows, squares_S) in scan.blocks(_squares):
@@ -51,9 +41,8 @@ class Fisher(Blockwise):
         check_positive(block.weight_S, block.tensor, "fisher")
         c_S = (block.weight_S / self._norm_T[block.rows]).astype(np.float32)
         c_S /= c_S.max()  # only ratios matter; large ones could overflow
-        merged_N = np.empty(block.tau_SN.shape[1], np.float32)
-        fisher_mean(block.tau_SN, block.statistics["fisher"], c_S, self._floor, merged_N)
-        return merged_N
+        floor = np.float32(self.options["floor"])
+        return fisher_mean(block.tau_SN, block.statistics["fisher"], c_S, floor)
 
 
 def _squares(block: Vectors) -> tuple[Rows, NDArray[np.float64]]:
@@ -62,13 +51,14 @@ def _squares(block: Vectors) -> tuple[Rows, NDArray[np.float64]]:
 
 
 @jit
-def fisher_mean(tau_SN: F32, fisher_SN: F32, c_S: F32, floor: np.float32, merged_N: F32) -> None:
+def fisher_mean(tau_SN: F32, fisher_SN: F32, c_S: F32, floor: np.float32) -> F32:
     tasks, n = tau_SN.shape
+    merged_N = np.zeros(n, np.float32)
     weight = np.empty(BLOCK, np.float32)
     for start in range(0, n, BLOCK):
         size = min(BLOCK, n - start)
         merged = merged_N[start : start + size]
-        merged[:], weight[:] = np.float32(0), np.float32(0)
+        weight[:] = np.float32(0)
         for s in range(tasks):
             tau, fisher = tau_SN[s, start : start + size], fisher_SN[s, start : start + size]
             c = c_S[s]
@@ -78,3 +68,4 @@ def fisher_mean(tau_SN: F32, fisher_SN: F32, c_S: F32, floor: np.float32, merged
                 weight[i] += value
         for i in range(size):
             merged[i] /= weight[i]
+    return merged_N

@@ -3,27 +3,21 @@
     Hbar = delta_0 + s_0 H_0 + alpha sum_t s_t H_t
     tau  = alpha sum_t Hbar^-1 (delta_0 + s_0 H_0 + s_t H_t) tau_t    (Daheim et al., 2310.12808)
 
-H_t is the diagonal of task t's Hessian, estimated by squared gradients, H_0 the base's (0 where it
-was not measured); s_t is the task's weight: the size of its data where H is an average over them.
-`delta_0` is the weight decay of pretraining over the size of its data, in practice something small;
+H_t is the diagonal of task t's Hessian, estimated by squared gradients. H_0 is the base's, 0 if it
+was not measured. s_t is the task's weight: the size of its data if H is an average over them.
+`delta_0` is the weight decay of pretraining over the size of its data, a small number in practice;
 the authors use 1e-12. Checked against their code.
 
-alpha stands in Hbar too, so it is an option and the vector is scaled by it already.
-
-Legend: S = tasks that have these elements, N = elements.
+alpha stands in Hbar too, so it is an option, and the vector comes scaled by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import F32, Blockwise, Info, Option, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Option, Vectors
 from taskstore.merging.methods.mean import check_positive
-
-BLOCK = 2048  # elements: they stay in the first-level cache
 
 
 class Gradient(Blockwise):
@@ -41,31 +35,25 @@ class Gradient(Blockwise):
     )
     weighs = True
 
-    def __init__(self, alpha: float = 1, delta0: float = 1e-12, s0: float = 1) -> None:
-        self.options: Mapping[str, float] = {"alpha": alpha, "delta0": delta0, "s0": s0}
-
     def merge(self, block: Vectors) -> F32:
         check_positive(block.weight_S, block.tensor, "gradient")
-        merged_N = np.empty(block.tau_SN.shape[1], np.float32)
-        base_N = np.full(merged_N.size, np.float32(self.options["delta0"]))
+        base_N = np.full(block.tau_SN.shape[1], np.float32(self.options["delta0"]))
         if "hessian_base" in block.statistics:
             base_N += np.float32(self.options["s0"]) * block.statistics["hessian_base"].reshape(-1)
         alpha, hessian_SN = np.float32(self.options["alpha"]), block.statistics["hessian"]
-        match(block.tau_SN, hessian_SN, base_N, block.weight_S, alpha, merged_N)
-        return merged_N
+        return match(block.tau_SN, hessian_SN, base_N, block.weight_S, alpha)
 
 
 @jit
-def match(
-    tau_SN: F32, hessian_SN: F32, base_N: F32, weight_S: F32, alpha: np.float32, merged_N: F32
-) -> None:
+def match(tau_SN: F32, hessian_SN: F32, base_N: F32, weight_S: F32, alpha: np.float32) -> F32:
     """`base_N` is delta_0 + s_0 H_0."""
     tasks, n = tau_SN.shape
+    merged_N = np.zeros(n, np.float32)
     total = np.empty(BLOCK, np.float32)
     for start in range(0, n, BLOCK):
         size = min(BLOCK, n - start)
         merged, base = merged_N[start : start + size], base_N[start : start + size]
-        merged[:], total[:] = np.float32(0), np.float32(0)
+        total[:] = np.float32(0)
         for s in range(tasks):
             tau, hessian = tau_SN[s, start : start + size], hessian_SN[s, start : start + size]
             weight = weight_S[s]
@@ -75,3 +63,4 @@ def match(
                 merged[i] += (base[i] + own) * tau[i]
         for i in range(size):
             merged[i] = alpha * (merged[i] / (base[i] + alpha * total[i]))
+    return merged_N

@@ -1,15 +1,13 @@
 """`lawa`: the mean of the last k checkpoints of a run (Kaddour, arXiv 2306.03241).
 
 The last are those whose names come last in natural order: checkpoint-500 before checkpoint-1000.
-Where none of them has a tensor, it stays the base's.
-
-Legend: T = checkpoints, S = those that have these elements, N = elements.
+A tensor that none of them has stays the base's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,13 +25,9 @@ class Lawa(Blockwise):
         weights=False,
     )
 
-    def __init__(self, k: float = 5) -> None:
-        self.options: Mapping[str, float] = {"k": int(k)}
-        self._k = int(k)
-
     def fit(self, scan: Scan) -> None:
         self._chosen_T = np.zeros(len(scan.names), np.float32)
-        self._chosen_T[natural_order(scan.names)[-self._k :]] = 1
+        self._chosen_T[natural_order(scan.names)[-int(self.options["k"]) :]] = 1
 
     def merge(self, block: Vectors) -> F32:
         chosen_S = self._chosen_T[block.rows]
@@ -43,7 +37,7 @@ class Lawa(Blockwise):
 
 
 def natural_order(names: Sequence[str]) -> list[int]:
-    """Positions of names, sorted with the numbers in them as numbers."""
+    """Positions of the names in the order that sorts numbers in them as numbers."""
 
     def key(i: int) -> tuple[list[tuple[int, str]], str]:
         parts = re.split(r"([0-9]+)", names[i])

@@ -2,9 +2,7 @@
 
     theta(a) = (1 - a) theta_0 + a theta_1 = theta_0 + a tau_1        (Goodfellow et al., 1412.6544)
 
-The position a is `alpha`; below 0 and above 1 the path goes on.
-
-Legend: N = elements.
+The position a is `alpha`. It may be below 0 or above 1: the path goes on.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""`lsq`: per element, the one value that a selection can use best, in the sense of least squares.
+"""`lsq`: per element, the value that masks can use best, by least squares.
 
-Where masks choose between W0 and W0 + v, an element costs sum_t min(tau_t^2, (tau_t - v)^2). The
-best v is two-means with one centre pinned at zero: the mean of the j most extreme values on one
-side, j and the side such that the gain j v^2 is largest. Exact: sort the T values, try all j from
-both ends. Ours, no published method; where the sum drowns a task whose vector is short, or adds up
-to what no task wanted, this does neither (docs/fidelity.md has accuracies).
+Masks choose between W0 and W0 + v, so an element costs sum_t min(tau_t^2, (tau_t - v)^2). The best
+v is two-means with one centre pinned at zero: the mean of the j most extreme values on one side,
+with j and the side such that the gain j v^2 is largest. It is found exactly: the T values are
+sorted, and all j are tried from both ends. The method is ours, not published. The sum can drown a
+task whose vector is short, or add up to what no task wanted; this method does neither
+(docs/fidelity.md has accuracies).
 
-The values are sorted by a network (Batcher's merge exchange, Knuth 5.2.2 M) over 1,024 elements at
-a time, every comparison a vector minimum and maximum. float32; sums run from the most extreme value
-on, so the result has one value on every machine.
-
-Legend: S = tasks that have these elements, N = elements.
+A network sorts the values (Batcher's merge exchange, Knuth 5.2.2 M), 256 elements at a time, with a
+vector minimum and maximum per comparison. Arithmetic is float32. Sums start at the most extreme
+value, so the result has one value on every machine.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import Blockwise, Info, Vectors
+from taskstore.merging.methods.api import F32, Blockwise, Info, Vectors
 
-F32 = NDArray[np.float32]
 BLOCK = 256  # elements: all tasks' stay in the first-level cache
 Pairs = NDArray[np.int64]
 
@@ -35,14 +33,11 @@ class Lsq(Blockwise):
     one_sided = True
 
     def merge(self, block: Vectors) -> F32:
-        tau_SN = block.tau_SN
-        merged_N = np.empty(tau_SN.shape[1], np.float32)
-        least_squares(tau_SN, network(tau_SN.shape[0]), merged_N)
-        return merged_N
+        return least_squares(block.tau_SN, network(block.tau_SN.shape[0]))
 
 
 def network(n: int) -> Pairs:
-    """Comparisons (i, j), i < j, that sort n values, one after the other; int64 (C, 2)."""
+    """Comparisons (i, j), i < j, that sort n values when done in order; int64 (C, 2)."""
     pairs = []
     p = 1
     while p < n:
@@ -58,20 +53,17 @@ def network(n: int) -> Pairs:
 
 
 @jit
-def least_squares(tau_SN: F32, pairs: Pairs, merged_N: F32) -> None:
+def least_squares(tau_SN: F32, pairs: Pairs) -> F32:
     """Sort a block downwards, then try every count from both ends.
 
-    What is chosen is chosen by XOR on bits: a choice between two floats becomes a masked store,
-    which is three times slower. Integers of this map are ordered as the floats are; gains are not
-    negative, so theirs are as they stand.
+    Choices are made by XOR on bits: a choice between two floats becomes a masked store, which is
+    three times slower. The keys are integers in the order of the floats. Gains are not negative, so
+    their bits have that order as they are.
     """
     tasks, n = tau_SN.shape
-    keys_SB = np.empty((tasks, BLOCK), np.int32)
-    total, mean, gain = (
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-    )
+    merged_N, keys_SB = np.empty(n, np.float32), np.empty((tasks, BLOCK), np.int32)
+    total, mean = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    gain = np.empty(BLOCK, np.float32)
     best, value = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32)
     mean_bits, gain_bits = mean.view(np.int32), gain.view(np.int32)
     for start in range(0, n, BLOCK):
@@ -110,3 +102,4 @@ def least_squares(tau_SN: F32, pairs: Pairs, merged_N: F32) -> None:
                     best[i] = best[i] ^ ((best[i] ^ gain_bits[i]) & wins)
                     value[i] = value[i] ^ ((value[i] ^ mean_bits[i]) & wins)
         merged_N[start : start + size] = value.view(np.float32)[:size]
+    return merged_N

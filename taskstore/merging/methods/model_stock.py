@@ -3,14 +3,13 @@
     cos = mean of the pairwise cosines of the tau_t        per tensor
     t   = S cos / (1 + (S - 1) cos),   tau = t mean_t tau_t        (Jang et al., arXiv 2403.19522)
 
-Where the paper is silent: cos below 0 counts as 0, which leaves the base, for vectors that point
-away from each other have no centre between them and it; a pair of zero vectors has cosine 1, a
-zero vector and another 0; one task alone keeps its vector, t = 1. Equal weights, as in the paper.
+Weights are equal, as in the paper. Four things it leaves open: a cos below 0 counts as 0, which
+leaves the base, since vectors that point away from each other have no centre between them and the
+base; two zero vectors have cosine 1; a zero vector and another one have cosine 0; one task alone
+keeps its vector, t = 1.
 
 Inner products are added up in float64 and t is rounded to float32, so the size of blocks does not
 show in it.
-
-Legend: S = tasks that have the tensor, N = elements of a block.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ class ModelStock(Blockwise):
 
     def fit(self, scan: Scan) -> None:
         grams: dict[str, Gram] = {}
-        for tensor, gram_SS in scan.blocks(lambda block: inner_products(block.tau_SN)):
-            grams[tensor] = grams[tensor] + gram_SS if tensor in grams else gram_SS
+        for tensor, gram_SS in scan.blocks(_inner_products):
+            grams[tensor] = grams.get(tensor, 0) + gram_SS
         self._ratios = {tensor: np.float32(ratio(gram)) for tensor, gram in grams.items()}
 
     def merge(self, block: Vectors) -> F32:
@@ -47,18 +46,18 @@ class ModelStock(Blockwise):
         return self._ratios[block.tensor] * mean_N
 
 
-def inner_products(tau_SN: F32) -> Gram:
-    """float64 (S, S)."""
-    tasks, n = tau_SN.shape
+def _inner_products(block: Vectors) -> Gram:
+    """The vectors' inner products over a block, float64 (S, S)."""
+    tasks, n = block.tau_SN.shape
     gram_SS = np.zeros((tasks, tasks))
     for start in range(0, n, BLOCK):
-        wide = tau_SN[:, start : start + BLOCK].astype(np.float64)
+        wide = block.tau_SN[:, start : start + BLOCK].astype(np.float64)
         gram_SS += wide @ wide.T
     return gram_SS
 
 
 def ratio(gram_SS: Gram) -> float:
-    """t of one tensor."""
+    """t of one tensor, from the inner products of its S vectors, float64 (S, S)."""
     tasks = len(gram_SS)
     if tasks == 1:
         return 1.0

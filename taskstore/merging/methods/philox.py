@@ -1,14 +1,12 @@
-"""Random numbers that depend on where they are, not on when they are drawn: Philox 4x32-10.
+"""Random numbers by position, whatever the order in which they are drawn: Philox 4x32-10.
 
-A counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
-ten rounds turn a counter of 128 bits and a key of 64 into four words. Here 128 bits of BLAKE3 over
-what a vector is called fill the key and half of the counter, the rest counts: so every element of
-every vector has a number of its own, for any size of block and any number of workers.
+It is a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+2011): ten rounds turn a counter of 128 bits and a key of 64 into four words. 128 bits of BLAKE3
+over a vector's names fill the key and half of the counter; the other half counts. So every element
+of every vector has its own number, for any size of block and any number of workers.
 
-Element i takes word (i // 1024) % 4 of counter 1024 (i // 4096) + i % 1024: each word of 1,024
-counters stands together, which a compiler can vectorise.
-
-Legend: N = elements of a block.
+Element i takes word (i // 1024) % 4 of counter 1024 (i // 4096) + i % 1024. The same word of 1,024
+counters lies together, which a compiler can vectorise.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 def stream(seed: int, *names: str) -> Words:
-    """What makes a vector's numbers its own, uint32 (4,): two words of key, two of counter."""
+    """The start of one vector's numbers, uint32 (4,): two words of key, two of counter."""
     state = blake3(struct.pack("<q", seed))
     for name in names:
         raw = name.encode("utf-8", "surrogatepass")
@@ -75,7 +73,7 @@ def generate(stream_4: Words, group: int, out: Words) -> None:
 def drop(
     tau_N: F32, stream_4: Words, start: int, below: np.uint32, kept: np.float32, out_N: F32
 ) -> None:
-    """tau / kept where an element's number is not below `below`, else 0."""
+    """Write tau / kept where an element's number is `below` or more, else 0."""
     numbers = np.empty(GROUP, np.uint32)
     n, done = tau_N.size, 0
     while done < n:

@@ -1,10 +1,12 @@
-"""MERGES: name -> how task vectors become one multi-task vector.
+"""The merge methods by name, `MERGES`: how task vectors become one multi-task vector.
 
-A method may need to see all task vectors before it merges any (`fit`, with a `Scan`); then it
-merges blocks of elements, or matrices where it wants them whole, each on its own, so any block size
-gives the same result. Names are written into stores: never rename one.
+A method may look at all task vectors before it merges any (`fit`, with a `Scan`). Then it merges
+blocks of elements, or whole matrices if it wants them, each by itself, so any block size gives the
+same result. Names are written into stores: never rename one.
 
-A method that works on another one is asked for as "dare+ties".
+A method that works on another one is asked for as "dare+ties". Procedures are ways to merge that
+are no formula: they try models with the user's own evaluator, and `merging.search` carries them
+out.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from taskstore.errors import InputError, UnknownMethod
-from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
+from taskstore.merging.methods.api import Info, Method, Option
 from taskstore.merging.methods.average import Average, Warm
 from taskstore.merging.methods.consensus import Consensus
 from taskstore.merging.methods.dare import Dare
@@ -27,30 +29,11 @@ from taskstore.merging.methods.linear import Linear
 from taskstore.merging.methods.lsq import Lsq
 from taskstore.merging.methods.magnitude import Magnitude
 from taskstore.merging.methods.model_stock import ModelStock
-from taskstore.merging.methods.procedures import PROCEDURES, procedure
 from taskstore.merging.methods.regmean import RegMean
 from taskstore.merging.methods.sum import Sum
 from taskstore.merging.methods.swa import Swa
 from taskstore.merging.methods.ties import Ties
 from taskstore.merging.methods.tsv import Tsv
-
-__all__ = [
-    "F32",
-    "MERGES",
-    "PROCEDURES",
-    "Info",
-    "Method",
-    "Option",
-    "Scan",
-    "Vectors",
-    "Whole",
-    "check",
-    "info_of",
-    "make",
-    "options_of",
-    "procedure",
-    "split",
-]
 
 MERGES: Mapping[str, type[Any]] = {
     "average": Average,
@@ -70,6 +53,15 @@ MERGES: Mapping[str, type[Any]] = {
     "fisher": Fisher,
     "regmean": RegMean,
     "gradient": Gradient,
+}
+PROCEDURES: Mapping[str, Info] = {
+    "greedy_soup": Info(
+        "Greedy soup",
+        "the average of the best fine-tune and, best first, each that makes the score better",
+        "Wortsman et al., arXiv 2203.05482",
+        packs=False,
+        weights=False,
+    ),
 }
 ALIASES: Mapping[str, str] = {
     "consensus_sum": "consensus+sum",
@@ -113,6 +105,12 @@ def split(name: str) -> tuple[str, str]:
     return outer, inner or over
 
 
+def procedure(name: str) -> str:
+    """The procedure of that name, "" if there is none."""
+    plain = _plain(name)
+    return plain if plain in PROCEDURES else ""
+
+
 def _plain(name: str) -> str:
     return name.strip().lower().replace("-", "_")
 
@@ -131,7 +129,7 @@ def _known(name: str) -> str:
 
 
 def info_of(name: str) -> Info:
-    """What a method says of itself and, for "dare+ties", what both say together."""
+    """What a method says of itself; for "dare+ties", what both say together."""
     outer, inner = split(name)
     own: Info = MERGES[outer].INFO
     if not inner:
@@ -151,14 +149,14 @@ def info_of(name: str) -> Info:
 
 
 def options_of(name: str) -> dict[str, Option]:
-    """What a method takes, and what the one that it works on does."""
+    """The options of a method, and of the one that it works on."""
     outer, inner = split(name)
     parts = (MERGES[part].INFO.options for part in (inner, outer) if part)
     return {option.name: option for options in parts for option in options}
 
 
 def make(name: str, options: Mapping[str, float] | None = None, *, merging: bool = False) -> Method:
-    """The method with its options; `merging`: for one model that is made, not for a store.
+    """The method with its options, as a store or, if `merging`, as one merged model needs it.
 
     Raises UnknownMethod, or InputError for an option that it does not have or a value out of range.
     """
@@ -176,7 +174,7 @@ def make(name: str, options: Mapping[str, float] | None = None, *, merging: bool
 
 
 def check(name: str, options: Mapping[str, float], *, packing: bool = False) -> None:
-    """Raise UnknownMethod or InputError where `make` would, or a store cannot take the method."""
+    """Raise what `make` would, or InputError if `packing` and a store cannot take the method."""
     make(name, options)
     if packing and not info_of(name).packs:
         fitting = ", ".join(n for n, method in MERGES.items() if method.INFO.packs)

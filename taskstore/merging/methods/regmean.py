@@ -1,23 +1,20 @@
-"""`regmean`: the linear layer that answers every task's inputs as its own layer does, by least
-squares (Jin et al., arXiv 2212.09849).
+"""`regmean`: the linear layer that answers all tasks' inputs as their own layers do.
 
     W^T = (sum_t G_t)^-1 sum_t G_t W_t^T,   G_t = X_t^T X_t / n of the inputs
 
-All W_t are W_0 + tau_t, so the same holds of the vectors. Off the diagonal G_t is scaled by `a`:
-0.9 in the paper, 1 leaves it. A task's weight multiplies its G_t. Tensors without a G are the
-weighted mean.
+This is the least-squares solution (Jin et al., arXiv 2212.09849). All W_t are W_0 + tau_t, so the
+same holds of the vectors. Off the diagonal G_t is scaled by `a`: 0.9 in the paper, 1 leaves it. A
+task's weight multiplies its G_t. Tensors without a G are the weighted mean.
 
-Inputs that no task ever used make the sum singular. Each G_t is therefore taken with 1e-10 of the
-sum's mean diagonal added to its own, which only shows in such inputs: their weights are the mean.
+Inputs that no task ever used make the sum singular. 1e-10 of the sum's mean diagonal is therefore
+added to the diagonal of each G_t. It shows only in such inputs: their weights become the mean.
 
-float64; one task's matrices at a time.
+Arithmetic is float64; memory holds one task's matrices.
 
 Legend: O, I = outputs and inputs of a layer.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +37,6 @@ class RegMean(Blockwise):
     )
     weighs = True
 
-    def __init__(self, a: float = 0.9) -> None:
-        self.options: Mapping[str, float] = {"a": a}
-        self._a = a
-
     def merge(self, block: Vectors) -> F32:
         check_positive(block.weight_S, block.tensor, "regmean")
         return mean(block.tau_SN, block.weight_S, block.tensor)
@@ -58,7 +51,7 @@ class RegMean(Blockwise):
         mean_IO = np.zeros((inputs, outputs))
         weights = matrix.weight_S.astype(np.float64) / matrix.weight_S.sum(dtype=np.float64)
         for s, weight in enumerate(weights):
-            own_II = weight * shrunk(matrix.statistic("gram", s), self._a)
+            own_II = weight * shrunk(matrix.statistic("gram", s), self.options["a"])
             tau_IO = matrix.read(s).T.astype(np.float64)
             gram_II += own_II
             wanted_IO += own_II @ tau_IO

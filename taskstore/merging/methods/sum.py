@@ -3,19 +3,14 @@
 Task arithmetic (Ilharco et al., arXiv 2212.04089) with alpha = 1, which is what TALL-masks are
 published for (Wang et al., arXiv 2405.07813). Tasks are added one after the other in the order of
 their names, in float32, so the result has one value on every machine.
-
-Legend: S = tasks that have these elements, N = elements.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import Blockwise, Info, Vectors
-
-F32 = NDArray[np.float32]
+from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Vectors
 
 
 class Sum(Blockwise):
@@ -26,20 +21,19 @@ class Sum(Blockwise):
     )
 
     def merge(self, block: Vectors) -> F32:
-        merged_N = np.empty(block.tau_SN.shape[1], np.float32)
-        add_up(block.tau_SN, merged_N)
-        return merged_N
+        return add_up(block.tau_SN, np.ones_like(block.weight_S), np.zeros_like(block.weight_S))
 
 
 @jit
-def add_up(tau_SN: F32, merged_N: F32) -> None:
-    """merged = ((tau_0 + tau_1) + tau_2) + ..., block by block so that it stays in cache."""
+def add_up(tau_SN: F32, weight_S: F32, least_S: F32) -> F32:
+    """(w_0 tau_0 + w_1 tau_1) + ..., float32 (N,), of the values with |tau_s| >= least_s."""
     tasks, n = tau_SN.shape
-    for start in range(0, n, 4096):
-        stop = min(start + 4096, n)
+    merged_N = np.zeros(n, np.float32)
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
         merged = merged_N[start:stop]
-        merged[:] = np.float32(0)
-        for t in range(tasks):
-            tau = tau_SN[t, start:stop]
+        for s in range(tasks):
+            tau, w, least = tau_SN[s, start:stop], weight_S[s], least_S[s]
             for i in range(stop - start):
-                merged[i] += tau[i]
+                merged[i] += w * tau[i] if abs(tau[i]) >= least else np.float32(0)
+    return merged_N

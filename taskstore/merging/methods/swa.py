@@ -2,10 +2,8 @@
 
     w <- (n w + w_i) / (n + 1)        for checkpoint n, from 0
 
-On task vectors, which gives theta_0 + that. Statistics that are kept of activations, as batch
-normalisation keeps them, must be estimated anew for the result.
-
-Legend: S = checkpoints that have these elements, N = elements.
+It runs over task vectors, which gives the same mean. Statistics that are kept of activations, as
+batch normalisation keeps them, must be estimated anew for the result.
 """
 
 from __future__ import annotations
@@ -13,9 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import F32, Blockwise, Info, Vectors
-
-BLOCK = 4096  # elements: they stay in the first-level cache
+from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Vectors
 
 
 class Swa(Blockwise):
@@ -28,20 +24,19 @@ class Swa(Blockwise):
     )
 
     def merge(self, block: Vectors) -> F32:
-        merged_N = np.empty(block.tau_SN.shape[1], np.float32)
-        running_mean(block.tau_SN, merged_N)
-        return merged_N
+        return running_mean(block.tau_SN)
 
 
 @jit
-def running_mean(tau_SN: F32, merged_N: F32) -> None:
+def running_mean(tau_SN: F32) -> F32:
     tasks, n = tau_SN.shape
+    merged_N = np.zeros(n, np.float32)
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         merged = merged_N[start:stop]
-        merged[:] = np.float32(0)
         for s in range(tasks):
             tau, before = tau_SN[s, start:stop], np.float32(s)
             count = np.float32(s + 1)
             for i in range(stop - start):
                 merged[i] = (before * merged[i] + tau[i]) / count
+    return merged_N

@@ -1,28 +1,25 @@
 """`ties`: trim, elect signs, disjoint merge (Yadav et al., arXiv 2306.01708).
 
     1. trim      per task keep the largest K = `density` of its flat vector's magnitudes
-    2. elect     gamma = sign of the sum of the trimmed vectors; where that is 0, the sign of the
-                 sum of all signs of the model
-    3. merge     mean of the trimmed values whose sign is gamma (a negative one where gamma is 0),
-                 or their sum, which TALL-masks are published with
+    2. elect     gamma = sign of the sum of the trimmed vectors; if that is 0, the sign of the sum
+                 of all signs of the model
+    3. merge     mean of the trimmed values whose sign is gamma (of the negative ones if gamma is
+                 0), or their sum, which TALL-masks are published with
 
 Checked against the authors' code. A task's weight multiplies its values in steps 2 and 3; the mean
 divides by the weights of the values that it takes.
-
-Legend: S = tasks that have these elements, N = elements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import F32, Blockwise, Info, Option, Scan, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Option, Scan, Vectors
 from taskstore.merging.methods.trim import DENSITY, PER_TENSOR, Trim
-
-BLOCK = 2048  # elements: they stay in the first-level cache
 
 
 class Ties(Blockwise):
@@ -51,17 +48,16 @@ class Ties(Blockwise):
     def fit(self, scan: Scan) -> None:
         """Two passes for the thresholds, a third for the sign where the vectors cancel."""
         self._trim.fit(scan)
-
-        def count(block: Vectors) -> int:
-            return signs(block.tau_SN, self._trim.thresholds(block), block.weight_S)
-
-        self._majority = np.float32(np.sign(sum(total for _, total in scan.blocks(count))))
+        sums = scan.blocks(partial(_signs_of, self._trim))
+        self._majority = np.float32(np.sign(sum(total for _, total in sums)))
 
     def merge(self, block: Vectors) -> F32:
-        merged_N = np.empty(block.tau_SN.shape[1], np.float32)
-        thresholds_S = self._trim.thresholds(block)
-        disjoint(block.tau_SN, thresholds_S, block.weight_S, self._majority, self._mean, merged_N)
-        return merged_N
+        least_S = self._trim.thresholds(block)
+        return disjoint(block.tau_SN, least_S, block.weight_S, self._majority, self._mean)
+
+
+def _signs_of(trim: Trim, block: Vectors) -> int:
+    return signs(block.tau_SN, trim.thresholds(block), block.weight_S)
 
 
 @jit
@@ -78,19 +74,13 @@ def signs(tau_SN: F32, threshold_S: F32, weight_S: F32) -> int:
 
 
 @jit
-def disjoint(
-    tau_SN: F32,
-    threshold_S: F32,
-    weight_S: F32,
-    majority: np.float32,
-    mean: bool,
-    merged_N: F32,
-) -> None:
+def disjoint(tau_SN: F32, threshold_S: F32, weight_S: F32, majority: np.float32, mean: bool) -> F32:
     """Trim, elect and merge, block by block.
 
-    Values are multiplied by gamma, so that those of its sign are the positive ones: a maximum and
-    selects, which are vectorised where a choice by several conditions is not.
+    Values are multiplied by gamma, so those of its sign are the positive ones. That takes a maximum
+    and selects, which are vectorised; a choice by several conditions is not.
     """
+    merged_N = np.zeros(tau_SN.shape[1], np.float32)
     gamma, weight = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     chosen = np.empty(BLOCK, np.float32)
     for start in range(0, tau_SN.shape[1], BLOCK):
@@ -100,7 +90,6 @@ def disjoint(
         for i in range(size):
             side = majority if gamma[i] == 0 else gamma[i]
             gamma[i] = np.float32(1) if side > 0 else np.float32(-1)
-        merged[:] = np.float32(0)
         weight[:] = np.float32(0)
         for s in range(tau_SN.shape[0]):
             tau, least, w = tau_SN[s, start : start + size], threshold_S[s], weight_S[s]
@@ -117,6 +106,7 @@ def disjoint(
                 merged[i] /= weight[i] if weight[i] > 0 else np.float32(1)
         for i in range(size):
             merged[i] = merged[i] * gamma[i] + np.float32(0)  # no -0
+    return merged_N
 
 
 @jit

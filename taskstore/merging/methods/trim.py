@@ -1,21 +1,22 @@
-"""Which values of a task vector are among its largest: an exact threshold, out of core.
+"""Thresholds that keep the largest values of a task vector, exact and out of core.
 
 A task keeps |tau| >= the k-th smallest magnitude of its flat vector, k = d - int(d K), K = the
-density; ties at the threshold are all kept, as in the code of TIES (arXiv 2306.01708). The flat
-vector is the whole model's, or each tensor's own (`per_tensor`): as other tools trim, which keep
-the int(d K) largest, so k is one more, and the largest alone where that is none.
+density. Ties at the threshold are all kept, as in the code of TIES (arXiv 2306.01708). The flat
+vector is the whole model's. With `per_tensor` each tensor has its own, as in other tools, which
+keep the int(d K) largest: k is then one more, and one value is kept if int(d K) is 0.
 
-Two passes count the magnitudes' upper and then lower 16 bits, so nothing of the model's size is
-held and the threshold is right to the last bit.
-
-Legend: S = tasks that have these elements, T = all tasks, N = elements.
+Two passes count the upper and then the lower 16 bits of the magnitudes. Memory holds nothing of the
+model's size, and the threshold is right to the last bit.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ PER_TENSOR = Option("per_tensor", 0, 0, 1, "1: trim every tensor by itself", who
 
 
 class Trim:
-    """Thresholds of all tasks, after `fit`."""
+    """The thresholds of all tasks; call `fit` first."""
 
     passes = 2
 
@@ -41,7 +42,7 @@ class Trim:
     def fit(self, scan: Scan) -> None:
         upper: dict[str, Uppers] = {}
         inside: dict[str, list[int]] = {}
-        for key, counts in self._count(scan, None):
+        for key, counts in self._count(scan, {}):
             rank_T = [self._rank(d) for d in counts.sum(1).tolist()]
             found = [_bin_of(row, rank) for row, rank in zip(counts, rank_T, strict=True)]
             upper[key] = np.array([bin_ for _, bin_ in found], np.uint32)
@@ -52,8 +53,8 @@ class Trim:
             self._found[key] = bits.view(np.float32)
 
     def thresholds(self, block: Vectors) -> F32:
-        """float32 (S,)."""
-        thresholds_T = self._found[self._key(block.tensor)]
+        """The thresholds of the tasks of a block, float32 (S,)."""
+        thresholds_T = self._found[self.key(block.tensor)]
         return thresholds_T[block.rows]
 
     def _rank(self, d: int) -> int:
@@ -61,35 +62,34 @@ class Trim:
         kept = int(d * self._density)
         return min(max(1, d), d - kept + 1) if self._per_tensor else max(1, d - kept)
 
-    def _key(self, tensor: str) -> str:
+    def key(self, tensor: str) -> str:
+        """The flat vector that a tensor belongs to."""
         return tensor if self._per_tensor else ""
 
-    def _count(self, scan: Scan, upper: dict[str, Uppers] | None) -> Iterator[tuple[str, Counts]]:
+    def _count(self, scan: Scan, upper: Mapping[str, Uppers]) -> Iterator[tuple[str, Counts]]:
         """Per flat vector int64 (T, 65536): counts of upper halves, or of lower ones in a bin."""
-
         tables = _Tables(len(scan.names))
+        counted = scan.blocks(partial(_counted, self, tables, upper))
+        for key, blocks in groupby(counted, lambda done: self.key(done[0])):
+            deque(blocks, maxlen=0)  # wait for them
+            yield key, tables.total(key)
 
-        def one(block: Vectors) -> str:
-            key = self._key(block.tensor)
-            bits_SN = block.tau_SN.view(np.uint32)
-            with tables.lent(key) as counts_T:
-                if upper is None:
-                    upper_halves(bits_SN, block.rows, counts_T)
-                else:
-                    lower_halves(bits_SN, block.rows, upper[key], counts_T)
-            return key
 
-        now = None
-        for _, key in scan.blocks(one):
-            if now is not None and key != now:
-                yield now, tables.total(now)
-            now = key
-        if now is not None:
-            yield now, tables.total(now)
+def _counted(trim: Trim, tables: _Tables, upper: Mapping[str, Uppers], block: Vectors) -> None:
+    """Count a block's upper halves, or its lower ones in the bins of `upper` if those are known."""
+    key, bits_SN = trim.key(block.tensor), block.tau_SN.view(np.uint32)
+    with tables.lent(key) as counts_T:
+        if upper:
+            lower_halves(bits_SN, block.rows, upper[key], counts_T)
+        else:
+            upper_halves(bits_SN, block.rows, counts_T)
 
 
 class _Tables:
-    """Counts per flat vector, int64 (T, 65536): as many tables as threads count at once."""
+    """Counts per flat vector, int64 (T, 65536): as many tables as threads count at once.
+
+    A table is larger than a block's vectors, so blocks do not send theirs: threads share them.
+    """
 
     def __init__(self, tasks: int) -> None:
         self._tasks, self._lock = tasks, threading.Lock()

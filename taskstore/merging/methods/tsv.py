@@ -1,16 +1,16 @@
-"""`tsv`: the tasks' strongest singular directions side by side, made orthogonal to each other.
+"""`tsv`: the tasks' strongest singular directions, made orthogonal to each other.
 
     tau_t ~ U_t S_t V_t^T,  the largest k = floor(min(O, I) / S) singular values of each task
     U = [U_1 .. U_S], V = [V_1 .. V_S], each replaced by the nearest orthonormal matrix:
     X = P D Q^T -> P Q^T;   tau = U diag(S_1 .. S_S) V^T        (Gargiulo et al., arXiv 2412.00081)
 
-Every tensor of two dimensions, embeddings too; all others are the mean. The authors' code leaves
-out a tensor called text_projection, which is of their model. Two things it leaves open: a
-direction whose singular value is 0 to float32's precision is one of many, so it is not taken, and
-neither is a direction of P and Q that D does not reach: equal vectors merge to what they are. Where
-a matrix is too small for k to be 1, it is the mean.
+This is done to every tensor of two dimensions, embeddings too. All others are the mean, and so is a
+matrix that is too small for k to be 1. The authors' code leaves out a tensor called
+text_projection, which is of their model. Two things it leaves open: a direction whose singular
+value is 0 to float32's precision is not taken, since it is one of many; a direction of P and Q that
+D does not reach is not taken either, so equal vectors merge to themselves.
 
-Legend: S = tasks that have the tensor, O and I = rows and columns, K = directions taken.
+Legend: K = directions taken.
 """
 
 from __future__ import annotations
@@ -73,5 +73,5 @@ def _svd(x: F32) -> tuple[F32, F32, F32]:
 
 
 def _rank(s: F32, size: int) -> int:
-    """Singular values that are not 0 to the precision of their type."""
+    """The number of singular values that are not 0 to the precision of their type."""
     return int((s > s.max(initial=0) * size * np.finfo(s.dtype).eps).sum())
