@@ -30,19 +30,19 @@ from benchmarks.common.experiment import make_family, task_names
 from benchmarks.common.sides import remove
 from benchmarks.common.table import size
 from taskstore.analysis.overlap.chunks import Masked, masked_tensors, open_chunks
-from taskstore.analysis.overlap.counting import Sums, count
+from taskstore.analysis.overlap.counting import Sums, count, workers
 from taskstore.progress import Meter, silent
 
 Run = Callable[[taskstore.Store, Masked, int], Sums | None]
 
 
 def ours(store: taskstore.Store, masked: Masked, jobs: int) -> Sums:
-    return count(store, masked, jobs, Meter(silent, 1))
+    return count(store, masked, workers(jobs), Meter(silent, 1))
 
 
 def decoding(store: taskstore.Store, masked: Masked, jobs: int) -> None:
     """What every side does first; in one thread."""
-    with open_chunks(store, masked, jobs) as chunks:
+    with open_chunks(store, masked, workers(jobs)) as chunks:
         for chunk in chunks:
             chunk.decode()
 
@@ -50,7 +50,7 @@ def decoding(store: taskstore.Store, masked: Masked, jobs: int) -> None:
 def plain(store: taskstore.Store, masked: Masked, jobs: int) -> Sums:
     """The same counts with a byte for every bit; in one thread."""
     sums = Sums.of(masked)
-    with open_chunks(store, masked, jobs) as chunks:
+    with open_chunks(store, masked, workers(jobs)) as chunks:
         for chunk in chunks:
             live_P, masks = chunk.decode()
             live_N, *rows = [

@@ -9,20 +9,21 @@ Legend: T = tasks, V = T + 1 vectors, the last tau_MTL, S = tasks that have a te
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.analysis.overlap.result import Angles
-from taskstore.executors import ordered_map, threads
+from taskstore.executors import Executor
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import nbytes
 from taskstore.kernels import floats
 from taskstore.merging.task_vectors import Block, blocks, read
+from taskstore.models.family import Family
 from taskstore.progress import Meter
 from taskstore.store import Store
 from taskstore.store.as_checkpoint import open_family
@@ -31,31 +32,36 @@ F64 = NDArray[np.float64]
 STEP = 1 << 15  # elements that are widened at a time, to stay in the cache
 
 
-def angles_of(store: Store, jobs: int, meter: Meter) -> Angles:
+def angles_of(store: Store, executor: Executor, meter: Meter) -> Angles:
     """One pass over all rebuilt tasks; raises NotFinite, BaseUnavailable."""
     tasks, shared = store.tasks, _shared(store)
     gram_VV = np.zeros((len(tasks) + 1, len(tasks) + 1))
     meter.stage("rebuilding", "vectors")
-    with open_family(store, tasks, threads(jobs)) as family, _multitask(store) as multitask:
-
-        def every() -> Iterator[Block]:
-            for name, rows in shared.items():
-                yield from blocks(name, family.base.tensors[name], rows, store.manifest.chunk)
-
-        def one(block: Block) -> tuple[Block, F64]:
-            weights = read(family, block)
-            vectors = [*weights.tau_SN]
-            if multitask and store.manifest.tensors[block.name].multitask:
-                w1_N = multitask.section(block.name).chunk(block.k, weights.w0_N)
-                vectors.append(floats.to_float32(w1_N, block.info.dtype) - weights.theta0_N)
-            return block, _gram(vectors)
-
-        for block, part in ordered_map(one, every(), jobs=jobs, in_flight=jobs + 1):
+    with open_family(store, tasks, executor) as family, _multitask(store) as multitask:
+        every = (
+            block
+            for name, rows in shared.items()
+            for block in blocks(name, family.base.tensors[name], rows, store.manifest.chunk)
+        )
+        for block, part in executor.map(_products, (store, family, multitask), every):
             rows = [*block.tasks, len(tasks)][: len(part)]
             gram_VV[np.ix_(rows, rows)] += part
             size = nbytes(block.info.dtype, (block.stop - block.start,))
             meter.add(block.name, size * (1 + len(block.tasks)))
     return _angles(store, gram_VV, multitask is not None)
+
+
+def _products(
+    opened: tuple[Store, Family, ShardedReader | None], block: Block
+) -> tuple[Block, F64]:
+    """Inner products of a block's vectors, (S, S), or (S + 1, S + 1) with tau_MTL."""
+    store, family, multitask = opened
+    weights = read(family, block)
+    vectors = [*weights.tau_SN]
+    if multitask and store.manifest.tensors[block.name].multitask:
+        w1_N = multitask.section(block.name).chunk(block.k, weights.w0_N)
+        vectors.append(floats.to_float32(w1_N, block.info.dtype) - weights.theta0_N)
+    return block, _gram(vectors)
 
 
 def work_of(store: Store) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from taskstore.executors import threads
+from taskstore.executors import Executor
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
@@ -79,7 +79,9 @@ def needs_base(store: Store, name: str, tasks: Sequence[str]) -> bool:
 
 
 @contextmanager
-def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[MaskedChunk]]:
+def open_chunks(
+    store: Store, masked: Masked, executor: Executor
+) -> Iterator[Iterator[MaskedChunk]]:
     """All chunks of these tensors; their files are open meanwhile. Raises BaseUnavailable."""
     manifest = store.manifest
     with ExitStack() as stack:
@@ -89,7 +91,7 @@ def open_chunks(store: Store, masked: Masked, jobs: int) -> Iterator[Iterator[Ma
             return stack.enter_context(closing(reader))
 
         given = {name for name, tasks in masked.items() if needs_base(store, name, tasks)}
-        base = stack.enter_context(store.open_base(threads(jobs))) if given else None
+        base = stack.enter_context(store.open_base(executor)) if given else None
         multitask = opened(filenames.MULTITASK, layouts.multitask_layouts(manifest))
         masks = {
             name: (

@@ -8,7 +8,7 @@ Legend: T = tasks with masks, S = those that have one of a tensor, P = packed by
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from taskstore.analysis.overlap.chunks import (
 from taskstore.analysis.overlap.places import places
 from taskstore.analysis.overlap.result import Overlap, TensorUse
 from taskstore.errors import FormatError
-from taskstore.executors import default_jobs, ordered_map
+from taskstore.executors import Executor, Threads, threads
 from taskstore.format.dtypes import numel
 from taskstore.kernels import bits
 from taskstore.progress import Callback, Meter, silent
@@ -41,14 +41,20 @@ def measure(
     A store without masks gives an Overlap without tensors. Raises FormatError where a mask does
     not have the ones that the manifest records, BaseUnavailable where a codec needs the base.
     """
-    jobs, masked = jobs or default_jobs(), masked_tensors(store)
+    executor, masked = workers(jobs), masked_tensors(store)
     total = sum(work_of(store, name, len(tasks)) for name, tasks in masked.items())
     meter = Meter(progress, total + (angles.work_of(store) if vectors else 0))
-    sums = count(store, masked, jobs, meter)
+    sums = count(store, masked, executor, meter)
     _check(store, masked, sums)
-    found = angles.angles_of(store, jobs, meter) if vectors else None
+    found = angles.angles_of(store, executor, meter) if vectors else None
     uses = _uses(store, masked, sums)
     return Overlap(sums.tasks, uses, sums.both_TT.tolist(), sums.own_TT.tolist(), found)
+
+
+def workers(jobs: int | None) -> Threads:
+    """Threads with few chunks in flight, each of all tasks; for one job no thread but this one."""
+    found = threads(jobs)
+    return replace(found, in_flight=1 if found.jobs == 1 else found.jobs + 1)
 
 
 @dataclass
@@ -83,21 +89,20 @@ class Sums:
         self.usage[name] += usage_K
 
 
-def count(store: Store, masked: Masked, jobs: int, meter: Meter) -> Sums:
+def count(store: Store, masked: Masked, executor: Executor, meter: Meter) -> Sums:
     """All counts of these tensors' masks."""
     sums = Sums.of(masked)
     if not masked:
         return sums
     meter.stage("counting", "masks")
-    with open_chunks(store, masked, jobs) as chunks:
-        some = 1 if jobs == 1 else jobs + 1  # one: no thread beside this one
-        for chunk, both_SS, usage_K in ordered_map(_one, chunks, jobs=jobs, in_flight=some):
+    with open_chunks(store, masked, executor) as chunks:
+        for chunk, both_SS, usage_K in executor.map(_one, None, chunks):
             sums.add(chunk.name, both_SS, usage_K)
             meter.add(chunk.name, chunk.work)
     return sums
 
 
-def _one(chunk: MaskedChunk) -> tuple[MaskedChunk, Counts, Counts]:
+def _one(_: None, chunk: MaskedChunk) -> tuple[MaskedChunk, Counts, Counts]:
     """A chunk's pairs (S, S) and usage (S + 1,), block by block."""
     live_P, masks = chunk.decode()
     both_SS = np.zeros((len(masks), len(masks)), np.int64)
