@@ -36,6 +36,15 @@ def nbytes(dtype: str, shape: Sequence[int]) -> int:
     return numel(shape) * ITEMSIZE[dtype]
 
 
+def vector_bytes(bits: float, shape: Sequence[int]) -> int:
+    """Return about the memory of a quantised vector of `bits` bits per element.
+
+    Two weights in a byte; one where steps are fine: norms and biases, more than 3 bits.
+    """
+    n = numel(shape)
+    return n if bits > 3 or len(shape) < 2 else (n + 1) // 2
+
+
 def plain_codec(dtype: str) -> str:
     """Return the codec of a tensor that is coded on its own."""
     return "rotated" if dtype in MASKED else "planes"

@@ -140,7 +140,7 @@ class SectionReader:
             return quantised(self._plain(k, None), self._layout.elements(k))
 
     def moved(self, k: int) -> NDArray[np.bool_]:
-        """Tell where chunk `k` of an `ulp` section differs from its base (elements,), without it."""
+        """Tell where chunk `k` of an `ulp` section differs from its base, (elements,)."""
         assert self._layout.codec == "ulp"
         with self._labelled(k):
             low, *higher = self._plain(k, None)

@@ -1,8 +1,8 @@
 """Read model folders as lazy, named tensors, a block of bytes at a time.
 
 `open_checkpoint` opens every kind of model. What it returns knows names, dtypes and shapes from
-headers alone and reads any range of elements on demand, so memory never depends on the model. Hub ids
-resolve to a local snapshot in `locate`, the only place that would ever touch a network.
+headers alone and reads any range of elements on demand, so memory never depends on the model. Hub
+ids resolve to a local snapshot in `locate`, the only place that would ever touch a network.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ CONFIG = "config.json"
 def model_class(
     folder: Path, label: str, way_out: str = "use state_dict and a module of your own"
 ) -> tuple[Any, Any]:
-    """Return (class, config) of the config in `folder`; `way_out` ends the error where there is none.
+    """Return (class, config) of the config in `folder`; `way_out` ends the error if none.
 
     Raises MissingExtra without transformers, InputError where the class is not one of its own.
     """

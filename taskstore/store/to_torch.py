@@ -45,7 +45,7 @@ def load(
     meter = Meter(progress, total)
     flat: dict[str, torch.Tensor] = {}
     for tensor, offset, bits_N in rebuild(reader, wanted, executor):
-        if tensor.name not in flat:  # its sections are open by now, so its size is no mere claim
+        if tensor.name not in flat:  # its sections are open by now: they prove its size
             flat[tensor.name] = torch.empty(tensor.nbytes, dtype=torch.uint8, device=where)
         copy_in(flat[tensor.name], offset, bits_N)
         meter.add(tensor.name, bits_N.nbytes)
