@@ -8,12 +8,14 @@ import os
 import stat
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from taskstore.errors import BadName, ChangedMeanwhile, FormatError
 from taskstore.locations.base import PathLike
 
 STEP = 64 << 20
+PARTIAL = ".partial"  # a file that is being written, or was when its writer died
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -107,7 +109,8 @@ class LocalFolder:
         return self._root / name
 
     def names(self) -> Iterator[str]:
-        paths = (path for path in self._root.rglob("*") if path.is_file())
+        every = (path for path in self._root.rglob("*") if path.is_file())
+        paths = (path for path in every if not path.match(f".*{PARTIAL}"))
         yield from sorted(path.relative_to(self._root).as_posix() for path in paths)
 
     def open(self, name: str) -> LocalFile:
@@ -116,8 +119,8 @@ class LocalFolder:
     def put(self, name: str, data: bytes) -> None:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        partial = path.with_name(f".{os.urandom(8).hex()}{PARTIAL}")
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             write_all(fd, data)
             os.fsync(fd)
@@ -141,4 +144,5 @@ class LocalFolder:
             os.close(fd)
 
     def delete(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            self._path(name).unlink(missing_ok=True)
