@@ -1,14 +1,14 @@
-"""A family's task vectors: which tensors they run over, and their values a block at a time.
+"""A family's task vectors, read block by block.
 
-Legend: S = tasks that have a tensor, T = all tasks, N = elements of a block.
+Legend: S = tasks that have a tensor, N = elements of a block, M = elements of a tensor.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from taskstore.errors import NotFinite
 from taskstore.executors import Executor
 from taskstore.kernels import cpu, floats
-from taskstore.merging.methods import Method, Vectors, Whole
+from taskstore.merging.methods import F32, Method, Vectors, Whole
+from taskstore.merging.scratch import Scratch
 from taskstore.models import TensorInfo
 from taskstore.models.family import Family
 from taskstore.statistics import Statistics
 from taskstore.statistics.file import DIAGONAL
 
-F32 = NDArray[np.float32]
+KEPT = 2  # merged matrices: blocks come in order, so the end of one and the start of the next
+_scratch = Scratch()
 
 
 @dataclass(frozen=True)
@@ -41,26 +43,14 @@ class Block:
 def blocks(
     name: str, info: TensorInfo, tasks: Sequence[int], chunk: int, *, only: Sequence[int] = ()
 ) -> Iterator[Block]:
-    """The chunks of one tensor, all of them or those of the numbers in `only`."""
+    """The chunks of one tensor: all of them, or those numbered in `only`."""
     count = -(-info.numel // chunk)
     for k in only or range(count):
         yield Block(name, info, tuple(tasks), k, k * chunk, min((k + 1) * chunk, info.numel))
 
 
-_local = threading.local()
-
-
-def _scratch(tasks: int, n: int, dtype: type[Any]) -> NDArray[Any]:
-    """(tasks, n), the thread's own; fresh pages for every block would cost a tenth."""
-    if getattr(_local, "size", -1) < tasks * n:
-        _local.size = tasks * n
-        _local.memory = np.empty(_local.size, np.float32)
-    memory: NDArray[Any] = _local.memory.view(dtype)
-    return memory[: tasks * n].reshape(tasks, n)
-
-
 def read_base(family: Family, block: Block) -> NDArray[Any]:
-    """The base's bits (N,); raises NotFinite."""
+    """The base's bits of a block, (N,); raises NotFinite."""
     w0_N = family.base.read(block.name, block.start, block.stop)
     if not floats.all_finite(w0_N, block.info.dtype):
         raise NotFinite(family.base.name, block.name)
@@ -68,19 +58,15 @@ def read_base(family: Family, block: Block) -> NDArray[Any]:
 
 
 def read(family: Family, block: Block) -> Vectors:
-    """Read a block of the base and of every task that has it; raises NotFinite.
+    """A block of the base and the vectors of every task that has it; raises NotFinite.
 
     The vectors lie in memory that the thread's next `read` uses again.
     """
     w0_N = read_base(family, block)
     theta0_N = floats.to_float32(w0_N, block.info.dtype)
-    tau_SN = _scratch(len(block.tasks), w0_N.size, np.float32)
-    for s, t in enumerate(block.tasks):
-        task = family.tasks[t]
-        dtype = task.tensors[block.name].dtype
-        theta_N = task.read(block.name, block.start, block.stop)
-        if not cpu.task_vector(theta_N, dtype, theta0_N, tau_SN[s]):
-            raise NotFinite(task.name, block.name)
+    tau_SN = _scratch.rows(len(block.tasks), w0_N.size)
+    for t, tau_N in zip(block.tasks, tau_SN, strict=True):
+        _subtract(family, t, block, theta0_N, tau_N)
     return Vectors(
         tensor=block.name,
         shape=block.info.shape,
@@ -95,27 +81,43 @@ def read(family: Family, block: Block) -> Vectors:
     )
 
 
-def read_bits(family: Family, block: Block) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The base's bits (N,) and the tasks' (S, N), for tasks of the base's dtype.
+def _subtract(family: Family, t: int, block: Block, theta0_N: F32, tau_N: F32) -> None:
+    """Write theta_t - theta_0 of a block to `tau_N`; raises NotFinite."""
+    task = family.tasks[t]
+    theta_N = task.read(block.name, block.start, block.stop)
+    if not cpu.task_vector(theta_N, task.tensors[block.name].dtype, theta0_N, tau_N):
+        raise NotFinite(task.name, block.name)
 
-    Only the base is known to be finite. The tasks' bits lie where the thread's next read goes.
+
+def _whole_vector(family: Family, name: str, t: int, chunk: int) -> F32:
+    """One task's vector in the base's shape, in memory of its own; raises NotFinite."""
+    base, info = family.base, family.base.tensors[name]
+    tau_M = np.empty(info.numel, np.float32)
+    for block in blocks(name, info, (t,), chunk):
+        theta0_N = floats.to_float32(base.read(name, block.start, block.stop), info.dtype)
+        _subtract(family, t, block, theta0_N, tau_M[block.start : block.stop])
+    return tau_M.reshape(info.shape)
+
+
+def read_bits(family: Family, block: Block) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The bits of a block of the base (N,), and of tasks with its dtype (S, N).
+
+    Raises NotFinite for the base; the tasks are not checked. The tasks' bits lie in memory that the
+    thread's next read uses again.
     """
     w0_N = read_base(family, block)
-    theta_SN = _scratch(len(block.tasks), w0_N.size, w0_N.dtype.type)
+    theta_SN = _scratch.rows(len(block.tasks), w0_N.size, w0_N.dtype.type)
     for s, t in enumerate(block.tasks):
         family.tasks[t].read_into(block.name, block.start, theta_SN[s])
     return w0_N, theta_SN
 
 
-KEPT = 2  # matrices: blocks come in order, so at most the end of one and the start of the next
-BASE = "base"  # "hessian_base": what was measured of the base
-
-
 class Source:
     """Reads a family's blocks for a method, and merges them.
 
-    weights      task -> weight, 1 where nothing is said
-    statistics   task -> what was measured of it, "" -> of the base; `kinds` are those that are used
+    weights      task -> weight, 1 for tasks that are not named
+    statistics   task -> what was measured of it, "" -> of the base
+    kinds        the kinds of statistics that the method uses
     """
 
     def __init__(
@@ -130,11 +132,10 @@ class Source:
         self.family, self.method, self.chunk = family, method, chunk
         self._weights, self._statistics = dict(weights or {}), dict(statistics or {})
         self._kinds = [kind for kind in kinds if kind in DIAGONAL]
-        self._lock = threading.Lock()
-        self._matrices: OrderedDict[str, F32] = OrderedDict()
+        self._lock, self._matrix = threading.Lock(), lru_cache(KEPT)(self._merged_whole)
 
     def block(self, block: Block) -> Vectors:
-        """Raises NotFinite."""
+        """A block as the method wants it; raises NotFinite."""
         vectors = read(self.family, block)
         weight_S = self._weights_of(block.tasks)
         if not self.method.weighs:
@@ -148,77 +149,44 @@ class Source:
         if not self.method.wants_whole(vectors.tensor, vectors.shape):
             return self.method.merge(vectors)
         with self._lock:
-            if vectors.tensor not in self._matrices:
-                tasks = tuple(map(int, vectors.rows))
-                whole = self._whole(vectors.tensor, tasks)
-                merged = self.method.merge_whole(whole)
-                merged = merged.T if self._turned(vectors.tensor) else merged
-                self._matrices[vectors.tensor] = merged.reshape(-1)
-                while len(self._matrices) > KEPT:
-                    self._matrices.popitem(last=False)
-            merged_M = self._matrices[vectors.tensor]
-        part: F32 = merged_M[vectors.start : vectors.start + vectors.w0_N.size]
-        return part
+            merged_M = self._matrix(vectors.tensor, tuple(map(int, vectors.rows)))
+        return merged_M[vectors.start : vectors.start + vectors.w0_N.size]
 
-    def _whole(self, name: str, tasks: tuple[int, ...]) -> Whole:
-        """A matrix of the base's that some tasks have; they are read when they are asked for."""
+    def _merged_whole(self, name: str, tasks: tuple[int, ...]) -> F32:
+        """The merged vector of a matrix that some tasks have, flat; they are read one by one."""
         info = self.family.base.tensors[name]
+        # a layer's weight may be (I, O), as transformers' Conv1D has it
+        turned = any(name in file.about.transposed for file in self._statistics.values())
         rows, columns = info.shape
-        turned = self._turned(name)
         weight_S = self._weights_of(tasks)
 
         def vector(s: int) -> F32:
-            tau_M = np.empty(info.numel, np.float32)
-            for block in blocks(name, info, tasks[s : s + 1], self.chunk):
-                tau_M[block.start : block.stop] = self._vector(block)
+            tau_XX = _whole_vector(self.family, name, tasks[s], self.chunk)
             if weight_S[s] != 1 and not self.method.weighs:
-                tau_M *= weight_S[s]
-            tau_XX = tau_M.reshape(info.shape)
+                tau_XX *= weight_S[s]
             return np.ascontiguousarray(tau_XX.T) if turned else tau_XX
 
         def statistic(kind: str, s: int) -> F32:
             assert kind == "gram", kind
             return self._statistics[self.family.tasks[tasks[s]].name].gram(name)
 
-        return Whole(
-            tensor=name,
-            shape=(columns, rows) if turned else (rows, columns),
-            rows=np.array(tasks, np.intp),
-            weight_S=weight_S,
-            read=vector,
-            statistic=statistic,
-        )
-
-    def _turned(self, name: str) -> bool:
-        """Whether a layer's weight is (I, O), as transformers' Conv1D has it."""
-        return any(name in file.about.transposed for file in self._statistics.values())
-
-    def _vector(self, block: Block) -> F32:
-        """One task's; not in the memory that `read` uses, for the thread's own block lies there."""
-        (t,) = block.tasks
-        task, base = self.family.tasks[t], self.family.base
-        theta0_N = floats.to_float32(
-            base.read(block.name, block.start, block.stop), block.info.dtype
-        )
-        theta_N, tau_N = task.read(block.name, block.start, block.stop), np.empty_like(theta0_N)
-        if not cpu.task_vector(theta_N, task.tensors[block.name].dtype, theta0_N, tau_N):
-            raise NotFinite(task.name, block.name)
-        return tau_N
+        shape = (columns, rows) if turned else (rows, columns)
+        matrix = Whole(name, shape, np.array(tasks, np.intp), weight_S, vector, statistic)
+        merged = self.method.merge_whole(matrix)
+        return (merged.T if turned else merged).reshape(-1)
 
     def _measured(self, block: Block) -> dict[str, F32]:
-        """Diagonal statistics of a block, kind -> (S, N), and the base's (1, N)."""
-        found: dict[str, F32] = {}
-        for kind in self._kinds:
-            owners = {kind: [self.family.tasks[t].name for t in block.tasks]}
-            if "" in self._statistics:
-                owners[f"{kind}_{BASE}"] = [""]
-            for key, names in owners.items():
-                rows = [
-                    self._statistics[name].read(kind, block.name, block.start, block.stop)
-                    for name in names
-                ]
-                found[key] = np.stack(rows)
-        return found
+        """Diagonal statistics of a block: kind -> (S, N), and KIND_base -> (1, N)."""
+        owners = {"": [self.family.tasks[t].name for t in block.tasks]}
+        if "" in self._statistics:
+            owners["_base"] = [""]
+        return {
+            kind + suffix: np.stack(
+                [self._statistics[n].read(kind, block.name, block.start, block.stop) for n in names]
+            )
+            for kind in self._kinds
+            for suffix, names in owners.items()
+        }
 
     def _weights_of(self, tasks: tuple[int, ...]) -> F32:
         names = [self.family.tasks[t].name for t in tasks]
@@ -227,26 +195,23 @@ class Source:
 
 @dataclass(frozen=True)
 class VectorScan:
-    """All task vectors of a family once over, for merge methods that look before they merge."""
+    """A pass over a family's task vectors, for methods that look before they merge.
+
+    shared   (tensor, the base's, the tasks that share it), in the order of the pass
+    report   is told a tensor's name and the bytes of the family that were read
+    """
 
     source: Source
     shared: Sequence[tuple[str, TensorInfo, tuple[int, ...]]]
     executor: Executor
-    report: Callable[[str, int], None]  # tensor name, bytes of the family that were read
+    report: Callable[[str, int], None]
 
     @property
     def names(self) -> list[str]:
         return [task.name for task in self.source.family.tasks]
 
-    def elements(self) -> list[int]:
-        counts = [0] * len(self.source.family.tasks)
-        for _, info, tasks in self.shared:
-            for t in tasks:
-                counts[t] += info.numel
-        return counts
-
     def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
-        """(tensor, what `function` says of it) for each block, in order."""
+        """(tensor, function(block)) for each block, in order."""
         every = (
             block
             for name, info, tasks in self.shared

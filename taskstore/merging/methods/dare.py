@@ -9,7 +9,6 @@ more without loss. `seed` and the names of task and tensor alone decide which va
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +16,9 @@ import numpy as np
 from taskstore.merging.methods import philox
 from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
 from taskstore.merging.methods.over import Over
+from taskstore.merging.scratch import Scratch
+
+_scratch = Scratch()
 
 
 class Dare(Over):
@@ -53,7 +55,7 @@ class Dare(Over):
 
     def _change(self, block: Vectors) -> Vectors:
         """The block with new vectors. Its own stay as they are: masks may be made of them."""
-        out_SN = _scratch(*block.tau_SN.shape)
+        out_SN = _scratch.rows(*block.tau_SN.shape)
         for s, row in enumerate(block.rows):
             self._drop(block.tau_SN[s], row, block.tensor, block.start, out_SN[s])
         return replace(block, tau_SN=out_SN)
@@ -61,15 +63,3 @@ class Dare(Over):
     def _drop(self, tau_N: F32, row: int, tensor: str, start: int, out_N: F32) -> None:
         stream = philox.stream(self._seed, self._names[row], tensor)
         philox.drop(tau_N, stream, start, self._below, self._kept, out_N)
-
-
-_local = threading.local()
-
-
-def _scratch(tasks: int, n: int) -> F32:
-    """(tasks, n), the thread's own; fresh pages for every block would cost as much as the rest."""
-    if getattr(_local, "size", -1) < tasks * n:
-        _local.size = tasks * n
-        _local.memory = np.empty(_local.size, np.float32)
-    memory: F32 = _local.memory
-    return memory[: tasks * n].reshape(tasks, n)
