@@ -38,23 +38,38 @@ class TaskName(click.ParamType[str]):
         return [CompletionItem(name) for name in tasks if name.startswith(incomplete)]
 
 
-def output_option(metavar: str, help: str = "Folder to write.") -> Callable[[F], F]:
-    """-o, which a command cannot do without."""
+def output_option(
+    metavar: str, help: str = "Folder to write.", *, required: bool = True
+) -> Callable[[F], F]:
+    """-o, where a command writes."""
     return click.option(
         "-o",
         "--output",
         "target",
-        required=True,
+        required=required,
         type=click.Path(path_type=Path),
         metavar=metavar,
         help=help,
     )
 
 
+def overwrite_option(what: str) -> Callable[[F], F]:
+    """--overwrite; `what` is replaced."""
+    return click.option("--overwrite", is_flag=True, help=f"Replace {what} already.")
+
+
+base_argument = click.argument("base", type=click.Path(path_type=Path))
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no tables.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="Threads.  [default: the cores there are]"
+)
+max_memory_option = click.option(
+    "--max-memory",
+    default="2GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory for blocks in flight.",
 )
 level_option = click.option(
     "--level",

@@ -1,72 +1,106 @@
-"""What `eval`, `tune` and `pack --target` share: the options that describe an evaluator."""
+"""Declares the options that describe an evaluator, for `eval`, `tune`, `pack --target`, `merge`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 if TYPE_CHECKING:
     from taskstore.evaluation.bench import Bench
+    from taskstore.evaluation.command import Command
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def evaluator_options(command: F, required: bool = True) -> F:
-    """What the commands need to know of the evaluator."""
-    for option in reversed(
-        (
-            click.option(
-                "--eval",
-                "template",
-                required=required,
-                metavar="CMD",
-                help="Command that scores a model, with {model} and {task} where they go; its "
-                "last line of output with a score counts: a JSON object, a number, or lm-eval's "
-                "results (printed, or written below {out}).",
-            ),
-            click.option(
-                "--key", default="score", show_default=True, help="Member with the score."
-            ),
-            click.option(
-                "--timeout",
-                default=3600.0,
-                show_default=True,
-                help="Seconds that one run may take.",
-            ),
-            click.option(
-                "--journal",
-                type=click.Path(path_type=Path, dir_okay=False),
-                help="File of scores; one that is there is gone on with.",
-            ),
-            click.option(
-                "--scratch",
-                type=click.Path(path_type=Path, exists=True, file_okay=False),
-                help="Folder for one rebuilt model at a time.  [default: the system's]",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+@dataclass(frozen=True)
+class Evaluator:
+    """The options of an evaluator as they were given."""
+
+    template: str | None
+    key: str
+    timeout: float
+    journal: Path | None
+    scratch: Path | None
+
+    def command(self) -> Command:
+        """What scores a model."""
+        from taskstore.evaluation.command import Command
+
+        return Command(self.template or "", self.key, self.timeout)
+
+    def bench(self, journal: Path | None, *, silent: bool) -> Bench:
+        """What scores the models of a store, and remembers their scores in `journal`."""
+        from taskstore.evaluation.bench import Bench
+        from taskstore.evaluation.journal import Journal
+
+        label = f"{self.template} {self.key}"
+        scratch, tell = self.scratch, say(silent)
+        return Bench(self.command(), Journal(journal), label=label, scratch=scratch, say=tell)
+
+    @contextmanager
+    def journal_beside(self, target: Path, what: str) -> Iterator[Path]:
+        """The journal; where none was given, one beside the target until the block is done."""
+        own = target.absolute().parent / f"{target.name}.{what}.jsonl"
+        yield self.journal or own
+        if self.journal is None:
+            own.unlink(missing_ok=True)
 
 
-def make_bench(
-    template: str,
-    key: str,
-    timeout: float,
-    journal: Path | None,
-    scratch: Path | None,
-    silent: bool,
-) -> Bench:
-    from taskstore.evaluation.bench import Bench
-    from taskstore.evaluation.command import Command
-    from taskstore.evaluation.journal import Journal
+def say(silent: bool) -> Callable[[str], None]:
+    """Prints a line on stderr, or nothing."""
+    return lambda line: None if silent else click.echo(line, err=True)
 
-    def say(line: str) -> None:
-        if not silent:
-            click.echo(line, err=True)
 
-    command = Command(template, key, timeout)
-    return Bench(command, Journal(journal), label=f"{template} {key}", scratch=scratch, say=say)
+def evaluator_options(
+    *more: Callable[[Any], Any], required: bool = True, into: type[Evaluator] = Evaluator
+) -> Callable[[F], F]:
+    """Adds what an evaluator needs, and `more`; the command gets it as one object, `evaluator`."""
+
+    def add(command: F) -> F:
+        @functools.wraps(command)
+        def gathered(**given: Any) -> Any:
+            own = {name: given.pop(name) for name in into.__dataclass_fields__}
+            return command(**given, evaluator=into(**own))
+
+        for option in reversed((*_options(required), *more)):
+            gathered = option(gathered)
+        return cast(F, gathered)
+
+    return add
+
+
+def _options(required: bool) -> Sequence[Callable[[Any], Any]]:
+    return (
+        click.option(
+            "--eval",
+            "template",
+            required=required,
+            metavar="CMD",
+            help="Command that scores a model, with {model} and {task} where they go; its "
+            "last line of output with a score counts: a JSON object, a number, or lm-eval's "
+            "results (printed, or written below {out}).",
+        ),
+        click.option("--key", default="score", show_default=True, help="Member with the score."),
+        click.option(
+            "--timeout",
+            default=3600.0,
+            show_default=True,
+            help="Seconds that one run may take.",
+        ),
+        click.option(
+            "--journal",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="File of scores; one that is there is gone on with.",
+        ),
+        click.option(
+            "--scratch",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+            help="Folder for one rebuilt model at a time.  [default: the system's]",
+        ),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from taskstore_cli.arguments.evaluator import evaluator_options
+from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.method import split_options
 
 if TYPE_CHECKING:
@@ -20,26 +19,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Search(Evaluator):
     """The options of a search as they were given."""
 
-    template: str | None
-    key: str
-    timeout: float
-    journal: Path | None
-    scratch: Path | None
     minimise: bool
     plot: Path | None
 
 
 def search_options(command: F) -> F:
-    """Adds what is in `Wanted`; the command gets it as `wanted`."""
-
-    @functools.wraps(command)
-    def collected(**given: Any) -> Any:
-        own = {name: given.pop(name) for name in Wanted.__dataclass_fields__}
-        return command(**given, wanted=Wanted(**own))
-
+    """Adds what is in `Search`; the command gets it as `evaluator`."""
     plot = click.option(
         "--plot",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -49,7 +37,7 @@ def search_options(command: F) -> F:
     minimise = click.option(
         "--minimise", is_flag=True, help="The score is a loss: the smallest is best."
     )
-    return evaluator_options(minimise(plot(collected)), required=False)  # type: ignore[return-value]
+    return evaluator_options(minimise, plot, required=False, into=Search)(command)
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ def asked(method: str, alpha: str | None, extra: tuple[str, ...], models: int) -
     )
 
 
-def check(wanted: Wanted, grids: Grids, procedure: str) -> None:
+def check(wanted: Search, grids: Grids, procedure: str) -> None:
     """Raise UsageError for options that do not go together, before any work is done."""
     from taskstore.merging.search import plot
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from taskstore_cli.arguments.common import StorePath, base_from_option, json_option, quiet_option
-from taskstore_cli.arguments.evaluator import evaluator_options, make_bench
+from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import named
 from taskstore_cli.output.console import print_json, stdout
 
@@ -15,7 +15,7 @@ from taskstore_cli.output.console import print_json, stdout
 @click.command("eval")
 @click.argument("store", type=StorePath())
 @click.argument("tasks", nargs=-1)
-@evaluator_options
+@evaluator_options()
 @click.option(
     "--original",
     "originals",
@@ -35,11 +35,7 @@ from taskstore_cli.output.console import print_json, stdout
 def evaluate(
     store: Path,
     tasks: tuple[str, ...],
-    template: str,
-    key: str,
-    timeout: float,
-    journal: Path | None,
-    scratch: Path | None,
+    evaluator: Evaluator,
     originals: tuple[str, ...],
     base: bool,
     record: str | None,
@@ -62,7 +58,7 @@ def evaluate(
     opened = taskstore.open(store, base=base_from)
     if record is not None:
         revise.check_record(opened, record)
-    bench = make_bench(template, key, timeout, journal, scratch, quiet or as_json)
+    bench = evaluator.bench(evaluator.journal, silent=quiet or as_json)
     found = run(opened, bench, tasks=tasks or None, originals=named(originals), base=base)
     if record is not None:
         revise.record(opened, record, {s.task: s.to_record() for s in found.scores})

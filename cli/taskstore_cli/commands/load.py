@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.arguments.common import (
-    StorePath,
-    TaskName,
-    base_from_option,
-    jobs_option,
-    json_option,
-    quiet_option,
-    tier_option,
-)
+from taskstore_cli.arguments import common
 from taskstore_cli.output.console import print_json, progress_bar, size
 
 if TYPE_CHECKING:
@@ -27,10 +19,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("store", type=StorePath(), is_eager=True)
-@click.argument("task", type=TaskName(), required=False)
+@click.argument("store", type=common.StorePath(), is_eager=True)
+@click.argument("task", type=common.TaskName(), required=False)
 @click.option("--base", is_flag=True, help="The base instead of a task.")
-@tier_option
+@common.tier_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--time", "timed", is_flag=True, help="Load several times and tell how fast.")
 @click.option(
@@ -40,10 +32,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --time: loads that count, after one that does not.",
 )
-@base_from_option
-@jobs_option
-@json_option
-@quiet_option
+@common.base_from_option
+@common.jobs_option
+@common.json_option
+@common.quiet_option
 def load(
     store: Path,
     task: str | None,

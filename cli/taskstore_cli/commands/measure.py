@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.arguments.common import json_option, output_option, quiet_option
+from taskstore_cli.arguments import common
 from taskstore_cli.output.console import print_json, progress_bar, size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     metavar="FILE.jsonl",
     help="Examples, one JSON object per line.",
 )
-@output_option("S.safetensors", "File to write.")
+@common.output_option("S.safetensors", "File to write.")
 @click.option(
     "--statistics",
     default="fisher,gram,hessian",
@@ -74,9 +74,9 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="For weights, sums and Gram matrices; less takes more passes.  [default: what is free]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a statistics file that is there already.")
-@json_option
-@quiet_option
+@common.overwrite_option("a statistics file that is there")
+@common.json_option
+@common.quiet_option
 def measure(
     model: Path,
     data: Path,

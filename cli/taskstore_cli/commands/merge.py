@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskstore_cli.arguments.common import (
-    base_from_option,
-    jobs_option,
-    json_option,
-    output_option,
-    quiet_option,
-)
+from taskstore_cli.arguments import common
 from taskstore_cli.arguments.family import by_task, named
 from taskstore_cli.arguments.method import method_options, parse_statistics, statistics_option
-from taskstore_cli.arguments.search import Wanted, asked, check, search_options
-from taskstore_cli.output.console import print_json, progress_bar
+from taskstore_cli.arguments.search import Search, asked, check, search_options
+from taskstore_cli.output.console import progress_bar
 
 if TYPE_CHECKING:
     from taskstore.merging.search.origins import Origin
@@ -26,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("base", type=click.Path(path_type=Path), required=False)
 @click.argument("models", metavar="[[NAME=]MODEL]...", nargs=-1)
-@output_option("DIR")
+@common.output_option("DIR")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -68,19 +62,13 @@ if TYPE_CHECKING:
 @click.option(
     "--unrelated", is_flag=True, help="Merge models that do not look like fine-tunes of BASE, too."
 )
-@base_from_option
-@jobs_option
-@click.option(
-    "--max-memory",
-    default="2GiB",
-    show_default=True,
-    metavar="SIZE",
-    help="Memory for blocks in flight.",
-)
+@common.base_from_option
+@common.jobs_option
+@common.max_memory_option
 @search_options
-@click.option("--overwrite", is_flag=True, help="Replace a model that is there already.")
-@json_option
-@quiet_option
+@common.overwrite_option("a model that is there")
+@common.json_option
+@common.quiet_option
 def merge(
     base: Path | None,
     models: tuple[str, ...],
@@ -98,7 +86,7 @@ def merge(
     base_from: Path | None,
     jobs: int | None,
     max_memory: str,
-    wanted: Wanted,
+    evaluator: Search,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -169,18 +157,15 @@ def merge(
             tokenizer_from=tokenizer_from,
             **shared,
         )
-    check(wanted, grids, searches)
-    if wanted.template is not None:
+    check(evaluator, grids, searches)
+    if evaluator.template is not None:
         merge_search.run(
-            origin, target, options, grids, wanted, searches, as_json=as_json, quiet=quiet
+            origin, target, options, grids, evaluator, searches, as_json=as_json, quiet=quiet
         )
         return
     with progress_bar(quiet or as_json) as progress:
         report = origin.merge(target, options, progress=progress)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        print_merged(report, quiet=quiet)
+    print_merged(report, as_json=as_json, quiet=quiet)
 
 
 def _origin(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from taskstore_cli.arguments.search import Wanted
+from taskstore_cli.arguments.evaluator import say
+from taskstore_cli.arguments.search import Search
 from taskstore_cli.output.console import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def run(
     target: Path,
     options: MergeOptions,
     grids: Grids,
-    wanted: Wanted,
+    wanted: Search,
     procedure: str,
     *,
     as_json: bool,
@@ -34,17 +33,15 @@ def run(
     from taskstore.merging.search.grid_search import Searched, search
     from taskstore_cli.output.merge import print_searched, print_soup
 
-    own = target.absolute().parent / f"{target.name}.merge.jsonl"
-    scorer = _scorer(wanted, wanted.journal or own, origin, silent=as_json or quiet)
-    with progress_bar(quiet or as_json) as progress:
-        if procedure:
-            found: Searched | Soup = greedy_soup(origin, target, options, scorer, progress)
-        else:
-            found = search(origin, target, options, grids, scorer, progress)
-    if wanted.plot and isinstance(found, Searched):
-        plot.write(wanted.plot, found)
-    if wanted.journal is None:
-        own.unlink(missing_ok=True)
+    with wanted.journal_beside(target, "merge") as journal:
+        scorer = _scorer(wanted, journal, origin, silent=as_json or quiet)
+        with progress_bar(quiet or as_json) as progress:
+            if procedure:
+                found: Searched | Soup = greedy_soup(origin, target, options, scorer, progress)
+            else:
+                found = search(origin, target, options, grids, scorer, progress)
+        if wanted.plot and isinstance(found, Searched):
+            plot.write(wanted.plot, found)
     if as_json:
         print_json(found.to_dict())
     elif isinstance(found, Searched):
@@ -53,22 +50,17 @@ def run(
         print_soup(found, quiet=quiet)
 
 
-def _scorer(wanted: Wanted, journal: Path, origin: Origin, *, silent: bool) -> Scorer:
-    from taskstore.evaluation.command import Command
+def _scorer(wanted: Search, journal: Path, origin: Origin, *, silent: bool) -> Scorer:
     from taskstore.evaluation.journal import Journal
     from taskstore.merging.search.scoring import Scorer
 
-    def say(line: str) -> None:
-        if not silent:
-            click.echo(line, err=True)
-
     template = wanted.template or ""
     return Scorer(
-        Command(template, wanted.key, wanted.timeout),
+        wanted.command(),
         Journal(journal),
         label=template if wanted.key == "score" else f"{template} --key {wanted.key}",
         tasks=tuple(origin.names) if "{task}" in template else ("",),
         minimise=wanted.minimise,
         scratch=wanted.scratch,
-        say=say,
+        say=say(silent),
     )

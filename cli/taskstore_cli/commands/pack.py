@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.arguments.common import (
-    jobs_option,
-    json_option,
-    level_option,
-    output_option,
-    quiet_option,
-)
-from taskstore_cli.arguments.evaluator import evaluator_options, make_bench
+from taskstore_cli.arguments import common
+from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, masks_of, named
 from taskstore_cli.arguments.method import (
     method_options,
@@ -23,19 +15,13 @@ from taskstore_cli.arguments.method import (
     parse_statistics,
     statistics_option,
 )
-from taskstore_cli.output.console import print_json, progress_bar
-
-if TYPE_CHECKING:
-    pass
-
-
-optional_evaluator = partial(evaluator_options, required=False)
+from taskstore_cli.output.console import progress_bar
 
 
 @click.command()
-@click.argument("base", type=click.Path(path_type=Path))
+@common.base_argument
 @click.argument("finetunes", metavar="[NAME=]FINETUNE...", nargs=-1)
-@output_option("STORE")
+@common.output_option("STORE")
 @click.option(
     "--lambda",
     "lambdas",
@@ -72,7 +58,7 @@ optional_evaluator = partial(evaluator_options, required=False)
     help="About how many bits per weight the rest takes, for all tasks or for one; repeatable; "
     "adds that tier.  [default: 2 with --tiers rest]",
 )
-@level_option
+@common.level_option
 @click.option(
     "--base",
     "base_mode",
@@ -81,14 +67,8 @@ optional_evaluator = partial(evaluator_options, required=False)
     show_default=True,
     help="Carry the base losslessly coded, or only where it is and its checksums.",
 )
-@jobs_option
-@click.option(
-    "--max-memory",
-    default="2GiB",
-    show_default=True,
-    metavar="SIZE",
-    help="Memory for blocks in flight.",
-)
+@common.jobs_option
+@common.max_memory_option
 @click.option(
     "--target",
     "share",
@@ -105,10 +85,10 @@ optional_evaluator = partial(evaluator_options, required=False)
     "of |task vector|^2. The tier is rest.",
 )
 @click.option("--anyway", is_flag=True, help="Write the best, where --target is not reached.")
-@optional_evaluator
-@click.option("--overwrite", is_flag=True, help="Replace a store that is there already.")
-@json_option
-@quiet_option
+@evaluator_options(required=False)
+@common.overwrite_option("a store that is there")
+@common.json_option
+@common.quiet_option
 def pack(
     base: Path,
     finetunes: tuple[str, ...],
@@ -127,11 +107,7 @@ def pack(
     share: float | None,
     max_error: float | None,
     anyway: bool,
-    template: str | None,
-    key: str,
-    timeout: float,
-    journal: Path | None,
-    scratch: Path | None,
+    evaluator: Evaluator,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -163,25 +139,26 @@ def pack(
         max_memory=max_memory,
         overwrite=overwrite,
     )
-    if (share is None) != (template is None) or (share is not None and max_error is not None):
+    if (share is None) != (evaluator.template is None) or (
+        share is not None and max_error is not None
+    ):
         raise click.UsageError("--target and --eval belong together, without --max-error")
-    if share is not None and template is not None:
-        own = journal or target.absolute().parent / f"{target.name}.target.jsonl"
-        bench = make_bench(template, key, timeout, own, scratch, quiet or as_json)
-        with progress_bar(quiet or as_json) as progress:
+    if share is not None:
+        with (
+            evaluator.journal_beside(target, "target") as journal,
+            progress_bar(quiet or as_json) as progress,
+        ):
             aimed = search_bits.aim_at_score(
                 base,
                 tasks,
                 target,
                 share,
-                bench,
+                evaluator.bench(journal, silent=quiet or as_json),
                 options=options,
                 anyway=anyway,
-                scratch=scratch,
+                scratch=evaluator.scratch,
                 progress=progress,
             )
-        if journal is None:
-            own.unlink(missing_ok=True)
         print_aimed(aimed, as_json=as_json, quiet=quiet)
         return
     if max_error is not None:
@@ -193,7 +170,4 @@ def pack(
         return
     with progress_bar(quiet or as_json) as progress:
         report = taskstore.pack(base, tasks, target, options, progress)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        print_report(report, quiet=quiet)
+    print_report(report, as_json=as_json, quiet=quiet)

@@ -6,31 +6,24 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.arguments.common import (
-    StorePath,
-    base_from_option,
-    jobs_option,
-    json_option,
-    output_option,
-    quiet_option,
-)
+from taskstore_cli.arguments import common
 from taskstore_cli.output.console import print_json, progress_bar, size
 
 
 @click.command()
-@click.argument("store", type=StorePath())
-@output_option("FILE", "HTML file to write.")
+@click.argument("store", type=common.StorePath())
+@common.output_option("FILE", "HTML file to write.")
 @click.option(
     "--vectors/--no-vectors",
     default=True,
     show_default=True,
     help="Rebuild every task, for lengths of the task vectors and angles between them.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a report that is there already.")
-@base_from_option
-@jobs_option
-@json_option
-@quiet_option
+@common.overwrite_option("a report that is there")
+@common.base_from_option
+@common.jobs_option
+@common.json_option
+@common.quiet_option
 def report(
     store: Path,
     target: Path,

@@ -6,27 +6,19 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.arguments.common import (
-    StorePath,
-    TaskName,
-    base_from_option,
-    jobs_option,
-    json_option,
-    level_option,
-    quiet_option,
-)
+from taskstore_cli.arguments import common
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options, parse_options
 from taskstore_cli.output.console import print_json, progress_bar
 
 
 @click.command()
-@click.argument("store", type=StorePath())
+@click.argument("store", type=common.StorePath())
 @click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
-@base_from_option
-@jobs_option
-@json_option
-@quiet_option
+@common.base_from_option
+@common.jobs_option
+@common.json_option
+@common.quiet_option
 def add(
     store: Path,
     finetunes: tuple[str, ...],
@@ -46,18 +38,15 @@ def add(
     opened = taskstore.open(store, base=base_from)
     with progress_bar(quiet or as_json) as progress:
         report = run(opened, named(finetunes), jobs=jobs, progress=progress)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        print_report(report, quiet=quiet)
+    print_report(report, as_json=as_json, quiet=quiet)
 
 
 @click.command()
-@click.argument("store", type=StorePath(), is_eager=True)
-@click.argument("tasks", nargs=-1, required=True, type=TaskName())
-@jobs_option
-@json_option
-@quiet_option
+@click.argument("store", type=common.StorePath(), is_eager=True)
+@click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
+@common.jobs_option
+@common.json_option
+@common.quiet_option
 def remove(
     store: Path, tasks: tuple[str, ...], jobs: int | None, as_json: bool, quiet: bool
 ) -> None:
@@ -75,28 +64,21 @@ def remove(
 
 
 @click.command()
-@click.argument("store", type=StorePath())
+@click.argument("store", type=common.StorePath())
 @click.option(
     "--tiers", required=True, metavar="TIER,...", help="What the new store keeps of each task."
 )
 @click.option("--residual", "residuals", multiple=True, metavar="[NAME=]BITS", help="As of pack.")
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=click.Path(path_type=Path),
-    metavar="NEW",
-    help="Folder for the new store; the old one stays.",
-)
+@common.output_option("NEW", "Folder for the new store; the old one stays.", required=False)
 @click.option("--drop-exact", is_flag=True, help="Replace an archive by less, in its own place.")
 @click.option("--lambda", "lambdas", multiple=True, metavar="[NAME=]X", help="As of pack.")
 @method_options()
-@level_option
-@base_from_option
-@jobs_option
-@click.option("--overwrite", is_flag=True, help="Replace a store that is at NEW already.")
-@json_option
-@quiet_option
+@common.level_option
+@common.base_from_option
+@common.jobs_option
+@common.overwrite_option("a store that is at NEW")
+@common.json_option
+@common.quiet_option
 def retier(
     store: Path,
     tiers: str,
@@ -141,7 +123,4 @@ def retier(
     opened = taskstore.open(store, base=base_from)
     with progress_bar(quiet or as_json) as progress:
         report = run(opened, options, target, progress=progress)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        print_report(report, quiet=quiet)
+    print_report(report, as_json=as_json, quiet=quiet)

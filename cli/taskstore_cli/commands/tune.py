@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskstore_cli.arguments.common import jobs_option, json_option, output_option, quiet_option
-from taskstore_cli.arguments.evaluator import evaluator_options, make_bench
+from taskstore_cli.arguments import common
+from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options, parse_options
 from taskstore_cli.output.console import number, print_json, progress_bar, stdout
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("base", type=click.Path(path_type=Path))
+@common.base_argument
 @click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
-@output_option("STORE")
-@evaluator_options
+@common.output_option("STORE")
+@evaluator_options()
 @click.option(
     "--grid",
     default="0.2,0.3,0.4,0.5,0.6",
@@ -32,19 +32,15 @@ if TYPE_CHECKING:
     help="Lambdas to try.",
 )
 @method_options()
-@jobs_option
-@click.option("--overwrite", is_flag=True, help="Replace a store that is there already.")
-@json_option
-@quiet_option
+@common.jobs_option
+@common.overwrite_option("a store that is there")
+@common.json_option
+@common.quiet_option
 def tune(
     base: Path,
     finetunes: tuple[str, ...],
     target: Path,
-    template: str,
-    key: str,
-    timeout: float,
-    journal: Path | None,
-    scratch: Path | None,
+    evaluator: Evaluator,
     grid: str,
     method: str,
     extra: tuple[str, ...],
@@ -73,27 +69,26 @@ def tune(
         max_memory="2GiB",
         overwrite=overwrite,
     )
-    own = target.absolute().parent / f"{target.name}.tune.jsonl"
-    bench = make_bench(template, key, timeout, journal or own, scratch, quiet or as_json)
-    with progress_bar(quiet or as_json) as progress:
+    with (
+        evaluator.journal_beside(target, "tune") as journal,
+        progress_bar(quiet or as_json) as progress,
+    ):
         found = run(
             base,
             named(finetunes),
             target,
-            bench,
+            evaluator.bench(journal, silent=quiet or as_json),
             grid=_grid(grid),
             options=options,
-            scratch=scratch,
+            scratch=evaluator.scratch,
             progress=progress,
         )
-    if journal is None:
-        own.unlink(missing_ok=True)
     if as_json:
         print_json(found.to_dict())
-    else:
-        if not quiet:
-            stdout().print(_choices(found))
-        print_report(found.report, quiet=quiet)
+        return
+    if not quiet:
+        stdout().print(_choices(found))
+    print_report(found.report, quiet=quiet)
 
 
 def _grid(text: str) -> list[float]:

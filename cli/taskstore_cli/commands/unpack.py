@@ -6,37 +6,28 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.arguments.common import (
-    StorePath,
-    TaskName,
-    base_from_option,
-    jobs_option,
-    json_option,
-    output_option,
-    quiet_option,
-    tier_option,
-)
+from taskstore_cli.arguments import common
 from taskstore_cli.output.console import print_json, progress_bar, size
 
 
 @click.command()
-@click.argument("store", type=StorePath(), is_eager=True)
-@click.argument("task", type=TaskName(), required=False)
-@output_option("DIR")
+@click.argument("store", type=common.StorePath(), is_eager=True)
+@click.argument("task", type=common.TaskName(), required=False)
+@common.output_option("DIR")
 @click.option("--all", "every", is_flag=True, help="Every task, each in DIR/TASK.")
 @click.option("--base", is_flag=True, help="The base, bit for bit.")
-@tier_option
+@common.tier_option
 @click.option("--exact", is_flag=True, help="Refuse what is not the original bit for bit.")
-@base_from_option
+@common.base_from_option
 @click.option(
     "--shard-size",
     metavar="SIZE",
     help="Largest weight file.  [default: the original files where the store keeps them, else 5GB]",
 )
-@jobs_option
-@click.option("--overwrite", is_flag=True, help="Replace a model folder that is there already.")
-@json_option
-@quiet_option
+@common.jobs_option
+@common.overwrite_option("a model folder that is there")
+@common.json_option
+@common.quiet_option
 def unpack(
     store: Path,
     task: str | None,

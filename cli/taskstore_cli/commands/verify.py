@@ -7,27 +7,21 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.arguments.common import (
-    StorePath,
-    base_from_option,
-    jobs_option,
-    json_option,
-    quiet_option,
-)
+from taskstore_cli.arguments import common
 from taskstore_cli.output.console import print_json, progress_bar
 
 
 @click.command()
-@click.argument("store", type=StorePath())
+@click.argument("store", type=common.StorePath())
 @click.option(
     "--deep",
     is_flag=True,
     help="Also rebuild every tensor of every model against its recorded checksum.",
 )
-@base_from_option
-@jobs_option
-@json_option
-@quiet_option
+@common.base_from_option
+@common.jobs_option
+@common.json_option
+@common.quiet_option
 def verify(
     store: Path, deep: bool, base_from: Path | None, jobs: int | None, as_json: bool, quiet: bool
 ) -> None:

@@ -8,7 +8,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from taskstore_cli.output.console import number, size, stdout
+from taskstore_cli.output.console import number, print_json, size, stdout
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeReport
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 COLUMNS = 8  # tasks that have their own columns; of more only the mean is shown
 
 
-def print_merged(report: MergeReport, *, quiet: bool) -> None:
+def print_merged(report: MergeReport, *, as_json: bool = False, quiet: bool) -> None:
     """One line, and what was not merged like the rest, on stderr even when quiet."""
+    if as_json:
+        print_json(report.to_dict())
+        return
     if not quiet:
         count = len(report.models)
         options = "".join(f", {name} {value:g}" for name, value in report.options.items())

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 COLUMNS = {"mask": ("lambda", "density", "masks"), "rest": ("rest",), "exact": ("exact",)}
 
 
-def print_report(report: PackReport, *, quiet: bool) -> None:
+def print_report(report: PackReport, *, as_json: bool = False, quiet: bool) -> None:
     """The result of a pack; warnings go to stderr even when quiet."""
+    if as_json:
+        print_json(report.to_dict())
+        return
     if not quiet:
         print_summary(str(report.path), report.summary)
     for warning in report.warnings:
