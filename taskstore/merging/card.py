@@ -1,4 +1,4 @@
-"""The README.md of a merged model: a Hugging Face model card that says how to make it again."""
+"""The model card (README.md) of a merged model, which says how to make it again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from taskstore.version import __version__
 if TYPE_CHECKING:
     from taskstore.merging.report import MergeReport
 
-DTYPES = ("dtype", "torch_dtype")  # members of config.json that say a model's dtype
 MARK = "Merged by taskstore"  # what tells our folders from others
 _TEMPLATE = """---
 library_name: transformers

@@ -1,11 +1,11 @@
-"""Merging straight from a packed family.
+"""Merge the tasks of a store.
 
-Where the store's own multi-task vector is what is asked for, it is taken as it stands: `consensus`
+If the store's own multi-task vector is what is asked for, it is taken as it stands: `consensus`
 counts the store's masks (k of them must want a weight; arXiv 2405.07813), and a store that was
 packed by `sum` merges by `sum` without its tasks. All other methods merge the models that the store
-rebuilds, each at its best tier: exact where it keeps every bit, an approximation otherwise.
+rebuilds, each at its best tier: the same as the fine-tune at tier exact, else an approximation.
 
-Legend: N = elements of a chunk, T = tasks that mask the tensor.
+Legend: N = elements of a chunk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,20 +58,19 @@ def merge_store(
     with ExitStack() as stack:
         family = stack.enter_context(as_checkpoint.open_family(store, chosen, executor))
         options = replace(options, unrelated=True, chunk=store.manifest.chunk)
-        if not _as_it_stands(store, options, chosen):
-            tiers = sorted({store.manifest.tasks[task].all_tiers[-1] for task in chosen})
-            note = f"merged from the models that it rebuilds (tier {', '.join(tiers)})"
-            notes = {store.path.name: note}
-            return merge_family(family, target, options, progress, notes=notes, section=section)
-        vector = stack.enter_context(closing(StoredVector(store, chosen, options)))
-        source = StoredSource(family, vector, options.chunk)
-        note = f"merged from its own multi-task model (merged by {store.manifest.merge.method})"
+        source = None
+        best = sorted({store.manifest.tasks[task].all_tiers[-1] for task in chosen})
+        note = f"merged from the models that it rebuilds (tier {', '.join(best)})"
+        if _as_it_stands(store, options, chosen):
+            vector = stack.enter_context(closing(StoredVector(store, chosen, options)))
+            source = StoredSource(family, vector, options.chunk)
+            note = f"merged from its own multi-task model (merged by {store.manifest.merge.method})"
         notes = {store.path.name: note}
         return merge_family(family, target, options, progress, source, notes, section)
 
 
 def inputs(store: Store) -> list[PathLike]:
-    """The store, and the folder of a base that it only references."""
+    """The paths that a merge of the store reads: the store, and a base that it only references."""
     base = store.manifest.base
     where = store.base_path or (base.source if base.revision is None else None)
     return [store.path] if base.carried or where is None else [store.path, where]
@@ -92,7 +91,7 @@ def _as_it_stands(store: Store, options: MergeOptions, tasks: list[str]) -> bool
 
 
 class StoredVector(Blockwise):
-    """W1 - W0 where enough of the masks are one, or everywhere; reads the store itself."""
+    """W1 - W0, read from the store: everywhere, or where at least k masks are one."""
 
     INFO: ClassVar[Info] = Info("The store's multi-task vector", "", "")
 
@@ -128,17 +127,16 @@ class StoredVector(Blockwise):
             vector_N[self._counts(block, k, w1_N) < self._least] = 0
         return vector_N
 
-    def _counts(self, block: Vectors, k: int, w1_N: NDArray[np.generic]) -> NDArray[np.uint16]:
-        """uint16 (N,): how many masks want each weight."""
-        n = block.w0_N.size
-        counts_N = np.zeros(n, np.uint16)
+    def _counts(self, block: Vectors, k: int, w1_N: NDArray[Any]) -> NDArray[np.uint16]:
+        """The number of masks that want each weight, uint16 (N,)."""
+        counts_N = np.zeros(block.w0_N.size, np.uint16)
         for stem, task in self._tasks.items():
             entry = task.tensors.get(block.tensor)
             if entry is None or entry.kind != "mask":
                 continue
             mask = self._readers[stem].section(block.tensor)
             given_N = moved(block.w0_N, w1_N, block.dtype) if mask.guided else None
-            counts_N += bits.unpack(mask.chunk(k, given_N), n)
+            counts_N += bits.unpack(mask.chunk(k, given_N), counts_N.size)
         return counts_N
 
 

@@ -1,10 +1,10 @@
-"""Whether models were fine-tuned from the base that is named: a look at some of their weights.
+"""Check that models were fine-tuned from the base, by the cosine of some of their weights.
 
-Two trainings from different starts have nothing in common weight by weight, and merging them makes
-noise (WARM, arXiv 2401.12187, and all task vectors rest on one initialisation). The cosine between
-the weights of a fine-tune and those of its base is near 1, even after heavy training; between
-strangers it is near 0. It is taken over blocks of the matrices, spread over the model; vectors such
-as norms are alike in all models.
+Models trained from different starts have nothing in common weight by weight, and merging them makes
+noise: WARM (arXiv 2401.12187) and all task vectors need one initialisation. The cosine between the
+weights of a fine-tune and those of its base is near 1, even after heavy training. Between unrelated
+models it is near 0. It is taken over blocks of matrices, spread over the model. Vectors such as
+norms are left out: they are alike in all models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK, BLOCKS = 1 << 14, 64
 
 
 def check(family: Family) -> None:
-    """Raise NotOneFamily where a model's weights have little to do with the base's."""
+    """Raise NotOneFamily for a model whose cosine with the base is below `LEAST`."""
     for t, task in enumerate(family.tasks):
         found = cosine(family, t)
         if found < LEAST:
@@ -35,7 +35,7 @@ def check(family: Family) -> None:
 
 
 def cosine(family: Family, t: int) -> float:
-    """Of a task's weights and the base's, over a sample; 1 where they share no matrix."""
+    """The cosine of a task's weights and the base's, over a sample; 1 if they share no matrix."""
     base, task = family.base, family.tasks[t]
     names = [
         name

@@ -1,4 +1,4 @@
-"""The blocks of a merged model: what one worker reads, merges, adds and rounds.
+"""The blocks of a merged model: one worker reads, merges, adds and rounds a block.
 
 Arithmetic is float32, rounded once, to the dtype of the output. Legend: N = elements of a block.
 """
@@ -13,30 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import InputError, NotFinite
-from taskstore.executors import Executor
 from taskstore.kernels import cpu, floats
-from taskstore.merging.options import MergeOptions
-from taskstore.merging.outputs import Output, Outputs
-from taskstore.merging.task_vectors import Block, Source, blocks
+from taskstore.merging.job import MergeJob
+from taskstore.merging.methods import F32
+from taskstore.merging.outputs import Output
+from taskstore.merging.task_vectors import Block, blocks
 from taskstore.models import Checkpoint, TensorInfo
-from taskstore.progress import Meter
 
 Bits = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class MergeJob:
-    """One merge, once its input is known to be good: what travels through all of it."""
-
-    source: Source
-    outputs: Outputs
-    options: MergeOptions
-    executor: Executor
-    meter: Meter
-
-
-@dataclass(frozen=True)
-class Unit:
+class MergeUnit:
     """One block of the output `name`: merged, or copied from a model."""
 
     name: str
@@ -49,28 +37,27 @@ def merged_blocks(job: MergeJob, names: list[str]) -> Iterator[tuple[str, Bits]]
     return job.executor.map(_block, job, _units(job, names))
 
 
-def _units(job: MergeJob, names: list[str]) -> Iterator[Unit]:
-    chunk, base = job.options.chunk, job.source.family.base.tensors
+def _units(job: MergeJob, names: list[str]) -> Iterator[MergeUnit]:
+    chunk, base = job.options.chunk, job.family.base.tensors
     for name in names:
         output = job.outputs.tensors[name]
         if output.source:
             for block in blocks(output.source, base[output.source], output.tasks, chunk):
-                yield Unit(name, block, copied=False)
+                yield MergeUnit(name, block, copied=False)
         if output.copied is not None:
             theirs = output.copied.tensors[name]
             left = TensorInfo(theirs.dtype, (theirs.numel - output.start,))
             for block in blocks(name, left, (), chunk):
-                yield Unit(name, block, copied=True)
+                yield MergeUnit(name, block, copied=True)
 
 
-def _block(job: MergeJob, unit: Unit) -> tuple[str, Bits]:
+def _block(job: MergeJob, unit: MergeUnit) -> tuple[str, Bits]:
     name, block, output = unit.name, unit.block, job.outputs.tensors[unit.name]
     if unit.copied:
         assert output.copied is not None
         return name, _copied(output, output.copied, block)
     if not block.tasks:
-        base = job.source.family.base
-        bits_N = base.read(block.name, block.start, block.stop)
+        bits_N = job.family.base.read(block.name, block.start, block.stop)
         return name, cpu.cast(bits_N, block.info.dtype, output.info.dtype)
     vectors = job.source.block(block)
     merged_N = job.source.merge(vectors)
@@ -86,14 +73,11 @@ def _copied(output: Output, model: Checkpoint, block: Block) -> Bits:
     return bits_N if same else cpu.cast(bits_N, block.info.dtype, output.info.dtype)
 
 
-def added(
-    theta0_N: NDArray[np.float32],
-    tau_N: NDArray[np.float32],
-    alpha: float,
-    dtype: str,
-    tensor: str,
-) -> Bits:
-    """round(theta_0 + alpha tau) as bits of `dtype`, (N,); raises where that is not finite."""
+def added(theta0_N: F32, tau_N: F32, alpha: float, dtype: str, tensor: str) -> Bits:
+    """round(theta_0 + alpha tau) as bits of `dtype`, (N,).
+
+    Raises NotFinite, or InputError if only the sum overflows.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         scaled_N = tau_N if alpha == 1 else tau_N * np.float32(alpha)
         bits_N = floats.from_float32(theta0_N + scaled_N, dtype)

@@ -1,4 +1,4 @@
-"""The statistics files that a merge method needs, each proved to be about its model."""
+"""Open the statistics files that a merge method needs, each checked to be about its model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from taskstore.statistics import Statistics
 def opened(
     family: Family, method: Method, name: str, paths: Mapping[str, Path], executor: Executor
 ) -> Iterator[dict[str, Statistics]]:
-    """Task -> its open file, "" -> the base's where it is given; none for methods without need.
+    """Task -> its open file, and "" -> the base's if it is given; {} for a method that needs none.
 
-    Tells the method which tensors have matrices. Every model's weights are hashed. Raises
-    InputError for a file that is missing and StatisticsError for one of another model.
+    Tells the method which tensors have matrices. Hashes every model's weights. Raises InputError
+    for a file that is missing and StatisticsError for a file about another model.
     """
     kinds = info_of(name).statistics
     if not kinds:
@@ -55,6 +55,6 @@ def opened(
 
 
 def _matrices(files: list[Statistics]) -> frozenset[str]:
-    """Layers that all models have a Gram matrix of; an embedding that is tied to one is none."""
+    """Layers with a Gram matrix in all files; an embedding that is tied to a layer has none."""
     names = set.intersection(*(set(f.tensors("gram")) - set(f.about.shared) for f in files))
     return frozenset(names)

@@ -1,4 +1,4 @@
-"""What a user can choose when merging: one frozen object that travels whole."""
+"""What a user chooses about a merge."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from taskstore.merging.methods import Info, Method, registry
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """Raises UnknownMethod or InputError where a value makes no sense.
+    """The options of one merge; raises UnknownMethod or InputError for a value that makes no sense.
 
-    method          one of merge.MERGES, or "dare+ties"; `method_options` are the numbers it takes
-    alpha           scale of the merged vector, or the method's own alpha where its formula has one
+    method          one of methods.MERGES, or "dare+ties"
+    method_options  the numbers that the method takes
+    alpha           scale of the merged vector, or the method's own alpha if its formula has one
                     (None: the method's usual one, 1 for most)
     weights         task -> weight, may be negative; 1 for tasks that are not named
     dtype           of the merged model's floats (None: each tensor as in the base)
     tokenizer_from  task whose config, tokenizer and extra rows of a vocabulary the model gets
-    private_from    task whose tensors that the base lacks (heads) the model gets
+    private_from    task whose own tensors (heads), which the base lacks, the model gets
     statistics      task -> file of `measure`; "" -> that of the base
-    unrelated       take models that do not look like fine-tunes of the base, too
-    max_memory      bytes above the imports; fewer blocks are in flight when it is small
-    chunk           elements that are merged together; the result does not depend on it
+    unrelated       also take models that do not look like fine-tunes of the base
+    max_memory      bytes above what the imports take; it limits the blocks in flight
+    chunk           elements of a block; the result does not depend on it
     """
 
     method: str
@@ -69,15 +70,15 @@ class MergeOptions:
 
     @property
     def scale(self) -> float:
-        """What the merged vector is multiplied by; some methods have alpha in their formula."""
+        """Factor of the merged vector: alpha, or 1 if the method's formula has alpha inside."""
         own = "alpha" in registry.options_of(self.method)
         return 1.0 if own else self.info.alpha if self.alpha is None else self.alpha
 
     @property
     def last(self) -> int | None:
-        """Checkpoints of a run that count, where not all do."""
-        k = self.made().options["k"] if registry.split(self.method)[0] == "lawa" else None
-        return None if k is None else int(k)
+        """How many checkpoints of a run count; None: all."""
+        is_lawa = registry.split(self.method)[0] == "lawa"
+        return int(self.made().options["k"]) if is_lawa else None
 
     def made(self) -> Method:
         """The method, ready to be fitted."""
@@ -85,12 +86,13 @@ class MergeOptions:
 
     @property
     def _numbers(self) -> Mapping[str, float]:
-        """The method's options, alpha among them where it is one."""
-        given = "alpha" in registry.options_of(self.method) and self.alpha is not None
-        return {**self.method_options, **({"alpha": self.alpha} if given else {})}  # type: ignore[dict-item]
+        """The method's options; alpha is among them if the method has it as an option."""
+        if self.alpha is None or "alpha" not in registry.options_of(self.method):
+            return self.method_options
+        return {**self.method_options, "alpha": self.alpha}
 
     def check_tasks(self, tasks: Iterable[str]) -> None:
-        """What is given by name must name a model; the method must take so many."""
+        """Raise InputError for a name that is no model's, or a number the method does not take."""
         known = set(tasks)
         named = {
             "a weight": self.weights,

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from taskstore.format.dtypes import MASKED
+from taskstore.merging.job import MergeJob
+
 
 @dataclass(frozen=True)
 class MergeReport:
@@ -23,6 +26,24 @@ class MergeReport:
     parameters: int
     bytes: int
     notes: Mapping[str, str]
+
+    @classmethod
+    def of(cls, job: MergeJob, target: Path) -> MergeReport:
+        options, outputs = job.options, job.outputs.tensors.values()
+        models = [task.name for task in job.family.tasks]
+        return cls(
+            path=target,
+            method=options.method,
+            options=dict(job.source.method.options),
+            alpha=options.scale,
+            weights={name: options.weights.get(name, 1.0) for name in models},
+            base=job.family.base.name,
+            models=models,
+            tensors=sum(bool(output.tasks) for output in outputs),
+            parameters=sum(output.info.numel for output in outputs if output.info.dtype in MASKED),
+            bytes=sum(output.info.nbytes for output in outputs),
+            notes=dict(job.outputs.notes),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}

@@ -1,4 +1,4 @@
-"""Models that are training runs, for the methods that average a run: its checkpoints instead."""
+"""Replace training runs by their checkpoints, for the methods that average a run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ METHODS = ("average", "lawa", "swa", "warm")
 def spread(
     models: Mapping[str, PathLike], method: str, last: int | None = None
 ) -> tuple[dict[str, PathLike], dict[str, str]]:
-    """Models with each run's checkpoints in its place, or its `last` ones; and what to say of it.
+    """(models, notes): each run is replaced by its checkpoints, or by the `last` of them.
 
-    Checkpoints are named after their folders, behind their run's name where that is not enough.
-    Raises InputError where the method is not one of METHODS.
+    Checkpoints are named after their folders, with their run's name in front if that is not unique.
+    Raises InputError for a run that `method` does not average.
     """
     found = {name: run for name, model in models.items() if (run := training_runs.expand(model))}
     chosen: dict[str, PathLike] = {n: model for n, model in models.items() if n not in found}

@@ -1,0 +1,77 @@
+"""One merge, once its input is known to be good: what travels through all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+from taskstore.executors import Executor, Threads
+from taskstore.merging import needed_statistics
+from taskstore.merging.options import MergeOptions
+from taskstore.merging.outputs import Output, Outputs, decide
+from taskstore.merging.task_vectors import Source
+from taskstore.models.compare import compare
+from taskstore.models.family import Family
+from taskstore.progress import Callback, Meter
+
+
+@dataclass(frozen=True)
+class MergeJob:
+    """source    reads the vectors and merges them
+    outputs   what the merged model consists of
+    executor  runs blocks; as many are in flight as the options' memory allows
+    """
+
+    source: Source
+    outputs: Outputs
+    options: MergeOptions
+    executor: Executor
+    meter: Meter
+
+    @property
+    def family(self) -> Family:
+        return self.source.family
+
+
+@contextmanager
+def make_job(
+    family: Family,
+    options: MergeOptions,
+    progress: Callback,
+    source: Source | None,
+    notes: Mapping[str, str],
+) -> Iterator[MergeJob]:
+    """A job whose statistics are open; raises InputError for what cannot be merged.
+
+    `source` None: the vectors are read from the family; `notes` come before the outputs' own.
+    """
+    outputs = decide(family, compare(family), options)
+    outputs.notes = {**notes, **outputs.notes}
+    executor = Threads(options.jobs, options.in_flight(len(family.tasks)))
+    with nullcontext(source) if source else _read(family, options, executor) as source:
+        meter = Meter(progress, _total_bytes(family, outputs, source.method.passes))
+        yield MergeJob(source, outputs, options, executor, meter)
+
+
+@contextmanager
+def _read(family: Family, options: MergeOptions, executor: Executor) -> Iterator[Source]:
+    """The family's vectors as the method wants them, with the statistics that it needs."""
+    method, name, paths = options.made(), options.method, options.statistics
+    with needed_statistics.opened(family, method, name, paths, executor) as files:
+        kinds = options.info.statistics
+        yield Source(family, method, options.chunk, options.weights, files, kinds)
+
+
+def _total_bytes(family: Family, outputs: Outputs, passes: int) -> int:
+    """Bytes of weights that will be read, over all passes."""
+    once = sum(read_bytes(family, output) for output in outputs.tensors.values())
+    return once + passes * sum(read_bytes(family, output) for _, output in outputs.merged())
+
+
+def read_bytes(family: Family, output: Output) -> int:
+    """Bytes of weights that are read for one tensor in one pass."""
+    if not output.source:
+        return output.info.nbytes
+    models = (family.base, *(family.tasks[t] for t in output.tasks))
+    return sum(model.tensors[output.source].nbytes for model in models)
