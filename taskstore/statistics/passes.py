@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from taskstore import devices
 from taskstore.errors import NotEnoughMemory
-from taskstore.statistics.examples import Encoder
 from taskstore.statistics.grams import Linear, groups, linears
+from taskstore.statistics.job import MeasureJob
 from taskstore.statistics.measured_model import Subject
-from taskstore.statistics.options import MeasureOptions
 from taskstore.statistics.squares import kinds_of_sums
 
 Shape = tuple[int, ...]
@@ -29,11 +28,12 @@ class Plan:
         return len(self.squares) + len(self.grams)
 
 
-def plan(subject: Subject, encoder: Encoder, options: MeasureOptions) -> Plan:
-    """Raises InputError or NotEnoughMemory."""
+def plan(job: MeasureJob) -> Plan:
+    """Divide what is to be measured into passes; raises InputError or NotEnoughMemory."""
+    subject, options = job.subject, job.options
     weights = sum(p.numel() * 4 for p in subject.parameters)
     most = options.max_memory or _default(subject, weights)
-    sums = kinds_of_sums(encoder, options)
+    sums = kinds_of_sums(job.encoder, options)
     if sums and 2 * weights > most:
         parts = {"weights": weights, "sums of squares": weights}
         raise NotEnoughMemory(options.device, parts, most, "raise --max-memory")

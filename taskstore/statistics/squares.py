@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from taskstore.errors import InputError
 from taskstore.statistics.examples import Encoder, Example
-from taskstore.statistics.measured_model import Subject
+from taskstore.statistics.job import MeasureJob
 from taskstore.statistics.options import MeasureOptions
 
 Squares = dict[nn.Parameter, Tensor]
@@ -52,24 +52,20 @@ def kinds_of_sums(encoder: Encoder, options: MeasureOptions) -> dict[str, list[s
 
 
 def squares(
-    subject: Subject,
-    encoder: Encoder,
-    examples: Sequence[Example],
-    labels: Sequence[str],
-    options: MeasureOptions,
-    report: Callable[[], None],
+    job: MeasureJob, labels: Sequence[str], report: Callable[[], None]
 ) -> dict[str, Squares]:
     """y of `labels` -> sum over examples of squared gradients, per parameter."""
+    subject, options = job.subject, job.options
     sums: dict[str, Squares] = {
         y: {p: torch.zeros_like(p, requires_grad=False) for p in subject.parameters} for y in labels
     }
     generator = torch.Generator().manual_seed(options.seed)
     device = subject.device
     with torch.enable_grad(), _Squarer(subject.parameters) as squarer:
-        for example in examples:
+        for example in job.examples:
             moved = {name: value.to(device) for name, value in example.inputs.items()}
             here = Example(moved, example.answers, example.labels_A)
-            logp_AV = encoder.logits(subject.module, here).float().log_softmax(-1)
+            logp_AV = job.encoder.logits(subject.module, here).float().log_softmax(-1)
             draws = [
                 (y, draw)
                 for y in sums
