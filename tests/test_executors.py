@@ -1,47 +1,308 @@
+"""What every executor must do, and what the library gives it. A new one is an entry of KINDS.
+
+Work here is as the library's: functions of this module, shared data and units that are plain. What
+was begun is noted as files, so that workers in other processes can be seen too.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import itertools
+import pickle
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from taskstore.executors import ordered_map
-
-
-@pytest.mark.parametrize(("jobs", "in_flight"), [(1, 1), (1, None), (2, 1), (4, 3), (3, None)])
-def test_results_come_in_order(jobs: int, in_flight: int | None) -> None:
-    def slow(i: int) -> int:
-        time.sleep(0.002 * (i % 3))
-        return i * i
-
-    found = list(ordered_map(slow, range(30), jobs=jobs, in_flight=in_flight))
-    assert found == [i * i for i in range(30)]
+import taskstore
+from taskstore.executors import Executor, Threads, default_jobs, threads
+from taskstore.merging import MergeOptions, merge
+from taskstore.store.verify import verify
+from tests.support import ROOT
+from tests.support.families import Family, options
 
 
-def test_no_more_than_the_bound_is_started() -> None:
-    taken = 0
-    worst = 0
-    lock = threading.Lock()
-    started = 0
+@dataclass(frozen=True)
+class Kind:
+    """An executor; at most `bound` of its units are begun and not taken."""
 
-    def work(_: int) -> None:
-        nonlocal started, worst
-        with lock:
-            started += 1
-            worst = max(worst, started - taken)
+    make: Callable[[], Executor]
+    bound: int
 
-    for _ in ordered_map(work, range(50), jobs=4, in_flight=5):
-        taken += 1
-    assert worst <= 6  # five in flight, one handed over and not yet counted
+    @property
+    def jobs(self) -> int:
+        return self.make().jobs
 
 
-def test_an_error_stops_the_rest() -> None:
-    done: list[int] = []
+KINDS = {
+    "one thread": Kind(lambda: Threads(1, 1), 1),
+    "one thread ahead": Kind(lambda: Threads(1), 3),
+    "two threads": Kind(lambda: Threads(2), 5),
+    "two threads, one in flight": Kind(lambda: Threads(2, 1), 1),
+    "more threads than in flight": Kind(lambda: Threads(8, 3), 3),
+    "many in flight": Kind(lambda: Threads(3, 40), 40),
+}
 
-    def work(i: int) -> int:
-        if i == 3:
-            raise ValueError("three")
-        done.append(i)
-        return i
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
+    yield KINDS[request.param]
+    assert workers() == []
+
+
+def workers() -> list[str]:
+    """Threads of executors that are alive."""
+    return [t.name for t in threading.enumerate() if t.name.startswith("taskstore")]
+
+
+def square(plus: int, unit: int) -> int:
+    return unit * unit + plus
+
+
+def noted(folder: Path, unit: int) -> int:
+    (folder / str(unit)).touch()
+    return unit
+
+
+def noted_until_three(folder: Path, unit: int) -> int:
+    noted(folder, unit)
+    if unit == 3:
+        raise ValueError("three")
+    return unit
+
+
+def after_the_next(folder: Path, unit: int) -> int:
+    """An even unit ends when the odd one after it has."""
+    deadline = time.monotonic() + 60
+    while unit % 2 == 0 and not (folder / str(unit + 1)).exists():
+        assert time.monotonic() < deadline, "the next unit was never begun"
+        time.sleep(0.001)
+    return noted(folder, unit)
+
+
+def begun(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+class Units:
+    """Numbers from 0 on, that know how many were taken."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.taken, self._count = 0, count
+
+    def __iter__(self) -> Iterator[int]:
+        for unit in itertools.count() if self._count is None else range(self._count):
+            self.taken += 1
+            yield unit
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
+def test_results_are_in_the_order_of_the_units(kind: Kind, count: int) -> None:
+    found = list(kind.make().map(square, 5, range(count)))
+    assert found == [unit * unit + 5 for unit in range(count)]
+
+
+@given(units=st.lists(st.integers(), max_size=30), jobs=st.integers(1, 4), bound=st.integers(1, 9))
+def test_any_jobs_and_any_bound(units: list[int], jobs: int, bound: int) -> None:
+    found = list(Threads(jobs, bound).map(square, 0, iter(units)))
+    assert found == [unit * unit for unit in units]
+
+
+def test_a_unit_that_ends_late_keeps_its_place(kind: Kind, tmp_path: Path) -> None:
+    if min(kind.jobs, kind.bound) < 2:
+        pytest.skip("one unit at a time")
+    assert list(kind.make().map(after_the_next, tmp_path, range(20))) == list(range(20))
+
+
+def test_units_are_taken_as_results_are(kind: Kind, tmp_path: Path) -> None:
+    """Of units without an end: what was handed out, what is in flight, and one in the hand."""
+    units = Units()
+    results = kind.make().map(noted, tmp_path, units)
+    assert units.taken == 0 and workers() == []
+    for handed_out, result in zip(range(30), results, strict=False):
+        assert result == handed_out
+        assert units.taken <= handed_out + 1 + kind.bound
+        assert set(begun(tmp_path)) <= set(range(units.taken))
+    results.close()  # type: ignore[attr-defined]
+    assert len(begun(tmp_path)) <= 30 + kind.bound
+
+
+def test_when_the_first_result_is_taken(kind: Kind, tmp_path: Path) -> None:
+    units = Units()
+    results = kind.make().map(noted, tmp_path, units)
+    assert next(results) == 0
+    assert units.taken <= kind.bound + 1
+    results.close()  # type: ignore[attr-defined]
+    assert {0} <= set(begun(tmp_path)) <= set(range(kind.bound + 1))
+
+
+def test_an_exception_comes_in_its_turn(kind: Kind, tmp_path: Path) -> None:
+    units, found = Units(), list[int]()
     with pytest.raises(ValueError, match="three"):
-        list(ordered_map(work, range(1000), jobs=2))
-    assert len(done) < 100
+        for result in kind.make().map(noted_until_three, tmp_path, units):
+            found.append(result)
+    assert found == [0, 1, 2]
+    assert workers() == []
+    assert units.taken <= 3 + 1 + kind.bound
+    after = begun(tmp_path)
+    assert set(range(4)) <= set(after) <= set(range(3 + 1 + kind.bound))
+    assert begun(tmp_path) == after  # and nothing begins later
+
+
+def broken_units() -> Iterator[int]:
+    yield from range(3)
+    raise OSError("units cannot be read")
+
+
+def test_an_exception_of_the_units_comes_through(kind: Kind) -> None:
+    with pytest.raises(OSError, match="units cannot be read"):
+        list(kind.make().map(square, 0, broken_units()))
+    assert workers() == []
+
+
+@pytest.mark.parametrize("how", ["closed", "forgotten", "never begun"])
+def test_results_that_nobody_wants(kind: Kind, tmp_path: Path, how: str) -> None:
+    results = kind.make().map(noted, tmp_path, itertools.count())
+    if how != "never begun":
+        assert next(results) == 0
+    if how == "closed":
+        results.close()  # type: ignore[attr-defined]
+    del results
+    gc.collect()
+    assert workers() == []
+    assert len(begun(tmp_path)) <= 1 + kind.bound
+
+
+def test_an_executor_does_several_things_at_once(kind: Kind) -> None:
+    """A pass that is half done does not hold up another, nor later ones."""
+    executor = kind.make()
+    pairs = zip(executor.map(square, 1, range(40)), executor.map(square, 2, range(40)), strict=True)
+    assert all(b == a + 1 for a, b in pairs)
+    assert list(executor.map(square, 0, [3])) == [9]
+
+
+def test_an_executor_is_plain_data(kind: Kind) -> None:
+    executor = kind.make()
+    assert kind.jobs >= 1
+    assert pickle.loads(pickle.dumps(executor)) == executor
+
+
+def test_the_usual_number_of_jobs() -> None:
+    assert threads(3).jobs == 3
+    assert threads().jobs == threads(0).jobs == default_jobs() >= 1
+
+
+# What the library gives an executor.
+
+
+def calls_of_map(tree: ast.Module) -> Iterator[ast.Call]:
+    """`executor.map(function, shared, units)`; other kinds of `map` take other arguments."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr == "map" and len(node.args) == 3:
+            yield node
+
+
+def functions_of(tree: ast.Module) -> dict[str, ast.FunctionDef | None]:
+    """Functions at the top of a module; None for names that it imports."""
+    found: dict[str, ast.FunctionDef | None] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name: None for alias in node.names}
+    return found
+
+
+def wrong_work(tree: ast.Module) -> list[str]:
+    """Work that is no function of a module with two parameters."""
+    functions, wrong = functions_of(tree), []
+    for call in calls_of_map(tree):
+        first = call.args[0]
+        name = first.id if isinstance(first, ast.Name) else ""
+        function = functions.get(name)
+        two = function is None or len(function.args.args) == 2
+        if name not in functions or not two:
+            wrong.append(f"line {call.lineno}: {ast.unparse(first)}")
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("source", "right"),
+    [
+        ("def f(s, u): ...\ndef g(e): e.map(f, 1, [2])", True),
+        ("from a import f\ndef g(e): e.map(f, 1, [2])", True),
+        ("def g(e): e.map(lambda s, u: u, 1, [2])", False),
+        ("def g(e):\n def f(s, u): ...\n e.map(f, 1, [2])", False),
+        ("def g(e, f): e.map(f, 1, [2])", False),
+        ("def g(self, e): e.map(self.f, 1, [2])", False),
+        ("def f(u): ...\ndef g(e): e.map(f, 1, [2])", False),
+    ],
+)
+def test_what_wrong_work_is(source: str, right: bool) -> None:
+    assert (wrong_work(ast.parse(source)) == []) == right
+
+
+def test_all_work_is_a_function_of_a_module() -> None:
+    """An executor elsewhere can import that; a closure it cannot."""
+    wrong, calls = {}, 0
+    for root in ("taskstore", "cli", "serving"):
+        for path in sorted((ROOT / root).rglob("*.py")):
+            if path == ROOT / "taskstore/executors.py":
+                continue
+            tree = ast.parse(path.read_text())
+            calls += len(list(calls_of_map(tree)))
+            if found := wrong_work(tree):
+                wrong[path.relative_to(ROOT).as_posix()] = found
+    assert not wrong
+    assert calls >= 10
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Work whose function and units were pickled on their way; its names."""
+    seen, real = set[str](), Threads.map
+
+    def send(self: Threads, function: Any, shared: Any, units: Iterable[Any]) -> Iterator[Any]:
+        seen.add(f"{function.__module__}.{function.__qualname__}")
+        copies = (pickle.loads(pickle.dumps(unit)) for unit in units)
+        return real(self, pickle.loads(pickle.dumps(function)), shared, copies)
+
+    monkeypatch.setattr(Threads, "map", send)
+    return seen
+
+
+@pytest.mark.parametrize("level", ["speed", "archive"])
+def test_units_of_stores_are_plain_data(
+    small: Family, tmp_path: Path, sent: set[str], level: str
+) -> None:
+    """Packed, checked and unpacked by copies of them."""
+    chosen = options(tiers="mask,rest,exact", level=level, residual=2)
+    taskstore.pack(small.base_path, small.paths, tmp_path / "s", chosen)
+    store = taskstore.open(tmp_path / "s")
+    assert verify(store, deep=True).problems == []
+    store.unpack("alpha", tmp_path / "alpha")
+    assert (tmp_path / "alpha/model.safetensors").read_bytes() == (
+        small.paths["alpha"] / "model.safetensors"
+    ).read_bytes()
+    homes = {name.rsplit(".", 1)[0] for name in sent}
+    assert homes >= {
+        "taskstore.packing.block_coder",
+        "taskstore.packing.multitask",
+        "taskstore.store.rebuild",
+        "taskstore.store.verify",
+    }
+
+
+def test_units_of_merges_are_plain_data(small: Family, tmp_path: Path, sent: set[str]) -> None:
+    merge(small.base_path, small.paths, tmp_path / "m", MergeOptions("ties"))
+    homes = {name.rsplit(".", 1)[0] for name in sent}
+    assert homes >= {"taskstore.merging.task_vectors", "taskstore.merging.merged_blocks"}
