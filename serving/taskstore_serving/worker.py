@@ -19,7 +19,7 @@ from taskstore.swap.states import State
 from taskstore_serving.engine.swap_cost import with_cost
 from taskstore_serving.metrics import logs
 from taskstore_serving.weights.cores import widened
-from taskstore_serving.weights.family import Family
+from taskstore_serving.weights.family import LiveFamily
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as Base
@@ -31,8 +31,8 @@ class TaskWorker(Base):
     """`--worker-cls taskstore_serving.worker.TaskWorker`"""
 
     @property
-    def taskstore_family(self) -> Family:
-        family: Family = self.get_model().taskstore_family
+    def taskstore_family(self) -> LiveFamily:
+        family: LiveFamily = self.get_model().taskstore_family
         return family
 
     def load_model(self, *args: Any, **named: Any) -> None:
@@ -73,10 +73,6 @@ class TaskWorker(Base):
     def taskstore_report(self) -> Mapping[str, Any]:
         """What the scheduler counted for the last step."""
         return self._report
-
-    def taskstore_digests(self) -> dict[str, str]:
-        """BLAKE3 of every live tensor that the store fills."""
-        return self.taskstore_family.digests()
 
     def taskstore_state(self) -> dict[str, Any]:
         return self.taskstore_family.state()

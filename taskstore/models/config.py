@@ -15,10 +15,15 @@ TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 def read_config(model: Checkpoint) -> dict[str, Any]:
-    """Read config.json; empty where there is none, or it is no JSON object."""
+    """Read a model's config.json; empty where there is none."""
+    return read_settings(model.assets[CONFIG]) if CONFIG in model.assets else {}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read one config.json; empty where there is no such file, or it is no JSON object."""
     try:
-        config = json.loads(model.assets[CONFIG].read_bytes())
-    except (KeyError, OSError, ValueError, RecursionError):
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from taskstore.format import names
-from taskstore.format.dtypes import MASKED, nbytes, numel
+from taskstore.format.dtypes import MASKED, nbytes, numel, vector_bytes
 from taskstore.format.manifest import TIERS, Manifest
 from taskstore.format.names import of_stem
 
@@ -163,7 +163,7 @@ def _tiers(manifest: Manifest, bytes_: Sequence[int], parameters: int) -> list[T
     weights = sum(numel(t.shape) for t in base.values())
     held = sum(nbytes(t.dtype, t.shape) for t in base.values())
     masks = held + len(tasks) * weights // 8
-    vectors = sum(weights if (task.bits or 0) > 3 else weights // 2 for task in tasks)
+    vectors = sum(vector_bytes(task.bits or 0, t.shape) for task in tasks for t in base.values())
     serving = {
         "mask": masks,
         "rest": held + vectors + (masks if "mask" in there else 0),

@@ -102,14 +102,14 @@ def _fill(job: SwapJob, lanes: Sequence[Lane], progress: Callback) -> None:
     with job.store.open_base(job.executor) as base:
         source = Source(job.store, base, job.executor)
         meter.stage("attaching", "base")
-        source.bases([t for lane in lanes for t in lane.additions.base_targets()], meter.add)
+        source.bases([t for lane in lanes for t in lane.rests.base_targets()], meter.add)
         source.deltas([t for lane in lanes for t in lane.delta_targets()], meter.add)
         for task in job.tasks:
             meter.stage("attaching", task)
             source.masks(task, [t for lane in lanes for t in lane.mask_targets(task)], meter.add)
             for lane in lanes:
-                for name, chunks in source.vectors(task, lane.additions.vector_targets(task)):
-                    lane.additions.vectors[task, name] = chunks
+                for name, chunks in source.vectors(task, lane.rests.vector_targets(task)):
+                    lane.rests.place(task, name, chunks)
         for state in job.attached:
             targets = [t for lane in lanes for t in lane.content_targets(state)]
             if targets:

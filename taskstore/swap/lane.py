@@ -18,7 +18,7 @@ from torch import Tensor
 
 from taskstore.kernels.dispatch import kernel_for
 from taskstore.swap.memory import SwapMemory, add, blank
-from taskstore.swap.rest_units import Additions, Sum
+from taskstore.swap.rest_units import Rests, RestUnit
 from taskstore.swap.states import Added, Masked, State, Valued, weight_bytes
 
 ALIGN = 64
@@ -58,7 +58,7 @@ class Copy:
             self.live.copy_(self.contents[new])
 
 
-Unit = Masks | Copy | Sum
+Unit = Masks | Copy | RestUnit
 
 
 class Lane:
@@ -74,7 +74,7 @@ class Lane:
         added: Sequence[Added],
         valued: Sequence[Valued],
     ) -> None:
-        self.additions = Additions(device, self._store(device), added)
+        self.rests = Rests(device, self._store(device), added)
         self.device, self.masked, self.valued = device, masked, valued
         self._swap, self._native = kernel_for(device)
         self._offsets, position = [], 0
@@ -105,7 +105,7 @@ class Lane:
         ]
         delta = sum(weight_bytes(part) for part in self.masked)
         mine = SwapMemory(delta=delta, masks=tasks * self.arena, values=sum(own))
-        return add([mine, self.additions.memory(tasks)])
+        return add([mine, self.rests.memory()])
 
     def allocate(self, tasks: Sequence[str]) -> None:
         """Memory for all of it; masks start as all zero."""
@@ -116,12 +116,12 @@ class Lane:
             for part in self.valued
         ]
         self._zeros = blank(self.unit, self.store)
-        self.additions.allocate(tasks)
+        self.rests.allocate(tasks)
 
     def delta_targets(self) -> list[tuple[str, Tensor]]:
         """Where D goes: (tensor of the store, uint8 memory)."""
         mine = [(part.source, d) for part, d in zip(self.masked, self.deltas, strict=True)]
-        return mine + self.additions.delta_targets()
+        return mine + self.rests.delta_targets()
 
     def mask_targets(self, task: str) -> list[tuple[str, Tensor]]:
         """Where a task's masks go: (tensor of the store, uint8 memory)."""
@@ -130,7 +130,7 @@ class Lane:
             for part, begin in zip(self.masked, self._offsets, strict=True)
             if task in part.tasks
         ]
-        return mine + self.additions.mask_targets(task)
+        return mine + self.rests.mask_targets(task)
 
     def content_targets(self, state: State) -> list[tuple[str, int, Tensor]]:
         """Where contents go that no state before this one has: (name, first byte, uint8 memory)."""
@@ -166,7 +166,7 @@ class Lane:
         for own, contents in zip(self.valued, self.contents, strict=True):
             by_state = {state: contents[key] for state, key in own.keys.items()}
             found.append(Copy(own.live.flat[own.start :], by_state))
-        return [*found, *self.additions.units()]
+        return [*found, *self.rests.units()]
 
     def run(self, units: Iterator[Unit], old: State, new: State, done: list[Unit]) -> None:
         """Swap all units that `units` still has; each that is whole goes to `done`.
@@ -174,7 +174,7 @@ class Lane:
         A unit that raises is as it was.
         """
         for unit in units:
-            if isinstance(unit, Copy | Sum):
+            if isinstance(unit, Copy | RestUnit):
                 unit.move(old, new)
             else:
                 self._flip(unit, self._bits_of(unit, old), self._bits_of(unit, new))

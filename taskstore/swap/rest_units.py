@@ -1,14 +1,14 @@
 """Tensors that a swap rebuilds from the base's weights: what the tier `rest` needs.
 
-Masks are taken away again by XOR; a rest is added with rounding and cannot be. So the base's
+XOR takes a mask away again. A rest is added with rounding, which nothing takes away. So the base's
 weights lie beside the live ones, and every swap starts from them: W0, through the task's mask where
-it has one, plus its vector. One chunk of one tensor is a unit; it depends on nothing that was
-live before, so to undo it is to do it for the state before.
+it has one, plus its vector. One chunk of one tensor is a unit. It depends on nothing that was live
+before, so to undo a unit is to apply the state before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,37 +18,39 @@ from torch import Tensor
 from taskstore.kernels.bits import packed_size
 from taskstore.kernels.device_ops import DeviceOps, vectors_for
 from taskstore.kernels.quantise import Quantised
-from taskstore.swap.memory import SwapMemory, blank
+from taskstore.swap.memory import SwapMemory, add, blank
 from taskstore.swap.states import Added, State, weight_bytes
 
 
 @dataclass(frozen=True)
-class Sum:
-    """A unit: a chunk of a tensor; native views of live and base's weights, and of D or None.
+class RestUnit:
+    """Chunk `number` of a tensor; native views of live and base's weights, and of D or None.
 
-    masks, vectors   per task; the base has neither
+    masks, vectors   state -> source -> packed bits, chunks; tasks come and go, the base has neither
     """
 
-    dtype: str
+    part: Added
+    number: int
     w_N: Any
     w0_N: Any
     d_N: Any
-    masks: Mapping[State, Any]
-    vectors: Mapping[State, Any]
+    masks: Mapping[State, Mapping[str, Tensor]]
+    vectors: Mapping[State, Mapping[str, Sequence[Any]]]
     kernels: DeviceOps
 
     def apply(self, new: State) -> None:
         """Write the weights of a state, whatever is live."""
-        mask_P, vector = self.masks.get(new), self.vectors.get(new)
+        source, below_N = self.part.source, self.w0_N
+        mask, chunks = self.masks.get(new, {}).get(source), self.vectors.get(new, {}).get(source)
         with torch.inference_mode():
-            below_N = self.w0_N
-            if mask_P is not None:
-                below_N = self.kernels.clone(below_N)
-                self.kernels.select(mask_P, self.d_N, below_N)
-            if vector is None:
+            if mask is not None:
+                step, below_N = self.part.chunk // 8, self.kernels.clone(below_N)
+                bits = mask[self.number * step : (self.number + 1) * step]
+                self.kernels.select(self.kernels.native(bits, 1), self.d_N, below_N)
+            if chunks is None:
                 self.kernels.copy(below_N, self.w_N)
             else:
-                self.kernels.add(vector, below_N, self.w_N, self.dtype)
+                self.kernels.add(chunks[self.number], below_N, self.w_N, self.part.live.dtype)
 
     def move(self, old: State, new: State) -> None:
         """All of it or nothing."""
@@ -59,36 +61,63 @@ class Sum:
             raise
 
 
-class Additions:
+class Rests:
     """Base's weights, D, masks and vectors of the tensors of one device that are rebuilt so.
 
-    All are kept by the name of the store's tensor.
+    All are kept by the name of the store's tensor. `add`, fill and `remove` change the tasks, also
+    under units that exist.
     """
 
     def __init__(self, device: torch.device, store: torch.device, parts: Sequence[Added]) -> None:
-        self.device, self.store, self.parts = device, store, parts
-        self._sources = {part.source: part for part in parts}
-        self._masked = {name: part for name, part in self._sources.items() if part.masked}
+        self.device, self.store, self.parts = device, store, list(parts)
+        self.masks: dict[State, dict[str, Tensor]] = {}
+        self.vectors: dict[State, dict[str, list[Any]]] = {}
+        self._kernels = vectors_for(device)
 
-    def memory(self, tasks: int) -> SwapMemory:
-        """What `allocate` makes for so many tasks, and about what the vectors take."""
+    @property
+    def _sources(self) -> dict[str, Added]:
+        return {part.source: part for part in self.parts}
+
+    def memory(self) -> SwapMemory:
+        """What all of it takes, with the tasks that the parts name."""
+        parts = self._sources.values()
+        base = sum(map(weight_bytes, parts))
+        delta = sum(weight_bytes(part) for part in parts if part.merged)
+        tasks = {task for part in parts for task in (*part.masked, *part.vectors)}
+        return add([SwapMemory(base=base, delta=delta), *map(self.memory_of, tasks)])
+
+    def memory_of(self, task: str) -> SwapMemory:
+        """What a task's masks take, and about what its vectors do."""
+        parts = self._sources.values()
         return SwapMemory(
-            base=sum(map(weight_bytes, self._sources.values())),
-            delta=sum(map(weight_bytes, self._masked.values())),
-            masks=tasks * sum(packed_size(part.n) for part in self._masked.values()),
-            vectors=sum(part.vector_bytes for part in self._sources.values()),
+            masks=sum(packed_size(part.n) for part in parts if task in part.masked),
+            vectors=sum(part.vectors.get(task, 0) for part in parts),
         )
 
     def allocate(self, tasks: Sequence[str]) -> None:
-        def memory(parts: Mapping[str, Added]) -> dict[str, Tensor]:
-            return {name: blank(weight_bytes(part), self.device) for name, part in parts.items()}
+        """Memory for all but the vectors."""
 
-        self.bases, self.deltas = memory(self._sources), memory(self._masked)
-        self.masks = {
-            task: {name: blank(packed_size(p.n), self.store) for name, p in self._masked.items()}
-            for task in tasks
-        }
-        self.vectors: dict[tuple[str, str], list[Quantised]] = {}
+        def memory(parts: Iterable[Added]) -> dict[str, Tensor]:
+            return {part.source: blank(weight_bytes(part), self.device) for part in parts}
+
+        self.bases = memory(self._sources.values())
+        self.deltas = memory(part for part in self._sources.values() if part.merged)
+        for task in tasks:
+            self.add(task)
+
+    def add(self, task: str) -> None:
+        """Memory for the masks of a task that the parts know."""
+        masked = (part for part in self._sources.values() if task in part.masked)
+        self.masks[task] = {p.source: blank(packed_size(p.n), self.store) for p in masked}
+        self.vectors[task] = {}
+
+    def remove(self, task: str) -> None:
+        """Also a task that was added by half, or not at all."""
+        self.masks.pop(task, None)
+        self.vectors.pop(task, None)
+        for part in self.parts:
+            part.vectors.pop(task, None)
+            part.masked.discard(task)
 
     def base_targets(self) -> list[tuple[str, Tensor]]:
         return list(self.bases.items())
@@ -97,36 +126,36 @@ class Additions:
         return list(self.deltas.items())
 
     def mask_targets(self, task: str) -> list[tuple[str, Tensor]]:
-        masks = self.masks[task].items()
-        return [(name, memory) for name, memory in masks if task in self._masked[name].masked]
+        return list(self.masks[task].items())
 
     def vector_targets(self, task: str) -> list[str]:
-        """Tensors of the store whose vectors are wanted; they go to `vectors`."""
-        return [name for name, part in self._sources.items() if task in part.tasks]
+        """Tensors of the store whose vectors are wanted; they go to `place`."""
+        return [name for name, part in self._sources.items() if task in part.vectors]
 
-    def units(self) -> Iterator[Sum]:
-        """One per chunk; the vectors are where they will be used from then on."""
-        kernels = vectors_for(self.device)
-        placed = {
-            key: [kernels.place(one, self.store) for one in chunks]
-            for key, chunks in self.vectors.items()
-        }
-        self.vectors = {}
+    def place(self, task: str, name: str, chunks: Iterable[Quantised]) -> None:
+        """Keep the vectors of a tensor where a swap will use them from then on."""
+        self.vectors[task][name] = [self._kernels.place(chunk, self.store) for chunk in chunks]
+
+    def units(self) -> Iterator[RestUnit]:
+        """One per chunk."""
         for part in self.parts:
-            size, name = part.live.tensor.element_size(), part.source
-            w_N = kernels.native(part.live.flat, size)
-            w0_N = kernels.native(self.bases[name], size)
-            d_N = kernels.native(self.deltas[name], size) if part.masked else None
-            masks = {task: kernels.native(self.masks[task][name], 1) for task in part.masked}
-            for k, begin in enumerate(range(0, part.n, part.chunk)):
+            size = part.live.tensor.element_size()
+            flat, base, delta = (
+                part.live.flat,
+                self.bases[part.source],
+                self.deltas.get(part.source),
+            )
+            w_N, w0_N = self._kernels.native(flat, size), self._kernels.native(base, size)
+            d_N = None if delta is None else self._kernels.native(delta, size)
+            for number, begin in enumerate(range(0, part.n, part.chunk)):
                 span = slice(begin, min(part.n, begin + part.chunk))
-                bits = slice(begin // 8, (span.stop + 7) // 8)
-                yield Sum(
-                    part.live.dtype,
+                yield RestUnit(
+                    part,
+                    number,
                     w_N[span],
                     w0_N[span],
                     None if d_N is None else d_N[span],
-                    {task: mask_P[bits] for task, mask_P in masks.items()},
-                    {task: placed[task, name][k] for task in part.tasks},
-                    kernels,
+                    self.masks,
+                    self.vectors,
+                    self._kernels,
                 )

@@ -19,7 +19,7 @@ from torch import Tensor
 from taskstore.kernels import cpu
 from taskstore.swap.lane import Copy, Lane, Unit
 from taskstore.swap.memory import SwapMemory
-from taskstore.swap.rest_units import Sum
+from taskstore.swap.rest_units import RestUnit
 from taskstore.swap.states import State
 
 
@@ -61,7 +61,7 @@ class StagedLane(Lane):
         following = next(ahead, None)
         while following is not None:
             (number, unit), following = following, next(ahead, None)
-            if isinstance(unit, Copy | Sum):
+            if isinstance(unit, Copy | RestUnit):
                 unit.move(old, new)
             else:
                 active_P = self._active[unit.begin : unit.end]
@@ -75,7 +75,7 @@ class StagedLane(Lane):
         """Units that change, numbered; the new bits of each are on their way when it comes."""
         number = 0
         for unit in units:
-            if isinstance(unit, Copy | Sum):
+            if isinstance(unit, Copy | RestUnit):
                 yield number, unit
                 continue
             old_P, new_P = self._bits_of(unit, old), self._bits_of(unit, new)

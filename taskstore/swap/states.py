@@ -8,12 +8,12 @@ integer buffer, the new rows of a grown vocabulary (copied from a list of conten
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from taskstore.errors import ModuleMismatch
-from taskstore.format.dtypes import ITEMSIZE, numel
-from taskstore.format.manifest import Manifest, Tensor
+from taskstore.format.dtypes import ITEMSIZE, numel, vector_bytes
+from taskstore.format.manifest import Manifest
 from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, tiers_up_to
 from taskstore.swap.binding import Live, ignored
 
@@ -37,18 +37,18 @@ class Masked:
 class Added:
     """Elements [0, n) of a live tensor, rebuilt from the base's weights at each swap.
 
-    tasks         those that add a vector, in chunks of `chunk` elements; the others have none
-    masked        those that select by a mask first
-    vector_bytes  what the vectors take in memory, about
+    vectors  task that adds a vector, in chunks of `chunk` elements -> bytes that it takes, about
+    masked   tasks that select by a mask first; both change where tasks come and go
+    merged   whether W1 differs from W0 here, so that D is needed
     """
 
     live: Live
     source: str
     n: int
     chunk: int
-    tasks: frozenset[str]
-    masked: frozenset[str]
-    vector_bytes: int
+    vectors: dict[str, int]
+    masked: set[str]
+    merged: bool
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,9 @@ class States:
                 for tier in ("mask", "rest")
             )
             if vectors:
-                chunk, size = self._manifest.chunk, self._vector_bytes(vectors, base)
-                added.append(Added(live, source, n, chunk, vectors, tasks, size))
+                chunk, every = self._manifest.chunk, self._manifest.tasks
+                sizes = {t: vector_bytes(every[t].bits or 0, base.shape) for t in vectors}
+                added.append(Added(live, source, n, chunk, sizes, set(tasks), bool(tasks)))
             else:
                 masked.append(Masked(live, source, n, tasks))
             if n < live.tensor.numel():
@@ -171,12 +172,6 @@ class States:
         """Tiers that rebuild a task's tensor here."""
         model = self._manifest.tasks[task]
         return tiers_up_to(model, resolved(model, name)[0], self._tier)
-
-    def _vector_bytes(self, tasks: Iterable[str], base: Tensor) -> int:
-        """At most two weights in a byte, one where steps are fine: norms, more than 3 bits."""
-        n = numel(base.shape)
-        bits = (self._manifest.tasks[task].bits or 0 for task in tasks)
-        return sum(n if b > 3 or len(base.shape) < 2 else (n + 1) // 2 for b in bits)
 
 
 def _difference(tensor: Rebuilt, live: Live) -> list[str]:

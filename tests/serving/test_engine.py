@@ -56,10 +56,11 @@ def read(model: Any) -> dict[str, bytes]:
     import torch
 
     family: Any = getattr(model, "taskstore_family", None)
-    ours = {live.name for live in family.lives} if family else set()
+    lives = {live.name: live for live in family.lives} if family else {}
     found = {}
     for name, parameter in model.named_parameters():
-        plain = family.plain(name) if name in ours else parameter.detach().contiguous()
+        live = lives.get(name)
+        plain = family._order.plain(live).tensor if live else parameter.detach().contiguous()
         found[name] = plain.view(-1).view(torch.uint8).numpy().tobytes()
     return found
 

@@ -26,14 +26,14 @@ from taskstore_serving.api.answers import Refusal, unknown_model
 from taskstore_serving.api.task_fronts import Front, build
 from taskstore_serving.api.worker_answers import merged, summed
 from taskstore_serving.assets import Assets, assets_key
-from taskstore_serving.checks.configs import check_config, read_config
+from taskstore_serving.checks.configs import check_config, completed_config
 from taskstore_serving.options import ServeOptions
 
 _TICK = 0.02  # seconds between two looks at whether a task's requests have ended
 
 
 @dataclass(frozen=True)
-class Task:
+class ServedTask:
     """A task under its name: `store` and `digest` say which weights, `tier` how close to them."""
 
     front: Front
@@ -51,7 +51,7 @@ class Served:
     args: Namespace
     options: ServeOptions
     fronts: dict[str, Front] = field(default_factory=dict)
-    tasks: dict[str, Task] = field(default_factory=dict)
+    tasks: dict[str, ServedTask] = field(default_factory=dict)
     verified: bool = False
 
     def __post_init__(self) -> None:
@@ -165,7 +165,7 @@ class Served:
             )
         own, config = self._assets(task), self.engine.model_config
         if own.key != self._base.key:
-            mine, base = (read_config(one.folder, config) for one in (own, self._base))
+            mine, base = (completed_config(one.folder, config) for one in (own, self._base))
             if mine and base:
                 check_config(task, mine, base)
         return own
@@ -179,7 +179,7 @@ class Served:
         path = f"taskstore://{store}/{known['digest']}"
         request = LoRARequest(task, self._ids.inc(1), path, base_model_name=self.names[0])
         front.requests[task] = request
-        self.tasks[task] = Task(front, store, known["digest"], known["tier"])
+        self.tasks[task] = ServedTask(front, store, known["digest"], known["tier"])
 
     def _assets(self, task: str | None) -> Assets:
         written = Path(mkdtemp(dir=self._folders))

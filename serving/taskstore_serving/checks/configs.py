@@ -7,13 +7,13 @@ be sampled from does not count; nor do token ids, names of labels, and the longe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from taskstore.errors import SwapError
+from taskstore.models.config import CONFIG, read_settings
 from taskstore.store import Store
 
 _LISTED = """
@@ -40,8 +40,8 @@ def check_config(task: str, own: Mapping[str, Any], base: Mapping[str, Any]) -> 
 
 def check_written(store: Store, task: str) -> None:
     """The same for settings that both files give: known before vLLM is loaded."""
-    own_file = store.manifest.tasks[task].assets.get("config.json")
-    if own_file is not None and own_file == store.manifest.base.assets.get("config.json"):
+    own_file = store.manifest.tasks[task].assets.get(CONFIG)
+    if own_file is not None and own_file == store.manifest.base.assets.get(CONFIG):
         return  # one file, as nearly always: nothing to write out and read
     with TemporaryDirectory(prefix="taskstore-") as scratch:
         own, base = (_written(store, t, Path(scratch) / str(t is None)) for t in (task, None))
@@ -59,12 +59,7 @@ def _common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _written(store: Store, task: str | None, folder: Path) -> dict[str, Any]:
-    path = store.write_assets(task, folder) / "config.json"
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_settings(store.write_assets(task, folder) / CONFIG)
 
 
 def differing(own: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -79,11 +74,11 @@ def differing(own: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple
             yield name, mine, theirs
 
 
-def read_config(folder: Path, model_config: Any) -> dict[str, Any]:
+def completed_config(folder: Path, model_config: Any) -> dict[str, Any]:
     """A folder's config with every default; empty where it has none."""
     from vllm.transformers_utils.config import get_config
 
-    if not (folder / "config.json").exists():
+    if not (folder / CONFIG).exists():
         return {}
     found: dict[str, Any] = get_config(
         str(folder), model_config.trust_remote_code, config_format=model_config.config_format

@@ -1,4 +1,4 @@
-"""What lies beside the live weights: D, and masks and vectors of tasks that come and go."""
+"""What lies beside the live weights: D, and masks and rests of tasks that come and go."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ from torch import Tensor
 
 from taskstore import devices
 from taskstore.errors import SwapError
-from taskstore.format.manifest import Manifest
+from taskstore.format.dtypes import vector_bytes
+from taskstore.kernels.quantise import Quantised
 from taskstore.swap import memory
 from taskstore.swap.binding import Live
 from taskstore.swap.lane import Lane
 from taskstore.swap.memory import SwapMemory
 from taskstore.swap.staged_lane import Pinned, StagedLane
-from taskstore.swap.states import Masked
+from taskstore.swap.states import Added, Masked
 from taskstore_serving.weights.learning import regions
-from taskstore_serving.weights.rests import Rests
-from taskstore_serving.weights.spans import Span
+from taskstore_serving.weights.spans import TensorSpan
 from taskstore_serving.weights.streams import Streams
 
 WAY_OUT = "serve fewer tasks"
 
 
 class Beside:
-    """All of it on the device of the weights, but masks in host memory where that was asked for."""
+    """One lane of `taskstore.swap` on the device of the weights.
+
+    A span is rebuilt from the base's weights at each swap, a region selects by a mask.
+    """
 
     def __init__(
-        self,
-        lives: Sequence[Live],
-        spans: Sequence[Span],
-        manifest: Manifest,
-        streams: Streams,
-        tasks: Sequence[str],
-        masks: str,
+        self, lives: Sequence[Live], spans: Sequence[TensorSpan], streams: Streams, masks: str
     ) -> None:
-        """D is blank memory yet. Raises SwapError for weights on several devices, and
-        NotEnoughMemory, with the sum by parts, before anything is allocated.
+        """Allocate D and the base's weights of the spans, all zero yet.
+
+        Raises SwapError for weights on several devices, and NotEnoughMemory, with the sum by
+        parts, before anything is allocated.
         """
         found = {live.tensor.device for live in lives}
         if len(found) != 1:
@@ -45,21 +44,21 @@ class Beside:
         device = found.pop()
         kind = Lane if device.type == "cpu" or masks == "device" else StagedLane
         self.regions = list(regions(lives, spans))
-        parts = [
+        masked = [
             Masked(part.live, part.live.name, part.live.tensor.numel(), frozenset())
             for part in self.regions
         ]
-        self.lane = kind(device, parts, (), ())
-        self.rests = Rests(device, self.lane.store, manifest, spans)
-        self._fixed = self.rests.fixed(streams)
-        wanted = [
-            self.lane.memory(len(tasks)),
-            self._fixed,
-            self.rests.memory_of(tasks, streams),
+        chunk, merged = streams.manifest.chunk, streams.differing([span.source for span in spans])
+        added = [
+            Added(span.piece, span.source, span.n, chunk, {}, set(), span.source in merged)
+            for span in spans
         ]
-        memory.require([(device, memory.add(wanted))])
+        self.lane = kind(device, masked, added, ())
+        for task in streams.tasks:
+            self._expect(task, streams)
+        memory.require([(device, self.lane.memory(len(streams.tasks)))])
         self.lane.allocate(())
-        self.deltas = dict(self.lane.delta_targets())
+        self.deltas = dict(self.lane.delta_targets()[: len(masked)])
         self.spanned = {span.live.name for span in spans}
         self._pins: dict[str, Pinned] = {}
 
@@ -67,9 +66,12 @@ class Beside:
     def tasks(self) -> list[str]:
         return list(self.lane.masks)
 
-    @property
-    def lanes(self) -> list[Lane]:
-        return [self.lane, self.rests]
+    def keep_base(self, streams: Streams) -> None:
+        """Keep the base's weights of the spans, which are live, and read D there."""
+        rests = self.lane.rests
+        for part in rests.parts:
+            rests.bases[part.source].copy_(part.live.flat)
+        streams.deltas(rests.delta_targets())
 
     def swaps(self, live: Live) -> bool:
         """Whether a swap may write this tensor."""
@@ -77,43 +79,69 @@ class Beside:
         return live.name in self.spanned or any(bool(self.deltas[name].any()) for name in mine)
 
     def add(self, task: str, streams: Streams) -> dict[str, Tensor]:
-        """Room for a task, its vectors read; region -> all zero memory where its bits go."""
+        """Make room for a task and read its rests; region -> zero memory where its bits go."""
         lane = self.lane
-        bits, more = lane.arena, self.rests.memory_of([task], streams)
-        parts = {f"masks of {task!r}": bits + more.masks, f"vectors of {task!r}": more.vectors}
-        devices.require(lane.store, parts, WAY_OUT)
-        arena = memory.blank(bits, lane.store)
-        if lane.device.type == "cuda" and lane.store.type == "cpu":
-            self._pins[task] = Pinned(arena)
-        lane.masks[task], lane.additions.masks[task] = arena, {}
-        lane.masked = [replace(part, tasks=part.tasks | {task}) for part in lane.masked]
+        self._expect(task, streams)
         try:
-            self.rests.learn(task, streams)
+            more = lane.rests.memory_of(task)
+            bits = {f"masks of {task!r}": lane.arena + more.masks}
+            devices.require(lane.store, {**bits, f"vectors of {task!r}": more.vectors}, WAY_OUT)
+            arena = lane.masks[task] = memory.blank(lane.arena, lane.store)
+            if lane.device.type == "cuda" and lane.store.type == "cpu":
+                self._pins[task] = Pinned(arena)
+            self._read_rests(task, streams)
         except BaseException:
             self.remove(task)
             raise
         return self.masks(task)
 
+    def _read_rests(self, task: str, streams: Streams) -> None:
+        """Read a task's masks and vectors of the spans."""
+        rests = self.lane.rests
+        rests.add(task)
+        streams.masks(task, rests.mask_targets(task))
+        for name, chunks in streams.vectors(task, rests.vector_targets(task)):
+            rests.place(task, name, chunks)
+            for part in rests.parts:
+                if part.source == name:
+                    part.vectors[task] = sum(map(_bytes, chunks))
+
+    def _expect(self, task: str, streams: Streams) -> None:
+        """Tell the lane what a task will have; vectors about, before they are read."""
+        lane, manifest = self.lane, streams.manifest
+        lane.masked = [replace(part, tasks=part.tasks | {task}) for part in lane.masked]
+        masked, rest = streams.tier(task, "mask"), streams.tier(task, "rest")
+        for part in lane.rests.parts:
+            if part.source in masked:
+                part.masked.add(task)
+            if part.source in rest:
+                bits, shape = manifest.tasks[task].bits or 0, manifest.tensors[part.source].shape
+                part.vectors[task] = vector_bytes(bits, shape)
+
     def masks(self, task: str) -> dict[str, Tensor]:
         """Region -> its bits, LSB first."""
-        return dict(self.lane.mask_targets(task))
+        return dict(self.lane.mask_targets(task)[: len(self.regions)])
 
     def remove(self, task: str) -> None:
-        """Give the memory back."""
+        """Give the memory back; also of a task that was added by half."""
         if task in self._pins:
             self._pins.pop(task).close()
         lane = self.lane
         lane.masked = [replace(part, tasks=part.tasks - {task}) for part in lane.masked]
-        del lane.masks[task], lane.additions.masks[task]
-        self.rests.forget(task)
+        lane.masks.pop(task, None)
+        lane.rests.remove(task)
 
     def task_bytes(self, task: str) -> int:
-        return self.lane.masks[task].numel() + self.rests.taken[task].total
+        return self.lane.masks[task].numel() + self.lane.rests.memory_of(task).total
 
     def bytes(self) -> dict[str, int]:
         """What it takes, by use."""
-        parts = [self.lane.memory(len(self.tasks)), self._fixed, *self.rests.taken.values()]
-        total = memory.add(parts)
+        total = self.lane.memory(len(self.tasks))
         sizes = {one.name: getattr(total, one.name) for one in fields(SwapMemory)}
         del sizes["masks_on_host"]
         return {use: size for use, size in sizes.items() if size}
+
+
+def _bytes(vector: Quantised) -> int:
+    arrays = (vector.symbols, vector.rows.codes_R, vector.where_E, vector.z_E)
+    return sum(array.nbytes for array in arrays)

@@ -17,7 +17,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.platforms import current_platform
 
 from taskstore_serving.weights import kernel_order
-from taskstore_serving.weights.family import Family
+from taskstore_serving.weights.family import LiveFamily
 
 
 def keep_plain(model: nn.Module) -> None:
@@ -33,7 +33,7 @@ def multiply_plain(model: nn.Module) -> None:
             module.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
 
 
-def reorder(model: nn.Module, family: Family) -> None:
+def reorder(model: nn.Module, family: LiveFamily) -> None:
     """The base is live; the engine computes from reordered matrices when this returns."""
     if not current_platform.is_cpu():
         return

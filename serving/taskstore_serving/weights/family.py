@@ -16,10 +16,10 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from taskstore.errors import SwapError, TaskstoreError, UnknownTask, UnknownWeights
-from taskstore.executors import default_jobs, threads
+from taskstore.executors import threads
 from taskstore.format.digests import model_digest
 from taskstore.store import Store
 from taskstore.store.catalog import label_of
@@ -29,15 +29,15 @@ from taskstore_serving.checks.servable import check_servable, tier_of
 from taskstore_serving.weights.beside import Beside
 from taskstore_serving.weights.cores import stay_here
 from taskstore_serving.weights.digests import multitask_digest, store_digest, task_digest
-from taskstore_serving.weights.groups import Group, fill
+from taskstore_serving.weights.groups import LoadGroup, fill
 from taskstore_serving.weights.guard import Guard, check_heads
-from taskstore_serving.weights.kernel_order import Packed
+from taskstore_serving.weights.kernel_order import KernelOrder
 from taskstore_serving.weights.learning import Learner
 from taskstore_serving.weights.spans import Places
 from taskstore_serving.weights.streams import Streams
 
 
-class Family:
+class LiveFamily:
     """What a worker swaps. One thread at a time."""
 
     def __init__(
@@ -53,32 +53,31 @@ class Family:
         Raises UnknownTask, SwapError for a model or task that cannot be swapped, NotEnoughMemory,
         FormatError, ChecksumMismatch.
         """
-        self._model, self._residual, self._jobs = model, residual, default_jobs()
+        self._model, self._residual, self._executor = model, residual, threads()
         self._loaded = (store_digest(store.manifest), multitask_digest(store.manifest))
         self._where = (store.path, store.base_path)
         self.active: State = None
         self.swaps, self.seconds, self.verified = 0, 0.0, False
         self._tasks: dict[str, dict[str, Any]] = {}
         self._untouchable: set[str] = set()
-        self._packed = Packed({})
+        self._order = KernelOrder({})
         self._check(store, tasks)
-        check_heads(model, store.manifest, tasks, residual)
-        with Streams(store, tasks, residual, self._jobs) as streams:
+        with Streams(store, tasks, residual, self._executor) as streams:
             self._groups = fill(model, streams)
             self.lives = [live for group in self._groups for live in group.lives]
             self._expected: dict[State, dict[str, str]] = {None: self.digests()}
             self._guard = Guard(model, self.lives, self._expected[None])
             self._places = Places(model, self._groups, streams)
-            spans = self._places.spans
-            self._beside = Beside(self.lives, spans, store.manifest, streams, tasks, masks)
-            self._beside.rests.fill(streams)
+            self._beside = Beside(self.lives, self._places.spans, streams, masks)
+            self._beside.keep_base(streams)
             learner = self._learner(streams)
             for group in self._groups:
                 learner.delta(group)
             for task in tasks:
-                self._learn(store, streams, task)
-        self._pool = ThreadPoolExecutor(self._jobs, "taskstore-swap", *stay_here())
-        self._mover: Mover | None = Mover(self._beside.lanes, self._pool, self._jobs)
+                self._learn(streams, task)
+        jobs = self._executor.jobs
+        self._pool = ThreadPoolExecutor(jobs, "taskstore-swap", *stay_here())
+        self._mover: Mover | None = Mover([self._beside.lane], self._pool, jobs)
 
     @property
     def tasks(self) -> list[str]:
@@ -128,13 +127,12 @@ class Family:
                     "no longer the one that was loaded; start the engine again"
                 )
         self._check(store, [task])
-        check_heads(self._model, store.manifest, [task], self._residual)
         active, verified = self.active, self.verified
         self._move_to(None)
         try:
             device = self.lives[0].tensor.device  # as loaders expect it
-            with device, Streams(store, [task], self._residual, self._jobs) as streams:
-                self._learn(store, streams, task)
+            with device, Streams(store, [task], self._residual, self._executor) as streams:
+                self._learn(streams, task)
             try:
                 self.verify(task)
             except BaseException:
@@ -186,7 +184,7 @@ class Family:
 
     def digests(self) -> dict[str, str]:
         """Name of each live tensor -> BLAKE3 of its bytes, in the order of a checkpoint."""
-        return self._packed.digests(self.lives, self._jobs)
+        return self._order.digests(self.lives, self._executor)
 
     def state(self) -> dict[str, Any]:
         """What is live and what is there, as plain values."""
@@ -203,7 +201,7 @@ class Family:
                 **self._beside.bytes(),
             },
             "verified": self.verified,
-            "reordered": len(self._packed.shapes),
+            "reordered": len(self._order.shapes),
         }
 
     def guard(self, model: nn.Module) -> None:
@@ -218,19 +216,14 @@ class Family:
         lives = {live.name: live for live in self.lives if live.tensor.data_ptr() in places}
         for name in self._beside.spanned:
             lives.pop(name, None)
-        self._packed = Packed({name: tuple(live.tensor.shape) for name, live in lives.items()})
+        self._order = KernelOrder({name: tuple(live.tensor.shape) for name, live in lives.items()})
         masks = [self._beside.masks(task) for task in self._tasks]
         for name, live in lives.items():
-            self._packed.reorder(name, live.tensor)
-            self._packed.reorder(name, self._beside.deltas[name])
+            self._order.reorder(name, live.tensor)
+            self._order.reorder(name, self._beside.deltas[name])
             for mask in masks:
-                self._packed.reorder_mask(name, mask[name])
+                self._order.reorder_mask(name, mask[name])
         return {live.tensor.data_ptr() for live in lives.values()}
-
-    def plain(self, name: str) -> Tensor:
-        """A live tensor in the order of a checkpoint."""
-        live = next(live for live in self.lives if live.name == name)
-        return self._packed.plain(live).tensor
 
     def _check(self, store: Store, tasks: Sequence[str]) -> None:
         for task in tasks:
@@ -238,12 +231,13 @@ class Family:
         check_servable(store.manifest, tasks, self._residual)
         tier = "rest" if self._residual else "mask"
         files = [f for f in store.files_of(None, *tasks, tier=tier) if not f.startswith("assets")]
-        store.check_files(files, threads(self._jobs))
+        store.check_files(files, self._executor)
+        check_heads(self._model, store.manifest, tasks, self._residual)
 
     def _learner(self, streams: Streams) -> Learner:
         return Learner(self._model, streams, self._beside.deltas, self._beside.regions)
 
-    def _learn(self, store: Store, streams: Streams, task: str) -> None:
+    def _learn(self, streams: Streams, task: str) -> None:
         """The base is live, and nothing is kept where it fails."""
         self._places.check(streams, task)
         masks = self._beside.add(task, streams)
@@ -251,20 +245,20 @@ class Family:
         try:
             for group in self._groups:
                 self._touchable(group, streams, task)
-                with self._packed.undone(group.lives, self._beside.deltas) as reordered:
+                with self._order.undone(group.lives, self._beside.deltas) as reordered:
                     expected |= learner.task(group, task, masks)
                 for name in reordered:
-                    self._packed.reorder_mask(name, masks[name])
+                    self._order.reorder_mask(name, masks[name])
         except BaseException:
             self._beside.remove(task)
             raise
         self._expected[task] = expected
         self._tasks[task] = {
-            "digest": task_digest(store.manifest, task, self._residual),
-            "tier": tier_of(store.manifest, task, self._residual),
+            "digest": task_digest(streams.manifest, task, self._residual),
+            "tier": tier_of(streams.manifest, task, self._residual),
         }
 
-    def _touchable(self, group: Group, streams: Streams, task: str) -> None:
+    def _touchable(self, group: LoadGroup, streams: Streams, task: str) -> None:
         spoilt = self._untouchable & {live.name for live in group.lives}
         if spoilt and streams.changed(task, group.names):
             raise SwapError(

@@ -15,7 +15,7 @@ from taskstore_serving.weights.streams import Streams, layers, numbered
 
 
 @dataclass(frozen=True)
-class Group:
+class LoadGroup:
     """Tensors of the store, and the memory that they and no others fill.
 
     written   what the loader says that it wrote
@@ -26,7 +26,7 @@ class Group:
     lives: tuple[Live, ...]
 
 
-def fill(model: nn.Module, streams: Streams) -> list[Group]:
+def fill(model: nn.Module, streams: Streams) -> list[LoadGroup]:
     """Load the base; layers that fill the same memory, tied or fused, become one group."""
     every = layers(streams.names)
     try:
@@ -36,7 +36,7 @@ def fill(model: nn.Module, streams: Streams) -> list[Group]:
         return _fill(model, streams, [alone, *(la for la in every if numbered(la[0]))])
 
 
-def _fill(model: nn.Module, streams: Streams, every: list[list[str]]) -> list[Group]:
+def _fill(model: nn.Module, streams: Streams, every: list[list[str]]) -> list[LoadGroup]:
     found: list[tuple[list[str], set[str], set[int]]] = []
     for layer in every:
         names, written = list(layer), parameters.load(model, streams.base(layer))
@@ -46,13 +46,13 @@ def _fill(model: nn.Module, streams: Streams, every: list[list[str]]) -> list[Gr
             names, written, places = other[0] + names, other[1] | written, other[2] | places
         found.append((names, written, places))
     return [
-        Group(tuple(names), frozenset(written), tuple(parameters.lives(model, written)))
+        LoadGroup(tuple(names), frozenset(written), tuple(parameters.lives(model, written)))
         for names, written, _ in found
     ]
 
 
 @contextmanager
-def kept(group: Group) -> Iterator[dict[str, Tensor]]:
+def kept(group: LoadGroup) -> Iterator[dict[str, Tensor]]:
     """Copies of a group's weights by name, which are live again when the block ends."""
     before = {live.name: parameters.integers(live.tensor).clone() for live in group.lives}
     try:
@@ -63,7 +63,7 @@ def kept(group: Group) -> Iterator[dict[str, Tensor]]:
 
 
 def write(
-    model: nn.Module, group: Group, tensors: Iterator[tuple[str, Tensor]], whose: str
+    model: nn.Module, group: LoadGroup, tensors: Iterator[tuple[str, Tensor]], whose: str
 ) -> None:
     """Load some tensors of a group."""
     if stray := parameters.load(model, tensors) - group.written:

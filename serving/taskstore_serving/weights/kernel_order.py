@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taskstore.executors import ordered_map
+from taskstore.executors import Executor
 from taskstore.swap.binding import Live
 from taskstore.swap.identify import live_digests
 
@@ -29,7 +29,7 @@ ROWS = 32
 SLAB = 1 << 20  # weights that are reordered at once, or 32 rows of wider matrices
 
 
-class Packed:
+class KernelOrder:
     """Live tensors, by name, that are or will be in the kernel's order; uint8 arrays hold D."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
@@ -63,16 +63,9 @@ class Packed:
         self.restore(live.name, copy.tensor)
         return copy
 
-    def digests(self, lives: Sequence[Live], jobs: int) -> dict[str, str]:
+    def digests(self, lives: Sequence[Live], executor: Executor) -> dict[str, str]:
         """BLAKE3 of each tensor as a checkpoint has it."""
-        found = live_digests([live for live in lives if live.name not in self.shapes], jobs)
-
-        def one(live: Live) -> dict[str, str]:
-            return live_digests([self.plain(live)], 1)
-
-        for digest in ordered_map(one, [x for x in lives if x.name in self.shapes], jobs=jobs):
-            found |= digest
-        return found
+        return dict(executor.map(_plain_digest, self, lives))
 
     @contextmanager
     def undone(self, lives: Iterable[Live], deltas: Mapping[str, Tensor]) -> Iterator[list[str]]:
@@ -97,6 +90,11 @@ def fits(tensor: Tensor) -> bool:
         and tensor.shape[1] % ROWS == 0
         and torch.cpu._is_amx_tile_supported()
     )
+
+
+def _plain_digest(order: KernelOrder, live: Live) -> tuple[str, str]:
+    (found,) = live_digests([order.plain(live)], 1).items()
+    return found
 
 
 def _convert(slab_RK: Tensor) -> Tensor:

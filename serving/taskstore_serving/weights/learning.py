@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from taskstore.errors import SwapError
-from taskstore.executors import default_jobs
 from taskstore.swap.binding import Live
 from taskstore.swap.identify import live_digests
 from taskstore_serving.weights import parameters
-from taskstore_serving.weights.groups import Group, kept, write
-from taskstore_serving.weights.spans import Span
+from taskstore_serving.weights.groups import LoadGroup, kept, write
+from taskstore_serving.weights.spans import TensorSpan
 from taskstore_serving.weights.streams import Streams
 
 BLOCK = 1 << 22  # weights that are compared at once
@@ -37,9 +36,9 @@ class Region:
     live: Live
 
 
-def regions(lives: Iterable[Live], spans: Iterable[Span]) -> Iterator[Region]:
+def regions(lives: Iterable[Live], spans: Iterable[TensorSpan]) -> Iterator[Region]:
     """What the spans leave of live tensors."""
-    taken: dict[str, list[Span]] = {}
+    taken: dict[str, list[TensorSpan]] = {}
     for span in spans:
         taken.setdefault(span.live.name, []).append(span)
     for live in lives:
@@ -65,7 +64,7 @@ class Learner:
         for part in parts:
             self._parts.setdefault(part.whole.name, []).append(part)
 
-    def delta(self, group: Group) -> None:
+    def delta(self, group: LoadGroup) -> None:
         """Fill D of a group."""
         if not self._streams.differing(group.names):
             return
@@ -75,7 +74,7 @@ class Learner:
                 d_N = self._deltas[part.live.name].view(before_N.dtype)
                 d_N.copy_(parameters.integers(part.live.tensor)).bitwise_xor_(before_N)
 
-    def task(self, group: Group, task: str, masks: Mapping[str, Tensor]) -> dict[str, str]:
+    def task(self, group: LoadGroup, task: str, masks: Mapping[str, Tensor]) -> dict[str, str]:
         """Fill a task's masks of a group; digests of the live tensors in which it may differ."""
         if not self._streams.changed(task, group.names):
             return {}
@@ -89,9 +88,11 @@ class Learner:
                         f"weight {name!r} of task {task!r} is no selection between the base's and "
                         "the multi-task model's once it is loaded; leave the task out"
                     )
-            return live_digests(group.lives, default_jobs())
+            return live_digests(group.lives, self._streams.executor.jobs)
 
-    def _with(self, group: Group, before: Mapping[str, Tensor]) -> Iterator[tuple[Region, Tensor]]:
+    def _with(
+        self, group: LoadGroup, before: Mapping[str, Tensor]
+    ) -> Iterator[tuple[Region, Tensor]]:
         """The regions of a group and what they held before."""
         for live in group.lives:
             for part in self._parts.get(live.name, ()):

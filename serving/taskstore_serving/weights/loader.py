@@ -13,7 +13,7 @@ from taskstore.store import Store
 from taskstore_serving.checks.engine_options import refuse
 from taskstore_serving.options import ServeOptions
 from taskstore_serving.weights import cores, cpu_kernels
-from taskstore_serving.weights.family import Family
+from taskstore_serving.weights.family import LiveFamily
 from taskstore_serving.weights.guard import check_compilation, check_layers
 
 
@@ -32,7 +32,7 @@ class TaskstoreLoader(BaseModelLoader):
         check_layers(model)
         store = Store(Path(options.store), options.base_from or None)
         tasks = list(options.tasks) or store.tasks
-        family: Any = Family(model, store, tasks, options.masks, options.residual)
+        family: Any = LiveFamily(model, store, tasks, options.masks, options.residual)
         model.taskstore_family = family  # a plain attribute: not a module, and found by the worker
         cpu_kernels.keep_plain(model)
 

@@ -19,7 +19,7 @@ from taskstore.format.dtypes import numel
 from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.store.catalog import Rebuilt
 from taskstore.swap.binding import Live
-from taskstore_serving.weights.groups import Group, kept, write
+from taskstore_serving.weights.groups import LoadGroup, kept, write
 from taskstore_serving.weights.streams import Streams
 
 LARGEST = 255  # numbers up to here are exact in every float dtype
@@ -27,7 +27,7 @@ PERIOD = 251  # a prime, so that rows do not repeat each other
 
 
 @dataclass(frozen=True)
-class Span:
+class TensorSpan:
     """All of a tensor: elements [start, start + n) of a live one.
 
     source   the tensor itself, or the one of which it is an alias
@@ -48,11 +48,11 @@ class Span:
 class Places:
     """Where the tensors land that some task adds a rest to."""
 
-    def __init__(self, model: nn.Module, groups: Iterable[Group], streams: Streams) -> None:
+    def __init__(self, model: nn.Module, groups: Iterable[LoadGroup], streams: Streams) -> None:
         wanted = streams.rests()
         sources = {name: streams.source(name) for name in wanted}
         self._wanted, self._astray = set(sources.values()), dict[str, str]()
-        spans: list[Span] = []
+        spans: list[TensorSpan] = []
         for group in groups:
             if any(name in wanted for name in group.names):
                 found, problems = find(model, group, wanted, sources)
@@ -73,13 +73,13 @@ class Places:
 
 
 def find(
-    model: nn.Module, group: Group, wanted: Mapping[str, Rebuilt], sources: Mapping[str, str]
-) -> tuple[list[Span], dict[str, str]]:
+    model: nn.Module, group: LoadGroup, wanted: Mapping[str, Rebuilt], sources: Mapping[str, str]
+) -> tuple[list[TensorSpan], dict[str, str]]:
     """Spans of the wanted tensors of a group, and what is wrong with the others, by source.
 
     A tensor that the engine does not load has neither.
     """
-    spans: list[Span] = []
+    spans: list[TensorSpan] = []
     problems: dict[str, str] = {}
     names = iter(name for name in group.names if name in wanted)
     with kept(group):
@@ -95,7 +95,7 @@ def find(
                     if count and problem:
                         problems[sources[name]] = problem
                     elif count:
-                        spans.append(Span(sources[name], live, start, count))
+                        spans.append(TensorSpan(sources[name], live, start, count))
             write(model, group, ((name, _counting(wanted[name])) for name in some), "some")
             for span in [s for s in spans if not _in_order(s)]:
                 problems[span.source] = "is turned or reordered by the engine's loader"
@@ -130,7 +130,7 @@ def _problem(tensor: Rebuilt, live: Live, start: int, count: int) -> str:
     return ""
 
 
-def _in_order(span: Span) -> bool:
+def _in_order(span: TensorSpan) -> bool:
     """Whether the numbers that count arrived so; asked while they are live."""
     piece = span.piece.tensor
     return torch.equal(piece, _count(span.n).to(piece.dtype).to(piece.device))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from taskstore.executors import threads
+from taskstore.executors import Executor
 from taskstore.format import layouts
 from taskstore.kernels.quantise import Quantised
 from taskstore.kernels.torch_dtypes import TORCH
@@ -45,19 +45,22 @@ def numbered(name: str) -> bool:
 class Streams:
     """Reads of one store; a context manager. Tensors come one by one, checked, on the CPU."""
 
-    def __init__(self, store: Store, tasks: Sequence[str], residual: int, jobs: int) -> None:
-        self._store, self._tasks, self._jobs, self._residual = store, tasks, jobs, residual
-        self._merged = set(layouts.multitask_layouts(store.manifest))
-        self.names = list(store.manifest.tensors)
+    def __init__(
+        self, store: Store, tasks: Sequence[str], residual: int, executor: Executor
+    ) -> None:
+        self.manifest, self.tasks, self.residual = store.manifest, tasks, residual
+        self._store, self.executor = store, executor
+        self._merged = set(layouts.multitask_layouts(self.manifest))
+        self.names = list(self.manifest.tensors)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            base = stack.enter_context(self._store.open_base(threads(self._jobs)))
+            base = stack.enter_context(self._store.open_base(self.executor))
             self._readers = {
                 task: stack.enter_context(self._store.reader(task, base, self._tier(task)))
-                for task in (None, *self._tasks)
+                for task in (None, *self.tasks)
             }
-            self._source = Source(self._store, base, threads(self._jobs))
+            self._source = Source(self._store, base, self.executor)
             self._stack = stack.pop_all()
         return self
 
@@ -66,9 +69,9 @@ class Streams:
 
     def _tier(self, task: str | None) -> str | None:
         """None where the task is the base, to the last bit."""
-        if task is None or not self._store.manifest.tasks[task].all_tiers:
+        if task is None or not self.manifest.tasks[task].all_tiers:
             return None
-        return tier_of(self._store.manifest, task, self._residual)
+        return tier_of(self.manifest, task, self.residual)
 
     def differing(self, names: Sequence[str]) -> list[str]:
         """Those of these tensors in which the multi-task model differs from the base."""
@@ -94,13 +97,14 @@ class Streams:
             flat = blank(like.nbytes, torch.device("cpu"))
             self.deltas([(of, flat)])
             bytes_N = flat.numpy()
-            for _, offset, bits_N in rebuild(base, [name], threads(self._jobs)):
+            for _, offset, bits_N in rebuild(base, [name], self.executor):
                 bytes_N[offset : offset + bits_N.nbytes] ^= bits_N.view("u1")
             yield name, flat.view(TORCH[like.dtype]).view(like.shape)
 
-    def deltas(self, targets: Iterable[Target]) -> None:
-        """D of tensors of the store into uint8 memory."""
-        self._source.deltas(targets, _silent)
+    def deltas(self, targets: Sequence[Target]) -> None:
+        """Read D of tensors of the store into uint8 memory."""
+        if targets:
+            self._source.deltas(targets, _silent)
 
     def masks(self, task: str, targets: Sequence[Target]) -> None:
         """A task's packed masks into uint8 memory."""
@@ -113,25 +117,25 @@ class Streams:
 
     def tier(self, task: str, tier: str) -> set[str]:
         """The tensors of the store that a task is served with one of that tier for."""
-        model, served = self._store.manifest.tasks[task], self._tier(task)
+        model, served = self.manifest.tasks[task], self._tier(task)
         return {name for name in model.tensors if tier in tiers_up_to(model, name, served)}
 
     def rests(self) -> dict[str, Rebuilt]:
         """Tensors of the base that some task of the store, served or not, has a rest for."""
-        if not self._residual:
+        if not self.residual:
             return {}
-        models = self._store.manifest.tasks.values()
+        models = self.manifest.tasks.values()
         having = {n for model in models for n in model.tensors if "rest" in model.tiers_of(n)}
         base = self._readers[None].tensors
         return {name: like for name, like in base.items() if self.source(name) in having}
 
     def source(self, name: str) -> str:
         """The tensor that has sections in the store, where this one is an alias."""
-        return self._store.manifest.tensors[name].alias or name
+        return self.manifest.tensors[name].alias or name
 
     def _read(self, reader: ModelReader, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         for name in names:
-            yield name, load(reader, [name], {}, threads(self._jobs), silent, "cpu")[name]
+            yield name, load(reader, [name], {}, self.executor, silent, "cpu")[name]
 
 
 def _silent(name: str, nbytes: int) -> None:

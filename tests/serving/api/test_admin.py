@@ -87,7 +87,7 @@ def client(packed: Path, engine: Engine, args: Namespace, monkeypatch: pytest.Mo
         return Front()
 
     monkeypatch.setattr(tasks, "build", build)
-    monkeypatch.setattr(tasks, "read_config", lambda *_: {"a setting": 1})
+    monkeypatch.setattr(tasks, "completed_config", lambda *_: {"a setting": 1})
     monkeypatch.setattr(tasks, "check_config", lambda task, *_: check_config(task, engine.said, {}))
     monkeypatch.setattr(observer, "install", lambda *_: None)
     engine.vllm_config.load_config.model_loader_extra_config = ServeOptions(str(packed)).to_dict()

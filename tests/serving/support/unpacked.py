@@ -8,7 +8,6 @@ import torch
 from taskstore_serving.weights import parameters
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from taskstore.swap.binding import Live
 from taskstore.swap.identify import live_digests
 
 
@@ -32,7 +31,5 @@ def digests(worker: Any) -> dict[str, str]:
     """BLAKE3 of all parameters of a worker, each memory once, in the order of a checkpoint."""
     model = worker.get_model()
     family: Any = getattr(model, "taskstore_family", None)
-    ours = {live.name for live in family.lives} if family else set()
     lives = parameters.lives(model, [name for name, _ in model.named_parameters()])
-    plain = [Live(x.names, family.plain(x.name)) if x.name in ours else x for x in lives]
-    return live_digests(plain, 1)
+    return live_digests([family._order.plain(x) for x in lives] if family else lives, 1)

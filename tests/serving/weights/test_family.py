@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from taskstore_serving.weights.family import Family
+from taskstore_serving.weights.family import LiveFamily
 from torch import Tensor, nn
 
 import taskstore
@@ -56,7 +56,7 @@ def loaded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
 def test_every_swap_gives_what_loading_gives(packed: Path, dtype: torch.dtype) -> None:
     store, model = taskstore.open(packed), Fused(dtype)
     wanted = {task: loaded(store.state_dict(task), dtype) for task in (None, *store.tasks)}
-    family = Family(model, store, store.tasks)
+    family = LiveFamily(model, store, store.tasks)
     for task in (None, "beta", "alpha", None, "gamma", "alpha", "beta", None):
         family.swap(task)
         live = model.state_dict()
@@ -81,7 +81,7 @@ def test_the_guard_names_what_was_moved_changed_or_dropped(packed: Path) -> None
 
     for spoil, word in ((moved, "moved"), (changed, "changed"), (dropped, "removed")):
         model = Fused()
-        family = Family(model, store, store.tasks)
+        family = LiveFamily(model, store, store.tasks)
         spoil(model)
         with pytest.raises(SwapError, match=f"weight 'fused' was {word}"):
             family.guard(model)
@@ -96,7 +96,7 @@ def test_a_loader_that_computes_is_refused(packed: Path) -> None:
 
     store = taskstore.open(packed)
     with pytest.raises(SwapError, match="is no selection"):
-        Family(Computing(), store, store.tasks)
+        LiveFamily(Computing(), store, store.tasks)
 
 
 def test_a_loader_that_is_silent_is_refused(packed: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_loader_that_is_silent_is_refused(packed: Path) -> None:
 
     store = taskstore.open(packed)
     with pytest.raises(SwapError, match="Silent's loader does not tell"):
-        Family(Silent(), store, store.tasks)
+        LiveFamily(Silent(), store, store.tasks)
 
 
 def test_tasks_with_tensors_of_their_own_are_refused_by_name(tmp_path: Path) -> None:
@@ -117,14 +117,14 @@ def test_tasks_with_tensors_of_their_own_are_refused_by_name(tmp_path: Path) -> 
     opened = taskstore.open(tmp_path / "store")
     for task, tensor in (("two", "embed_tokens.weight"), ("three", "empty")):
         with pytest.raises(SwapError, match=f"task '{task}' cannot be served .*'{tensor}'"):
-            Family(Fused(), opened, [task])
+            LiveFamily(Fused(), opened, [task])
 
 
 def test_a_swap_that_failed_is_undone_and_the_next_succeeds(
     packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, model = taskstore.open(packed), Fused()
-    family = Family(model, store, store.tasks)
+    family = LiveFamily(model, store, store.tasks)
     family.swap("alpha")
     wanted = {task: loaded(store.state_dict(task), torch.bfloat16) for task in store.tasks}
     lane = family._beside.lane
@@ -150,7 +150,7 @@ def test_a_swap_that_failed_is_undone_and_the_next_succeeds(
 def test_after_a_swap_that_could_not_be_undone_nothing_is_served(
     packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    family = Family(Fused(), taskstore.open(packed), ["alpha", "beta"])
+    family = LiveFamily(Fused(), taskstore.open(packed), ["alpha", "beta"])
 
     def failing(*_: object) -> None:
         raise MemoryError("no room")

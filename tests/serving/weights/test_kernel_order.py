@@ -32,9 +32,9 @@ def some_bits(*shape: int, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_there_and_back(shape: tuple[int, int]) -> None:
-    from taskstore_serving.weights.kernel_order import Packed, fits
+    from taskstore_serving.weights.kernel_order import KernelOrder, fits
 
-    packed, bits = Packed({"w": shape}), some_bits(*shape, seed=1)
+    packed, bits = KernelOrder({"w": shape}), some_bits(*shape, seed=1)
     assert fits(bits.view(torch.bfloat16))
     moved = bits.clone()
     packed.reorder("w", moved)
@@ -49,9 +49,9 @@ def test_there_and_back(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_swap_of_reordered_weights_is_the_reordered_swap(shape: tuple[int, int]) -> None:
-    from taskstore_serving.weights.kernel_order import Packed
+    from taskstore_serving.weights.kernel_order import KernelOrder
 
-    packed = Packed({"w": shape})
+    packed = KernelOrder({"w": shape})
     w_N, d_N = (some_bits(*shape, seed=s).view(-1) for s in (2, 3))
     mask_P = torch.from_numpy(
         np.packbits(some_bits(*shape, seed=4).numpy().reshape(-1) > 0, bitorder="little")

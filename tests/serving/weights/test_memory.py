@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from taskstore_serving.weights.family import Family
+from taskstore_serving.weights.family import LiveFamily
 from torch import Tensor, nn
 
 import taskstore
@@ -53,11 +53,11 @@ def resident(field: str) -> int:
 
 
 def measure(store: taskstore.Store, small: taskstore.Store, residual: int) -> dict[str, Any]:
-    Family(Fused(), small, small.tasks, residual=residual)  # compiles, and fills pools
+    LiveFamily(Fused(), small, small.tasks, residual=residual)  # compiles, and fills pools
     model = Plain(SHAPES)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-    family = Family(model, store, ["one"], residual=residual)
+    family = LiveFamily(model, store, ["one"], residual=residual)
     peak = resident("VmHWM") - before
     family.verify_all()
     kept = resident("VmRSS") - before
@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused_by_its_parts_before_it_is_allocated(
     monkeypatch.setattr(swap_memory, "blank", None)
     model = Fused()
     with pytest.raises(NotEnoughMemory, match=r"GB wanted \(D .*, masks .*\).* fewer tasks"):
-        Family(model, store, store.tasks)
+        LiveFamily(model, store, store.tasks)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from taskstore_serving.weights.family import Family
+from taskstore_serving.weights.family import LiveFamily
 from torch import Tensor, nn
 
 import taskstore
@@ -37,7 +37,7 @@ def state(
 
 
 def swaps(
-    model: nn.Module, family: Family, wanted: Mapping[str | None, Mapping[str, Tensor]]
+    model: nn.Module, family: LiveFamily, wanted: Mapping[str | None, Mapping[str, Tensor]]
 ) -> None:
     for task in (None, "beta", "alpha", None, "gamma", "alpha", "beta", None):
         family.swap(task)
@@ -50,7 +50,7 @@ def test_every_swap_gives_what_loading_with_the_rest_gives(
     small: families.Family, tmp_path: Path, tiers: str
 ) -> None:
     store, model = packed_with(small, tmp_path / "store", tiers=tiers), Fused()
-    family = Family(model, store, store.tasks, residual=1)
+    family = LiveFamily(model, store, store.tasks, residual=1)
     wanted = {task: state(store, task, "rest") for task in (None, *store.tasks)}
     swaps(model, family, wanted)
     family.guard(model)
@@ -64,7 +64,7 @@ def test_every_swap_gives_what_loading_with_the_rest_gives(
 
 def test_without_residual_the_masks_alone_are_served(store: taskstore.Store) -> None:
     model = Fused()
-    family = Family(model, store, store.tasks)
+    family = LiveFamily(model, store, store.tasks)
     swaps(model, family, {task: state(store, task, "mask") for task in (None, *store.tasks)})
     assert {task["tier"] for task in family.state()["tasks"].values()} == {"mask"}
 
@@ -74,12 +74,12 @@ def test_a_task_without_masks_names_the_way_to_serve_it(
 ) -> None:
     store = packed_with(small, tmp_path / "store", tiers="rest")
     with pytest.raises(SwapError, match=r"has no mask, only a rest \(residual=1 serves it\)"):
-        Family(Fused(), store, store.tasks)
+        LiveFamily(Fused(), store, store.tasks)
 
 
 def test_tasks_with_a_rest_come_and_go(store: taskstore.Store) -> None:
     model = Fused()
-    family = Family(model, store, ["alpha"], residual=1)
+    family = LiveFamily(model, store, ["alpha"], residual=1)
     before = family.state()["memory"]
     family.add("beta")
     family.add("gamma")
@@ -125,9 +125,9 @@ def test_what_does_not_land_whole_is_refused_with_a_rest_and_served_without(
     store: taskstore.Store, kind: type[Fused], tensor: str, problem: str
 ) -> None:
     with pytest.raises(SwapError, match=rf"tensor '{tensor}' of task 'alpha' {problem} .*=0"):
-        Family(kind(), store, store.tasks, residual=1)
+        LiveFamily(kind(), store, store.tasks, residual=1)
     model = kind()
-    family = Family(model, store, store.tasks)
+    family = LiveFamily(model, store, store.tasks)
     family.guard(model)
     family.verify_all()
 
@@ -135,8 +135,8 @@ def test_what_does_not_land_whole_is_refused_with_a_rest_and_served_without(
 def test_a_tensor_that_had_no_rest_at_the_start_takes_none_later(
     small: families.Family, packed: Path, store: taskstore.Store, tmp_path: Path
 ) -> None:
-    family = Family(Fused(), taskstore.open(packed), ["alpha"], residual=1)
+    family = LiveFamily(Fused(), taskstore.open(packed), ["alpha"], residual=1)
     family._where = (store.path, None)
-    family._loaded = Family(Fused(), store, [], residual=1)._loaded
+    family._loaded = LiveFamily(Fused(), store, [], residual=1)._loaded
     with pytest.raises(SwapError, match="of task 'beta' had a rest in no task when the engine"):
         family.add("beta")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from taskstore_serving.weights import learning
 from taskstore_serving.weights.digests import store_digest, task_digest
-from taskstore_serving.weights.family import Family
+from taskstore_serving.weights.family import LiveFamily
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -22,9 +22,9 @@ from tests.support import families
 from tests.support.families import same
 
 
-def served(packed: Path, *tasks: str, live: str | None = None) -> tuple[Family, Fused]:
+def served(packed: Path, *tasks: str, live: str | None = None) -> tuple[LiveFamily, Fused]:
     model = Fused()
-    family = Family(model, taskstore.open(packed), tasks)
+    family = LiveFamily(model, taskstore.open(packed), tasks)
     family.guard(model)
     family.swap(live)
     return family, model

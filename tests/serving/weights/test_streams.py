@@ -8,6 +8,7 @@ import torch
 from taskstore_serving.weights.streams import Streams, layers
 
 import taskstore
+from taskstore.executors import threads
 from tests.support.families import same
 
 
@@ -19,7 +20,7 @@ def test_a_layer_is_everything_up_to_its_number() -> None:
 def test_tasks_and_the_multi_task_model_give_what_differs_from_the_base(packed: Path) -> None:
     store = taskstore.open(packed)
     base, beta = store.state_dict(None), store.state_dict("beta")
-    with Streams(store, ["beta"], 0, 2) as streams:
+    with Streams(store, ["beta"], 0, threads(2)) as streams:
         assert all(same(tensor, base[name]) for name, tensor in streams.base(streams.names))
         given = dict(streams.task("beta", streams.names))
         assert {name for name in base if not torch.equal(base[name], beta[name])} == set(given)
