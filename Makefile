@@ -1,27 +1,29 @@
-# make demo   pack a small real family, rebuild it, compare the scores
-# make test   every gate: formatting, types, imports, tests, and the tests on the built wheel
-# Both make their own virtual environment in .venv first.
+# `make` or `make help` lists the targets. Each makes the environment that it needs first:
+# .venv for the gates, .venv-demo for the demo where .venv is not there.
 
 PYTHON ?= python3
 BIN := .venv/bin
 SHARED := -n auto --dist loadgroup # a process per core; engines are all in one
+TIERS ?= mask
 
-.PHONY: demo test quick lint wheel-test bench setup clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick lint wheel-test bench setup clean
 
-setup:
-	@$(PYTHON) tools/setup_env.py
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: setup
-	$(BIN)/python examples/demo.py
+demo: ## pack a small real family, rebuild it, compare the scores, swap a live model (TIERS=rest)
+	@python=$$($(PYTHON) tools/setup_env.py --demo) \
+	    && "$$python" examples/demo.py --out build/demo --tiers $(TIERS)
 
-test: setup lint
+test: setup lint ## every gate: format, types, imports, tests, tests on the built wheel
 	$(BIN)/python -m pytest $(SHARED)
 	$(MAKE) wheel-test
 
-quick: setup
+quick: setup ## the tests without the slow ones
 	$(BIN)/python -m pytest $(SHARED) -m "not slow"
 
-lint: setup
+lint: setup ## format, lint, strict types, who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -29,7 +31,7 @@ lint: setup
 
 # The suite again, against the wheel in an environment of its own. Dependencies are those of
 # .venv, seen through a .pth file; that file does not make the editable install visible.
-wheel-test: setup
+wheel-test: setup ## build the wheel and run the tests without the slow ones against it
 	rm -rf build/wheel
 	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
 	$(PYTHON) -m venv --clear build/wheel/venv
@@ -41,9 +43,12 @@ wheel-test: setup
 	    TASKSTORE_FAMILIES=$${TASKSTORE_FAMILIES:-$(CURDIR)/../shared/families} \
 	    ../venv/bin/python -m pytest -c $(CURDIR)/pyproject.toml --rootdir . $(SHARED) -m "not slow" tests
 
-bench: setup
+bench: setup ## time packing and swapping; the other benchmarks: benchmarks/README.md
 	$(BIN)/python benchmarks/pack.py --params 2e8 --tasks 8
 	$(BIN)/python benchmarks/swap.py --params 1e7,1e8 --tasks 8
 
-clean:
-	rm -rf build dist .venv
+setup: ## make .venv, with all that the gates need
+	@$(PYTHON) tools/setup_env.py > /dev/null
+
+clean: ## remove what was built, both environments included
+	rm -rf build dist .venv .venv-demo

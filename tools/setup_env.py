@@ -1,10 +1,12 @@
-"""Make a virtual environment with taskstore and all that its tests need.
+"""Make a virtual environment with taskstore in it, and print the path of its Python.
 
-    python tools/setup_env.py [--venv .venv]
+    python tools/setup_env.py            .venv: all that the gates need, vLLM's CPU build included
+    python tools/setup_env.py --demo     .venv-demo: the library and transformers (or .venv, if it
+                                         is complete)
 
 The one thing that can go badly wrong is torch: on Linux, pip may pick a build for CUDA, several
-gigabytes, for a machine without a GPU. So what pip would install is looked at first, and refused
-where it is that. Run again after a change of pyproject.toml; it does nothing when all is there.
+gigabytes, for a machine without a GPU. So the script asks pip first what it would install, and
+refuses such a build. A second run does nothing until the dependencies in pyproject.toml change.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,39 +28,89 @@ CUDA = ("nvidia-", "nvidia_", "cuda-", "cuda_", "triton")
 WAY_OUT = """\
 pip would install a CUDA build of torch ({count} packages, {some}) and this machine has no GPU.
 Point pip at PyTorch's index of CPU wheels (PyTorch's install page names it), for example with
-  PIP_EXTRA_INDEX_URL=<that index> make test
-or say that you want it: TASKSTORE_ALLOW_CUDA=1 make test"""
+  PIP_EXTRA_INDEX_URL=<that index> make {target}
+or say that you want it: TASKSTORE_ALLOW_CUDA=1 make {target}"""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A folder, the extra of pyproject.toml that it gets, and what to tell who waits for it."""
+
+    name: str
+    extra: str
+    target: str
+    takes: str
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / self.name
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def stamp(self) -> Path:
+        return self.folder / "taskstore-setup"
+
+    def is_complete(self) -> bool:
+        return self.stamp.exists() and self.stamp.read_text() == wanted()
+
+
+FULL = Environment(".venv", "dev", "test", "about five minutes, after a download of 1 GB")
+DEMO = Environment(".venv-demo", "hf", "demo", "about a minute, after a download of 350 MB")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
-    folder: Path = parser.parse_args().venv
     if sys.version_info < (3, 11):  # noqa: UP036
         sys.exit("taskstore needs Python 3.11 or newer")
-    stamp = folder / "taskstore-setup"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + TORCH.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    if not (folder / "bin" / "python").exists():
-        venv.create(folder, with_pip=True)
-    python = str(folder / "bin" / "python")
-    refuse_cuda(python)
-    pip(python, "install", "-q", TORCH)
-    pip(python, "install", "-q", "-e", f"{ROOT}[dev]", TORCH)
-    drop_torchvision(python)
-    stamp.write_text(wanted)
+    parser = argparse.ArgumentParser(description="Make an environment, print its Python's path.")
+    parser.add_argument("--demo", action="store_true", help="only what the demo needs")
+    print(ready(demo=parser.parse_args().demo).python)
+
+
+def ready(demo: bool) -> Environment:
+    """The environment asked for, made where it is missing or out of date."""
+    if demo and FULL.is_complete():
+        return FULL
+    chosen = DEMO if demo else FULL
+    if not chosen.is_complete():
+        make(chosen)
+    return chosen
+
+
+def make(environment: Environment) -> None:
+    """Create the folder, install, and stamp it when all is there."""
+    print(f"making {environment.name}: {environment.takes}", file=sys.stderr, flush=True)
+    if not environment.python.exists():
+        venv.create(environment.folder, with_pip=True)
+    python = str(environment.python)
+    refuse_cuda(python, environment.target)
+    pip(python, "install", "-q", "-e", f"{ROOT}[{environment.extra}]", TORCH)
+    if environment is FULL:
+        drop_torchvision(python)
+    environment.stamp.write_text(wanted())
+
+
+def wanted() -> str:
+    """A digest of what decides the environments' contents; settings of the gates do not."""
+    import tomllib  # not there before Python 3.11, which main() refuses with a sentence
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    deciding = [settings["build-system"], settings["project"], settings["tool"]["hatch"], TORCH]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def pip(python: str, *words: str) -> str:
-    """Run pip; its warnings about optional package sources are noise."""
-    done = subprocess.run([python, "-m", "pip", *words], stdout=subprocess.PIPE, text=True)
+    """Run pip and return its output; exit where it fails."""
+    command = [python, "-m", "pip", "--disable-pip-version-check", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"pip {' '.join(words[:3])} ... failed; see above")
     return done.stdout
 
 
-def refuse_cuda(python: str) -> None:
+def refuse_cuda(python: str, target: str) -> None:
     """Exit where installing torch would bring a CUDA build to a machine without a GPU."""
     if has_gpu() or os.environ.get("TASKSTORE_ALLOW_CUDA"):
         return
@@ -65,7 +118,8 @@ def refuse_cuda(python: str) -> None:
     planned = [item["metadata"]["name"] for item in json.loads(report)["install"]]
     cuda = [name for name in planned if name.lower().startswith(CUDA)]
     if cuda:
-        sys.exit(WAY_OUT.format(count=len(cuda), some=", ".join(cuda[:3])))
+        some = ", ".join(cuda[:3])
+        sys.exit(WAY_OUT.format(count=len(cuda), some=some, target=target))
 
 
 def drop_torchvision(python: str) -> None:

@@ -21,17 +21,44 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_demo(tmp_path: Path) -> None:
+    """The tables are there, and no wrong answer stands without a word on why it is wrong."""
     done = run(EXAMPLES / "demo.py", "--out", tmp_path, "--limit", 150)
     assert done.returncode == 0, done.stdout + done.stderr
     for word in (
+        "It takes",
         "$ taskstore pack",
         "$ taskstore unpack",
         "rebuilt",
         "roman",
         "times smaller",
         "XLV",
+        "Same mistake (german 45): the fine-tune itself is wrong here.",
+        "Differs (german 2000): packing changed the answer.",
+        "a rebuilt model is an approximation",
+        '"make demo TIERS=rest" keeps more',
+        f"info {tmp_path / 'store'}",
     ):
-        assert word in done.stdout
+        assert word in " ".join(done.stdout.split()), word
+
+
+@pytest.mark.parametrize("tiers", ["rest", "exact"])
+def test_other_tiers_give_the_originals_answers(tiers: str, tmp_path: Path) -> None:
+    """What the demo says of them is so."""
+    done = run(EXAMPLES / "demo.py", "--out", tmp_path, "--limit", 40, "--tiers", tiers)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "keep 100.0% of their originals' scores" in done.stdout
+    assert "Same mistake (german 45)" in done.stdout
+    assert "differs" not in done.stdout
+    assert ("bit for bit" in done.stdout) == (tiers == "exact")
+
+
+def test_the_demo_needs_no_more_than_transformers() -> None:
+    """`make demo` has an environment without what only the gates need."""
+    code = "import sys, demo; print(*{'vllm', 'peft', 'pytest', 'plotly'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=EXAMPLES, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
 
 
 def test_a_demo_that_fails_says_so(tmp_path: Path) -> None:

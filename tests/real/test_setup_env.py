@@ -1,9 +1,12 @@
-"""The set-up never lets a CUDA build of torch onto a machine without a GPU."""
+"""The set-up: no CUDA build of torch without a GPU, and no more than the target needs."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -21,6 +24,7 @@ def setup_env(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "setup_env", module)  # its dataclass looks itself up
     spec.loader.exec_module(module)
     monkeypatch.delenv("TASKSTORE_ALLOW_CUDA", raising=False)
     monkeypatch.setattr(module, "has_gpu", lambda: False)
@@ -34,18 +38,84 @@ def plan(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *names: str) -> No
 
 def test_a_cpu_build_is_fine(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     plan(setup_env, monkeypatch, "torch", "sympy", "networkx")
-    setup_env.refuse_cuda("python")
+    setup_env.refuse_cuda("python", "demo")
 
 
 def test_a_cuda_build_is_refused(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     plan(setup_env, monkeypatch, "torch", "nvidia-cublas", "nvidia-nccl-cu13", "triton")
     with pytest.raises(SystemExit, match=r"CUDA build of torch \(3 packages, nvidia-cublas"):
-        setup_env.refuse_cuda("python")
+        setup_env.refuse_cuda("python", "demo")
     monkeypatch.setattr(setup_env, "has_gpu", lambda: True)
-    setup_env.refuse_cuda("python")
+    setup_env.refuse_cuda("python", "demo")
 
 
 def test_unless_it_is_wanted(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     plan(setup_env, monkeypatch, "nvidia-cublas")
     monkeypatch.setenv("TASKSTORE_ALLOW_CUDA", "1")
-    setup_env.refuse_cuda("python")
+    setup_env.refuse_cuda("python", "demo")
+
+
+@pytest.fixture
+def elsewhere(
+    setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> list[tuple[str, ...]]:
+    """The environments below a folder of the test's own; what pip was asked for."""
+    asked: list[tuple[str, ...]] = []
+
+    def pip(python: str, *words: str) -> str:
+        asked.append(words)
+        return json.dumps({"install": []})
+
+    def create(folder: Path, with_pip: bool) -> None:
+        folder.mkdir()
+
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    monkeypatch.setattr(setup_env, "ROOT", tmp_path)
+    monkeypatch.setattr(setup_env, "pip", pip)
+    monkeypatch.setattr(setup_env.venv, "create", create)
+    monkeypatch.setattr(setup_env, "drop_torchvision", lambda _: asked.append(("torchvision",)))
+    return asked
+
+
+def test_the_demo_gets_the_library_and_transformers(
+    setup_env: ModuleType, elsewhere: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert setup_env.ready(demo=True) is setup_env.DEMO
+    assert [words[-2:] for words in elsewhere[1:]] == [
+        (f"{setup_env.ROOT}[hf]", setup_env.TORCH),
+    ]
+    assert "making .venv-demo: about a minute" in capsys.readouterr().err
+    elsewhere.clear()
+    assert setup_env.ready(demo=True) is setup_env.DEMO
+    assert elsewhere == []  # it is there
+
+
+def test_the_demo_takes_the_full_environment_where_it_is_complete(
+    setup_env: ModuleType, elsewhere: list[tuple[str, ...]]
+) -> None:
+    assert setup_env.ready(demo=False) is setup_env.FULL
+    assert elsewhere[-1] == ("torchvision",)
+    elsewhere.clear()
+    assert setup_env.ready(demo=True) is setup_env.FULL
+    assert elsewhere == []
+
+
+def test_only_dependencies_make_an_environment_out_of_date(
+    setup_env: ModuleType, elsewhere: list[tuple[str, ...]]
+) -> None:
+    settings = setup_env.ROOT / "pyproject.toml"
+    setup_env.ready(demo=False)
+    settings.write_text(settings.read_text().replace("line-length = 100", "line-length = 90"))
+    assert setup_env.FULL.is_complete()
+    settings.write_text(settings.read_text().replace('"blake3>=1.0"', '"blake3>=1.1"'))
+    assert not setup_env.FULL.is_complete()
+
+
+def test_make_alone_lists_every_target() -> None:
+    makefile = ROOT / "Makefile"
+    if not makefile.exists():
+        pytest.skip("the Makefile is not part of an installed taskstore")
+    done = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True)
+    (targets,) = [line for line in makefile.read_text().splitlines() if line.startswith(".PHONY")]
+    listed = {line.split()[0] for line in done.stdout.splitlines() if not line.startswith("make")}
+    assert listed == set(targets.split()[1:])
