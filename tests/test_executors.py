@@ -78,6 +78,14 @@ def noted_until_three(folder: Path, unit: int) -> int:
     return unit
 
 
+def slow_after_a_failure(folder: Path, unit: int) -> int:
+    if unit > 0:
+        noted(folder, unit)
+        time.sleep(0.1)
+        return unit
+    raise ValueError("zero")
+
+
 def after_the_next(folder: Path, unit: int) -> int:
     """An even unit ends when the odd one after it has."""
     deadline = time.monotonic() + 60
@@ -154,6 +162,14 @@ def test_an_exception_comes_in_its_turn(kind: Kind, tmp_path: Path) -> None:
     after = begun(tmp_path)
     assert set(range(4)) <= set(after) <= set(range(3 + 1 + kind.bound))
     assert begun(tmp_path) == after  # and nothing begins later
+
+
+def test_what_waits_for_a_worker_is_dropped_with_an_exception(tmp_path: Path) -> None:
+    kind = KINDS["many in flight"]
+    with pytest.raises(ValueError, match="zero"):
+        list(kind.make().map(slow_after_a_failure, tmp_path, itertools.count()))
+    assert workers() == []
+    assert len(begun(tmp_path)) < kind.bound - 1
 
 
 def broken_units() -> Iterator[int]:
