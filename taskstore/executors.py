@@ -70,9 +70,3 @@ def threads(jobs: int | None = None) -> Threads:
 def default_jobs() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def ordered_map(
-    function: Callable[[U], R], items: Iterable[U], *, jobs: int, in_flight: int | None = None
-) -> Iterator[R]:
-    return Threads(jobs, in_flight).map(lambda f, item: f(item), function, items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import zstandard
@@ -39,7 +39,8 @@ class AssetWriter:
     ) -> dict[str, Shard]:
         """Store the headers of a model's weight files; reads the files for their checksums."""
         shards = {}
-        for file, digest in executor.map(_digested, None, model.files):
+        digests = executor.map(_digest, model.files, range(len(model.files)))
+        for file, digest in zip(model.files, digests, strict=True):
             shards[file.name] = Shard(header=self._put(file.head()), bytes=file.size, blake3=digest)
             report(file.name, file.size)
         return shards
@@ -61,5 +62,5 @@ class AssetWriter:
         return digest
 
 
-def _digested(_: None, file: WeightFile) -> tuple[WeightFile, str]:
-    return file, file.digest()
+def _digest(files: Sequence[WeightFile], i: int) -> str:
+    return files[i].digest()

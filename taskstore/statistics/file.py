@@ -1,4 +1,4 @@
-"""A statistics file: what `taskstore measure` found out about one model, for merge methods.
+"""Reads a statistics file: what `taskstore measure` found about one model, for merge methods.
 
 Plain safetensors, float32 (docs/statistics.md has the definitions):
 
@@ -6,8 +6,8 @@ Plain safetensors, float32 (docs/statistics.md has the definitions):
     hessian/TENSOR   as TENSOR    mean squared gradient of the loss (arXiv 2310.12808)
     gram/TENSOR      (I, I)       X^T X / n of the inputs of a linear layer (arXiv 2212.09849)
 
-Names are those of the checkpoint, and the metadata holds the digest of its weights: statistics say
-something about one model only, so those of another one are refused.
+Names are those of the checkpoint. The metadata holds the digest of its weights, so that statistics
+of another model are refused.
 
 Legend: I = inputs of a linear layer, N = elements of a block.
 """
@@ -18,7 +18,6 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -176,12 +175,7 @@ class Statistics:
     def __enter__(self) -> Statistics:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _entry(self, kind: str, tensor: str) -> header.Place:

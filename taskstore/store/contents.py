@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,35 +73,23 @@ class StoreContents:
                 "with --tiers exact, or mask,exact, gives the originals back"
             )
 
-    @contextmanager
-    def open_base(self, executor: Executor = ONE) -> Iterator[BaseSource]:
+    def open_base(self, executor: Executor = ONE) -> AbstractContextManager[BaseSource]:
         """Open the base, in the store or in the folder that it references."""
         from taskstore.store.base import CarriedBase, ReferencedBase, open_base
 
-        base: BaseSource
         if self.manifest.base.carried:
-            base = CarriedBase(self.location, self.manifest)
-        else:
-            checkpoint = open_base(self.manifest, self.base_path, executor)
-            base = ReferencedBase(checkpoint, self.manifest.chunk)
-        try:
-            yield base
-        finally:
-            base.close()
+            return closing(CarriedBase(self.location, self.manifest))
+        checkpoint = open_base(self.manifest, self.base_path, executor)
+        return closing(ReferencedBase(checkpoint, self.manifest.chunk))
 
-    @contextmanager
     def reader(
         self, task: str | None, base: BaseSource, tier: str | None = None
-    ) -> Iterator[ModelReader]:
+    ) -> AbstractContextManager[ModelReader]:
         """Open one model; `task` None is the base, `tier` None the best that the task has."""
         from taskstore.store.rebuild import ModelReader
 
         self.check_tier(task, tier)
-        reader = ModelReader(self.location, self.manifest, task, base, tier)
-        try:
-            yield reader
-        finally:
-            reader.close()
+        return closing(ModelReader(self.location, self.manifest, task, base, tier))
 
     def check_files(self, paths: Iterable[str], executor: Executor) -> None:
         """Raise FormatError or ChecksumMismatch unless these files are the recorded ones."""

@@ -7,6 +7,7 @@ import shutil
 import struct
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_the_worked_example(tmp_path: Path) -> None:
     mask = np.zeros(10, np.bool_)
     mask[[0, 1, 3, 8]] = True
     layout = Layout("bits", 10, 1, 4096)
-    with ContainerWriter(tmp_path / "f", ["m"], layout.bound) as file:
+    with closing(ContainerWriter(tmp_path / "f", ["m"], layout.bound)) as file:
         writer = SectionWriter(file, "m", layout)
         writer.add(encode("bits", np.packbits(mask, bitorder="little")))
         writer.finish()

@@ -1,4 +1,4 @@
-"""Codecs: a chunk of elements <-> byte streams of known size.
+"""Codecs: turn a chunk of elements into byte streams of known size, and back.
 
 A chunk is the unsigned integer view of up to `chunk` elements of one tensor. Each codec turns it
 into a fixed number of streams. Their raw sizes follow from the element count, for `steps` and

@@ -1,4 +1,4 @@
-"""Codecs whose streams have sizes that the element count alone decides."""
+"""What codecs share whose streams' sizes follow from the element count alone."""
 
 from __future__ import annotations
 

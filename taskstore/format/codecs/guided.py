@@ -1,9 +1,9 @@
 """`guided`: a packed TALL-mask, coded given tau_MTL, for archives.
 
-Whether a task wants a weight depends on how far the multi-task model moves it, and the decoder
-knows that: W1 and W0 stand in the store. Each bit is coded with a probability that is learnt as
-bits go by, one per context: 32 half octaves of |tau_MTL|, largest first, times how many of the 32
-elements before are set (rows differ). An entropy coder with two interleaved states (rANS, Duda,
+Whether a task wants a weight depends on how far the multi-task model moves it, which the decoder
+knows from W1 and W0. Each bit is coded with a probability that is learnt as bits go by, one per
+context: 32 half octaves of |tau_MTL|, largest first, times how many of the 32 elements before are
+set, since rows differ. An entropy coder with two interleaved states (rANS, Duda,
 arXiv 1311.2540) comes within 0.002 bits of what those probabilities are worth.
 
 Bits per weight and task (lsq, lambda 0.45; sum, lambda 0.4), beside a mask by zstd (`bits`) and
@@ -15,7 +15,7 @@ the entropy of each chunk given the half octave alone:
     vision4, fp32        0.873   0.939    0.871      0.792   0.933    0.787
     numerals, bf16       0.900   0.942    0.930      0.846   0.967    0.862
 
-Knowing the elements before is what takes it below that. A chunk of 2^18 weights is coded at 149 and
+The elements before take it below that entropy. A chunk of 2^18 weights is coded at 149 and
 decoded at 134 million weights/s, on one core. The exponent of W0, the sign of tau_MTL and finer
 steps than half octaves add nothing; ulps instead of |tau_MTL| lose half of the gain or more.
 

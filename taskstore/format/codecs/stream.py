@@ -1,4 +1,4 @@
-"""One stream of bytes on disk: all zero, raw, or one zstd frame; its stored length says which.
+"""Stores one stream of bytes: all zero, raw, or as one zstd frame; its stored length says which.
 
 stored length   the stream is
 0               all zero bytes

@@ -1,9 +1,9 @@
 """`strides`: a fine-tune as steps from the base, bit for bit, smaller than `steps`; for archives.
 
 The step is counted in floats, as in `ulp`, but away from zero instead of upwards: weight decay
-makes weights shrink more often than grow (0.08 bits). A step becomes one byte, its sign and its
-leading bits like a small float, and what is left of it, which is random, is kept as plain bits: no
-escapes, and few different bytes, so that the entropy coder's tables are short. The bytes are
+makes more weights shrink than grow (0.08 bits). A step becomes one byte, its sign and its leading
+bits like a small float. The bits that are left of it are random and kept as plain bits. So there
+are no escapes and few different bytes, and the entropy coder's tables are short. The bytes are
 sorted into 10 classes by the size of the base's weight. Bits per parameter, all fine-tunes of a
 family, and W1 as lsq and sum make it:
 
@@ -20,11 +20,12 @@ More classes, by the leading bits of the base's mantissa, by what moved before i
 row and column, do not pay for their tables. A chunk of 2^18 elements of bf16 is coded at 197 and
 decoded at 265 MB/s of checkpoint, on one core.
 
-Stream 0 is two bytes. The first says by how many bits the base's weights are shifted to get their
-size s: 7 for bf16, 10 for fp16, 23 for fp32, so that s is the exponent. The second is how many low
-bits no weight of either model uses: an fp32 file often holds bf16 values. Streams 1 to 10: bytes
-of the classes, in the order of their elements. Stream 11: the plain bits, LSB first. A class takes
-values of s from the top down until it has max(1024, ceil(N / 64)) elements, the last what is left.
+Stream 0 is two bytes. The first is the number of bits by which the base's weights are shifted to
+get their size s: 7 for bf16, 10 for fp16, 23 for fp32, so that s is the exponent. The second is the
+number of low bits that no weight of either model uses: an fp32 file often holds bf16 values.
+Streams 1 to 10: bytes of the classes, in the order of their elements. Stream 11: the plain bits,
+LSB first. A class takes values of s from the top down until it has max(1024, ceil(N / 64))
+elements, the last what is left.
 """
 
 from __future__ import annotations
