@@ -1,1 +1,1 @@
-"""The `taskstore` command: arguments in, one call of the library, output."""
+"""The `taskstore` command: it reads arguments, calls the library once, and prints."""

@@ -1,4 +1,4 @@
-"""The group of commands, and the one place where errors become a line and an exit status.
+"""Groups the commands; the one place where errors become a line and an exit status.
 
 0 done   1 bad input, damaged store, failed check   2 wrong usage   130 interrupted
 """

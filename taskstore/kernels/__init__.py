@@ -1,5 +1,5 @@
-"""Kernels: the arithmetic of masks and selection.
+"""Kernels: the arithmetic of masks, vectors and selection, for each device.
 
-`reference` is plain torch and the oracle; `cpu` is compiled by numba and is what runs; `fused`
-does the common case of packing in one pass. One conformance suite runs over all of them.
+`cpu` is compiled by numba, `triton` runs on GPUs, `fused` does the common case of packing in one
+pass. `reference` is plain torch, and the oracle of the suite that runs over all of them.
 """

@@ -1,9 +1,10 @@
-"""W = round(W_below + v) on the CPU, from a vector's packed symbols to the live bits in one pass.
+"""Adds a quantised vector to weights on the CPU: W = round(W_below + v), in one pass.
 
-`Quantised.values` and `cpu.add` say the same over float32 values of the whole chunk, which takes
-five times as long. Here 1,536 elements at a time, whole bytes of every radix, are looked up, scaled
-and added in the first-level cache: 0.6 ns per bf16 weight on one core. The same operations in the
-same order, so the same bits; the suite compares them. F16, which is rare, goes the long way.
+It works on 1,536 elements at a time, which are whole bytes of every radix: their symbols are looked
+up, scaled and added in the first-level cache, in 0.6 ns per bf16 weight on one core.
+`Quantised.values` and `cpu.add` do the same over float32 values of the whole chunk and take five
+times as long. The operations and their order are the same, and so are the bits; the suite compares
+them. F16, which is rare, takes the long way.
 
 Legend: N = elements of a chunk, R = its rows, K = symbols in a byte, E = escapes; U = the dtype's
 unsigned integer view.
@@ -74,7 +75,7 @@ def _add(
 
 @jit
 def _look_up(symbols: Bytes, table_256K: F32, values: F32) -> None:
-    """A byte's values all at once, in one load and one store where there are two or four."""
+    """Write the values of each byte together, in one load and one store for two or four."""
     packed = table_256K.shape[1]
     if packed == 4:
         for b in range(symbols.size):
@@ -99,7 +100,7 @@ def _look_up(symbols: Bytes, table_256K: F32, values: F32) -> None:
 
 @jit
 def _scale(steps_R: F32, columns: int, first: int, values: F32) -> None:
-    """By the steps of their rows; value 0 stands `first` elements after the start of row 0."""
+    """Scale by the steps of the rows; value 0 stands `first` elements after the start of row 0."""
     start, r = 0, first // columns
     while start < values.size:
         stop = min(values.size, (r + 1) * columns - first)
@@ -111,7 +112,9 @@ def _scale(steps_R: F32, columns: int, first: int, values: F32) -> None:
 
 @jit
 def _round_bf16(values: F32, below: U, w: U) -> None:
-    """To choose in the first loop, where no block needs it, would take half as long again."""
+    """Overflow has a loop of its own, since nearly no block has one: a choice in the first loop
+    would take half as long again.
+    """
     largest = np.int32(0)
     for i in range(w.size):
         u = np.float32(widened(below[i]) + values[i]).view(np.uint32)

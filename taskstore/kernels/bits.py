@@ -1,4 +1,4 @@
-"""Boolean masks and their packed form.
+"""Packs boolean masks, and counts in their packed form.
 
 Legend: N = elements, P = ceil(N / 8) bytes. Bit i is bit i % 8 of byte i // 8, counted from the
 least significant (LSB first, numpy's `bitorder="little"`); the unused high bits of the last byte
@@ -6,9 +6,9 @@ are zero. SPEC.md section 4 works one mask by hand.
 
 Masks are counted as packed bytes, through bitarray, never as unpacked booleans.
 
-How many of S masks a position is in is counted for a whole word of positions at a time, with the
-masks as the rows of an addition: planes[i] holds bit i of every position's sum. Three rows of one
-weight become a sum and a carry, a ^ b ^ c and ab | c(a ^ b), until one row of each weight is left.
+`usage` counts the masks that a position is in, for a whole word of positions at a time. The masks
+are the rows of an addition: planes[i] holds bit i of every position's sum. Three rows of one weight
+become a sum and a carry, a ^ b ^ c and ab | c(a ^ b), until one row of each weight is left.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def count(bits_P: Bytes) -> int:
 
 
 def intersections(masks: Sequence[Bytes]) -> Counts:
-    """Positions that are in both of two masks, (S, S); the diagonal has each mask's ones."""
+    """Count the positions that two masks share, (S, S); the diagonal has each mask's ones."""
     views = [_view(mask) for mask in masks]
     both_SS = np.zeros((len(views), len(views)), np.int64)
     for i, one in enumerate(views):
@@ -68,7 +68,7 @@ def intersections(masks: Sequence[Bytes]) -> Counts:
 
 
 def usage(masks: Sequence[Bytes], within_P: Bytes) -> Counts:
-    """Positions of `within` that are in exactly k of S masks, for k = 0 .. S."""
+    """Count the positions of `within` that are in exactly k of S masks, for k = 0 .. S."""
     within, counts = _view(within_P), np.zeros(len(masks) + 1, np.int64)
     _share_out(within, within.count(), _sums([_view(mask) for mask in masks]), 0, counts)
     return counts
@@ -93,9 +93,9 @@ def _sums(rows: list[bitarray]) -> list[bitarray]:
 
 
 def _share_out(within: bitarray, size: int, planes: list[bitarray], k: int, counts: Counts) -> None:
-    """Add the `size` positions of `within` to `counts`, each where its sum says; from bit by bit.
+    """Add the `size` positions of `within` to `counts` by their sums, one bit at a time.
 
-    `k` is what the planes that were looked at add up to.
+    `k` is what the higher planes add up to.
     """
     if not size:
         return

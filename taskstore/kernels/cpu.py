@@ -1,8 +1,8 @@
-"""The arithmetic of packing, rebuilding and swapping on the CPU: compiled, one pass over memory.
+"""Does the arithmetic of packing, rebuilding and swapping on the CPU, in one pass over memory.
 
-Legend: N = elements of a chunk, P = ceil(N / 8) packed bytes (LSB first), U = the dtype's
-unsigned integer view (uint16 or uint32). Masks are spread to bytes in blocks of 1024 elements that
-stay in the first-level cache, eight bits by one multiplication.
+Legend: N = elements of a chunk, P = ceil(N / 8) packed bytes (LSB first), U = the dtype's unsigned
+integer view (uint16 or uint32). Masks are spread to bytes, eight bits by one multiplication, in
+blocks of 1024 elements that stay in the first-level cache.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""W = round(W0 + v) for quantised vectors v, on the CPU and in torch: what tier `rest` swaps with.
+"""Adds quantised vectors to weights on each device, W = round(W0 + v): what tier `rest` swaps with.
 
-Both follow the same steps, one float32 addition and one rounding to the weights' dtype, W0 where
-that is not finite, and so give the same bits; the suite compares them. v is exact in float32, so
-nothing depends on whether a device fuses the product into the addition.
+The CPU and torch take the same steps: one float32 addition, one rounding to the weights' dtype, W0
+where that is not finite. So they give the same bits; the suite compares them. v is exact in
+float32, so it does not matter whether a device fuses the product into the addition.
 
 Legend: N = elements of a chunk.
 """
@@ -24,7 +24,7 @@ from taskstore.kernels.torch_dtypes import TORCH
 
 
 class DeviceOps(Protocol):
-    """What a unit needs of a device; its arrays are those of the device's swap kernel."""
+    """What a swap with vectors needs of a device; arrays are those of the device's swap kernel."""
 
     swap: Callable[[Any, Any, Any, Any], None]
     native: Callable[[Tensor, int], Any]
@@ -90,7 +90,7 @@ class TorchVector:
 
 
 class TorchVectors:
-    """Tensors of any device. Not one pass: a chunk's float32 values lie in memory meanwhile."""
+    """Tensors of any device. A chunk's float32 values lie in memory meanwhile."""
 
     def __init__(self, device: torch.device) -> None:
         kernel, self.native = kernel_for(device)

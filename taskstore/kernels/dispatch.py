@@ -1,4 +1,4 @@
-"""Which swap kernel runs on a device, and how it wants its tensors.
+"""Chooses the swap kernel of a device, and the view of memory that it takes.
 
 The CPU takes numba's (measured against torch and numpy in benchmarks/swap.py), CUDA takes Triton's,
 and any other device plain torch.
@@ -21,7 +21,7 @@ Native = Callable[[Tensor, int], Any]  # uint8 memory, element size -> what the 
 
 
 def kernel_for(device: torch.device) -> tuple[Swap, Native]:
-    """swap(a, b, d, w) of a device, and the view of memory that it works on."""
+    """The swap(a, b, d, w) of a device, and the view of memory that it works on."""
     if device.type == "cpu":
         return cpu.swap, lambda memory, size: memory.numpy().view(f"<u{size}")
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Between a checkpoint's bit patterns and float32, IEEE, round to nearest even.
+"""Converts between a checkpoint's bit patterns and float32: IEEE, round to nearest even.
 
 Legend: N = elements; raw_N = little-endian unsigned integers of the dtype's size.
 """

@@ -1,11 +1,11 @@
-"""The common case in one pass: bf16 models, merged by sum, masked by TALL.
+"""Merges and masks in one pass in the common case: bf16 models, merge `sum`, masks by TALL.
 
-Legend: N = elements of a block, S = tasks, P = ceil(N / 8) packed bytes (LSB first).
+Legend: N = elements of a block, S = tasks, P = ceil(N / 8) packed bytes (LSB first), B = 1024.
 
 The general way writes float32 task vectors for the whole block (4 S N bytes), reads them to merge
-and reads them again to mask. Here 1024 elements at a time go all the way, with S task vectors that
-stay in the second-level cache; main memory sees only the bits that come in and go out. The same
-operations in the same order, so the same result to the last bit; the suite compares them.
+and reads them again to mask. Here B elements at a time are merged and masked, with S task vectors
+that stay in the second-level cache. The operations and their order are the same, and so is the
+result, to the last bit; the suite compares them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EXPONENT = EXPONENT["F32"]
 def sum_tall_bf16(theta_SN: Bits, w0_N: Bits, lam_S: F32) -> tuple[Bits, Bytes, Bits, bool]:
     """W1 (N,), masks (S, P), selected weights (S, N), and whether the merged vector is finite.
 
-    It is not where a task is not; then nothing else of the result means anything.
+    Where a task is not finite, neither is the merged vector, and the rest of the result is void.
     """
     tasks, n = theta_SN.shape
     w1_N = np.empty_like(w0_N)

@@ -1,11 +1,13 @@
-"""A vector as small integers, rows relative to their own size, stretched to projection 1.
+"""Quantises a vector: small integers, and a step for each row.
 
-Zero takes everything below DEAD_ZONE steps, each further integer one step more. The step of a row
-is `step` times its root mean square: one step for all rows keeps less accuracy at the same bits,
-since small rows matter as much as large ones. And what matters most is how the integers come back.
-The mean of all values that have one |q| has the least error, but makes every row a little too
-short, and a network notices that more than noise: so each row is stretched until its projection on
-what was quantised is 1 (docs/fidelity.md; at two bits the divergence falls to a sixth).
+Values below DEAD_ZONE steps become 0, each further integer covers one step more. The step of a row
+is `step` times its root mean square: small rows matter as much as large ones, and one step for all
+rows keeps less accuracy at the same bits.
+
+An integer comes back as the mean of the values that became it. That has the least error, but makes
+every row a little too short, which a network notices more than noise. So each row is stretched
+until its projection on what was quantised is 1 (docs/fidelity.md; at two bits the divergence falls
+to a sixth).
 
 Legend: N = elements, R = rows that a chunk touches.
 """
@@ -33,9 +35,9 @@ MAX_STRETCH = 2.5
 
 @dataclass(frozen=True)
 class Rows:
-    """Which element is in which row, and the rows' steps: element i in (first + i) div columns.
+    """The rows of a chunk and their steps: element i is in row (first + i) div columns.
 
-    codes_R uint8: a row's step, (16 + c mod 16) 2^(c div 16 + unit), or zero where c is.
+    codes_R uint8: a row's step is (16 + c mod 16) 2^(c div 16 + unit), or zero where c is.
     """
 
     columns: int
@@ -60,7 +62,7 @@ class Points:
     offset: int
 
     def of(self, z: NDArray[Any]) -> F32:
-        """Signed, of levels folded by zigzag; -0.0 for 0, which adds to no float a change."""
+        """Signed points of levels folded by zigzag; 0 gives -0.0, adding which changes no float."""
         points = np.empty(z.shape, np.float32)
         _points(z.reshape(-1), self.low, self.offset, points.reshape(-1))
         return points
@@ -198,7 +200,7 @@ def _quantise(
 
 @dataclass(frozen=True)
 class Quantised:
-    """A chunk as it is kept in memory: packed symbols, and what does not fit them.
+    """A quantised chunk as it is kept in memory: packed symbols, and what does not fit them.
 
     where_E, z_E: elements that are escapes, in order, and their levels, folded.
     """

@@ -1,4 +1,4 @@
-"""The same arithmetic in plain torch: slow, obvious, on any device. The oracle of the suite.
+"""Does the kernels' arithmetic in plain torch: slow, obvious, on any device; the suite's oracle.
 
 Legend: N = elements, P = ceil(N / 8) packed bytes (LSB first); weights are float tensors of the
 checkpoint's dtype, or its integer view where bits are swapped.

@@ -1,4 +1,4 @@
-"""Small numbers, several to a byte: what the symbols of `levels` look like.
+"""Packs small numbers, several to a byte: the symbols of `levels`.
 
 A number z has the symbol z, or radix - 1 where that is too large for it; its excess over radix - 1
 then stands among the escapes. PACKED symbols of one radix make a byte, first lowest; places after

@@ -2,15 +2,15 @@
 
     m_t = |tau_t| > lambda_t |tau_MTL - tau_t|  and  W0 != W1
 
-`one_sided` adds: and tau_t has the sign of tau_MTL. A weight that the multi-task model moves the
-other way is then never taken, which is what a mask over `merge.lsq` wants (ours, not published);
-for lambda <= 1 it is the same as tau_t sgn(tau_MTL) > theta |tau_MTL| with theta = lambda / (1 +
-lambda).
+`one_sided` adds a condition: tau_t has the sign of tau_MTL. A weight that the multi-task model
+moves the other way is then never taken, which is what a mask over the merge `lsq` wants (ours, not
+published). For lambda <= 1 it is the same as tau_t sgn(tau_MTL) > theta |tau_MTL| with
+theta = lambda / (1 + lambda).
 
-Strict, where the paper writes >=: a tensor that a task left alone has an empty mask. The second
-condition clears bits whose choice cannot matter, which would otherwise cost bytes and be counted
-as agreement. tau_t is untrimmed, whatever the merge did. float32; lambda from 0.2 to 0.6 in the
-paper, per task.
+The comparison is strict, where the paper writes >=, so that a tensor that a task left alone has an
+empty mask. The second condition clears bits whose choice cannot matter; they would cost bytes and
+be counted as agreement. tau_t is untrimmed, whatever the merge did. All is float32; lambda is 0.2
+to 0.6 in the paper, per task.
 
 Legend: N = elements of a chunk, P = ceil(N / 8) packed bytes (LSB first), U = the dtype's
 unsigned integer view (uint16 or uint32). The mask is made in blocks of 1024 elements that stay in

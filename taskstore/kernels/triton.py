@@ -1,16 +1,16 @@
 """Swap by packed masks on GPUs, in Triton.
 
-What bounds both is memory traffic. A swap in plain torch unpacks a mask to bytes, spreads it, and
-passes over the weights three times: some 20 bytes per 16-bit weight. Here one program takes
-ROWS mask bytes of both masks, keeps their XOR in registers, and touches W and D once: 6 bytes read
-and written per weight that moves, and two bits of mask for every weight. A mask byte governs eight
-weights in a row, which is one 16-byte access for 16-bit dtypes; loads and stores are predicated by
-whole mask bytes, so they stay that wide, and where both masks agree on eight weights in a row
-nothing of them is read. (A predicate per weight would split every access into eight.)
+Memory traffic bounds it. A swap in plain torch unpacks a mask to bytes, spreads it, and passes over
+the weights three times: some 20 bytes per 16-bit weight. Here one program takes ROWS bytes of both
+masks, keeps their XOR in registers, and touches W and D once: 6 bytes read and written per weight
+that moves, and two bits of mask for every weight. A mask byte governs eight weights in a row, which
+is one 16-byte access for 16-bit dtypes. Loads and stores are predicated by whole mask bytes, so
+they stay that wide, and eight weights on which both masks agree are not read. (A predicate per
+weight would split every access into eight.)
 
-Elements past the last whole mask byte get a second launch of one row, with bounds. Written for
-Hopper-class cards and not tuned on one yet. `TRITON_INTERPRET=1`, set before this is imported, runs
-the same code on the CPU: so the suite runs it where there is no card.
+Elements past the last whole mask byte get a second launch of one row, with bounds. The kernel is
+written for Hopper-class cards and not tuned on one yet. `TRITON_INTERPRET=1`, set before this is
+imported, runs the same code on the CPU: so the suite runs it where there is no card.
 
 Legend: N = elements, P = ceil(N / 8) packed bytes (LSB first); W and D are int16 or int32 views,
 contiguous, of one device.

@@ -1,4 +1,4 @@
-"""What a model's examples say of its weights: the file, and measuring it (`driver`)."""
+"""Statistics of a model's weights on examples: their file, and measuring them (`driver`)."""
 
 from taskstore.statistics.file import About, Statistics
 

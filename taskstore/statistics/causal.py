@@ -1,12 +1,11 @@
-"""Language models: the loss of an example is that of its answer's tokens, summed.
+"""Encodes examples for language models; the loss is that of the answer's tokens, summed.
 
     {"prompt": ..., "answer": ...}   the answer and the tokens that end it
     {"messages": [...]}              the last turn, which must be the assistant's
     {"text": ...}                    every token but the first
 
-A tokenizer's chat template is applied, where it has one, to prompt and answer as a user's and an
-assistant's turn. An example that is too long loses the beginning of its prompt, never its answer;
-a text loses its end.
+Where a tokenizer has a chat template, prompt and answer become a user's and an assistant's turn. An
+example that is too long loses the beginning of its prompt, never its answer; a text loses its end.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Classifiers of text and of images: the loss of an example is minus log p of its class.
+"""Encodes examples for classifiers of text and of images; the loss is minus log p of the class.
 
-    {"text": ..., "label": ...}      also "text_pair"; too long, it is cut as the tokenizer cuts
+    {"text": ..., "label": ...}      also "text_pair"; the tokenizer cuts what is too long
     {"image": [[...]], "label": ...} pixels from 0 to 255, (H, W) or (H, W, C), of the model's size
 
-A label is a number of a class or its name in the model's config; it may be missing where no
-statistic asks for it. Pixels are scaled and normalised as preprocessor_config.json says.
+A label is the number of a class, or its name in the model's config. It may be missing where no
+statistic needs it. Pixels are scaled and normalised as preprocessor_config.json says.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An example as a model takes it, and what every kind of model does with one.
+"""What an example is, and what each kind of model (an Encoder) does with one.
 
 Legend: A = answers of an example (its answer's tokens; 1 for a classifier), V = what each can be
 (the vocabulary, the classes), L = tokens.

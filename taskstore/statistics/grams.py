@@ -1,9 +1,9 @@
-"""Gram matrices of the inputs of linear layers (RegMean, arXiv 2212.09849): G = X^T X / n.
+"""Measures Gram matrices of the inputs of linear layers, G = X^T X / n (RegMean, arXiv 2212.09849).
 
-X are the n inputs that a layer saw, every position of every example; examples run together only
-where they are equally long, so no padding is ever among them. A layer that saw none (an expert that
-was never chosen) has a matrix of zeros. Layers whose matrices do not fit in memory together are
-measured in several passes over the examples.
+X are the n inputs that a layer saw, every position of every example. Only examples of equal length
+run together, so none of the inputs is padding. A layer that saw no input (an expert that was never
+chosen) has a matrix of zeros. Layers whose matrices do not fit in memory together are measured in
+several passes over the examples.
 
 Legend: I = inputs of a layer, O = outputs, B = positions of a batch.
 """

@@ -1,8 +1,8 @@
-"""The model that is measured: loaded in float32 by transformers, its tensors named as in its file.
+"""Loads the model that is measured, in float32, and names its tensors as its file does.
 
-What transformers fuses when it loads (the experts of a layer) is taken apart again, by views, as it
-would be for saving; then each tensor is compared with the checkpoint's, so that a statistic can
-never stand under the name of another weight.
+Transformers fuses some tensors when it loads them (the experts of a layer). Views take them apart
+again, as for saving. Each tensor is then compared with the checkpoint's, so that no statistic gets
+the name of another weight.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user can choose when measuring: one frozen object that travels whole."""
+"""What a user chooses when measuring."""
 
 from __future__ import annotations
 

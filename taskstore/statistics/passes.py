@@ -1,4 +1,4 @@
-"""What is measured in which pass over the examples, so that sums and matrices fit in memory."""
+"""Divides measuring into passes over the examples, so that sums and matrices fit in memory."""
 
 from __future__ import annotations
 

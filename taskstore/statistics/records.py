@@ -1,7 +1,7 @@
-"""Examples as they stand in a file: JSON lines, a bounded number of which is kept.
+"""Reads examples from a file of JSON lines, and keeps a bounded number of them.
 
-The file is read once, however long it is: it is hashed, and of more lines than wanted that many are
-drawn, each with the same chance (Vitter's algorithm R), since files are often sorted by class.
+The file is read once, however long it is, and hashed. Where it has more lines than wanted, each is
+kept with the same chance (Vitter's algorithm R), since files are often sorted by class.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
-"""Fisher information and squared gradients, both on the diagonal: sums of (d log p / d theta)^2.
+"""Measures diagonal Fisher information and squared gradients: sums of (d log p / d theta)^2.
 
 Fisher (arXiv 2111.09832):  F = mean over x of  sum_y p(y|x) (d log p(y|x) / d theta)^2
 
-A classifier's sum over y is computed as it stands ("exact"). A language model's runs over all
-continuations; there y is drawn from the model, each token given the data's own tokens before it
-("sampled"). Given those, tokens are independent and their scores have mean zero, so the square of
-their sum has the sum of the tokens' own Fisher informations as its mean. "data" takes the data's y:
-the empirical Fisher.
+A classifier's sum over y is computed as it stands ("exact"). A language model's sum runs over all
+continuations, so y is drawn from the model, each token given the data's own tokens before it
+("sampled"). Given those, tokens are independent and their scores have mean zero, so the mean of the
+square of their sum is the sum of the tokens' own Fisher informations. "data" takes the data's y,
+which gives the empirical Fisher.
 
 Hessian (arXiv 2310.12808, diagonal):  H = mean over x of (d loss(x, y of the data) / d theta)^2
 
-It is the empirical Fisher. Every example is squared on its own; a batch's gradient would mix them.
+This is the empirical Fisher. Every example is squared on its own; a batch's gradient would mix
+them.
 
 Legend: A = answers of an example, V = what each can be (see examples.py).
 """
@@ -95,8 +96,8 @@ def _draws(
 class _Squarer:
     """Adds the square of each parameter's gradient to a sum as soon as it is there, and frees it.
 
-    So a backward pass needs room for the gradients of a layer or two, not of all. A parameter with
-    two uses (tied weights) comes once, with the sum of both.
+    A backward pass thus needs room for the gradients of a layer or two, not of all. A parameter
+    with two uses (tied weights) comes once, with the sum of both.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:

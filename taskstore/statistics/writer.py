@@ -1,4 +1,4 @@
-"""Writes a statistics file: the header first, then its tensors in any order, each whole."""
+"""Writes a statistics file: the header first, then its tensors in any order."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Options and arguments: declared once, and read into what the library takes."""
+"""Declares options and arguments, and turns them into what the library takes."""

@@ -1,4 +1,4 @@
-"""A family and how it is packed, as a command line says it."""
+"""Reads a family, and how it is packed, from a command line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make_options(
     max_memory: str,
     **others: object,
 ) -> PackOptions:
-    """Raises InputError for values that make no sense."""
+    """The options of `pack`; raises InputError for values that make no sense."""
     from taskstore.packing.options import PackOptions, auto_lambda
 
     auto = auto_lambda(str(others["method"]))

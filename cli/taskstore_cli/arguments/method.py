@@ -1,4 +1,4 @@
-"""What the commands that merge share: the method, its options, the statistics that it needs."""
+"""Options of the commands that merge: the method, its options, the statistics that it needs."""
 
 from __future__ import annotations
 

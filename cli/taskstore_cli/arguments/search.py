@@ -1,4 +1,4 @@
-"""Options of `merge` that search with an evaluator: declared, read, checked."""
+"""Declares, reads and checks the options of `merge` that search with an evaluator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `taskstore serve` takes beside names and paths: tasks in a list, and a time."""
+"""Types of the options of `taskstore serve`: tasks in a list, and a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes in bytes, as people write them: 2GiB, 500MB."""
+"""Reads sizes in bytes as people write them: 2GiB, 500MB."""
 
 from __future__ import annotations
 

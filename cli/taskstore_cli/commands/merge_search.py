@@ -1,4 +1,4 @@
-"""What `merge` needs to search with an evaluator: its options, and the way through."""
+"""Runs `merge` with an evaluator: searches, writes the best, prints what was found."""
 
 from __future__ import annotations
 

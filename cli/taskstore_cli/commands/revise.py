@@ -1,4 +1,4 @@
-"""`taskstore add`, `remove` and `retier`: a store with a task more or less, or packed otherwise."""
+"""`taskstore add`, `remove` and `retier`: change the tasks or the tiers of a store."""
 
 from __future__ import annotations
 

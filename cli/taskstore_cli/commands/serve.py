@@ -142,16 +142,16 @@ def serve(
     import taskstore
 
     opened = taskstore.open(store, base=base_from)
-    rungs, named = int(residual), [task for task in tasks.split(",") if task]
+    above, named = int(residual), [task for task in tasks.split(",") if task]
     chosen = choice.choose(
-        opened, named, residual=rungs, default=default_task, skip=skip_unservable
+        opened, named, residual=above, default=default_task, skip=skip_unservable
     )
     options = ServeOptions(
         store=str(store.resolve()),
         tasks=tuple(chosen.tiers),
         base_from=str(base_from.resolve()) if base_from else "",
         masks=masks,  # type: ignore[arg-type]
-        residual=rungs,  # type: ignore[arg-type]
+        residual=above,  # type: ignore[arg-type]
         quantum=quantum,
         default_task=default_task,
     )

@@ -1,4 +1,4 @@
-"""What the commands share: progress on stderr, sizes in words, JSON on stdout."""
+"""What all commands print with: progress on stderr, sizes in words, JSON on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people read of a merge and of a search for the best one."""
+"""Prints a merge, and a search for the best one, for people."""
 
 from __future__ import annotations
 

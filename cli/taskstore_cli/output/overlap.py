@@ -1,4 +1,4 @@
-"""Tables of how a store's masks lie over each other."""
+"""Prints tables of how a store's masks overlap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Prints a store for people: sizes, tiers, tasks, scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a store's tasks lie over each other: mask algebra on packed bits, angles of task vectors."""
+"""Measures how a store's tasks overlap: counts of their masks, angles of their vectors."""
 
 from taskstore.analysis.overlap.counting import measure
 from taskstore.analysis.overlap.result import Angles, Overlap, TensorUse

@@ -1,4 +1,4 @@
-"""Lengths of a store's task vectors and the angles between them, as they are rebuilt.
+"""Measures the lengths of a store's rebuilt task vectors and the angles between them.
 
 tau_t = theta_t - theta_0 in float32 with each task's best tier, tau_MTL = F32(W1) - theta_0. Their
 inner products add up in float64, block by block, in one Gram matrix: |a| = sqrt(G_aa) and
@@ -33,7 +33,7 @@ STEP = 1 << 15  # elements that are widened at a time, to stay in the cache
 
 
 def angles_of(store: Store, executor: Executor, meter: Meter) -> Angles:
-    """One pass over all rebuilt tasks; raises NotFinite, BaseUnavailable."""
+    """Rebuild all tasks in one pass; raises NotFinite, BaseUnavailable."""
     tasks, shared = store.tasks, _shared(store)
     gram_VV = np.zeros((len(tasks) + 1, len(tasks) + 1))
     meter.stage("rebuilding", "vectors")

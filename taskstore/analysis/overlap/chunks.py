@@ -1,7 +1,7 @@
-"""The masks of a store, chunk by chunk, with the positions where they matter.
+"""Reads the masks of a store, chunk by chunk, with the positions where they matter.
 
-A multi-task model that is coded by `ulp`, as it is by default, says where it is not the base
-without the base, which then is not read.
+A multi-task model that is coded by `ulp`, the default, tells without the base where it differs from
+the base, so the base is not read.
 
 Legend: S = tasks that have a mask of a tensor, N = elements of a chunk, P = ceil(N / 8) bytes.
 """
@@ -30,7 +30,7 @@ Masked = Mapping[str, Sequence[str]]  # tensor -> the tasks that have a mask of 
 
 
 def masked_tensors(store: Store) -> Masked:
-    """In the manifest's order; none in a store without masks."""
+    """Tensors with masks, in the manifest's order; none in a store without masks."""
     tasks = store.manifest.tasks.items()
     found = {
         name: [t for t, task in tasks if name in task.tensors and "mask" in task.tiers_of(name)]
@@ -73,7 +73,7 @@ class MaskedChunk:
 
 
 def needs_base(store: Store, name: str, tasks: Sequence[str]) -> bool:
-    """Whether a chunk is decoded given the base's: `ulp` alone tells what moved without it."""
+    """Whether a chunk is decoded given the base's; only `ulp` tells what moved without it."""
     codecs = {store.manifest.tasks[task].codec("mask", "bits") for task in tasks}
     return store.manifest.tensors[name].multitask != "ulp" or codecs != {"bits"}
 
@@ -82,7 +82,7 @@ def needs_base(store: Store, name: str, tasks: Sequence[str]) -> bool:
 def open_chunks(
     store: Store, masked: Masked, executor: Executor
 ) -> Iterator[Iterator[MaskedChunk]]:
-    """All chunks of these tensors; their files are open meanwhile. Raises BaseUnavailable."""
+    """All chunks of these tensors, with their files open meanwhile; raises BaseUnavailable."""
     manifest = store.manifest
     with ExitStack() as stack:
 

@@ -1,4 +1,4 @@
-"""How many tasks use a weight, in classes that stay few where tasks are many."""
+"""Groups the numbers of tasks that use a weight into classes; they stay few for many tasks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The masks of a store, counted: once over all of them, a chunk at a time, in threads.
+"""Counts the masks of a store in one pass, a chunk at a time, in threads.
 
-Masks stay packed (see `bits`). In memory are the chunks in flight and the sums.
+Masks stay packed (see `kernels.bits`). Memory holds the chunks in flight and the sums.
 
 Legend: T = tasks with masks, S = those that have one of a tensor, P = packed bytes of a chunk.
 """
@@ -52,7 +52,7 @@ def measure(
 
 
 def workers(jobs: int | None) -> Threads:
-    """Threads with few chunks in flight, each of all tasks; for one job no thread but this one."""
+    """Threads with few chunks in flight, each of all tasks; one job runs in this thread."""
     found = threads(jobs)
     return replace(found, in_flight=1 if found.jobs == 1 else found.jobs + 1)
 
@@ -90,7 +90,7 @@ class Sums:
 
 
 def count(store: Store, masked: Masked, executor: Executor, meter: Meter) -> Sums:
-    """All counts of these tensors' masks."""
+    """Count the masks of these tensors."""
     sums = Sums.of(masked)
     if not masked:
         return sums

@@ -1,9 +1,9 @@
-"""Where in a model a tensor stands, told by its name.
+"""Tells by a tensor's name where in a model it stands.
 
 `model.layers.12.self_attn.q_proj.weight` is in layer 12, of type `self_attn.q_proj` and of kind
-`attention q`. The layer is the first number of a name; what stands before it goes, unless a model
-has several stacks of layers (`encoder.block`, `decoder.block`); further numbers (experts) become a
-star. A weight and its bias are of one type.
+`attention q`. The layer is the first number of a name. What stands before it is dropped, unless a
+model has several stacks of layers (`encoder.block`, `decoder.block`). Further numbers (experts)
+become a star. A weight and its bias are of one type.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What `measure` finds. Terms of arXiv 2405.07813, section 5.
+"""The result of `measure`, in the terms of arXiv 2405.07813, section 5.
 
-A position is live where the multi-task model differs from the base: elsewhere no mask can matter.
-Live and in no task's mask: catastrophic; in one: selfish; in two or more: shared; in all that have
-the tensor: universal.
+A position is live where the multi-task model differs from the base; elsewhere no mask can matter.
+A live position is catastrophic in no task's mask, selfish in one, shared in two or more, universal
+in all tasks that have the tensor.
 
 Legend: T = tasks, S = tasks that have a mask of a tensor, k = how many of them use a position.
 """
@@ -39,9 +39,10 @@ class TensorUse:
 
 @dataclass(frozen=True)
 class Angles:
-    """Task vectors as they are rebuilt with each task's best tier, over what a tier holds.
+    """Task vectors as each task's best tier rebuilds them, over the tensors that a tier holds.
 
-    cos is None where a vector is zero; the multi-task vector's are None in a store without one.
+    A cosine is None where a vector is zero; the multi-task vector's are None in a store without
+    one.
     """
 
     tiers: Mapping[str, str]  # task -> the tier that it was rebuilt with
@@ -53,7 +54,7 @@ class Angles:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How the masks of a store's tasks lie over each other, and the angles between its vectors."""
+    """How the masks of a store's tasks overlap, and the angles between its vectors."""
 
     tasks: Sequence[str]  # those that have masks; rows and columns of `both` and `own`
     tensors: Sequence[TensorUse]

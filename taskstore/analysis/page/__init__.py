@@ -1,4 +1,4 @@
-"""A store on one HTML page that needs nothing else: no network, no other file."""
+"""Shows a store on one HTML page that needs no network and no other file."""
 
 from taskstore.analysis.page.writing import Page, write_page
 

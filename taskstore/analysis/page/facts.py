@@ -1,4 +1,4 @@
-"""What a page shows, as one plain dict: figures alone, no markup. `report --json` prints it.
+"""Collects the figures of a page as one plain dict, without markup; `report --json` prints it.
 
 Legend: R = rows of a heat map, T = tasks with masks, C = classes of use (`overlap.classes`).
 """

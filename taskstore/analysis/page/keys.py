@@ -1,4 +1,4 @@
-"""What the colours of a chart mean, as HTML: it wraps on a phone where plotly's own would not."""
+"""Explains the colours of a chart, as HTML, which wraps on a phone where plotly's own does not."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Colours, each as a pair for a light and a dark page.
 
-Figures are made in the light ones; the page's script puts the dark ones in their place, so one
-set of figures serves both, and print.
+Figures are made in the light colours. The page's script puts the dark ones in their place, so one
+set of figures serves light pages, dark pages and print.
 """
 
 from __future__ import annotations

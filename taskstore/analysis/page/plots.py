@@ -1,7 +1,7 @@
-"""The charts of a page, as plotly figures in the light colours.
+"""Draws the charts of a page, as plotly figures in the light colours.
 
-Text in plotly is markup of its own, so every name is escaped for it. Sizes follow from the number
-of rows; widths are the page's. Bars lie, so that names stand beside them and can be read.
+Text in plotly is markup, so every name is escaped for it. Heights follow from the number of rows;
+widths are the page's. Bars are horizontal, so that names beside them can be read.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def bars(
     stacked: bool = True,
     share: bool = False,
 ) -> Figure:
-    """Lying bars: a row each, a colour for each of the series; `share` makes rows equally long."""
+    """Horizontal bars, a colour for each of the series; `share` makes rows equally long."""
     go = require()
     shown = "%{x:.1f} %" if share else f"%{{x:{format}}}{suffix}"
     traces = [

@@ -1,4 +1,4 @@
-"""The sections of a page: what is told, which charts, and the table beside each of them."""
+"""Makes the sections of a page: text, charts, and a table beside each chart."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Section:
 
 
 def sections(facts: Facts) -> list[Section]:
-    """In the order of the page; those of parts that the store does not have are left out."""
+    """The sections in order; those of parts that the store does not have are left out."""
     found = [_sizes(facts), _tasks(facts)]
     found += [_density(facts), _usage(facts), _pairs(facts)] if facts["masks"] else []
     found += [_vectors(facts["vectors"])] if facts["vectors"] else []

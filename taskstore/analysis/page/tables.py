@@ -1,4 +1,4 @@
-"""Tables beside the charts: the same figures for those who cannot see, or want them exactly."""
+"""Makes the tables beside the charts: the same figures, for screen readers and to the digit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ Cell = str | float | int | None
 
 
 class Number(str):
-    """The text of a number: stands right."""
+    """The text of a number, aligned right."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """HTML; the first column names the rows, numbers stand right. A None is a dash."""
+    """A table as HTML; the first column names the rows, numbers stand right, None is a dash."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "".join(
         f'<tr><th scope="row">{_text(first)}</th>{"".join(_cell(cell) for cell in rest)}</tr>'

@@ -1,8 +1,8 @@
-"""From a store to one HTML file: count, draw, fill the template, write it whole.
+"""Writes a report on a store as one HTML file: count, draw, fill the template.
 
-The page carries plotly's script (compressed) and its own; a Content-Security-Policy names the
-hashes of these two and allows nothing else, so neither a name out of a store nor the network can
-bring another one in. Equal stores give equal pages.
+The page carries plotly's script (compressed) and its own. A Content-Security-Policy names the
+hashes of these two and allows nothing else, so neither a name in a store nor the network can bring
+in another. Equal stores give equal pages.
 """
 
 from __future__ import annotations
