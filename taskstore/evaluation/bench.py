@@ -1,4 +1,4 @@
-"""How good the rebuilt models are, by the user's own measure, beside the base and the originals."""
+"""Score a store's rebuilt models by the user's own measure, beside the base and the originals."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from taskstore.store.catalog import rebuilt_tensors
 Say = Callable[[str], None]
 
 
-def _nothing(_: str) -> None:
-    """The default report."""
+def unsaid(_: str) -> None:
+    """The default of `Say`."""
 
 
 @dataclass(frozen=True)
-class Score:
-    """Scores on one task; None where it was not asked for."""
+class TaskScores:
+    """The scores of one task's models; None: not asked for."""
 
     task: str
     rebuilt: float
@@ -37,7 +37,7 @@ class Score:
     lower: Mapping[str, float] = field(default_factory=dict)  # tiers below the best -> score
 
     def to_record(self) -> manifests.Score:
-        """For the manifest."""
+        """The scores as the manifest records them."""
         return manifests.Score(
             rebuilt=self.rebuilt,
             base=self.base,
@@ -47,43 +47,40 @@ class Score:
 
     @property
     def kept(self) -> float | None:
-        """Share of the fine-tune's score that the rebuilt model has."""
+        """The rebuilt model's share of the fine-tune's score."""
         return self.rebuilt / self.original if self.original else None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One `Score` per task."""
+    """The scores of all tasks that were evaluated."""
 
-    scores: Sequence[Score]
+    scores: Sequence[TaskScores]
 
     @property
     def kept(self) -> list[float]:
         return [score.kept for score in self.scores if score.kept is not None]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; `mean_kept` and `worst_kept` where originals were evaluated."""
+        """The scores for JSON, with `mean_kept` and `worst_kept` if originals were evaluated."""
         rows = [{**asdict(score), "kept": score.kept} for score in self.scores]
         kept = self.kept
         mean = {"mean_kept": sum(kept) / len(kept), "worst_kept": min(kept)} if kept else {}
         return {"scores": rows, **mean}
 
 
+@dataclass(frozen=True)
 class Bench:
-    """Rebuilds models into scratch folders, one at a time, and has them scored."""
+    """Rebuilds models into scratch folders, one at a time, and has them scored.
 
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        journal: Journal,
-        *,
-        label: str = "",
-        scratch: PathLike | None = None,
-        say: Say = _nothing,
-    ) -> None:
-        """`label` names the evaluator in the journal: scores of another one are not taken."""
-        self._evaluator, self._journal, self._label = evaluator, journal, label
-        self._scratch, self._say = scratch, say
+    `label` names the evaluator in the journal: scores of another one are not taken.
+    """
+
+    evaluator: Evaluator
+    journal: Journal
+    label: str = ""
+    scratch: PathLike | None = None
+    say: Say = unsaid
 
     def rebuilt(
         self,
@@ -93,28 +90,28 @@ class Bench:
         what: str = "rebuilt",
         tier: str | None = None,
     ) -> float:
-        """Score on `task` of a model of the store: a task at a tier, or the base (None)."""
+        """The score on `task` of a model of the store: a task at a tier, or the base (None)."""
 
         def evaluate() -> float:
-            with tempfile.TemporaryDirectory(prefix="taskstore-eval-", dir=self._scratch) as folder:
+            with tempfile.TemporaryDirectory(prefix="taskstore-eval-", dir=self.scratch) as folder:
                 path = store.unpack(model, Path(folder) / (model or "base"), tier=tier)
                 return self._told(path, task, what)
 
         tensors = rebuilt_tensors(store.manifest, model, tier)
         weights = model_digest({name: tensor.blake3 for name, tensor in tensors.items()})
-        return self._journal.score((self._label, task, weights), evaluate)
+        return self.journal.score((self.label, task, weights), evaluate)
 
     def original(self, path: PathLike, task: str) -> float:
-        """Score of a model folder that is there."""
+        """The score of a fine-tune in its folder; raises InputError if that is missing."""
         folder = Path(path)
         if not folder.exists():
             raise InputError(f"the original of task {task!r} is not at {folder}")
-        key = (self._label, task, fingerprint(folder))
-        return self._journal.score(key, lambda: self._told(folder, task, "original"))
+        key = (self.label, task, fingerprint(folder))
+        return self.journal.score(key, lambda: self._told(folder, task, "original"))
 
     def _told(self, path: Path, task: str, what: str) -> float:
-        score = checked(self._evaluator, path, task)
-        self._say(f"{task}, {what}: {score:g}")
+        score = checked(self.evaluator, path, task)
+        self.say(f"{task}, {what}: {score:g}")
         return score
 
 
@@ -126,16 +123,16 @@ def evaluate(
     originals: Mapping[str, PathLike] | None = None,
     base: bool = False,
 ) -> Evaluation:
-    """Score every task's rebuilt model at each tier, its original and the base where asked.
+    """Score every task's rebuilt model at each tier, and its original and the base if asked for.
 
-    Raises UnknownTask, InputError or EvaluationFailed; what was scored before is in the journal.
+    Raises UnknownTask, InputError or EvaluationFailed; scores up to then are in the journal.
     """
     chosen, originals = list(store.tasks if tasks is None else tasks), originals or {}
     for task in (*chosen, *originals):
         store.check_task(task)
     return Evaluation(
         [
-            Score(
+            TaskScores(
                 task,
                 rebuilt=bench.rebuilt(store, task, task),
                 lower={
@@ -151,7 +148,7 @@ def evaluate(
 
 
 def fingerprint(folder: Path) -> str:
-    """Path, sizes and times of the files: a model that is trained on is another one."""
+    """A digest of the path and the files' sizes and times, which changes if a model is trained."""
     files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]
     facts = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     return blake3(repr((str(folder.resolve()), facts)).encode()).hexdigest()

@@ -1,11 +1,12 @@
-"""Scores of a model folder: what the user's own command prints, or a function returns.
+"""Score a model folder by the user's own command, or by a function.
 
     python eval.py {model} {task} --split val
 
-The command runs without a shell, each placeholder put in after it is split into words. Its score is
-the last line of its standard output that holds one: a JSON object with "score" (or the key that is
-asked for), a bare number, or lm-eval's results, whose mean over tasks counts. A command that fails,
-prints no score or takes too long is an error that shows the end of what it wrote.
+The command runs without a shell. It is split into words before placeholders are filled in. Its
+score is in the last line of its standard output that holds one: a JSON object with "score" (or the
+key that is asked for), a bare number, or lm-eval's results, of which the mean over tasks is taken.
+A command that fails, prints no score or takes too long raises an error that shows the end of its
+output.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ METRICS = ("acc_norm", "acc", "exact_match", "f1", "mc2", "pass@1", "bleu", "rou
 class Command:
     """An Evaluator that runs a command.
 
-    template   words with {model} and, where one command serves several tasks, {task}; {out} is an
-               empty folder whose *.json files are looked at too (lm-eval's --output_path)
+    template   words with {model} and, if one command serves several tasks, {task}. {out} is an
+               empty folder, whose *.json files may hold the score too (lm-eval's --output_path)
     key        member of the JSON object that is the score
     timeout    seconds that one run may take
     """
@@ -55,7 +56,7 @@ class Command:
             raise InputError(f"time limit {self.timeout} is not a positive number of seconds")
 
     def __call__(self, model: Path, task: str) -> float:
-        """Raises EvaluationFailed."""
+        """The score of a model folder on a task; raises EvaluationFailed."""
         with tempfile.TemporaryDirectory(prefix="taskstore-eval-") as out:
             places = {"model": str(model), "task": task, "out": out}
             words = [_filled(word, places) for word in shlex.split(self.template)]
@@ -70,7 +71,7 @@ class Command:
         return scores[-1]
 
     def _run(self, words: Sequence[str], task: str) -> tuple[str, str]:
-        """What it writes; where it takes too long, it is killed with all that it started."""
+        """Its standard output and error; it is killed, with its children, if it takes too long."""
         try:
             process = subprocess.Popen(
                 words,
@@ -85,32 +86,26 @@ class Command:
             raise EvaluationFailed(task, f"cannot be run: {error}", "") from None
         try:
             stdout, stderr = process.communicate(timeout=self.timeout)
-        except subprocess.TimeoutExpired:
-            _kill(process)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             stdout, stderr = process.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             took = f"took longer than {self.timeout:g} s and was stopped"
             raise EvaluationFailed(task, took, stdout + stderr) from None
-        except BaseException:
-            _kill(process)
-            process.communicate()
-            raise
         if process.returncode:
             raise EvaluationFailed(task, f"ended with status {process.returncode}", stdout + stderr)
         return stdout, stderr
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
 def _filled(word: str, places: Mapping[str, str]) -> str:
-    """Placeholders by what they stand for, in one pass: what is put in is not looked at again."""
+    """The word with its placeholders filled in, in one pass: a value may look like one."""
     return re.sub(r"\{(model|task|out)\}", lambda found: places[found[1]], word)
 
 
 def _score(text: str, key: str) -> float | None:
-    """The score in one piece of text, if there is one."""
+    """The score in a piece of text; None if there is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -123,7 +118,7 @@ def _score(text: str, key: str) -> float | None:
 
 
 def _lm_eval(results: Mapping[str, Any], key: str) -> float | None:
-    """Mean over lm-eval's tasks of `key`, or of the first of METRICS that each has."""
+    """The mean over lm-eval's tasks of `key`, or of the first of METRICS that a task has."""
     scores = []
     for task in results.values():
         values = {

@@ -1,7 +1,7 @@
-"""Scores that are known already, one JSON line each: what makes a long search go on where it ended.
+"""Remember scores, one JSON line each, so that a long search goes on where it was interrupted.
 
-A score belongs to weights, to a task and to an evaluator, not to a path or a lambda: two thresholds
-that rebuild the same model are evaluated once. A line that was cut off in the middle is ignored.
+A score belongs to weights, a task and an evaluator, not to a path or a lambda: two thresholds that
+rebuild the same model are evaluated once. A line that was cut off in the middle is ignored.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from taskstore.errors import OutputError
@@ -17,7 +18,7 @@ Key = tuple[str, ...]
 
 
 class Journal:
-    """`path` None: only for as long as this object lives."""
+    """The scores in a file; `path` None: in memory only."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -28,17 +29,12 @@ class Journal:
             except OSError as error:
                 raise OutputError(f"{path} cannot be read: {error.strerror}") from None
             for line in lines:
-                self._read(line)
-
-    def _read(self, line: str) -> None:
-        try:
-            key, score = json.loads(line)
-            self._known[tuple(map(str, key))] = float(score)
-        except (ValueError, TypeError):
-            pass
+                with suppress(ValueError, TypeError):
+                    key, score = json.loads(line)
+                    self._known[tuple(map(str, key))] = float(score)
 
     def score(self, key: Key, evaluate: Callable[[], float]) -> float:
-        """What is known, or what `evaluate` finds, which is written down before it is returned."""
+        """The score of a key; `evaluate` finds one that is not known, and it is written down."""
         if key not in self._known:
             score = evaluate()
             self._append(key, score)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,7 @@ from taskstore.format.tiers.mask import moved
 from taskstore.kernels import bits, floats
 from taskstore.locations.base import PathLike
 from taskstore.merging.driver import check_target, merge_family
-from taskstore.merging.methods import F32, Info, Vectors, registry
-from taskstore.merging.methods.api import Blockwise
+from taskstore.merging.methods import F32, Info, Method, Vectors, registry
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
 from taskstore.merging.task_vectors import Block, Source, read
@@ -90,10 +89,10 @@ def _as_it_stands(store: Store, options: MergeOptions, tasks: list[str]) -> bool
     return options.method == recorded.method and same and set(tasks) == set(store.tasks)
 
 
-class StoredVector(Blockwise):
+class StoredVector(Method):
     """W1 - W0, read from the store: everywhere, or where at least k masks are one."""
 
-    INFO: ClassVar[Info] = Info("The store's multi-task vector", "", "")
+    INFO = Info("The store's multi-task vector", "", "")
 
     def __init__(self, store: Store, tasks: list[str], options: MergeOptions) -> None:
         self.options = {k: v for k, v in options.made().options.items() if k == "k"}
@@ -106,18 +105,14 @@ class StoredVector(Blockwise):
         for name in tasks if self._least else ():
             wanted |= tiers.BY_NAME["mask"].files(store.manifest, name)
         self._tasks = {names.stem_of("mask", name): store.manifest.tasks[name] for name in tasks}
-        self._readers: dict[str, ShardedReader] = {}
-        try:
-            for stem, sections in wanted.items():
-                self._readers[stem] = ShardedReader(store.location, stem, files, sections)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        for reader in self._readers.values():
-            reader.close()
-        self._readers = {}
+        with ExitStack() as stack:
+            self._readers = {
+                stem: stack.enter_context(
+                    closing(ShardedReader(store.location, stem, files, layout))
+                )
+                for stem, layout in wanted.items()
+            }
+            self.close = stack.pop_all().close
 
     def merge(self, block: Vectors) -> F32:
         k = block.start // self._manifest.chunk

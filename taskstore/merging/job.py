@@ -18,7 +18,9 @@ from taskstore.progress import Callback, Meter
 
 @dataclass(frozen=True)
 class MergeJob:
-    """source    reads the vectors and merges them
+    """What all steps of a merge share.
+
+    source    reads the vectors and merges them
     outputs   what the merged model consists of
     executor  runs blocks; as many are in flight as the options' memory allows
     """

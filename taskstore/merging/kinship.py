@@ -46,17 +46,16 @@ def cosine(family: Family, t: int) -> float:
         and task.tensors[name].shape == info.shape
     ]
     names = names[:: max(1, math.ceil(len(names) / BLOCKS))]
-    dot = ours = theirs = 0.0
+    gram = np.zeros((2, 2))
     for name in names:
         numel = base.tensors[name].numel
         start = max(0, numel - BLOCK) // 2
-        a, b = (
-            floats.to_float32(
-                model.read(name, start, min(start + BLOCK, numel)), model.tensors[name].dtype
-            ).astype(np.float64)
+        stop = min(start + BLOCK, numel)
+        pair = [
+            floats.to_float32(model.read(name, start, stop), model.tensors[name].dtype)
             for model in (base, task)
-        )
-        dot += float(a @ b)
-        ours += float(a @ a)
-        theirs += float(b @ b)
-    return float(dot / math.sqrt(ours * theirs)) if ours * theirs > 0 else 1.0
+        ]
+        both = np.stack(pair).astype(np.float64)
+        gram += both @ both.T
+    squares = gram[0, 0] * gram[1, 1]
+    return float(gram[0, 1] / math.sqrt(squares)) if squares > 0 else 1.0

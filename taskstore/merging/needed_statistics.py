@@ -50,11 +50,7 @@ def opened(
                 )
             statistics.check_model(model.name, model.tensors, digest_of(model, executor))
         if "gram" in kinds:
-            method.matrices = _matrices(list(found.values()))
+            # layers that all files have; an embedding that is tied to a layer has none of its own
+            grams = (set(f.tensors("gram")) - set(f.about.shared) for f in found.values())
+            method.matrices = frozenset(set.intersection(*grams))
         yield found
-
-
-def _matrices(files: list[Statistics]) -> frozenset[str]:
-    """Layers with a Gram matrix in all files; an embedding that is tied to a layer has none."""
-    names = set.intersection(*(set(f.tensors("gram")) - set(f.about.shared) for f in files))
-    return frozenset(names)

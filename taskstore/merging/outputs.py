@@ -100,9 +100,8 @@ def _untouched(family: Family, plan: Plan, name: str, notes: dict[str, str]) -> 
     if not own:
         return Output(info, copied=family.base)
     first = family.tasks[own[0]]
-    notes[name] = (
-        f"{info.dtype}, taken from {first.name}; {_names(family, own)} differ from the base"
-    )
+    differ = f"{_names(family, own)} differ from the base"
+    notes[name] = f"{info.dtype}, taken from {first.name}; {differ}"
     return Output(info, copied=first)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from taskstore.errors import InputError
 from taskstore.merging import merge
 from taskstore.merging.mergekit.fields import MAX_BYTES, load
-from taskstore.merging.mergekit.methods import Call, Entry, Settings, translate, unused
+from taskstore.merging.mergekit.methods import Call, RecipeModel, Settings, translate, unused
 from taskstore.merging.mergekit.recipe import Recipe, read
 from tests.support.families import Family, State, family, save
 
@@ -214,7 +214,7 @@ def settings(folder: Path, method: str, shared: str, *models: str) -> Settings:
         return inner.members(inner.value)
 
     name = load(write(folder, f"merge_method: {method}")).members(("merge_method",))
-    entries = [Entry(name["merge_method"], parameters(text), False) for text in models]
+    entries = [RecipeModel(name["merge_method"], parameters(text), False) for text in models]
     return Settings(name["merge_method"], parameters(shared), entries)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,24 @@ def test_a_block_is_left_as_it_was(name: str) -> None:
             assert not any(np.shares_memory(merged_N, array) for array in arrays)
             for array, copy in zip(arrays, before, strict=True):
                 assert (array == copy).all()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_scan_gets_functions_of_modules(name: str) -> None:
+    """No closure, so that another process could run it."""
+
+    class Looked(Models):
+        def blocks(self, function: Any) -> Any:
+            parts = [function]
+            for part in parts:
+                if isinstance(part, partial):
+                    parts += [part.func, *part.args, *part.keywords.values()]
+                elif callable(part):
+                    assert "<" not in part.__qualname__, part
+            return super().blocks(function)
+
+    models = family(name)
+    make(name).fit(Looked(models.tasks, statistics=models.statistics))
 
 
 @pytest.mark.parametrize("name", EVERY)

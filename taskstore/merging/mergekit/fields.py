@@ -1,4 +1,4 @@
-"""A YAML document as nodes that know where they stand, so that every complaint names the place."""
+"""Read a YAML document as nodes that know their place, so that every error names it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHORT.maxlevel = 1  # aliases make much of little
 
 @dataclass(frozen=True)
 class Node:
-    """`where` is "" for the whole document, then models, models[1], models[1].parameters.weight."""
+    """A value of a document and its place: "" for the whole, models[1], models[1].parameters."""
 
     file: Path
     where: str
@@ -34,7 +34,7 @@ class Node:
         return Node(self.file, f"{self.where}.{name}" if self.where else name, value)
 
     def members(self, known: Iterable[str]) -> dict[str, Node]:
-        """Of a mapping, without those that are null; a key that is not `known` is refused."""
+        """The members of a mapping that are not null; raises InputError for an unknown key."""
         if self.value is None:
             return {}
         if not isinstance(self.value, dict):
@@ -58,7 +58,7 @@ class Node:
         return str(self.value)
 
     def number(self) -> float:
-        """Finite; a text such as 1e-3, which YAML 1.1 does not take for a number, is one, too."""
+        """A finite number; also a text such as 1e-3, which is no number in YAML 1.1."""
         self._single()
         try:
             number = math.nan if isinstance(self.value, bool) else float(self.value)
@@ -84,7 +84,7 @@ class Node:
 
 
 def load(path: Path) -> Node:
-    """Raises InputError for what is no YAML mapping of a recipe's size."""
+    """The document of a file; raises InputError unless it is a mapping of a recipe's size."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -105,7 +105,7 @@ def load(path: Path) -> Node:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Refuses keys that stand twice, and merge keys, which can grow without bound."""
+    """A loader that refuses duplicate keys, and merge keys, which can grow without bound."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         seen = set()

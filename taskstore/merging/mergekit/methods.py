@@ -1,23 +1,23 @@
-"""What mergekit's merge methods are here: its parameters -> a method, options, weights, a scale.
+"""Translate mergekit's merge methods: its parameters -> a method, options, weights, a scale.
 
 With w = a model's weight and lambda = the recipe's scale, and tensor by tensor:
 
-    linear            sum w theta / sum w, the base only where it is listed
+    linear            sum w theta / sum w, with the base only if it is listed
     task_arithmetic   theta_0 + lambda sum w tau                  (normalize: over sum w)
     ties              theta_0 + lambda sum of the w tau of the elected sign, of the largest
                       `density` of each tensor                    (normalize: over their sum w)
-    dare_linear, dare_ties   the same of vectors of which a random `density` is kept
+    dare_linear, dare_ties   task_arithmetic and ties of vectors of which a random `density` is kept
     model_stock       no parameters
 
-`normalize` is true for linear and ties unless it is given, else false. A parameter of a model goes
-before the recipe's own. Read from the documentation and the behaviour of mergekit 0.1.
+`normalize` is true by default for linear and ties, else false. A model's own parameter counts
+before the recipe's. All this was read from the documentation and the behaviour of mergekit 0.1.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from taskstore.merging.mergekit.fields import Node
 from taskstore.merging.methods import MERGES
@@ -25,7 +25,8 @@ from taskstore.merging.methods import MERGES
 PER_MODEL = ("weight", "density")
 GLOBAL = (*PER_MODEL, "normalize", "lambda", "rescale", "int8_mask", "filter_wise")
 ELSEWHERE = ("t", "gamma", "epsilon", "scale", "select_topk")  # of methods that are refused
-INSTEAD: Mapping[str, str] = {  # mergekit's other methods -> what comes nearest in a recipe
+SCALED = ("weight", "density", "normalize", "lambda", "rescale")
+INSTEAD: Mapping[str, str] = {  # mergekit's other methods -> the nearest one that a recipe may name
     "arcee_fusion": "ties",
     "breadcrumbs": "ties or task_arithmetic",
     "breadcrumbs_ties": "ties",
@@ -44,8 +45,8 @@ INSTEAD: Mapping[str, str] = {  # mergekit's other methods -> what comes nearest
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One of `models`; `is_base` where it is the base, which is no fine-tune of itself."""
+class RecipeModel:
+    """One of a recipe's `models`; the base, if it is listed, is no fine-tune of itself."""
 
     node: Node
     parameters: Mapping[str, Node]
@@ -54,39 +55,43 @@ class Entry:
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters of a recipe; `shared` are its own, which models without one take."""
+    """The parameters of a recipe; `shared` are those of models that give none of their own."""
 
     method: Node
     shared: Mapping[str, Node]
-    models: Sequence[Entry]
+    models: Sequence[RecipeModel]
 
     @property
-    def tasks(self) -> list[Entry]:
+    def tasks(self) -> list[RecipeModel]:
         return [entry for entry in self.models if not entry.is_base]
 
-    def node(self, name: str, entry: Entry) -> Node | None:
+    def node(self, name: str, entry: RecipeModel) -> Node | None:
         return entry.parameters.get(name, self.shared.get(name))
 
-    def weight(self, entry: Entry) -> float:
+    def weights(self) -> list[float]:
+        return [self.weight(entry) for entry in self.tasks]
+
+    def weight(self, entry: RecipeModel) -> float:
         node = self.node("weight", entry)
         if node is None:
             entry.node.fail(f"has no parameters.weight, and {self.method.value} needs it")
         return node.number()
 
     def density(self) -> float:
-        """Of all models; 1 where none is given."""
-        found: list[tuple[str, float]] = []
+        """The density that all models share; 1 if none is given."""
+        first: tuple[str, float] | None = None
         for entry in self.tasks:
             node = self.node("density", entry)
-            found.append((node.where if node else entry.node.where, node.number() if node else 1))
-            if node and not 0 < found[-1][1] <= 1:
-                node.fail(f"is {found[-1][1]:g}; a density is above 0 and at most 1")
-            if found[-1][1] != found[0][1]:
+            value = node.number() if node else 1.0
+            if node and not 0 < value <= 1:
+                node.fail(f"is {value:g}; a density is above 0 and at most 1")
+            where, known = first = first or ((node or entry.node).where, value)
+            if value != known:
                 entry.node.fail(
-                    f"has density {found[-1][1]:g} and {found[0][0]} has {found[0][1]:g}; "
+                    f"has density {value:g} and {where} has {known:g}; "
                     "all models need the same here"
                 )
-        return found[0][1] if found else 1.0
+        return first[1] if first else 1.0
 
     def flag(self, name: str, default: bool = False) -> bool:
         return self.shared[name].flag() if name in self.shared else default
@@ -97,7 +102,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Call:
-    """`weights` are those of `Settings.tasks`; `notes` are place -> what became of it."""
+    """What a recipe asks for. `weights` are of `Settings.tasks`; `notes` name places in it."""
 
     method: str
     weights: Sequence[float] | None = None
@@ -107,14 +112,15 @@ class Call:
 
 
 def translate(settings: Settings) -> Call:
-    """Raises InputError for what there is no counterpart of; check the method's name first."""
+    """The call of a recipe; raises InputError for what has no counterpart. `check_name` first."""
     if "int8_mask" in settings.shared:
         settings.shared["int8_mask"].flag()
-    return _METHODS[settings.method.value].make(settings)
+    make, _ = _METHODS[settings.method.value]
+    return make(settings)
 
 
 def check_name(method: Node) -> None:
-    """Raise InputError unless it is one of those that can be read."""
+    """Raise InputError unless this is a method that can be read from a recipe."""
     name = method.text()
     if name in _METHODS:
         return
@@ -130,9 +136,9 @@ def check_name(method: Node) -> None:
 
 
 def unused(settings: Settings) -> dict[str, str]:
-    """Place -> why a parameter that is given has no effect, here as in mergekit."""
+    """Place -> why the parameter there has no effect, here or in mergekit."""
     name = settings.method.value
-    used, notes = _METHODS[name].used, {}
+    (_, used), notes = _METHODS[name], {}
     for entry in settings.models:
         for node in entry.parameters.values() if entry.is_base and name != "linear" else ():
             notes[node.where] = "ignored: it is the base's, which has no task vector"
@@ -146,7 +152,7 @@ def unused(settings: Settings) -> dict[str, str]:
 
 
 def _linear(settings: Settings) -> Call:
-    """The base's own weight shows in the sum that all are divided by."""
+    """The base's weight, if it has one, counts in the sum that all weights are divided by."""
     weights = [settings.weight(entry) for entry in settings.models]
     total, notes = sum(weights), {}
     if not settings.flag("normalize", True):
@@ -176,30 +182,28 @@ def _ties(settings: Settings) -> Call:
         settings.shared["rescale"].fail("is true, which is not supported for ties; leave it out")
     density = settings.density()
     options = {"density": density, "per_tensor": 1.0, "mean": _mean(settings, default=True)}
-    return Call("ties", _plain_weights(settings), options, settings.scale())
+    return Call("ties", settings.weights(), options, settings.scale())
 
 
 def _dare_linear(settings: Settings) -> Call:
-    return _dared("dare", _weights(settings), {}, settings)
+    return _dared(Call("dare", _weights(settings)), settings)
 
 
 def _dare_ties(settings: Settings) -> Call:
     options = {"density": 1.0, "mean": _mean(settings, default=False)}
-    return _dared("dare+ties", _plain_weights(settings), options, settings)
+    return _dared(Call("dare+ties", settings.weights(), options), settings)
 
 
-def _dared(
-    method: str, weights: list[float], options: Mapping[str, float], settings: Settings
-) -> Call:
+def _dared(call: Call, settings: Settings) -> Call:
     density = settings.density()
-    # what is kept is divided by the density here; all methods under it are linear in their scale
+    # DARE divides what it keeps by the density; all methods under it are linear in their scale
     alpha = settings.scale() * (1 if settings.flag("rescale", True) else density)
     note = (
         "the random choice is another than mergekit's, and what is kept is divided by the density "
         "where mergekit scales each tensor to the L1 norm that it had"
     )
-    drop = {"p": round(1 - density, 12)}
-    return Call(method, weights, {**options, **drop}, alpha, {settings.method.where: note})
+    options = {**call.options, "p": round(1 - density, 12)}
+    return replace(call, options=options, alpha=alpha, notes={settings.method.where: note})
 
 
 def _model_stock(settings: Settings) -> Call:
@@ -209,16 +213,14 @@ def _model_stock(settings: Settings) -> Call:
 
 
 def _weights(settings: Settings) -> list[float]:
-    weights = [settings.weight(entry) for entry in settings.tasks]
+    """The tasks' weights, divided by their sum if `normalize` is true."""
+    weights = settings.weights()
     total = sum(weights) if settings.flag("normalize") else 1.0
     return [weight / total for weight in weights] if abs(total) >= 1e-8 else weights
 
 
-def _plain_weights(settings: Settings) -> list[float]:
-    return [settings.weight(entry) for entry in settings.tasks]
-
-
 def _mean(settings: Settings, default: bool) -> float:
+    """Whether ties takes the mean: 1 if `normalize` is true, else 0."""
     mean = settings.flag("normalize", default)
     for entry in settings.tasks if mean else ():
         if settings.weight(entry) < 0:
@@ -229,17 +231,12 @@ def _mean(settings: Settings, default: bool) -> float:
     return float(mean)
 
 
-@dataclass(frozen=True)
-class _Known:
-    make: Callable[[Settings], Call]
-    used: tuple[str, ...]
-
-
-_METHODS: Mapping[str, _Known] = {
-    "linear": _Known(_linear, ("weight", "normalize")),
-    "task_arithmetic": _Known(_task_arithmetic, ("weight", "normalize", "lambda")),
-    "ties": _Known(_ties, ("weight", "density", "normalize", "lambda", "rescale")),
-    "dare_linear": _Known(_dare_linear, ("weight", "density", "normalize", "lambda", "rescale")),
-    "dare_ties": _Known(_dare_ties, ("weight", "density", "normalize", "lambda", "rescale")),
-    "model_stock": _Known(_model_stock, ("filter_wise",)),
+# mergekit's method -> what it is here, and the parameters that it uses
+_METHODS: Mapping[str, tuple[Callable[[Settings], Call], tuple[str, ...]]] = {
+    "linear": (_linear, ("weight", "normalize")),
+    "task_arithmetic": (_task_arithmetic, ("weight", "normalize", "lambda")),
+    "ties": (_ties, SCALED),
+    "dare_linear": (_dare_linear, SCALED),
+    "dare_ties": (_dare_ties, SCALED),
+    "model_stock": (_model_stock, ("filter_wise",)),
 }

@@ -1,7 +1,7 @@
-"""mergekit's YAML, for the methods that both have: a file -> what `merge` is given.
+"""Read mergekit's YAML, for the methods that both have: a file -> the arguments of `merge`.
 
-What cannot be done is refused with its name and place, what has no effect becomes a note; nothing
-is skipped in silence. How the methods compare stands in recipe_methods and in docs/mergekit.md.
+What cannot be done is refused with its name and place. What has no effect becomes a note. Nothing
+is skipped without one. `mergekit.methods` and docs/mergekit.md say how the methods compare.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from taskstore.merging.mergekit.methods import (
     ELSEWHERE,
     GLOBAL,
     PER_MODEL,
-    Call,
-    Entry,
+    RecipeModel,
     Settings,
     check_name,
     translate,
@@ -41,7 +40,7 @@ DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `merge` takes; `notes` are place in the file -> what became of it."""
+    """The arguments of `merge`; `notes` are place in the file -> what became of it."""
 
     base: str
     models: Mapping[str, str]
@@ -50,7 +49,7 @@ class Recipe:
 
 
 def read(path: Path) -> Recipe:
-    """Raises InputError with the place of what cannot be read, or not be done."""
+    """The recipe of a file; raises InputError with the place of what cannot be read or done."""
     document = load(path)
     fields = document.members(KEYS)
     for key, problem in REFUSED.items():
@@ -62,41 +61,38 @@ def read(path: Path) -> Recipe:
     check_name(fields["merge_method"])
     listed = _listed(fields["models"])
     base = _base(fields, listed)
-    entries = [Entry(node, parameters, _same(model, base)) for node, model, parameters in listed]
-    shared = fields["parameters"].members((*GLOBAL, *ELSEWHERE)) if "parameters" in fields else {}
-    settings = Settings(fields["merge_method"], shared, entries)
+    entries = [RecipeModel(node, given, _same(model, base)) for node, model, given in listed]
+    settings = Settings(fields["merge_method"], _parameters(fields), entries)
     found = [model for _, model, _ in listed if not _same(model, base)]
     if not found:
         fields["models"].fail("names no model beside the base")
     call = translate(settings)
-    named = dict(zip(_names(found), found, strict=True))
-    options = _options(call, list(named), _dtype(fields), _tokenizer(fields, base, named))
-    return Recipe(base, named, options, {**unused(settings), **call.notes})
-
-
-def _options(
-    call: Call, models: Sequence[str], dtype: str | None, tokenizer_from: str | None
-) -> MergeOptions:
-    return MergeOptions(
+    models = dict(zip(_names(found), found, strict=True))
+    options = MergeOptions(
         method=call.method,
         method_options=call.options,
         alpha=call.alpha,
         weights=dict(zip(models, call.weights, strict=True)) if call.weights else {},
-        dtype=dtype,
-        tokenizer_from=tokenizer_from,
+        dtype=_dtype(fields),
+        tokenizer_from=_tokenizer(fields, base, models),
     )
+    return Recipe(base, models, options, {**unused(settings), **call.notes})
+
+
+def _parameters(fields: Mapping[str, Node]) -> dict[str, Node]:
+    """The parameters of a recipe or of one of its models."""
+    known = (*GLOBAL, *ELSEWHERE)
+    return fields["parameters"].members(known) if "parameters" in fields else {}
 
 
 def _listed(models: Node) -> list[tuple[Node, str, dict[str, Node]]]:
-    """(the entry, its model, its parameters) of each."""
+    """(its node, its path, its parameters) of each model."""
     result: list[tuple[Node, str, dict[str, Node]]] = []
     for node in models.items():
         fields = node.members(("model", "parameters"))
         if "model" not in fields:
             node.fail("names no model")
-        given = (
-            fields["parameters"].members((*GLOBAL, *ELSEWHERE)) if "parameters" in fields else {}
-        )
+        given = _parameters(fields)
         for name in set(given) & set(GLOBAL) - set(PER_MODEL):
             given[name].fail("is no parameter of one model; it belongs into the recipe's own")
         model = _model(fields["model"])
@@ -108,7 +104,7 @@ def _listed(models: Node) -> list[tuple[Node, str, dict[str, Node]]]:
 
 
 def _base(fields: Mapping[str, Node], listed: Sequence[tuple[Node, str, dict[str, Node]]]) -> str:
-    """`linear` needs none: an average is the same seen from any of its models, so the first is."""
+    """The base; `linear` may name none, and takes the first model: an average needs no base."""
     method = fields["merge_method"]
     if "base_model" not in fields:
         if method.value != "linear":
@@ -126,7 +122,7 @@ def _base(fields: Mapping[str, Node], listed: Sequence[tuple[Node, str, dict[str
 
 
 def _model(node: Node, depth: int = 2) -> str:
-    """A model by its path or hub id, or as mergekit writes it in full, {model: {path: ...}}."""
+    """A model's path or hub id, which mergekit may write in full as {model: {path: ...}}."""
     if isinstance(node.value, dict) and depth:
         fields = node.members(("model", "lora", "path", "revision", "override_architecture"))
         for key in ("lora", "revision", "override_architecture"):
@@ -154,7 +150,7 @@ def _same(model: str, other: str) -> bool:
 
 
 def _names(models: Sequence[str]) -> list[str]:
-    """The last part of each path, or the last two where that is not enough to tell them apart."""
+    """The last part of each path, or the last two if the last one is not unique."""
     parts = [Path(os.path.abspath(model)).parts[-2:] for model in models]
     times = Counter(part[-1].casefold() for part in parts)
     result = [p[-1] if times[p[-1].casefold()] == 1 else "-".join(p) for p in parts]
@@ -165,7 +161,7 @@ def _names(models: Sequence[str]) -> list[str]:
 
 
 def _dtype(fields: Mapping[str, Node]) -> str | None:
-    """`dtype` is what mergekit computes in, and writes unless `out_dtype` says otherwise."""
+    """The dtype to write: `out_dtype`, or else `dtype`, which mergekit computes in."""
     found = None
     for node in (fields.get("dtype"), fields.get("out_dtype")):
         if node is not None:
@@ -177,7 +173,7 @@ def _dtype(fields: Mapping[str, Node]) -> str | None:
 
 
 def _tokenizer(fields: Mapping[str, Node], base: str, models: Mapping[str, str]) -> str | None:
-    """The model whose tokenizer is taken; None: the base's."""
+    """The name of the model whose tokenizer is taken; None: the base's."""
     source = fields.get("tokenizer_source")
     if "tokenizer" in fields:
         if source is not None:

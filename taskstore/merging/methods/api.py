@@ -1,4 +1,4 @@
-"""The protocol of merge methods: what one is given, what it says of itself, and what it does.
+"""What a merge method is given, what it says of itself, and what it does.
 
 Every method makes one vector tau that is added to theta_0. An average of weights is theta_0 plus
 the average of the task vectors, and so is everything that is linear in the weights.
@@ -122,58 +122,22 @@ class Info:
     masks: bool = False
 
 
-class Method(Protocol):
-    """A way to merge. One object serves one family.
+class Method:
+    """A way to merge: block by block, or whole matrices. One object serves one family.
 
-    `matrices` are the tensors with statistics of a matrix (`gram`); set it before `fit`.
+    INFO         what the method says of itself
+    options      its options as the manifest records them
+    matrices     tensors with statistics of a matrix (`gram`); set it before `fit`
+    weighs       whether it uses `weight_S` itself; if not, its vectors come multiplied by it
+    one_sided    whether a mask only selects weights that the merged vector moves as the task does
+    passes       how often `fit` goes over all task vectors
     """
 
-    @property
-    def INFO(self) -> Info: ...  # noqa: N802
-
-    @property
-    def weighs(self) -> bool:
-        """Whether it uses `weight_S` itself. If not, its vectors come multiplied by it."""
-
-    @property
-    def matrices(self) -> frozenset[str]: ...
-
-    @matrices.setter
-    def matrices(self, tensors: frozenset[str]) -> None: ...
-
-    @property
-    def options(self) -> Mapping[str, float]:
-        """Its options, as the manifest records them."""
-
-    @property
-    def one_sided(self) -> bool:
-        """Whether a mask only selects weights that the merged vector moves as the task does."""
-
-    @property
-    def passes(self) -> int:
-        """How often `fit` goes over all task vectors."""
-
-    def fit(self, scan: Scan) -> None:
-        """Look at all task vectors before any is merged, if the method needs that."""
-
-    def merge(self, block: Vectors) -> F32:
-        """The merged vector of a block, float32 (N,)."""
-
-    def wants_whole(self, tensor: str, shape: tuple[int, ...]) -> bool:
-        """Whether `merge_whole` makes this tensor's vector."""
-
-    def merge_whole(self, matrix: Whole) -> F32:
-        """The merged vector of a matrix, float32 (O, I)."""
-
-
-class Blockwise:
-    """Base of the methods: each block by itself, options as `INFO` names them."""
-
     INFO: ClassVar[Info]
+    matrices: frozenset[str] = frozenset()
     weighs = False
     one_sided = False
     passes = 0
-    matrices: frozenset[str] = frozenset()
 
     def __init__(self, **options: float) -> None:
         given = {option: options.get(option.name, option.default) for option in self.INFO.options}
@@ -182,10 +146,16 @@ class Blockwise:
         }
 
     def fit(self, scan: Scan) -> None:
-        """A method that needs no pass."""
+        """Look at all task vectors before any is merged, if the method needs that."""
+
+    def merge(self, block: Vectors) -> F32:
+        """The merged vector of a block, float32 (N,)."""
+        raise NotImplementedError
 
     def wants_whole(self, tensor: str, shape: tuple[int, ...]) -> bool:
+        """Whether `merge_whole` makes this tensor's vector."""
         return False
 
     def merge_whole(self, matrix: Whole) -> F32:
+        """The merged vector of a matrix, float32 (O, I)."""
         raise NotImplementedError

@@ -9,11 +9,11 @@ A tensor that a fine-tune lacks is the mean of the others'.
 
 from __future__ import annotations
 
-from taskstore.merging.methods.api import F32, Blockwise, Info, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Vectors
 from taskstore.merging.methods.mean import mean
 
 
-class Average(Blockwise):
+class Average(Method):
     INFO = Info(
         "Average, uniform soup",
         "tau = sum_t w_t tau_t / sum_t w_t",

@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Vectors
 
 
-class Emr(Blockwise):
+class Emr(Method):
     INFO = Info(
         "EMR",
         "gamma = +1 where mean tau_t > 0, else -1; tau = gamma max |tau_t| of that sign",

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Option, Rows, Scan, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Rows, Scan, Vectors
 from taskstore.merging.methods.mean import check_positive
 
 
-class Fisher(Blockwise):
+class Fisher(Method):
     INFO = Info(
         "Fisher",
         "tau = sum_t c_t F_t tau_t / sum_t c_t F_t, c_t = w_t / |F_t|",

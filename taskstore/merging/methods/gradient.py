@@ -16,11 +16,11 @@ from __future__ import annotations
 import numpy as np
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Option, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Vectors
 from taskstore.merging.methods.mean import check_positive
 
 
-class Gradient(Blockwise):
+class Gradient(Method):
     INFO = Info(
         "Uncertainty-based gradient matching",
         "tau = alpha sum_t Hbar^-1 (delta0 + s_0 H_0 + s_t H_t) tau_t, "

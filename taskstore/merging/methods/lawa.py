@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from taskstore.merging.methods.api import F32, Blockwise, Info, Option, Scan, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors
 from taskstore.merging.methods.mean import mean
 
 
-class Lawa(Blockwise):
+class Lawa(Method):
     INFO = Info(
         "LAWA",
         "tau = mean of tau_t over the last k checkpoints of a run",

@@ -7,10 +7,10 @@ The position a is `alpha`. It may be below 0 or above 1: the path goes on.
 
 from __future__ import annotations
 
-from taskstore.merging.methods.api import F32, Blockwise, Info, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Vectors
 
 
-class Linear(Blockwise):
+class Linear(Method):
     INFO = Info(
         "Linear interpolation",
         "theta(a) = (1 - a) theta_0 + a theta_1, a = alpha",

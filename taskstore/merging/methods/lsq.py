@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import F32, Blockwise, Info, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Vectors
 
 BLOCK = 256  # elements: all tasks' stay in the first-level cache
 Pairs = NDArray[np.int64]
 
 
-class Lsq(Blockwise):
+class Lsq(Method):
     INFO = Info(
         "Least squares",
         "v = argmin sum_t min(tau_t^2, (tau_t - v)^2), per element",

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore.merging.methods.api import F32, Blockwise, Info, Scan, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Scan, Vectors
 from taskstore.merging.methods.sum import add_up
 from taskstore.merging.methods.trim import DENSITY, PER_TENSOR, Trim
 
 
-class Magnitude(Blockwise):
+class Magnitude(Method):
     INFO = Info(
         "Magnitude",
         "tau = sum_t tau_t where |tau_t| is among the largest K of its task",

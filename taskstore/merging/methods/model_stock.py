@@ -17,14 +17,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.merging.methods.api import F32, Blockwise, Info, Scan, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Scan, Vectors
 from taskstore.merging.methods.mean import mean
 
 Gram = NDArray[np.float64]
 BLOCK = 8192  # elements that are widened to float64 at a time
 
 
-class ModelStock(Blockwise):
+class ModelStock(Method):
     INFO = Info(
         "Model Stock",
         "t = T cos / (1 + (T - 1) cos), cos = mean pairwise cosine; tau = t mean_t tau_t",

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taskstore.merging.methods.api import F32, Blockwise, Method, Scan, Vectors
+from taskstore.merging.methods.api import F32, Method, Scan, Vectors
 
 Change = Callable[[Vectors], Vectors]
 
 
-class Over(Blockwise):
+class Over(Method):
     """Base of such a method: `_change` is what it does to a block before `inner` sees it."""
 
     def __init__(self, inner: Method, **options: float) -> None:

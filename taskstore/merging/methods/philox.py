@@ -37,15 +37,6 @@ def stream(seed: int, *names: str) -> Words:
     return np.frombuffer(state.digest(16), "<u4").astype(np.uint32)
 
 
-def words(stream_4: Words, start: int, n: int) -> Words:
-    """The numbers of elements [start, start + n), uint32 (n,)."""
-    first, last = start // GROUP, -(-(start + n) // GROUP)
-    all_N = np.empty((last - first) * GROUP, np.uint32)
-    for group in range(first, last):
-        generate(stream_4, group, all_N[(group - first) * GROUP :][:GROUP])
-    return all_N[start - first * GROUP :][:n]
-
-
 @jit
 def generate(stream_4: Words, group: int, out: Words) -> None:
     """Numbers of elements [4096 group, 4096 group + 4096)."""

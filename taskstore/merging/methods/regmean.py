@@ -19,14 +19,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.merging.methods.api import F32, Blockwise, Info, Option, Vectors, Whole
+from taskstore.merging.methods.api import F32, Info, Method, Option, Vectors, Whole
 from taskstore.merging.methods.mean import check_positive, mean
 
 RIDGE = 1e-10
 F64 = NDArray[np.float64]
 
 
-class RegMean(Blockwise):
+class RegMean(Method):
     INFO = Info(
         "RegMean",
         "W^T = (sum_t G_t)^-1 sum_t G_t W_t^T, G_t = inner products of a layer's inputs",

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Vectors
 
 
-class Sum(Blockwise):
+class Sum(Method):
     INFO = Info(
         "Task arithmetic",
         "tau = sum_t w_t tau_t; weights may be negative",

@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Vectors
 
 
-class Swa(Blockwise):
+class Swa(Method):
     INFO = Info(
         "SWA",
         "tau <- (n tau + tau_i) / (n + 1), over the checkpoints of a run",

@@ -18,11 +18,11 @@ from functools import partial
 import numpy as np
 
 from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Blockwise, Info, Option, Scan, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Scan, Vectors
 from taskstore.merging.methods.trim import DENSITY, PER_TENSOR, Trim
 
 
-class Ties(Blockwise):
+class Ties(Method):
     INFO = Info(
         "TIES",
         "trim to the largest K; gamma = sign of the sum; tau = mean of the values of that sign",

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore.merging.methods.api import F32, Blockwise, Info, Vectors, Whole
+from taskstore.merging.methods.api import F32, Info, Method, Vectors, Whole
 from taskstore.merging.methods.mean import mean
 
 
-class Tsv(Blockwise):
+class Tsv(Method):
     INFO = Info(
         "TSV-Merge",
         "tau = U S V^T of the largest min(O, I) / T singular values per task, U and V orthogonal",
@@ -39,10 +39,7 @@ class Tsv(Blockwise):
         tasks = len(matrix.rows)
         kept = min(matrix.shape) // tasks
         if kept == 0:
-            merged_OI = np.zeros(matrix.shape, np.float32)
-            for s in range(tasks):
-                merged_OI += matrix.read(s) / np.float32(tasks)
-            return merged_OI
+            return np.asarray(sum(matrix.read(s) / np.float32(tasks) for s in range(tasks)))
         parts = [largest(matrix.read(s), kept) for s in range(tasks)]
         u_OK = orthonormal(np.concatenate([u for u, _, _ in parts], axis=1))
         v_IK = orthonormal(np.concatenate([v for _, _, v in parts], axis=1))

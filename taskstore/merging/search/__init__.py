@@ -1,1 +1,1 @@
-"""Which multi-task model scores best: grids of options, greedy soups."""
+"""Search for the merged model that scores best: grids of options, greedy soups."""

@@ -1,16 +1,15 @@
-"""Greedy soup (Wortsman et al., arXiv 2203.05482): average the fine-tunes that make it better.
+"""Average the fine-tunes that make the score better: greedy soup (Wortsman et al., 2203.05482).
 
-Every fine-tune is scored; they are sorted, best first (equal ones as they are named), and the best
-is the first soup. Each other in turn is an ingredient for good where the average of the soup and it
-scores strictly better than the soup: new = soup n / (n + 1) + theta_j / (n + 1). A soup is averaged
-anew from its ingredients, so it is rounded once.
+Every fine-tune is scored, and they are sorted, best first; equal ones keep the order of their
+names. The best is the first soup. Each other one in turn becomes an ingredient if the average of
+the soup and it, soup n / (n + 1) + theta_j / (n + 1), scores strictly better than the soup. A soup
+is averaged anew from its ingredients, so it is rounded once.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from taskstore.evaluation.bench import fingerprint
 from taskstore.locations.base import PathLike
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
-from taskstore.merging.search.grid_search import code
 from taskstore.merging.search.origins import Origin
 from taskstore.merging.search.scoring import Scorer, Scores
 from taskstore.progress import Callback, silent
@@ -30,7 +28,7 @@ METHOD = "average"
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A fine-tune, its own scores, and those of the soup with it (None: it is the first)."""
+    """A fine-tune, its own scores, and the scores of the soup with it (None: it is the first)."""
 
     model: str
     alone: Scores
@@ -40,7 +38,7 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Soup:
-    """Ingredients in the order in which they were tried; `scores` are the finished soup's."""
+    """The ingredients in the order in which they were tried, and the scores of the soup."""
 
     ingredients: list[Ingredient]
     scores: Scores
@@ -71,11 +69,11 @@ def greedy_soup(
     scorer: Scorer,
     progress: Callback = silent,
 ) -> Soup:
-    """Write the soup to the folder `target`; the method that `options` name does not count.
+    """Write the soup to the folder `target`; the method that `options` name is not used.
 
-    `tokenizer_from` and `private_from` mean the best fine-tune where the one that they name is no
-    ingredient. Raises InputError for options that no average has, EvaluationFailed and what
-    `merge` does; nothing is at `target` then, and what was scored is in the journal.
+    If `tokenizer_from` or `private_from` name no ingredient, they mean the best fine-tune. Raises
+    InputError for options that no average has, EvaluationFailed, and what `merge` does. Then
+    nothing is at `target`, and the scores are in the journal.
     """
     if options.alpha is not None or options.weights or options.method_options:
         raise InputError("a greedy soup is a plain average; leave alpha, weights and options out")
@@ -91,7 +89,7 @@ def greedy_soup(
         folder = origin.folder(name)
         if folder is None:
             return scores_of([name])
-        return scorer.score(name, fingerprint(folder), partial(as_it_is, folder))
+        return scorer.score(name, fingerprint(folder), lambda: nullcontext(folder))
 
     alone = {name: scores_alone(name) for name in origin.names}
     order = sorted(alone, key=lambda name: alone[name].mean, reverse=not scorer.minimise)
@@ -108,12 +106,8 @@ def greedy_soup(
     return Soup(ingredients, best, scorer.minimise, scorer.label, report)
 
 
-def as_it_is(folder: Path) -> AbstractContextManager[Path]:
-    return nullcontext(folder)
-
-
 def average(options: MergeOptions, names: list[str]) -> MergeOptions:
-    """Options that make the soup of these, the best first."""
+    """The options that make the soup of these fine-tunes, of which the first is the best."""
 
     def present(name: str | None) -> str | None:
         return names[0] if name is not None and name not in names else name
@@ -127,15 +121,14 @@ def average(options: MergeOptions, names: list[str]) -> MergeOptions:
 
 
 def section(ingredients: list[Ingredient], scorer: Scorer) -> str:
-    """For the model card."""
-    lines = [
-        "\n## Greedy soup\n\nThe average of the best fine-tune and of each that made it better "
-        f"(arXiv 2203.05482). Scored with {code(scorer.label)}:\n",
-        "| fine-tune | alone | soup with it | |",
-        "|---|---|---|---|",
-    ]
+    """The ingredients for the model card."""
+    rows = []
     for i in ingredients:
         tried = f"{i.with_it.mean:.4g}" if i.with_it else ""
         kept = "ingredient" if i.kept else "left out"
-        lines.append(f"| {cell(i.model)} | {i.alone.mean:.4g} | {tried} | {kept} |")
-    return "\n".join(lines) + "\n"
+        rows.append([cell(i.model), f"{i.alone.mean:.4g}", tried, kept])
+    text = (
+        "The average of the best fine-tune and of each that made it better (arXiv 2203.05482). "
+        "Scored"
+    )
+    return scorer.section("Greedy soup", text, ["fine-tune", "alone", "soup with it", ""], rows)

@@ -1,8 +1,8 @@
-"""Alpha, and what else a method takes, by the user's own measure on validation data.
+"""Search alpha, and other options of a method, by the user's own measure on validation data.
 
-Each point of the grids is merged, scored and removed; the best is merged once more, to the target.
+Each point of the grids is merged, scored and removed. The best is merged once more, to the target.
 Of equal scores the first counts: the smallest alpha, then the smallest options. A point on the line
-from a base to one fine-tune is an alpha too, so this draws linear interpolation paths
+from a base to one fine-tune is an alpha too, so a search also gives linear interpolation paths
 (arXiv 1412.6544).
 """
 
@@ -20,14 +20,13 @@ from taskstore.merging.search.grids import Grids, Values
 from taskstore.merging.search.origins import Origin
 from taskstore.merging.search.scoring import Scorer, Scores
 from taskstore.progress import Callback, silent
-from taskstore.store.card import cell
 
 MOST = 24  # points that a model card lists
 
 
 @dataclass(frozen=True)
-class Points:
-    """What was tried: one value per axis, its scores; `best` is the number of the chosen one."""
+class GridPoints:
+    """The points that were tried: a value per axis, and scores; `best` numbers the chosen one."""
 
     axes: Mapping[str, Values]
     values: list[Values]
@@ -38,7 +37,7 @@ class Points:
 
     @property
     def scored(self) -> str:
-        """What the score that counts is, in words."""
+        """The name of the score that counts."""
         word = "loss" if self.minimise else "score"
         return f"mean {word}" if len(self.scores[0].tasks) > 1 else word
 
@@ -59,7 +58,7 @@ class Points:
 class Searched:
     """The points, and the model that was made of the best."""
 
-    points: Points
+    points: GridPoints
     report: MergeReport
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,28 +85,21 @@ def search(
         scorer.merged(words(axes, values) or "merged", origin, trial, origin.names, progress)
         for values, trial in trials
     ]
-    best = 0
-    for i, found in enumerate(scores):
-        if scorer.better(found.mean, scores[best].mean):
-            best = i
+    sign = 1 if scorer.minimise else -1
+    best = min(range(len(scores)), key=lambda i: sign * scores[i].mean)
     values = [point for point, _ in trials]
-    points = Points(axes, values, scores, best, scorer.minimise, scorer.label)
-    report = origin.merge(target, trials[best][1], progress=progress, section=section(points))
-    return Searched(points, report)
+    points = GridPoints(axes, values, scores, best, scorer.minimise, scorer.label)
+    text = section(points, scorer)
+    return Searched(points, origin.merge(target, trials[best][1], progress=progress, section=text))
 
 
 def words(axes: Mapping[str, Values], values: Values) -> str:
-    """ "alpha 0.3, k 2" """
+    """The values of a point by name: "alpha 0.3, k 2"."""
     return ", ".join(f"{name} {value:g}" for name, value in zip(axes, values, strict=True))
 
 
-def code(command: str) -> str:
-    """A command line in Markdown, on one line."""
-    return f"`{' '.join(command.split()).replace('`', ' ')}`"
-
-
-def section(points: Points) -> str:
-    """For the model card: the best points where there are many."""
+def section(points: GridPoints, scorer: Scorer) -> str:
+    """The points for the model card; only the best ones if there are many."""
     tasks = list(points.scores[0].named)
     own = tasks if len(tasks) > 1 else []
     order = sorted(
@@ -116,15 +108,11 @@ def section(points: Points) -> str:
     )
     shown = sorted(order[:MOST])
     which = f"The best {MOST} of {len(order)} points" if len(order) > MOST else "Points"
-    columns = [*points.axes, *own, points.scored]
-    lines = [
-        f"\n## Search\n\n{which}, scored with {code(points.evaluator)}:\n",
-        f"| {' | '.join(map(cell, columns))} |",
-        f"|{'---|' * len(columns)}",
-    ]
+    rows = []
     for i in shown:
         scores = points.scores[i]
         found = (*(scores.tasks[task] for task in own), scores.mean)
         cells = [f"{x:g}" for x in points.values[i]] + [f"{x:.4g}" for x in found]
-        lines.append(f"| {' | '.join(f'**{x}**' if i == points.best else x for x in cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"**{x}**" if i == points.best else x for x in cells])
+    columns = [*points.axes, *own, points.scored]
+    return scorer.section("Search", f"{which}, scored", columns, rows)

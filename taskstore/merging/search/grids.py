@@ -1,12 +1,12 @@
-"""Values that are tried: of alpha, and of the options that a method takes.
+"""The values that a search tries, of alpha and of a method's options.
 
-    0.1,0.3,0.5    those
+    0.1,0.3,0.5    these values
     0:1:0.1        from 0 to 1, both included, in steps of 0.1; computed in decimal
-    auto           the published ones, where there are
+    auto           the published ones, if there are any
 
-Published: alpha as the method says (`Info.grid`), `k` of consensus merging from 1 to the number of
-tasks and `lam` from 0.2 to 0.6 (arXiv 2405.07813), `density` of TIES 10, 20 and 30 % (arXiv
-2306.01708), `p` of DARE from 0.1 to 0.9 (arXiv 2311.03099).
+Published are: alpha as the method says (`Info.grid`); `k` of consensus merging from 1 to the number
+of tasks and `lam` from 0.2 to 0.6 (arXiv 2405.07813); `density` of TIES 10, 20 and 30 % (arXiv
+2306.01708); `p` of DARE from 0.1 to 0.9 (arXiv 2311.03099).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ PUBLISHED: Mapping[str, Values] = {
 
 @dataclass(frozen=True)
 class Grids:
-    """Values of alpha (none: it is not searched) and of options by name, ascending."""
+    """Values of alpha (none: it is not searched) and of options by name, in ascending order."""
 
     alpha: Values = ()
     options: Mapping[str, Values] = field(default_factory=dict)
 
     @property
     def axes(self) -> dict[str, Values]:
-        """What is searched, in words -> its values; alpha first."""
+        """The name of each thing that is searched -> its values; alpha comes first."""
         own = {f"option {k}" if k == "alpha" else k: v for k, v in self.options.items()}
         return {**({"alpha": self.alpha} if self.alpha else {}), **own}
 
     def trials(self, options: MergeOptions) -> list[tuple[Values, MergeOptions]]:
-        """Each point of the product, with the options that it stands for; alpha changes last.
+        """Each point of the product with its options; alpha changes last.
 
-        Raises InputError for a value that makes no sense, or too many.
+        Raises InputError for a value that makes no sense, or for too many points.
         """
         axes = self.axes
         if prod(map(len, axes.values())) > MOST:
@@ -59,7 +59,7 @@ class Grids:
 
 
 def parse(text: str, what: str, auto: Values = ()) -> Values:
-    """ "0:1:0.25" -> (0, 0.25, 0.5, 0.75, 1), ascending, each once; raises InputError."""
+    """The values of a text, ascending, each once: "0:1:0.5" -> (0, 0.5, 1); raises InputError."""
     if text.strip() == "auto":
         if not auto:
             raise InputError(f"{what} has no published grid; write the values: 0.1,0.3 or 0:1:0.1")
@@ -90,7 +90,7 @@ def _part(text: str) -> list[float]:
 
 
 def published(option: str, models: int) -> Values:
-    """The grid of an option that `auto` stands for, () where there is none."""
+    """The grid that `auto` stands for, () if an option has none."""
     if option == "k":
         return tuple(float(k) for k in range(1, models + 1))
     return PUBLISHED.get(option, ())

@@ -1,10 +1,11 @@
-"""Where the models of a merge come from: folders, or a packed family."""
+"""The origins of a merge's models: folders, or a store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from blake3 import blake3
 
@@ -24,18 +25,24 @@ from taskstore.progress import Callback, silent
 from taskstore.store import Store
 
 
-class Origin(Protocol):
-    """`names` are the models beside the base, in order."""
+class Origin(ABC):
+    """Models that can be merged, several times and in parts.
 
-    @property
-    def names(self) -> list[str]: ...
+    names    of the models beside the base, in order
+    inputs   the paths that a merge reads
+    """
+
+    names: Sequence[str]
+    inputs: Sequence[PathLike]
 
     @property
     def count(self) -> int:
-        """Models that are merged; a training run is its checkpoints."""
+        """The number of models that are merged; a training run counts as its checkpoints."""
+        return len(self.names)
 
     def check(self, target: Path, options: MergeOptions) -> None:
         """Raise TargetExists or OutputError unless the target may be written."""
+        check_target(target, options, self.inputs)
 
     def merge(
         self,
@@ -46,15 +53,22 @@ class Origin(Protocol):
         section: str = "",
     ) -> MergeReport:
         """Write one model of those that are named (none: all) to the folder `target`."""
+        return self._merger(names)(target, options, progress=progress, section=section)
 
+    @abstractmethod
+    def _merger(self, names: Sequence[str]) -> Callable[..., MergeReport]:
+        """`merge` of those that are named (none: all)."""
+
+    @abstractmethod
     def key(self, names: Sequence[str]) -> str:
-        """Names the base's weights and theirs; the same while no file changes."""
+        """Names the weights of the base and of these models; the same while no file changes."""
 
     def folder(self, name: str) -> Path | None:
-        """The whole model as it lies there; None where it has to be made."""
+        """The folder that holds the whole model; None: it has to be made."""
+        return None
 
 
-class Folders:
+class Folders(Origin):
     """Model folders, weight files, adapters and training runs by name.
 
     `notes` are for the report: what became of something that the models were taken from.
@@ -66,33 +80,19 @@ class Folders:
         models: Mapping[str, PathLike],
         notes: Mapping[str, str] | None = None,
     ) -> None:
-        """Raises InputError for names that are none, and for what is not there."""
+        """Raises InputError for names that no task can have, and for what is not there."""
         check_names(models)
-        self._base = locate(base)[0]
+        self._base, self._notes = locate(base)[0], notes
         self._models = {name: locate(model)[0] for name, model in models.items()}
-        self._notes = notes
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(self._models)
+        self.names, self.inputs = sorted(self._models), [self._base, *self._models.values()]
 
     @property
     def count(self) -> int:
         return len(spread(self._models, "average")[0])
 
-    def check(self, target: Path, options: MergeOptions) -> None:
-        check_target(target, options, [self._base, *self._models.values()])
-
-    def merge(
-        self,
-        target: Path,
-        options: MergeOptions,
-        names: Sequence[str] = (),
-        progress: Callback = silent,
-        section: str = "",
-    ) -> MergeReport:
+    def _merger(self, names: Sequence[str]) -> Callable[..., MergeReport]:
         chosen = {name: self._models[name] for name in names or self.names}
-        return merge(self._base, chosen, target, options, progress, self._notes, section)
+        return partial(merge, self._base, chosen, notes=self._notes)
 
     def key(self, names: Sequence[str]) -> str:
         models = {name: fingerprint(self._models[name]) for name in sorted(names)}
@@ -103,7 +103,7 @@ class Folders:
         return path if path.is_dir() and lora.adapter_file(path) is None else None
 
 
-class Stored:
+class Stored(Origin):
     """A store's tasks; `tasks` () is all of them."""
 
     def __init__(self, store: Store, tasks: Sequence[str] = ()) -> None:
@@ -112,33 +112,12 @@ class Stored:
             store.check_task(task)
         if not store.tasks:
             raise InputError(f"the store {store.path} has no tasks that could be merged")
-        self._store, self._tasks = store, tasks
+        self._store, self._tasks = store, list(tasks or store.tasks)
+        self.names, self.inputs = sorted(self._tasks), inputs(store)
 
-    @property
-    def names(self) -> list[str]:
-        return sorted(self._tasks or self._store.tasks)
-
-    @property
-    def count(self) -> int:
-        return len(self.names)
-
-    def check(self, target: Path, options: MergeOptions) -> None:
-        check_target(target, options, inputs(self._store))
-
-    def merge(
-        self,
-        target: Path,
-        options: MergeOptions,
-        names: Sequence[str] = (),
-        progress: Callback = silent,
-        section: str = "",
-    ) -> MergeReport:
-        chosen = list(names or self._tasks or self._store.tasks)
-        return merge_store(self._store, target, options, chosen, progress, section)
+    def _merger(self, names: Sequence[str]) -> Callable[..., MergeReport]:
+        return partial(merge_store, self._store, tasks=list(names or self._tasks))
 
     def key(self, names: Sequence[str]) -> str:
         manifest = (self._store.path / MANIFEST).read_bytes()  # it has the files' checksums
         return repr((blake3(manifest).hexdigest(), sorted(names)))
-
-    def folder(self, name: str) -> Path | None:
-        return None

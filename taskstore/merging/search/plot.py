@@ -1,7 +1,7 @@
-"""A picture of a search: scores along one axis, one line per task and their mean, or a heat map.
+"""Plot a search: a line of scores per task and one of their mean, or a heat map of two axes.
 
-The figure is plain data, as Plotly draws it: a .json file holds just that, a .html file the code
-that draws it, too, and needs nothing else.
+The figure is plain data for Plotly. A .json file holds only the data. A .html file also holds the
+code that draws it, and needs nothing else.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.errors import InputError, MissingExtra, OutputError
-from taskstore.merging.search.grid_search import Points, Searched
-from taskstore.merging.search.grids import Values
+from taskstore.merging.search.grid_search import GridPoints, Searched, words
 
 SUFFIXES = (".html", ".json")
 COLORS = ["#4c78a8", "#72b7b2", "#54a24b", "#b279a2", "#9d755d", "#f58518", "#bab0ac"]
@@ -21,7 +20,7 @@ CHOSEN = {"symbol": "star", "size": 16, "color": "#d62728", "line": {"width": 1,
 
 
 def check(path: Path, axes: int) -> None:
-    """Raise InputError, OutputError or MissingExtra where `write` would, before a long search."""
+    """Raise InputError, OutputError or MissingExtra if `write` would; call it before a search."""
     if path.suffix not in SUFFIXES:
         raise InputError(f"the plot {path} has no name that ends in {' or '.join(SUFFIXES)}")
     if axes not in (1, 2):
@@ -33,7 +32,7 @@ def check(path: Path, axes: int) -> None:
 
 
 def write(path: Path, found: Searched) -> None:
-    """Raises OutputError."""
+    """Write the plot of a search; raises OutputError."""
     picture = figure(found)
     if path.suffix == ".html":
         text = _plotly().to_html(
@@ -53,44 +52,36 @@ def figure(found: Searched) -> dict[str, Any]:
     first, *others = points.axes
     count = len(report.models)
     title = f"{report.method}: {count} fine-tune{'' if count == 1 else 's'} of {report.base}"
-    layout = {
-        "title": {"text": _plain(title)},
-        "xaxis": {"title": {"text": first}},
-        "yaxis": {"title": {"text": others[0] if others else points.scored}},
-        "colorway": COLORS,
+    return {
+        "data": _map(points) if others else _lines(points),
+        "layout": {
+            "title": {"text": _plain(title)},
+            "xaxis": {"title": {"text": first}},
+            "yaxis": {"title": {"text": others[0] if others else points.scored}},
+            "colorway": COLORS,
+        },
     }
-    data = _map(points) if others else _lines(points)
-    return {"data": data, "layout": layout}
 
 
-def _lines(points: Points) -> list[dict[str, Any]]:
+def _lines(points: GridPoints) -> list[dict[str, Any]]:
     x = [values[0] for values in points.values]
     tasks = list(points.scores[0].named)
     each = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": _plain(task),
-            "x": x,
-            "y": [scores.tasks[task] for scores in points.scores],
-            "line": {"width": 1.5},
-        }
+        _line(task, x, [scores.tasks[task] for scores in points.scores], {"width": 1.5})
         for task in (tasks if len(tasks) > 1 else ())
     ]
     means = [scores.mean for scores in points.scores]
     name = tasks[0] if len(tasks) == 1 else points.scored
-    mean = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": _plain(name),
-        "x": x,
-        "y": means,
-        "line": {"width": 4, "color": "#222222"},
-    }
+    mean = _line(name, x, means, {"width": 4, "color": "#222222"})
     return [*each, mean, _chosen(points, x[points.best], means[points.best])]
 
 
-def _map(points: Points) -> list[dict[str, Any]]:
+def _line(name: str, x: list[float], y: list[float], line: dict[str, Any]) -> dict[str, Any]:
+    scatter = {"type": "scatter", "mode": "lines+markers", "name": _plain(name)}
+    return {**scatter, "x": x, "y": y, "line": line}
+
+
+def _map(points: GridPoints) -> list[dict[str, Any]]:
     across, down = points.axes.values()
     means = [scores.mean for scores in points.scores]  # the first axis changes last
     x, y = points.values[points.best]
@@ -106,15 +97,14 @@ def _map(points: Points) -> list[dict[str, Any]]:
     return [grid, _chosen(points, x, y)]
 
 
-def _chosen(points: Points, x: float, y: float) -> dict[str, Any]:
-    values: Values = points.values[points.best]
-    name = ", ".join(f"{axis} {v:g}" for axis, v in zip(points.axes, values, strict=True))
+def _chosen(points: GridPoints, x: float, y: float) -> dict[str, Any]:
+    name = words(points.axes, points.values[points.best])
     chosen = {"type": "scatter", "mode": "markers", "name": f"chosen: {name}", "x": [x], "y": [y]}
     return {**chosen, "marker": CHOSEN, "showlegend": len(points.axes) == 1}
 
 
 def _plain(text: str) -> str:
-    """A name that Plotly does not take for markup."""
+    """The text, escaped so that Plotly takes none of it for markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 

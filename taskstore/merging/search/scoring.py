@@ -1,7 +1,7 @@
-"""Scores of merged models that are made for it, one at a time, and removed again.
+"""Score merged models: each is made, scored and removed again, one at a time.
 
 A score is known by the evaluator, the task and what the model is made of: the files of its inputs
-and every option that changes the result. So an interrupted search merges nothing twice.
+and every option that changes the result. So a search that was interrupted merges nothing twice.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 from blake3 import blake3
 
 from taskstore.errors import EvaluationFailed
-from taskstore.evaluation.bench import Say, fingerprint
+from taskstore.evaluation.bench import Say, fingerprint, unsaid
 from taskstore.evaluation.command import Evaluator, checked
 from taskstore.evaluation.journal import Journal
 from taskstore.merging.methods import registry
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.search.origins import Origin
 from taskstore.progress import Callback
+from taskstore.store.card import cell
 from taskstore.version import __version__
 
 Made = Callable[[], AbstractContextManager[Path]]
@@ -33,7 +34,7 @@ IDLE = frozenset(  # options that change how a model is made, not its weights
 
 @dataclass(frozen=True)
 class Scores:
-    """Task -> score ("" where the evaluator knows no tasks), and their mean, which counts."""
+    """Task -> score ("": of an evaluator that knows no tasks); their mean is what counts."""
 
     tasks: Mapping[str, float]
 
@@ -43,16 +44,12 @@ class Scores:
 
     @property
     def named(self) -> dict[str, float]:
-        """Those that belong to a task."""
+        """The scores that belong to a task."""
         return {task: score for task, score in self.tasks.items() if task}
 
     def __str__(self) -> str:
         each = ", ".join(f"{task} {score:g}" for task, score in self.named.items())
         return f"{self.mean:g}{f' ({each})' if len(self.tasks) > 1 else ''}"
-
-
-def _nothing(_: str) -> None:
-    """The default report."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class Scorer:
 
     label      names the evaluator in the journal and to people
     tasks      each model is scored once per task; ("",): once, by an evaluator that knows none
-    minimise   scores are losses
-    scratch    folder for one model at a time (None: the system's)
+    minimise   whether scores are losses
+    scratch    folder that holds one model at a time (None: the system's)
     """
 
     evaluator: Evaluator
@@ -71,7 +68,7 @@ class Scorer:
     tasks: tuple[str, ...] = ("",)
     minimise: bool = False
     scratch: Path | None = None
-    say: Say = _nothing
+    say: Say = unsaid
 
     def merged(
         self,
@@ -81,12 +78,12 @@ class Scorer:
         names: Sequence[str],
         progress: Callback,
     ) -> Scores:
-        """Of a merged model of those that are named."""
-        made = partial(merged, origin, options, names, self.scratch, progress)
-        return self.score(what, key(origin, options, names), made)
+        """The scores of the merged model of those that are named."""
+        merge = partial(origin.merge, options=options, names=names, progress=progress)
+        return self.score(what, key(origin, options, names), partial(_made, merge, self.scratch))
 
     def score(self, what: str, key: str, made: Made) -> Scores:
-        """Of the model that `made` makes if a score is not known yet; raises EvaluationFailed."""
+        """The scores of a model; `made` makes it if one is not known. Raises EvaluationFailed."""
         with ExitStack() as stack:
             folder = cache(lambda: stack.enter_context(made()))
             found = Scores(
@@ -110,23 +107,27 @@ class Scorer:
     def better(self, one: float, other: float) -> bool:
         return one < other if self.minimise else one > other
 
+    def section(
+        self, title: str, text: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+    ) -> str:
+        """A section of a model card: what was scored, how, and a table of it."""
+        code = f"`{' '.join(self.label.split()).replace('`', ' ')}`"  # on one line
+        head = " | ".join(map(cell, columns)).rstrip()
+        lines = [f"| {head} |", f"|{'---|' * len(columns)}"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        return f"\n## {title}\n\n{text} with {code}:\n\n" + "\n".join(lines) + "\n"
+
 
 @contextmanager
-def merged(
-    origin: Origin,
-    options: MergeOptions,
-    names: Sequence[str],
-    scratch: Path | None,
-    progress: Callback,
-) -> Iterator[Path]:
-    """A merged model, for as long as it is looked at."""
+def _made(merge: Callable[[Path], object], scratch: Path | None) -> Iterator[Path]:
+    """The folder of a merged model, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="taskstore-merge-", dir=scratch) as folder:
-        origin.merge(Path(folder) / "model", options, names, progress)
+        merge(Path(folder) / "model")
         yield Path(folder) / "model"
 
 
 def key(origin: Origin, options: MergeOptions, names: Sequence[str]) -> str:
-    """Names a merged model in the journal."""
+    """The name of a merged model in the journal."""
     facts = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in IDLE}
     facts |= {
         "method": registry.split(options.method),
