@@ -1,4 +1,4 @@
-"""Which tasks come with the same tokenizer, templates and configs, and so share a front."""
+"""Tells which tasks have the same tokenizer, templates and configs, and so share a front."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Assets(NamedTuple):
 
 
 def assets_key(folder: Path) -> str:
-    """One figure for a folder of assets; notes on where they came from do not count."""
+    """Digest a folder of assets; notes on where they came from do not count."""
     state = blake3()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         if path.suffix in _PROSE or path.name in {"LICENSE", ".gitattributes"}:

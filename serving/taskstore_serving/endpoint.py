@@ -18,7 +18,7 @@ from taskstore_serving.options import ServeOptions
 
 
 class TaskstoreEndpoint:
-    """Loaded only where VLLM_PLUGINS names `taskstore`."""
+    """vLLM loads it only where VLLM_PLUGINS names `taskstore`."""
 
     name = "taskstore"
     required_tasks = None
@@ -31,7 +31,10 @@ class TaskstoreEndpoint:
             app.add_middleware(KeyEverywhere, tokens=tokens)
 
     async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
-        """Raises InputError where this server cannot serve a store."""
+        """Take over the tasks that the engine loaded.
+
+        Raises InputError where this server cannot serve a store.
+        """
         if (
             engine_client is None
             or engine_client.vllm_config.load_config.load_format != "taskstore"

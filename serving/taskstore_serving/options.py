@@ -1,4 +1,4 @@
-"""What is served: one frozen object that travels to every process of the engine.
+"""ServeOptions: what is served, one frozen object that travels to every process of the engine.
 
 vLLM carries it as `model_loader_extra_config`, a dictionary of plain values.
 """
@@ -14,13 +14,13 @@ from taskstore.errors import InputError
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Raises InputError where a value makes no sense.
+    """What a user chooses to serve. Raises InputError where a value makes no sense.
 
     store      folder of the store
     tasks      tasks to serve; empty: all
     base_from  folder of a base that the store only references; "" where it carries it
     masks      where masks wait: "host" memory, or the "device"
-    residual   how many rungs above the mask: 0, or 1 for the tier `rest` where a task has it
+    residual   how many tiers above the mask: 0, or 1 for the tier `rest` where a task has it
     quantum    seconds that a task keeps the engine while others wait; None: from the swap's cost
     default_task  the task of requests that name no model; "": the base
     """
@@ -48,7 +48,7 @@ class ServeOptions:
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> ServeOptions:
-        """From what `to_dict` gave; raises InputError for an option that there is not."""
+        """Make options of what `to_dict` gave; raises InputError for an unknown option."""
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:

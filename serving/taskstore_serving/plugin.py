@@ -1,4 +1,4 @@
-"""vLLM's general plugin: called in every process, perhaps twice."""
+"""vLLM's general plugin. vLLM calls `register` in every process, perhaps twice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 
 def register() -> None:
-    """Make `--load-format taskstore` known; not to an untested vLLM, which works on without."""
+    """Make `--load-format taskstore` known to vLLM; an untested vLLM works on without it."""
     from taskstore.errors import InputError
     from taskstore_serving.checks import versions
     from taskstore_serving.launch import children
@@ -33,10 +33,17 @@ def register() -> None:
 
 
 def _answer_only_for_functions() -> None:
-    """vLLM 0.32 on the CPU asks everything in every module for its `__dict__`.
+    """Make llvmlite's proxy of its C library refuse Python's own names, such as `__dict__`.
 
-    llvmlite's proxy of its library, which numba imports, takes that for a C function's name and
-    answers with one, and the engine's start fails.
+    Why: vLLM 0.32 on the CPU rebinds Triton kernels (`vllm.triton_utils.dispatcher`). For that it
+    reads `__dict__` of everything in every module. The proxy, which numba imports, takes any name
+    for that of a C function and answers with a function; vLLM then fails to start, since a function
+    has no `get`. What else was possible: to import numba only afterwards, which fails where the
+    process has it already, from a first engine or another library; or to patch vLLM's function,
+    which is longer and changes sooner.
+
+    What breaks it: an llvmlite that renames `_lib_wrapper` or its `__getattr__`. Then `register`
+    raises AttributeError, and vLLM does not start. Once vLLM asks less, this goes.
     """
     from llvmlite.binding import ffi
 

@@ -1,17 +1,17 @@
-"""The scheduler: one task a step, the others' requests paused with their KV blocks.
+"""The scheduler: a step has requests of one task; the others' are paused with their KV blocks.
 
     --scheduler-cls taskstore_serving.scheduler.TaskScheduler
     --scheduler-cls taskstore_serving.scheduler.AsyncTaskScheduler    with async scheduling
 
-vLLM's own scheduler makes each step, but is shown only requests of one task. What is left to do is
-to choose the task (policy.py), and to take blocks from paused requests where it needs them: vLLM
-preempts among those that it sees.
+vLLM's own scheduler makes each step, but sees only requests of one task. This one chooses the task
+(engine/policy.py), and takes KV blocks from paused requests where the task needs them: vLLM itself
+preempts only requests that it sees.
 
-Every task has all of vLLM's slots (`max_num_seqs`) for itself. They are rows of a step's batch, and
-a step has requests of one task only; what paused requests hold are blocks.
+Every task has all of vLLM's slots (`max_num_seqs`) for itself: slots are rows of a step's batch,
+and a step has requests of one task only. Paused requests hold blocks, not slots.
 
-The output of a step names its task in `taskstore_task`. Its `taskstore_report` counts, for whoever
-asks a worker:
+The output of a step names its task in `taskstore_task`. Its `taskstore_report`, which a worker
+gives to whoever asks, counts:
 
     requests      task -> how many are running, paused and waiting; "" is the base
     switches      turns begun
@@ -45,7 +45,7 @@ Held = dict[State, list[Request]]
 
 
 class _OneTask(Scheduler):
-    """Raises SwapError for options that tasks cannot be served with."""
+    """vLLM's scheduler, one task a step; raises SwapError for options that tasks do not go with."""
 
     running: list[Request]
     max_num_active_reqs: int
@@ -72,37 +72,54 @@ class _OneTask(Scheduler):
         self.kv_cache_manager.allocate_slots = self._allocate
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
-        held = _by_task(self.running)
-        task = self._turns.pick(
-            time.monotonic(),
-            self._requests(held),
-            lambda task: self._runnable(task, held.get(task, [])),
-            self._recomputing(held.get(self._turns.active, [])),
-        )
-        with self._only(task, held):
-            output = super().schedule(*args, **kwargs)
-        if not output.total_num_scheduled_tokens:
-            self._turns.empty()
-        for new in output.scheduled_new_reqs:
-            new.lora_request = None
-        output.taskstore_task = task
-        output.taskstore_report = self._report(task)
-        return output
+        """Make a step of one task: vLLM's own schedule, shown that task's requests alone."""
+        task = self._pick_task()
+        with self._only(task):
+            step = super().schedule(*args, **kwargs)
+        self._end_turn_if_empty(step)
+        self._drop_adapters(step)
+        self._label(step, task)
+        return step
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        """Learn what the swap before the step cost, then do what vLLM does."""
         seconds = cost(model_runner_output)
         if seconds is not None:
             self._turns.swapped(seconds)
         return super().update_from_output(scheduler_output, model_runner_output)
 
+    def _pick_task(self) -> State:
+        """The task whose turn it is."""
+        held = _by_task(self.running)
+        return self._turns.pick(
+            time.monotonic(),
+            self._requests(held),
+            lambda task: self._runnable(task, held.get(task, [])),
+            self._recomputing(held.get(self._turns.active, [])),
+        )
+
+    def _end_turn_if_empty(self, step: Any) -> None:
+        if not step.total_num_scheduled_tokens:
+            self._turns.empty()
+
+    def _drop_adapters(self, step: Any) -> None:
+        """Workers load no LoRA: the adapter of a request only named its task."""
+        for new in step.scheduled_new_reqs:
+            new.lora_request = None
+
+    def _label(self, step: Any, task: State) -> None:
+        """Say in the step's output which weights it needs, and how the tasks stand."""
+        step.taskstore_task = task
+        step.taskstore_report = self._report(task)
+
     @contextmanager
-    def _only(self, task: State, held: Held) -> Iterator[None]:
-        """Show vLLM this task alone."""
-        every = self.max_num_active_reqs
-        self._paused = [one for name, of in held.items() if name != task for one in of]
+    def _only(self, task: State) -> Iterator[None]:
+        """Show vLLM this task alone; the requests of others are paused meanwhile."""
+        held, every = _by_task(self.running), self.max_num_active_reqs
+        self.running = held.pop(task, [])
+        self._paused = [request for requests in held.values() for request in requests]
         # vLLM counts the slots of sessions between two inputs as taken, whatever their task
         self.max_num_active_reqs += self.num_waiting_for_streaming_input
-        self.running = held.get(task, [])
         try:
             with ExitStack() as stack:
                 for queue in self._queues:
@@ -113,7 +130,7 @@ class _OneTask(Scheduler):
             self._paused = []
 
     def _requests(self, held: Held) -> dict[State, int]:
-        """How many each task has, anywhere."""
+        """Requests of each task: running, paused and waiting."""
         found = {task: len(requests) for task, requests in held.items()}
         for queue in self._queues:
             for task, count in queue.counts().items():
@@ -136,7 +153,7 @@ class _OneTask(Scheduler):
         }
 
     def _runnable(self, task: State, running: list[Request]) -> bool:
-        """Whether a step of the task would compute something, as far as can be told before."""
+        """Whether a step of the task would compute something, as far as is known before it."""
         if self.pause_state == PauseState.PAUSED_ALL:
             return False
         if any(_unfinished(request) for request in running):
@@ -147,14 +164,14 @@ class _OneTask(Scheduler):
         return any(_ready(request) for queue in queues for request in queue.of(task))
 
     def _recomputing(self, running: list[Request]) -> bool:
-        """Whether the oldest still computes again what it lost to other tasks."""
+        """Whether the oldest request still recomputes what it lost to other tasks."""
         if not running:
             return False
         lost: int | None = getattr(running[0], "taskstore_evicted", None)
         return lost == running[0].num_preemptions and bool(running[0].is_prefill_chunk)
 
     def _allocate(self, request: Request, *args: Any, **kwargs: Any) -> Any:
-        """vLLM's allocate_slots; blocks of paused requests go before it fails."""
+        """Do as vLLM's allocate_slots, and take blocks of paused requests before it fails."""
         blocks = self._vllm_allocate(request, *args, **kwargs)
         while blocks is None and self._may_evict(request):
             self._evict()
@@ -162,9 +179,10 @@ class _OneTask(Scheduler):
         return blocks
 
     def _may_evict(self, request: Request) -> bool:
-        """Not for a further request; not while the task itself holds most, and is not down to one.
+        """Whether paused requests give up blocks for this one.
 
-        vLLM then waits, or preempts one of the task's own.
+        They do not for a further request of a task that runs some, nor while the task itself holds
+        most blocks and runs more than one. vLLM then waits, or preempts one of the task's own.
         """
         if not self._paused:
             return False
@@ -217,8 +235,8 @@ def _ready(request: Request) -> bool:
 
 
 class TaskScheduler(_OneTask):
-    """Where async scheduling is off, as on the CPU."""
+    """The scheduler where async scheduling is off, as on the CPU."""
 
 
 class AsyncTaskScheduler(_OneTask, AsyncScheduler):
-    """Where async scheduling is on."""
+    """The scheduler where async scheduling is on."""

@@ -1,7 +1,7 @@
-"""The worker: every step runs with the weights of its task.
+"""The worker: it makes a step's task live before the step runs.
 
-The scheduler names it in `taskstore_task` of its output; None is the base. An output without the
-attribute leaves live what is. Methods named `taskstore_...` are called in all workers, between
+The scheduler names the task in `taskstore_task` of its output; None is the base. An output without
+the attribute changes nothing. Methods named `taskstore_...` are called in all workers, between
 steps; they take and give plain values.
 """
 
@@ -28,7 +28,7 @@ else:
 
 
 class TaskWorker(Base):
-    """`--worker-cls taskstore_serving.worker.TaskWorker`"""
+    """vLLM's worker with swaps: `--worker-cls taskstore_serving.worker.TaskWorker`."""
 
     @property
     def taskstore_family(self) -> LiveFamily:
@@ -60,7 +60,7 @@ class TaskWorker(Base):
         return self._with_cost(super().sample_tokens(grammar_output))
 
     def _with_cost(self, output: Any) -> Any:
-        """Give the step's output, once it is there, the cost of the swap before it."""
+        """Add the cost of the swap before a step to the step's output, once there is one."""
         seconds = self._swap_seconds
         if output is None or seconds is None:
             return output
@@ -71,14 +71,14 @@ class TaskWorker(Base):
         self.taskstore_family.swap(task)
 
     def taskstore_report(self) -> Mapping[str, Any]:
-        """What the scheduler counted for the last step."""
+        """The scheduler's report of the last step."""
         return self._report
 
     def taskstore_state(self) -> dict[str, Any]:
         return self.taskstore_family.state()
 
     def taskstore_add(self, task: str) -> None:
-        """Raises SwapError, UnknownTask and what else `Family.add` names; all or nothing here."""
+        """Learn a task, all of it or nothing; raises what `LiveFamily.add` does."""
         with set_current_vllm_config(self.vllm_config), widened():
             self.taskstore_family.add(task)
 
@@ -86,7 +86,7 @@ class TaskWorker(Base):
         self.taskstore_family.remove(task)
 
     def taskstore_verify(self, task: State = "*") -> list[dict[str, Any]]:
-        """Prove a task, the base (None), or all of them ("*"): a record of each.
+        """Prove a task, the base (None), or all of them ("*"); a record of each.
 
         Raises UnknownTask, and UnknownWeights where a tensor is not what it should be.
         """
@@ -95,10 +95,10 @@ class TaskWorker(Base):
             return family.verify_all() if task == "*" else [family.verify(task)]
 
     def taskstore_try(self, method: str, *args: Any) -> dict[str, Any]:
-        """One of the methods above; what it refuses is answered as text.
+        """Call one of the methods above; answer what it refuses as text.
 
-        Where one of several workers raises, vLLM leaves the others' answers unread and gives them
-        to the next call.
+        Nothing is raised: where one of several workers raises, vLLM leaves the answers of the
+        others unread and takes them for those of the next call.
         """
         try:
             return {"result": getattr(self, method)(*args), "error": ""}
@@ -106,26 +106,26 @@ class TaskWorker(Base):
             return {"result": None, "error": str(error)}
 
     def reload_weights(self, *args: Any, **options: Any) -> None:
-        """Refused: swaps would make weights of no task of what was loaded."""
+        """Refuse: swaps would turn other weights into those of no task."""
         raise SwapError(
             "an engine that serves a store does not load other weights; add and remove tasks, or "
             "start it again"
         )
 
     def sleep(self, level: int = 1) -> None:
-        """Level 1 alone, which gives back what it took."""
+        """Sleep at level 1, which keeps the weights; refuse level 2, which drops them."""
         if level > 1:
             raise SwapError("sleep level 2 would drop the weights of all tasks; use level 1")
         super().sleep(level)
 
     def add_lora(self, lora_request: Any) -> bool:
-        """vLLM's HTTP code asks for a task by the name of an adapter."""
+        """Accept an adapter that is a task's name: vLLM's HTTP code asks for tasks so."""
         if lora_request.lora_name not in self.taskstore_family.tasks:
             raise ValueError(f"no task {lora_request.lora_name!r} is served")
         return True
 
     def remove_lora(self, lora_id: int) -> bool:
-        """Adapters are only names here; `taskstore_remove` takes a task out."""
+        """Accept and do nothing; `taskstore_remove` takes a task out."""
         return True
 
     def list_loras(self) -> set[int]:

@@ -1,4 +1,4 @@
-"""Our routes, below /v1 where vLLM's API key guards them, and /ready, which is open."""
+"""Our routes: below /v1, where vLLM's API key guards them, and /ready, which is open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Route = Callable[[Request, Served], Awaitable[Response]]
 
 
 def attach(app: FastAPI) -> None:
-    """Before vLLM's routes, so that those of the same path are replaced."""
+    """Add our routes before vLLM's, which replaces those of the same path."""
     routes = [
         ("GET", "/ready", ready),
         ("GET", "/v1/models", models),
@@ -84,7 +84,7 @@ async def model(request: Request, served: Served) -> Response:
 
 
 async def _cards(served: Served) -> list[dict[str, Any]]:
-    """vLLM's cards of the base and of the tasks, and what we know beside."""
+    """vLLM's cards of the base and of the tasks, with the store, digest and tier of each task."""
     base = served.app.state.openai_serving_models
     cards = [card.model_dump() for card in (await base.show_available_models()).data]
     for front in served.fronts.values():
@@ -124,7 +124,7 @@ async def remove(request: Request, served: Served) -> Response:
 
 
 async def load_adapter(request: Request, served: Served) -> Response:
-    """vLLM's own route: `lora_path` is ignored, the task comes from the store that is served."""
+    """Serve a task by vLLM's own route; `lora_path` is ignored, the task is the store's."""
     body = await _object(request)
     name = _adapter(body)
     if not isinstance(body.get("lora_path"), str) or not body["lora_path"]:

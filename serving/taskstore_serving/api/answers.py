@@ -21,7 +21,7 @@ _TYPES = {
 
 
 class Refusal(TaskstoreError):
-    """A request that is answered with a status below 500, or 503."""
+    """A request that is refused with a status below 500, or 503."""
 
     def __init__(self, status: int, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class Refusal(TaskstoreError):
 
 
 def unknown_model(name: str, known: Iterable[str]) -> Refusal:
-    """404 that lists what there is, the nearest names first."""
+    """Make a 404 that lists the known names, the nearest first."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     listed = ", ".join(near + [other for other in names if other not in near])

@@ -1,7 +1,7 @@
-"""Each request to the objects of its task: ASGI middleware that reads `model` in the body.
+"""ASGI middleware that sends a request to its task's front, by `model` in the body.
 
-It stands behind vLLM's own middleware, so a request has passed the API key when it comes here. No
-route is written anew: `request.app` becomes that of the task's front, and vLLM's route goes on.
+It runs after vLLM's own middleware, so a request has passed the API key when it comes here. No
+route is rewritten: `request.app` becomes the app of the task's front, and vLLM's route goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAMED = msgspec.json.Decoder(_Named)
 
 
 class Dispatch:
-    """`app.state.taskstore` is the registry: `default`, `resolve(name)`, `running(name)`."""
+    """The middleware. It uses `default`, `resolve` and `running` of `app.state.taskstore`."""
 
     def __init__(self, app: Any, limit: int = BODY_LIMIT) -> None:
         self.app, self._limit = app, limit
@@ -60,7 +60,7 @@ class Dispatch:
             await self.app(scope, _replay(body, receive), send)
 
     async def _read(self, scope: Message, receive: Receive) -> bytes | None:
-        """The whole body; None where the client left before its end."""
+        """Read the whole body; None where the client left before its end."""
         length = _header(scope, b"content-length")
         if length.isdigit() and int(length) > self._limit:
             raise self._too_large()
@@ -81,7 +81,7 @@ class Dispatch:
 
 
 def model_of(body: bytes) -> Any:
-    """`model` of a JSON object; None where there is none, or where vLLM shall say what is wrong.
+    """Read `model` of a JSON object; None without one, or where vLLM will say what is wrong.
 
     Raises Refusal for what vLLM answers in another format than OpenAI's.
     """
@@ -101,7 +101,7 @@ def model_of(body: bytes) -> Any:
 
 
 def with_model(body: bytes, name: str) -> bytes:
-    """The same JSON object with `model`; anything else as it is."""
+    """Set `model` in a JSON object; anything else is returned as it is."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -129,7 +129,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _has_model(scope: Message) -> bool:
-    """Forms are uploads, which are not read here; every other body of vLLM's is JSON."""
+    """Whether the body may name a model: all of vLLM's are JSON, but for forms, which upload."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
     return not _header(scope, b"content-type").startswith(b"multipart/")

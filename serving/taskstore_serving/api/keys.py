@@ -1,7 +1,7 @@
-"""The API key for every request that makes the engine work, wherever its route is.
+"""Asks for the API key on every route that makes the engine work.
 
 vLLM asks for it below /v1, /v2, /inference and /cohere alone: /invocations, /tokenize, /pooling
-and others would answer anybody.
+and others would answer without it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _OPEN = ("GET", "HEAD", "OPTIONS")  # probes, metrics, documentation
 
 
 def keys(args: Any) -> list[str]:
-    """Those that vLLM takes."""
+    """The API keys that vLLM takes."""
     return [key for key in args.api_key or [envs.VLLM_API_KEY] if key]
 
 
 class KeyEverywhere(AuthenticationMiddleware):
-    """Behind vLLM's own, which has answered where it guards."""
+    """Refuses requests without a key that vLLM's own middleware, before it, let pass."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if (

@@ -1,9 +1,9 @@
-"""A front: vLLM's own serving objects once more, with the tokenizer and configs of some tasks.
+"""A front: a second set of vLLM's serving objects, with the tokenizer and configs of some tasks.
 
 vLLM's objects hold one tokenizer, one chat template and one generation config, and apply them to
-every name. So each distinct set of them among the tasks gets the complete objects that
-`init_app_state` makes, around a client that shares the engine but renders, tokenizes and
-detokenizes with the set's own.
+every name. So each distinct set of assets among the tasks gets the complete objects that
+`init_app_state` makes. They share the engine through a client that renders, tokenizes and
+detokenizes with the set's own assets.
 """
 
 from __future__ import annotations
@@ -29,26 +29,24 @@ _RESPONSES = ("response_store", "response_store_lock", "msg_store", "event_store
 
 
 class TaskInputs(InputProcessor):
-    """Takes a LoRARequest for the name of a task, in an engine without LoRA."""
+    """Takes a LoRARequest as the name of a task, in an engine without LoRA."""
 
     def _validate_lora(self, lora_request: Any) -> None:
-        """A task is no adapter; there is nothing to enable."""
+        """Accept: a task is no adapter, so LoRA need not be enabled."""
 
     def _get_mm_identifier(self, mm_hash: str, lora_request: Any) -> str:
-        """Encoders differ between tasks, so what they gave must not be mixed up."""
+        """Name an input by its task too: encoders differ between tasks, and so do their outputs."""
         return f"{lora_request.lora_path}:{mm_hash}" if lora_request else mm_hash
 
 
 def share(owner: Any, config: Any, renderer: Any) -> Any:
-    """A client of an engine that another client owns, of the owner's class and with its parts."""
-    kind: Any = type(owner)
+    """Make a client of an engine that another client owns: a copy with a renderer of its own.
 
-    class SharedEngine(kind):
-        def shutdown(self, timeout: float | None = None) -> None:
-            """The owner does it; vLLM calls it for every client that is no longer needed."""
-
+    vLLM shuts an engine down with every client that is no longer needed, and when one is deleted;
+    this client's `shutdown` does nothing, since the engine is the owner's.
+    """
     client = copy(owner)
-    client.__class__ = SharedEngine
+    client.shutdown = _leave_to_owner
     client.vllm_config, client.model_config = config, config.model_config
     client.renderer = renderer
     client.input_processor = TaskInputs(config, renderer)
@@ -57,8 +55,12 @@ def share(owner: Any, config: Any, renderer: Any) -> Any:
     return client
 
 
+def _leave_to_owner(timeout: float | None = None) -> None:
+    """Shut nothing down."""
+
+
 class _FrontState(ChainMap[str, Any]):
-    """A front's own objects, then those of the server."""
+    """Looks up a front's own objects, then those of the server."""
 
     def __init__(self, own: MutableMapping[str, Any], home: MutableMapping[str, Any]) -> None:
         super().__init__(own, home)
@@ -83,7 +85,7 @@ class Front:
 
 
 async def build(app: Any, engine: Any, args: Namespace, folder: Path | None) -> Front:
-    """The front of the assets in a folder; None: of those that the engine was started with."""
+    """Build the front of the assets in a folder; None: of the engine's own assets."""
     config, renderer = engine.vllm_config, engine.renderer
     args = copy(args)
     args.lora_modules = None
@@ -124,7 +126,7 @@ def _whose_template(engine: Any, client: Any) -> str:
 
 
 def _share_responses(home: State, state: State) -> None:
-    """/v1/responses/{id} names no model, so every front must know every response."""
+    """Let every front know every response: /v1/responses/{id} names no model."""
     theirs = getattr(home, "openai_serving_responses", None)
     mine = getattr(state, "openai_serving_responses", None)
     if theirs is not None and mine is not None:

@@ -1,4 +1,4 @@
-"""The tasks that one server serves: under which names, with which front, and how they change."""
+"""The tasks that one server serves: their names, their fronts, and how they change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TICK = 0.02  # seconds between two looks at whether a task's requests have ende
 
 @dataclass(frozen=True)
 class ServedTask:
-    """A task under its name: `store` and `digest` say which weights, `tier` how close to them."""
+    """A task that is served: `store` and `digest` say which weights, `tier` how close to them."""
 
     front: Front
     store: str
@@ -44,7 +44,7 @@ class ServedTask:
 
 @dataclass
 class Served:
-    """One at a time changes it; requests read it. `default` may be ""."""
+    """All tasks of a server. Requests read it; one change at a time. `default` may be ""."""
 
     app: Any
     engine: Any
@@ -75,7 +75,7 @@ class Served:
 
     @property
     def store(self) -> Store:
-        """As it is on disk now: tasks may have been added."""
+        """The store as it is on disk now: tasks may have been added."""
         return Store(Path(self.options.store), self.options.base_from or None)
 
     def resolve(self, name: str) -> Front | None:
@@ -88,7 +88,7 @@ class Served:
 
     @contextmanager
     def running(self, task: str) -> Iterator[None]:
-        """A request of the task, so that it is not removed meanwhile."""
+        """Count a request of the task, which is not removed meanwhile."""
         self._running[task] += 1
         try:
             yield
@@ -96,12 +96,15 @@ class Served:
             self._running[task] -= 1
 
     async def state(self) -> dict[str, Any]:
-        """What the workers say, summed over them where it is bytes."""
+        """The workers' state as one; bytes are summed over them."""
         found: list[dict[str, Any]] = await self.engine.collective_rpc("taskstore_state")
         return merged(found)
 
     async def add(self, task: str) -> None:
-        """Raises Refusal: 404 for no such task, 409 where it is served; else TaskstoreError."""
+        """Serve one more task of the store.
+
+        Raises Refusal: 404 for no such task, 409 where it is served; else TaskstoreError.
+        """
         async with self._change:
             if task in self.tasks:
                 raise Refusal(409, f"Task `{task}` is served already")
@@ -118,7 +121,7 @@ class Served:
                 raise
 
     async def remove(self, task: str, wait: float) -> None:
-        """No new requests from now on; those that run have `wait` seconds to end, else 409."""
+        """Take a task out: no new requests; those that run have `wait` seconds to end, else 409."""
         async with self._change:
             if task not in self.tasks:
                 raise unknown_model(task, self.tasks)
@@ -140,7 +143,7 @@ class Served:
             self._drop_unused(known.front)
 
     async def verify(self, task: str | None) -> list[dict[str, Any]]:
-        """Live bytes of one model, or of all (None), against what loading it gives.
+        """Compare live bytes of one model, or of all (None), with what loading it gives.
 
         A failure makes the server not ready until all are proved again.
         """
@@ -157,7 +160,7 @@ class Served:
         return summed(found)
 
     def _fitting(self, task: str) -> Assets:
-        """A task's assets, where it can be served beside the base; else raises TaskstoreError."""
+        """A task's assets; raises TaskstoreError where it cannot be served beside the base."""
         if task in self.names:
             raise InputError(
                 f"task {task!r} has the name that the base is served under; "
@@ -198,10 +201,10 @@ class Served:
             front.close(self.engine)
 
     async def _drained(self, task: str, wait: float) -> bool:
-        """Whether its requests ended in time.
+        """Whether a task's requests ended in time.
 
-        The engine learns of an end a moment after us, and must before the task is gone: a task
-        has to be idle twice in a row.
+        The engine learns of an end a moment after this process, and must before the task is gone.
+        So a task has to be idle twice in a row.
         """
         until, idle = time.monotonic() + wait, 0
         while idle < 2:
@@ -212,12 +215,12 @@ class Served:
         return True
 
     def _busy(self, task: str) -> bool:
-        """Requests on their way, and those that outlive their connection (background responses)."""
+        """Whether requests are on their way, or outlive their connection (background responses)."""
         states = self.engine.output_processor.request_states.values()
         return self._running[task] > 0 or any(one.lora_name == task for one in states)
 
     async def _call(self, method: str, *args: Any) -> list[Any]:
-        """A call to all workers; what one of them refuses is 400."""
+        """Call a method in all workers; raises Refusal 400 where one of them refuses."""
         found = await self.engine.collective_rpc("taskstore_try", args=(method, *args))
         for one in found:
             if one["error"]:

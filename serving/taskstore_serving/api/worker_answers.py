@@ -1,4 +1,4 @@
-"""What the workers answer, as one."""
+"""Makes one answer of those of all workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def merged(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`taskstore_state` of all workers: bytes are summed, the slowest's seconds count."""
+    """Merge `taskstore_state` of all workers: bytes are summed, seconds are the slowest's."""
     first = dict(states[0])
     first["swap_seconds"] = max(one["swap_seconds"] for one in states)
     first["verified"] = all(one["verified"] for one in states)
@@ -24,7 +24,7 @@ def merged(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def summed(proofs: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """`taskstore_verify` of all workers: each model once, tensors and bytes of all workers."""
+    """Sum `taskstore_verify` of all workers: each model once, tensors and bytes of all."""
     return [
         {
             "task": ranks[0]["task"],

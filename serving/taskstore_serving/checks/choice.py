@@ -1,4 +1,4 @@
-"""Which tasks of a store are served, under which names, and what is left out."""
+"""Chooses which tasks of a store are served, and under which names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 @dataclass(frozen=True)
 class Choice:
-    """`tiers`: task -> what it is served with; `left_out`: task -> why it is not."""
+    """What is served. `tiers`: task -> its tier; `left_out`: task -> why it is not served."""
 
     tiers: Mapping[str, Tier]
     left_out: Mapping[str, str]
@@ -27,7 +27,7 @@ class Choice:
 def choose(
     store: Store, tasks: Sequence[str], *, residual: int, default: str, skip: bool
 ) -> Choice:
-    """Those of `tasks` (none: all) that one engine can serve.
+    """Choose those of `tasks` (none: all) that one engine can serve.
 
     Raises UnknownTask, SwapError for a task that it cannot serve unless `skip` says to leave such
     out, InputError where none is left, or the default is not among them.
@@ -55,7 +55,7 @@ def choose(
 
 
 def base_names(store: Store, names: Sequence[str], tasks: Sequence[str]) -> tuple[str, ...]:
-    """Names of the base at /v1/models: those given, else its own, as long as no task has it."""
+    """Names of the base at /v1/models: those given, else its own, unless a task has that."""
     for name in names:
         if name in tasks:
             raise InputError(f"--served-model-name {name!r} names the base, but is a task's name")
@@ -64,7 +64,7 @@ def base_names(store: Store, names: Sequence[str], tasks: Sequence[str]) -> tupl
 
 
 def dtype(manifest: Manifest) -> str:
-    """That of most weights of the base, as vLLM calls it."""
+    """The dtype of most weights of the base, as vLLM calls it."""
     sizes = Counter[str]()
     for tensor in manifest.tensors.values():
         sizes[tensor.dtype] += prod(tensor.shape)

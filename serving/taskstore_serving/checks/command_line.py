@@ -1,7 +1,7 @@
-"""vLLM options that do not go with a store, and why.
+"""Refuses vLLM options that do not go with a store, and says why.
 
-They are looked for twice: by name before vLLM is imported, which is slow, and in what it parsed,
-where abbreviations and its own configuration files can no longer hide them.
+They are looked for twice. Before vLLM is imported, which is slow, by name; and in what vLLM parsed,
+where abbreviations and its configuration files can no longer hide them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def check_parsed(parsed: Namespace, own: Namespace) -> None:
-    """The same for what vLLM parsed, next to what it parses from our arguments alone."""
+    """Raise InputError for such an option in what vLLM parsed.
+
+    `own` is what it parses from our arguments alone.
+    """
     for name in _WHY:
         dest = name.replace("-", "_")
         value = getattr(parsed, dest, None)
@@ -69,7 +72,7 @@ def _refusal(name: str) -> InputError:
 
 
 def option_names(words: Sequence[str]) -> set[str]:
-    """Options among vLLM's arguments, each in its plainest form: --a_b.c=d is a-b."""
+    """Names of the options among vLLM's arguments: --a_b.c=d is a-b."""
     return {
         word.lstrip("-").split("=")[0].split(".")[0].replace("_", "-")
         for word in words

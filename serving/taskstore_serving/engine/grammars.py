@@ -1,8 +1,8 @@
 """Structured output with the vocabulary of the request's task.
 
-The engine makes grammars for one tokenizer. A fine-tune may have tokens of its own, or another end,
-so a task whose tokenizer differs from the base's gets a manager of its own, made when it is first
-needed; what is scheduled together still shares one bitmask.
+The engine makes grammars for one tokenizer. A fine-tune may have tokens of its own, or another end
+token. A task whose tokenizer differs from the base's gets a manager of its own, made when it is
+first needed. Requests that are scheduled together still share one bitmask.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from taskstore_serving.options import ServeOptions
 
 
 class TaskGrammars(StructuredOutputManager):
-    """A manager of vLLM's, taken over as it is."""
+    """vLLM's manager, which asks the manager of a request's task.
+
+    Why `adopt` replaces `__class__`: vLLM's engine core makes the manager itself, no option names
+    another class, and it keeps the manager beside the scheduler that it gives it to. A second
+    manager in the scheduler would leave the core compiling grammars for the base's tokenizer, and
+    patched methods of vLLM's class would act in the tasks' own managers too, which are plain ones.
+
+    What breaks it: a vLLM that renames a method below, or gives the class `__slots__`.
+    `checks.versions` refuses versions that were not tested.
+    """
 
     _grammar_bitmask: Any
     _others: dict[str, StructuredOutputManager]
@@ -29,7 +38,7 @@ class TaskGrammars(StructuredOutputManager):
 
     @staticmethod
     def adopt(manager: Any) -> None:
-        """The engine's own, which both it and its scheduler hold."""
+        """Make the engine's own manager, as it is, one of this class."""
         manager.__class__ = TaskGrammars
         manager._others = {}
         manager._of_request = {}
@@ -56,7 +65,7 @@ class TaskGrammars(StructuredOutputManager):
         super().clear_backend()
 
     def _of(self, request: Any) -> StructuredOutputManager:
-        """The manager of a request's task; an id is never used for another task or state of it."""
+        """The manager of a request's task; no two tasks, or states of one, have the same id."""
         if request.lora_request is None:
             return self
         number = request.lora_request.lora_int_id

@@ -1,20 +1,21 @@
-"""Which task the engine computes next, and how long it keeps the engine.
+"""The policy: which task the engine computes next, and how long it keeps the engine.
 
-A task's turn lasts until the first step that starts when its quantum is over, or until it has
-nothing runnable; it goes on while no other task has. The next turn is that of the runnable task
-whose last one is the longest ago.
+A task's turn ends at the first step that starts when its quantum is over, or when it has nothing
+runnable. It goes on while no other task has something runnable. The next turn goes to the runnable
+task whose last turn is the longest ago.
 
-No task starves. With T tasks that have something runnable, one that has waits for at most T - 1
-turns of others: never two of one. Such a turn is one swap and at most
+No task starves. With T runnable tasks, each waits for at most T - 1 turns of others, and never for
+two turns of the same task. A turn is one swap and at most
 
     the quantum (swap included) + one step + the recomputation of one request
 
-the last one only where other tasks took that request's blocks. In a turn, every step is the task's;
-one that came out empty ends it. So with a quantum of 0 it is T - 1 steps, beside empty ones (one a
-task at most). In its turn a task that runs nothing gets blocks at once: at worst the youngest
-paused request of the task that holds most gives up its own. So the oldest request of a task
-advances by a token or more in each turn. How long the others of the task wait is up to vLLM's order
-within it.
+The recomputation comes only where other tasks took that request's blocks. Every step of a turn is
+the task's, and an empty step ends the turn. So with a quantum of 0 a task waits for T - 1 steps,
+and for at most one empty step a task.
+
+A task that runs nothing gets blocks at once in its turn: at worst the youngest paused request of
+the task that holds most blocks gives up its own. So the oldest request of a task advances by a
+token or more in each turn. vLLM's order decides how long the task's other requests wait.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ RECENT = 9  # swaps whose (lower) median is the cost; one alone may have been sl
 
 
 class Turns:
-    """Times are those of one monotonic clock, in seconds."""
+    """Whose turn it is. Times are seconds of one monotonic clock."""
 
     def __init__(self, quantum: float | None = None) -> None:
-        """A quantum of None follows the measured cost of a swap."""
+        """A `quantum` of None follows the measured cost of a swap."""
         self.active: State = None
         self.switches = 0
         self._fixed = quantum
@@ -53,11 +54,11 @@ class Turns:
         return max(FLOOR, TIMES * self.cost) if self._fixed is None else self._fixed
 
     def swapped(self, seconds: float) -> None:
-        """A swap took that long."""
+        """Learn that a swap took that long."""
         self._costs.append(seconds)
 
     def empty(self) -> None:
-        """The step had nothing of the active task in it after all."""
+        """End the turn: the step had nothing of the active task in it after all."""
         self._over = True
 
     def pick(
@@ -67,11 +68,12 @@ class Turns:
         runnable: Callable[[State], bool],
         recomputing: bool = False,
     ) -> State:
-        """The task of the next step.
+        """Choose the task of the next step.
 
         present      tasks that have requests
-        recomputing  the active task's oldest request computes again what others took from it: the
-                     quantum begins after that, else it might never get further
+        runnable     whether a task has something to compute
+        recomputing  whether the active task's oldest request recomputes what others took from it;
+                     the quantum begins after that, or the request might never get further
         """
         for task in present:
             self._order.setdefault(task)
@@ -92,6 +94,6 @@ class Turns:
         return chosen
 
     def latest(self, tasks: Iterable[State]) -> State:
-        """Of these, the one whose next turn is the furthest away."""
+        """The one of these tasks whose next turn is the furthest away."""
         places = {task: place for place, task in enumerate(self._order)}
         return max(tasks, key=lambda task: places.get(task, -1))

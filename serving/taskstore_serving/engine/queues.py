@@ -1,7 +1,7 @@
 """vLLM's waiting queue, with one queue inside for each task.
 
-In a step only that of the step's task is seen. Else all are, so that adding, aborting and counting
-work as ever.
+In a step only the queue of the step's task is seen. Outside of a step all are, so that adding,
+aborting and counting work as ever.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from taskstore_serving.engine.policy import State
 
 
 def task_of(request: Request) -> State:
-    """A LoRARequest carries the name; LoRA itself is off. None: the base."""
+    """The task of a request, which its LoRARequest names; None is the base. LoRA itself is off."""
     carrier = request.lora_request
     name: State = carrier.lora_name if carrier is not None else None
     return name
 
 
 class TaskQueue(RequestQueue):
-    """Within a task the order is that of vLLM's policy."""
+    """A queue a task; within a task the order is that of vLLM's policy."""
 
     def __init__(self, policy: SchedulingPolicy) -> None:
         self._policy = policy
@@ -45,7 +45,7 @@ class TaskQueue(RequestQueue):
         return self._queues[task]
 
     def counts(self) -> dict[State, int]:
-        """Tasks that wait here; those that do not are forgotten."""
+        """Requests of each task that waits here; other tasks are forgotten."""
         self._queues = {task: queue for task, queue in self._queues.items() if queue}
         return {task: len(queue) for task, queue in self._queues.items()}
 

@@ -1,4 +1,4 @@
-"""A swap's cost on its way from the worker to the scheduler: an attribute of the step's output."""
+"""Carries a swap's cost from the worker to the scheduler, as an attribute of a step's output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAME = "taskstore_swap_seconds"
 
 
 def with_cost(output: Any, seconds: float) -> Any:
-    """An output of the model runner, ready or to come, that says what the swap before it took."""
+    """Make a step's output, ready or to come, say how long the swap before it took."""
     if isinstance(output, AsyncModelRunnerOutput):
         return _ToCome(output, seconds)
     carrying = copy(output)  # vLLM shares its empty one
@@ -20,7 +20,7 @@ def with_cost(output: Any, seconds: float) -> Any:
 
 
 def cost(output: Any) -> float | None:
-    """None where there was no swap."""
+    """Seconds of the swap before a step; None where there was no swap."""
     seconds: float | None = getattr(output, _NAME, None)
     return seconds
 

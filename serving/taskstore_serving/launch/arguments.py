@@ -1,4 +1,4 @@
-"""What is served -> vLLM's arguments and environment. Pure: nothing is started or imported here."""
+"""Turns what is served into vLLM's arguments and environment; starts and imports nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KV_OPTIONS = ("kv-cache-memory-bytes", "gpu-memory-utilization")
 
 @dataclass(frozen=True)
 class Launch:
-    """One server.
+    """One server to launch.
 
     options  what is served
     names    names of the base at /v1/models
@@ -43,7 +43,7 @@ class Launch:
         return not self.cpu and "no-async-scheduling" not in option_names(self.given)
 
     def own_arguments(self, assets: str) -> list[str]:
-        """Those that must be as they are; `assets` is the folder of the base's config."""
+        """Arguments that a user cannot change; `assets` is the folder of the base's config."""
         scheduler = "AsyncTaskScheduler" if self.asynchronous else "TaskScheduler"
         return [
             *("--model", assets),
@@ -62,7 +62,7 @@ class Launch:
         return [*self.own_arguments(assets), *self._defaults(env), *self.given]
 
     def _defaults(self, env: Mapping[str, str]) -> list[str]:
-        """vLLM would take nearly all memory for its cache, and round float32 weights."""
+        """Defaults for the CPU, where vLLM would take nearly all memory and round float32."""
         if not self.cpu:
             return []
         names, found = option_names(self.given), list[str]()
@@ -74,7 +74,7 @@ class Launch:
         return found
 
     def environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        """Variables to set beside those that there are."""
+        """Variables to set beside those of `env`."""
         plugins = [name for name in env.get("VLLM_PLUGINS", "").split(",") if name]
         changes = {"VLLM_PLUGINS": ",".join(dict.fromkeys([*plugins, PLUGIN]))}
         if "VLLM_WORKER_MULTIPROC_METHOD" not in env:

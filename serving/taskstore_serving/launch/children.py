@@ -1,7 +1,7 @@
-"""vLLM's processes as `taskstore serve` wants them: they end with it, and say why they failed.
+"""Makes vLLM's processes end with `taskstore serve`, and say why they failed.
 
-Both begin in vLLM's general plugin, which runs in each of its processes, and only below a server
-of ours, which names its temporary folder in the environment.
+vLLM's general plugin, which runs in each of its processes, calls `adopt`. It acts only below a
+server of ours, which names its temporary folder in the environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LAST_WORDS = (  # what vLLM logs of an error that ends a process
 
 
 def adopt() -> None:
-    """In a process that vLLM started for a server of ours; elsewhere it does nothing."""
+    """Tie this process to the server of ours that vLLM started it for; else do nothing."""
     parent, scratch = multiprocessing.parent_process(), Path(os.environ.get(SCRATCH, ""))
     adopted = any(isinstance(handler, _Note) for handler in _logger().handlers)
     if parent is None or adopted or not scratch.name.startswith(PREFIX):
@@ -44,7 +44,7 @@ def adopt() -> None:
 
 
 def first_error(scratch: Path) -> str:
-    """What the first process that failed said; "" where none did."""
+    """The error of the first process that failed; "" where none did."""
     path = scratch / _NAME
     return path.read_text().strip() if path.exists() else ""
 
@@ -64,7 +64,7 @@ class _Note(logging.Handler):
 
 
 def _text(error: BaseException) -> str:
-    """Our own errors are sentences; others say their kind too."""
+    """An error in words: our own are sentences, others say their kind too."""
     from taskstore.errors import TaskstoreError
 
     return str(error) if isinstance(error, TaskstoreError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Whether a server of ours is ready, asked over its own socket."""
+"""Asks a server of ours over its own socket whether it is ready."""
 
 from __future__ import annotations
 

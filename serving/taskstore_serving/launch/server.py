@@ -1,4 +1,4 @@
-"""vLLM's server in this process, from parsed arguments to a clean end."""
+"""Runs vLLM's server in this process, from parsed arguments to a clean end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST = 65  # of a folder for sockets, whose paths may have about 100 charact
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address, port 0 taking any; raises ServingFailed where it is taken."""
+    """Bind a socket; port 0 takes any. Raises ServingFailed where the address is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -48,9 +48,11 @@ def run(
     refuse: Callable[[str], NoReturn],
     ready: Callable[[], None],
 ) -> None:
-    """Serve until SIGINT or SIGTERM. `refuse` gets vLLM's word on arguments that it cannot parse.
+    """Serve until SIGINT or SIGTERM.
 
-    A signal before it is ready ends the process with status 130. Raises InputError, ServingFailed.
+    `refuse` is given what vLLM says of arguments that it cannot parse, `ready` is called when the
+    server answers. A signal before that ends the process with status 130. Raises InputError,
+    ServingFailed.
     """
     os.environ |= {**launch.environment(os.environ), **_places(scratch)}
     args = _parse(launch, str(assets), os.environ, refuse)
@@ -67,7 +69,7 @@ def run(
 
 
 def _places(scratch: Path) -> dict[str, str]:
-    """vLLM's sockets and locks go to `scratch`, and what torch compiled stays for the next time."""
+    """Variables that put sockets and locks in `scratch`, and keep what torch compiled."""
     if len(str(scratch)) > _LONGEST:
         return {SCRATCH: str(scratch)}
     tempfile.tempdir = str(scratch)
@@ -100,7 +102,7 @@ def _parse(
 
 
 def _run(args: Namespace, bound: socket.socket, ready: Callable[[], None]) -> bool:
-    """Whether a signal ended it."""
+    """Serve; return whether a signal ended it."""
     import uvloop
     from vllm.logger import configure_logging_from_args
     from vllm.utils.system_utils import decorate_logs, set_ulimit
@@ -131,7 +133,7 @@ def _run(args: Namespace, bound: socket.socket, ready: Callable[[], None]) -> bo
 
 
 def _give_up(*_: object) -> NoReturn:
-    """At once: vLLM loses a KeyboardInterrupt while it waits for its engine to start."""
+    """End at once: vLLM loses a KeyboardInterrupt while it waits for its engine to start."""
     for child in multiprocessing.active_children():
         child.kill()
     shutil.rmtree(os.environ[SCRATCH], ignore_errors=True)

@@ -1,9 +1,9 @@
-"""What Prometheus is shown beside vLLM's own metrics; every series of a request names its task.
+"""Metrics for Prometheus beside vLLM's own; every series of a request names its task.
 
 With one API process these are in prometheus_client's own registry, which vLLM exposes. With
 several (PROMETHEUS_MULTIPROC_DIR) vLLM adds up files of all processes: counters and histograms
-need nothing more, gauges say how they combine, and a series cannot be taken back there, so a
-removed task's gauges stay, at 0.
+need nothing more, and gauges say how they combine. A series cannot be taken back there, so a
+removed task's gauges stay at 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.
 
 
 class Instruments:
-    """All of them, in one registry."""
+    """All metrics, in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, text: str, labels: tuple[str, ...] = (), mode: Any = "max") -> Gauge:
@@ -71,7 +71,7 @@ class Instruments:
 
 @cache
 def instruments(registry: CollectorRegistry = REGISTRY) -> Instruments:
-    """One set a registry: a name can be registered only once."""
+    """The metrics of a registry, made once: a name can be registered only once."""
     return Instruments(registry)
 
 
@@ -100,6 +100,6 @@ class TaskSeries:
 
 
 def drop(gauge: Gauge, label: str) -> None:
-    """Take one series of a gauge back, where that is possible; at 0 it is harmless elsewhere."""
+    """Take one series of a gauge back where that is possible; elsewhere it stays as it is."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         gauge.remove(label)

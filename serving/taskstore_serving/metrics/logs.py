@@ -1,4 +1,4 @@
-"""What a server writes of its tasks: a line per request, without a word of what was said in it.
+"""Logs of a server's tasks: a line per request, without any of its text.
 
 Logger `taskstore.serving`, on stderr, as loud as vLLM's own logger (`--log-level`,
 VLLM_LOGGING_LEVEL). TASKSTORE_LOG=json makes every line an object. A logging configuration that
@@ -36,6 +36,7 @@ class Event:
 
 
 def finished(facts: Finished) -> None:
+    """Log a request that ended."""
     if not _log.isEnabledFor(logging.INFO):
         return
     request = facts.request[:_LONGEST]
@@ -49,14 +50,14 @@ def finished(facts: Finished) -> None:
 
 
 def swapped(before: str | None, after: str | None, seconds: float) -> None:
-    """In a worker; None is the base."""
+    """Log a swap, in a worker; None is the base."""
     if _log.isEnabledFor(logging.DEBUG):
         text = f"swap {before or 'base'} to {after or 'base'}: {seconds * 1e3:.1f} ms"
         _log.debug(Event("swap", text, {"before": before, "task": after, "seconds": seconds}))
 
 
 def configure() -> None:
-    """Give the loggers of taskstore their place on stderr; again after vLLM configured its own."""
+    """Let taskstore's loggers write to stderr; call it again after vLLM configured its own."""
     top, engine = logging.getLogger("taskstore"), logging.getLogger("vllm")
     if isinstance(top.handlers[0] if top.handlers else None, _Handler):
         top.handlers.clear()
@@ -71,7 +72,7 @@ def configure() -> None:
 
 
 class _Handler(logging.StreamHandler[Any]):
-    """Ours, told from those of a configuration."""
+    """Marks a handler as ours, not one of a user's configuration."""
 
 
 class _Json(logging.Formatter):

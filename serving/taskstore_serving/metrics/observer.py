@@ -1,4 +1,4 @@
-"""Metrics of a family's server, per task, and a log line per request.
+"""Observes a server: metrics per task, and a log line per request.
 
     observer = metrics.install(engine_client, base_name)
 
@@ -25,9 +25,9 @@ _log = logging.getLogger("taskstore.serving")
 
 
 def install(engine_client: Any, base_name: str) -> Observer:
-    """Observe all requests of an `AsyncLLM`, and its workers; call it once, in its event loop.
+    """Observe all requests of an `AsyncLLM` and its workers; call it once, in its event loop.
 
-    Copies of the client are observed if `copy.copy` made them afterwards (`frontend` says why).
+    Copies of the client are observed if `copy.copy` made them afterwards; `request_hooks` says why.
     """
     logs.configure()
     observer = Observer(engine_client, base_name, instruments())
@@ -37,7 +37,7 @@ def install(engine_client: Any, base_name: str) -> Observer:
 
 
 class Observer:
-    """Counts requests as vLLM's frontend tells of them, and asks the workers now and then."""
+    """Counts the requests that the hooks tell of, and asks the workers now and then."""
 
     def __init__(self, engine_client: Any, base_name: str, shown: Instruments) -> None:
         self._client, self._base, self._shown = engine_client, base_name, shown
@@ -50,6 +50,7 @@ class Observer:
         self._following: asyncio.Task[None] | None = None
 
     def started(self, state: Any, arrival: float) -> None:
+        """Count a new sequence, by vLLM's `RequestState`; several may be one request."""
         parent = state.parent_req and state.parent_req.request_id
         flight = self._parents.get(parent) if parent else None
         if flight is None:
@@ -62,7 +63,7 @@ class Observer:
         self._flights[state.request_id] = flight
 
     def ended(self, sequence: str, reason: str) -> None:
-        """Of one sequence; what has ended already, or started before this observer, is no news."""
+        """End one sequence; one that ended already, or started before this observer, is ignored."""
         flight = self._flights.pop(sequence, None)
         if flight is None:
             return
@@ -78,11 +79,11 @@ class Observer:
         logs.finished(facts)
 
     def refused(self, lora_request: Any) -> None:
-        """The server was too busy for a request, or its engine dead."""
+        """Count a request that the server was too busy for, or its engine dead."""
         self._of(lora_request.lora_name if lora_request else self._base).refused()
 
     def follow(self) -> None:
-        """Ask the workers from now on: one of several API processes does, for all."""
+        """Ask the workers from now on; of several API processes the first does, for all."""
         if self._client.engine_core.client_index == 0:
             self._following = asyncio.get_running_loop().create_task(self._follow())
 
@@ -91,7 +92,7 @@ class Observer:
             self._following.cancel()
 
     async def _follow(self) -> None:
-        """Scrapes read what this wrote last; a busy engine delays it, a dead one ends it."""
+        """Ask and count until the engine is dead; scrapes read what was written last."""
         said = False
         while not self._client.errored:
             self._count_tokens()
@@ -107,7 +108,7 @@ class Observer:
         self._shown.verified.set(0)
 
     def show(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """What `taskstore_state` answered, a dict of each worker."""
+        """Show the answers to `taskstore_state`, a dict of each worker."""
         first, shown = states[0], self._shown
         self._show_tasks(frozenset(first["tasks"]), first["active"] or self._base)
         uses = {use for state in states for use in state["memory"]}
@@ -136,7 +137,7 @@ class Observer:
         self._shown.tasks.set(len(served))
 
     def _count_tokens(self) -> None:
-        """Of requests that are not at their end yet."""
+        """Count the tokens of requests that still run."""
         for flight in set(self._flights.values()):
             flight.series.generation.inc(flight.fresh())
 

@@ -1,13 +1,19 @@
-"""Where vLLM's frontend tells of its requests: as few places as see all of them, none per token.
+"""Hooks that tell an observer when a request starts, ends or is refused; none runs per token.
 
 Requests of every endpoint enter `OutputProcessor.add_request` and leave it in one of three ways:
-an ending, an abort, an engine that died. `AsyncLLM.add_request` is watched for those that the
-server turned away before. The two objects change their class, so that references to them that
-others hold (the loop that reads the engine's outputs) are served too. An exception in that loop
-would end the server: an observer that fails fails alone.
+an ending, an abort, an engine that died. `AsyncLLM.add_request` is watched for requests that the
+server turned away before. An exception in vLLM's loop over the engine's outputs would end the
+server, so an observer that fails fails alone.
 
-Copies made with `copy.copy` take the class along and call their own methods; only those made
-before are not observed.
+Why `__class__` is replaced: vLLM's server builds both objects before a plugin may act, and its loop
+holds the processor in a local variable, so a wrapper in its place would not be asked. Methods set
+on the two objects would go along with `copy.copy`, which makes the clients of tasks' fronts, and
+act on the original. Methods set on vLLM's classes would observe every engine of the process.
+vLLM's stat loggers know neither the request nor its task. A new class serves references held
+elsewhere, and copies made afterwards call their own methods; copies made before are not observed.
+
+What breaks it: a vLLM that renames one of the five methods or calls them from elsewhere, or gives
+the classes `__slots__`. `checks.versions` refuses versions that were not tested.
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ _log = logging.getLogger("taskstore.serving")
 
 
 class Listener(Protocol):
-    """What is told; `observer.Observer` is one."""
+    """What the hooks tell; `observer.Observer` is one."""
 
     def started(self, state: Any, arrival: float) -> None: ...
     def ended(self, sequence: str, reason: str) -> None: ...
@@ -28,14 +34,14 @@ class Listener(Protocol):
 
 
 def observe(engine_client: Any, observer: Listener) -> None:
-    """From now on an `AsyncLLM` and its output processor tell the observer."""
+    """Make an `AsyncLLM` and its output processor tell the observer from now on."""
     processor = engine_client.output_processor
     processor.__class__ = _telling_processor(type(processor), observer)
     engine_client.__class__ = _telling_client(type(engine_client), observer)
 
 
 def _telling_processor(base: Any, observer: Listener) -> type:
-    """A subclass of `vllm.v1.engine.output_processor.OutputProcessor`."""
+    """Make a subclass of `vllm.v1.engine.output_processor.OutputProcessor`."""
 
     class Processor(base):
         def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
@@ -66,7 +72,7 @@ def _telling_processor(base: Any, observer: Listener) -> type:
 
 
 def _telling_client(base: Any, observer: Listener) -> type:
-    """A subclass of `vllm.v1.engine.async_llm.AsyncLLM`."""
+    """Make a subclass of `vllm.v1.engine.async_llm.AsyncLLM`."""
 
     class Client(base):
         async def add_request(self, request_id: str, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A request from admission to its end, read off the state that vLLM's frontend keeps of it."""
+"""What a request took, from admission to its end, by the state that vLLM's frontend keeps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Series(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Flight:
-    """A request in the engine: its one sequence, or all n of them. It counts its prompt once.
+    """A request in the engine, of one sequence or n; its prompt counts once.
 
     `states` are vLLM's `RequestState`s, by the engine's own ids.
     """
@@ -56,7 +56,7 @@ class Flight:
         self.running.add(state.request_id)
 
     def end(self, sequence: str, reason: str) -> bool:
-        """Whether that was the last sequence; the worst outcome of all is the request's."""
+        """End a sequence; whether it was the last. The request's outcome is the worst of all."""
         self.running.discard(sequence)
         outcome = reason if reason in OUTCOMES else "stop"
         self.outcome = max(self.outcome, outcome, key=OUTCOMES.index)
@@ -66,7 +66,7 @@ class Flight:
         return sum(_tokens(state) for state in self.states.values())
 
     def fresh(self) -> int:
-        """Tokens that came since the last call."""
+        """Tokens generated since the last call."""
         before, self._told = self._told, max(self._told, self.generated())
         return self._told - before
 

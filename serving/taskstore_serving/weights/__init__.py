@@ -1,1 +1,1 @@
-"""The worker's memory: loaded, learned, swapped."""
+"""The worker's memory: load weights, learn where they went, swap them."""

@@ -1,7 +1,7 @@
-"""The cores of a worker, which OpenMP shares out: its main thread is left with one of them.
+"""Lets the threads that load and swap use all cores of a worker.
 
 vLLM on the CPU pins each OpenMP thread to a core of its own, the main thread too, and a thread that
-is started from there is born on that one core. What loads and swaps wants all of them.
+the main thread starts inherits that one core.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ENOUGH = 1 << 20  # elements that torch shares among its threads
 
 @contextmanager
 def widened() -> Iterator[None]:
-    """The calling thread may use all cores of the process, and so may threads that it starts."""
+    """Let the calling thread, and threads that it starts, use all cores of the process."""
     if not hasattr(os, "sched_setaffinity"):  # not on Linux
         yield
         return
@@ -31,14 +31,14 @@ def widened() -> Iterator[None]:
 
 
 def stay_here() -> tuple[Callable[..., None], tuple[object, ...]]:
-    """Initializer of a pool, and its arguments: its threads may use what this one may use now."""
+    """Initializer of a pool, and its arguments: its threads may use the cores of this one."""
     if not hasattr(os, "sched_setaffinity"):
         return (lambda: None), ()
     return os.sched_setaffinity, (0, os.sched_getaffinity(0))
 
 
 def _all() -> set[int]:
-    """Of any thread; OpenMP's are started first."""
+    """Cores that any thread may use; OpenMP's threads are started first."""
     torch.zeros(_ENOUGH).add_(1)
     cores: set[int] = set()
     for thread in Path("/proc/self/task").iterdir():

@@ -1,7 +1,8 @@
-"""Which kernel multiplies on the CPU. vLLM's own choices copy the weights and drop the originals.
+"""Chooses the kernels that multiply on the CPU: vLLM's own choices drop the original weights.
 
-Where the processor has AMX, bf16 matrices that linear layers alone read are put in the order of
-vLLM's kernel for it, and swapped in that order (packed.py); all others are multiplied as they are.
+Where the processor has AMX, bf16 matrices that only linear layers read are put in the order of
+vLLM's AMX kernel, and swapped in that order (kernel_order.py). All others are multiplied as they
+are.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from taskstore_serving.weights.family import LiveFamily
 
 
 def keep_plain(model: nn.Module) -> None:
-    """Before vLLM prepares the weights: it leaves them where and as they are."""
+    """Make vLLM leave the weights where and as they are; call it before it prepares them."""
     for module in model.modules():
         module._cpu_skip_gemm_dispatch = True  # type: ignore[assignment]
 
 
 def multiply_plain(model: nn.Module) -> None:
-    """After it: heads and embeddings would compute from a copy all the same."""
+    """Make heads and embeddings compute from the weights, not a copy; call it afterwards."""
     for module in model.modules():
         if hasattr(module, "cpu_linear"):
             module.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
 
 
 def reorder(model: nn.Module, family: LiveFamily) -> None:
-    """The base is live; the engine computes from reordered matrices when this returns."""
+    """Reorder matrices, and make the engine compute from them so. The base must be live."""
     if not current_platform.is_cpu():
         return
     others, readers = set[int](), dict[int, Any]()

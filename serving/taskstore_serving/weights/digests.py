@@ -1,4 +1,4 @@
-"""One figure for the base and for each task, from the manifest; what they are told apart by."""
+"""Digests that tell bases, multi-task models and tasks apart, from the manifest alone."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from taskstore_serving.checks.servable import tier_of
 
 
 def store_digest(manifest: Manifest) -> str:
-    """The base's weights."""
+    """Digest the base's weights."""
     return model_digest({name: t.blake3 for name, t in manifest.tensors.items()})
 
 
 def multitask_digest(manifest: Manifest) -> str:
-    """The multi-task model as it is stored; masks mean nothing without the very same."""
+    """Digest the multi-task model as it is stored; masks belong to this one alone."""
     files = of_stem(MULTITASK, manifest.files)
     return model_digest({path: manifest.files[path].blake3 for path in files})
 
 
 def task_digest(manifest: Manifest, task: str, residual: int) -> str:
-    """A task's weights as they are served, and the tier that they come from."""
+    """Digest a task's weights as they are served, and their tier."""
     tier = tier_of(manifest, task, residual)
     weights = {name: t.blake3 for name, t in rebuilt_tensors(manifest, task, tier).items()}
     return blake3(f"{tier} {model_digest(weights)}".encode()).hexdigest()

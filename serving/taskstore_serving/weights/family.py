@@ -1,12 +1,12 @@
-"""D and the masks of a family beside the live weights of an engine, whatever its layout.
+"""A family in an engine's memory: live weights, and D, masks and rests beside them.
 
-An engine fuses, shards, pads and ties: its parameters are not the checkpoint's tensors. But its own
-`load_weights` knows where each checkpoint weight goes, so D and masks are read off what it writes
-(`learning`), and swaps work on its own parameters.
+An engine fuses, shards, pads and ties, so its parameters are not the checkpoint's tensors. Its own
+`load_weights` knows where each checkpoint weight goes. D and masks are read off what it writes
+(`learning`), and swaps work on the engine's parameters.
 
 Afterwards the engine may prepare its weights for computing. `guard` refuses an engine that moved,
-resized or changed one that a swap would write; `verify` proves what is live by the digests that
-were taken while the engine loaded each task.
+resized or changed a weight that a swap would write. `verify` proves what is live by the digests
+that were taken while the engine loaded each task.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from taskstore_serving.weights.streams import Streams
 
 
 class LiveFamily:
-    """What a worker swaps. One thread at a time."""
+    """The weights that a worker swaps. One thread at a time."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class LiveFamily:
             self.seconds += time.perf_counter() - began
 
     def add(self, task: str) -> None:
-        """Learn and prove one more task of the store as it is now; what was live is so afterwards.
+        """Learn and prove one more task of the store as it is now; what is live stays so.
 
         All or nothing. Raises what the constructor raises, UnknownWeights, and SwapError where the
         task is there already, the store holds another base or multi-task model than the one that
@@ -150,7 +150,7 @@ class LiveFamily:
         self._forget(task)
 
     def verify(self, task: State) -> dict[str, Any]:
-        """Prove the live bytes of a task, or of the base (None); what was live is so afterwards.
+        """Prove the live bytes of a task, or of the base (None); what is live stays so.
 
         Raises UnknownWeights where a tensor is not what loading the task gives.
         """
@@ -177,17 +177,17 @@ class LiveFamily:
         }
 
     def verify_all(self) -> list[dict[str, Any]]:
-        """The base and every task. Raises UnknownWeights."""
+        """Prove the base and every task. Raises UnknownWeights."""
         found = [self.verify(task) for task in (None, *self._tasks)]
         self.verified = True
         return found
 
     def digests(self) -> dict[str, str]:
-        """Name of each live tensor -> BLAKE3 of its bytes, in the order of a checkpoint."""
+        """Name of each live tensor -> BLAKE3 of its bytes in the order of a checkpoint."""
         return self._order.digests(self.lives, self._executor)
 
     def state(self) -> dict[str, Any]:
-        """What is live and what is there, as plain values."""
+        """What is live and what tasks take, as plain values."""
         return {
             "active": self.active,
             "swaps": self.swaps,
@@ -209,9 +209,9 @@ class LiveFamily:
         self._untouchable = self._guard.check(model, self.digests(), self._beside.swaps)
 
     def reorder(self, places: Collection[int]) -> set[int]:
-        """Put matrices into the order of the CPU's kernel; addresses of those where it was done.
+        """Put matrices at these addresses into the order of the CPU's kernel; where it was done.
 
-        The base is live. A matrix that rests are added to stays as it is.
+        The base must be live. A matrix that rests are added to stays as it is.
         """
         lives = {live.name: live for live in self.lives if live.tensor.data_ptr() in places}
         for name in self._beside.spanned:
@@ -238,7 +238,7 @@ class LiveFamily:
         return Learner(self._model, streams, self._beside.deltas, self._beside.regions)
 
     def _learn(self, streams: Streams, task: str) -> None:
-        """The base is live, and nothing is kept where it fails."""
+        """Learn a task, all of it or nothing. The base must be live."""
         self._places.check(streams, task)
         masks = self._beside.add(task, streams)
         learner, expected = self._learner(streams), dict[str, str]()

@@ -1,4 +1,4 @@
-"""Tensors of the store that an engine's parameters need together, and those parameters."""
+"""Groups tensors of the store that fill the same parameters of an engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskstore_serving.weights.streams import Streams, layers, numbered
 
 @dataclass(frozen=True)
 class LoadGroup:
-    """Tensors of the store, and the memory that they and no others fill.
+    """Tensors of the store, and the memory that only they fill.
 
     written   what the loader says that it wrote
     """
@@ -27,7 +27,7 @@ class LoadGroup:
 
 
 def fill(model: nn.Module, streams: Streams) -> list[LoadGroup]:
-    """Load the base; layers that fill the same memory, tied or fused, become one group."""
+    """Load the base; tensors that fill the same memory, tied or fused, become one group."""
     every = layers(streams.names)
     try:
         return _fill(model, streams, every)
@@ -53,7 +53,7 @@ def _fill(model: nn.Module, streams: Streams, every: list[list[str]]) -> list[Lo
 
 @contextmanager
 def kept(group: LoadGroup) -> Iterator[dict[str, Tensor]]:
-    """Copies of a group's weights by name, which are live again when the block ends."""
+    """Copy a group's weights by name, and write them back when the block ends."""
     before = {live.name: parameters.integers(live.tensor).clone() for live in group.lives}
     try:
         yield before
@@ -65,6 +65,6 @@ def kept(group: LoadGroup) -> Iterator[dict[str, Tensor]]:
 def write(
     model: nn.Module, group: LoadGroup, tensors: Iterator[tuple[str, Tensor]], whose: str
 ) -> None:
-    """Load some tensors of a group."""
+    """Load some tensors of a group. Raises SwapError where others are written."""
     if stray := parameters.load(model, tensors) - group.written:
         raise SwapError(f"the engine's loader wrote {min(stray)!r} for {whose} only")

@@ -1,4 +1,4 @@
-"""What a live engine must be so that swapping its parameters in place is all there is to do."""
+"""Refuses engines in which swapping parameters in place would not change what is computed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_compilation(config: Any) -> None:
 
 
 def check_layers(model: nn.Module) -> None:
-    """Raise SwapError, with its name, for a layer that computes from other than its parameters."""
+    """Raise SwapError, with its name, for a layer that does not compute from its parameters."""
     for name, module in model.named_modules():
         method = type(getattr(module, "quant_method", None)).__name__
         problem = ""
@@ -51,7 +51,7 @@ def check_layers(model: nn.Module) -> None:
 
 
 def check_heads(model: nn.Module, manifest: Manifest, tasks: Iterable[str], residual: int) -> None:
-    """Raise SwapError for a head of its own where the engine ties the head to the embedding."""
+    """Raise SwapError for a head of a task's own where the engine ties it to the embedding."""
     places: dict[bool, set[int]] = {True: set(), False: set()}
     for name, tensor in parameters.tensors(model).items():
         places[name.endswith(HEAD)].add(tensor.data_ptr())
@@ -72,7 +72,7 @@ def check_heads(model: nn.Module, manifest: Manifest, tasks: Iterable[str], resi
 
 
 class Guard:
-    """Compares a model with what it was when the base was loaded."""
+    """Compares a model with its state when the base was loaded."""
 
     def __init__(self, model: nn.Module, lives: Iterable[Live], digests: Mapping[str, str]) -> None:
         self._lives, self._digests = list(lives), digests
@@ -81,7 +81,7 @@ class Guard:
     def check(
         self, model: nn.Module, now: Mapping[str, str], swaps: Callable[[Live], bool]
     ) -> set[str]:
-        """Names of live tensors that are no longer what they were, and that no swap writes.
+        """Names of live tensors that the engine changed and no swap writes.
 
         Raises SwapError where the model does not compute from the very memory that swaps write.
         """

@@ -1,11 +1,11 @@
-"""Matrices in the order of the CPU's kernel: live so, swapped so, and never packed anew.
+"""Keeps matrices, their D and masks in the order of the CPU's kernel, so that swaps pack nothing.
 
 On a CPU with AMX vLLM multiplies bf16 matrices from a reordered copy and drops the original. The
-reordering moves weights and changes none, so the order may come first: D and masks that are
-reordered alike swap the reordered weights, bit for bit those that reordering a task's would give.
+reordering moves weights and changes none. So D and masks that are reordered alike swap the
+reordered weights, and give bit for bit what reordering a task's weights would.
 
-The order is vLLM's own `convert_weight_packed`; 32 rows of a matrix at a time, so all of this works
-in slabs of rows, in place.
+The order is that of vLLM's own `convert_weight_packed`. It reorders 32 rows of a matrix at a time,
+so all of this works in slabs of rows, in place.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SLAB = 1 << 20  # weights that are reordered at once, or 32 rows of wider matric
 
 
 class KernelOrder:
-    """Live tensors, by name, that are or will be in the kernel's order; uint8 arrays hold D."""
+    """Live tensors, by name, that are or will be in the kernel's order."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self.shapes = dict(shapes)
 
     def reorder(self, name: str, memory: Tensor) -> None:
-        """Weights or D of a tensor, plain so far."""
+        """Put weights or D of a tensor, plain so far, into the kernel's order."""
         for slab_RK in _slabs(memory, self.shapes[name]):
             slab_RK.copy_(_convert(slab_RK))
 
@@ -47,7 +47,7 @@ class KernelOrder:
             slab_RK.view(-1)[_order(*slab_RK.shape)] = packed_N
 
     def reorder_mask(self, name: str, mask_P: Tensor) -> None:
-        """One bit a weight, 8 in a byte, LSB first; 32 rows fill whole bytes."""
+        """Reorder a mask: a bit a weight, 8 in a byte, LSB first; 32 rows fill whole bytes."""
         bits_P, columns = mask_P.numpy(), self.shapes[name][1]
         for begin, end in _rows(self.shapes[name]):
             span = slice(begin * columns // 8, end * columns // 8)
@@ -56,7 +56,7 @@ class KernelOrder:
             bits_P[span] = np.packbits(moved.reshape(-1).astype(bool), bitorder="little")
 
     def plain(self, live: Live) -> Live:
-        """The tensor as a checkpoint has it; a copy where it is reordered."""
+        """A tensor in the order of a checkpoint; a copy where it is reordered."""
         if live.name not in self.shapes:
             return live
         copy = Live(live.names, live.tensor.clone())
@@ -64,12 +64,12 @@ class KernelOrder:
         return copy
 
     def digests(self, lives: Sequence[Live], executor: Executor) -> dict[str, str]:
-        """BLAKE3 of each tensor as a checkpoint has it."""
+        """Name of each tensor -> BLAKE3 of it in the order of a checkpoint."""
         return dict(executor.map(_plain_digest, self, lives))
 
     @contextmanager
     def undone(self, lives: Iterable[Live], deltas: Mapping[str, Tensor]) -> Iterator[list[str]]:
-        """Their weights and D are plain in the block; gives the names of those that were not."""
+        """Make weights and D plain in the block; gives the names of those that were not."""
         mine = [live for live in lives if live.name in self.shapes]
         memory = [(live.name, m) for live in mine for m in (live.tensor, deltas[live.name])]
         for name, one in memory:
@@ -82,7 +82,7 @@ class KernelOrder:
 
 
 def fits(tensor: Tensor) -> bool:
-    """Whether the kernel takes such a matrix."""
+    """Whether the kernel takes this matrix."""
     return (
         tensor.dtype == torch.bfloat16
         and tensor.dim() == 2
@@ -98,14 +98,14 @@ def _plain_digest(order: KernelOrder, live: Live) -> tuple[str, str]:
 
 
 def _convert(slab_RK: Tensor) -> Tensor:
-    """int16 to int16."""
+    """Reorder a slab, int16 to int16."""
     moved: Tensor = torch.ops._C.convert_weight_packed(slab_RK.view(torch.bfloat16))
     return moved.view(torch.int16)
 
 
 @functools.lru_cache(2)
 def _order(rows: int, columns: int) -> Tensor:
-    """Where each weight of a reordered slab comes from."""
+    """The place that each weight of a reordered slab comes from."""
     places_RK = torch.arange(rows * columns, dtype=torch.int32).view(rows, columns)
     low, high = (_convert(half.to(torch.int16)) for half in (places_RK & 0x7FFF, places_RK >> 15))
     return (high.long() << 15 | low.long()).view(-1)

@@ -1,10 +1,10 @@
-"""D and masks read off what an engine's own loader writes, a group of tensors at a time.
+"""Learns D and masks from what an engine's own loader writes, a group of tensors at a time.
 
     D = load(W0) ^ load(W1)     m_t = [load(W_t) ^ load(W0) != 0]
 
-Every element of load(W_t) ^ load(W0) must be 0 or that of D, which proves that swapping by D and
-m_t gives exactly what loading W_t would. The base is live before and after; beside live weights, D
-and masks there is one group in memory.
+Every element of load(W_t) ^ load(W0) must be 0 or that of D. This proves that swapping by D and m_t
+gives exactly what loading W_t would. The base is live before and after. Memory holds one group
+beside live weights, D and masks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BLOCK = 1 << 22  # weights that are compared at once
 
 @dataclass(frozen=True)
 class Region:
-    """A live tensor, or elements [start, ...) of one, whose swaps are selections by a mask."""
+    """A live tensor, or elements of one from `start` on, that swaps select by a mask."""
 
     whole: Live
     start: int
@@ -37,7 +37,7 @@ class Region:
 
 
 def regions(lives: Iterable[Live], spans: Iterable[TensorSpan]) -> Iterator[Region]:
-    """What the spans leave of live tensors."""
+    """Parts of live tensors that no span covers."""
     taken: dict[str, list[TensorSpan]] = {}
     for span in spans:
         taken.setdefault(span.live.name, []).append(span)
@@ -75,7 +75,7 @@ class Learner:
                 d_N.copy_(parameters.integers(part.live.tensor)).bitwise_xor_(before_N)
 
     def task(self, group: LoadGroup, task: str, masks: Mapping[str, Tensor]) -> dict[str, str]:
-        """Fill a task's masks of a group; digests of the live tensors in which it may differ."""
+        """Fill a task's masks of a group; give digests of live tensors in which it may differ."""
         if not self._streams.changed(task, group.names):
             return {}
         with kept(group) as before:
@@ -101,7 +101,7 @@ class Learner:
 
 
 def select(now_N: Tensor, before_N: Tensor, d_N: Tensor, target_P: Tensor) -> bool:
-    """Where weights differ from the base's, packed; False where one is neither its nor W1's."""
+    """Pack where weights differ from the base's; False where one is neither its nor W1's."""
     for at in range(0, now_N.numel(), BLOCK):
         block = slice(at, at + BLOCK)
         changed = now_N[block] ^ before_N[block]

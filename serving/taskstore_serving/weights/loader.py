@@ -1,4 +1,4 @@
-"""`--load-format taskstore`: a store straight into vLLM's model, nothing unpacked to disk."""
+"""`--load-format taskstore`: loads a store into vLLM's model, without unpacking it to disk."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from taskstore_serving.weights.guard import check_compilation, check_layers
 
 
 class TaskstoreLoader(BaseModelLoader):
-    """Builds the family before vLLM processes the weights, and guards them after it."""
+    """Builds the family before vLLM processes the weights, and guards it afterwards."""
 
     def __init__(self, load_config: LoadConfig) -> None:
         super().__init__(load_config)
         self._options = ServeOptions.parse(load_config.model_loader_extra_config)
 
     def download_model(self, model_config: Any) -> None:
-        """A store is there already."""
+        """Do nothing: the store is there already."""
 
     def load_weights(self, model: nn.Module, model_config: Any) -> None:
         options = self._options

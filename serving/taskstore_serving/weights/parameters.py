@@ -1,4 +1,4 @@
-"""An engine's weights: its own loader writes them, and each memory is seen once."""
+"""An engine's weights: written by its own loader, read with each memory once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def load(model: nn.Module, weights: Iterator[tuple[str, Tensor]]) -> set[str]:
-    """Names of the parameters that the model's own loader wrote."""
+    """Load weights by the model's own loader; names of the parameters that it wrote."""
     with torch.no_grad():
         written = model.load_weights(weights)  # type: ignore[operator]
     if written is None:
@@ -31,7 +31,7 @@ def tensors(model: nn.Module) -> Mapping[str, Tensor]:
 
 
 def lives(model: nn.Module, names: Iterable[str]) -> list[Live]:
-    """Those tensors, each memory once, under the first of its names."""
+    """Live tensors of these names, each memory once, under the first of its names."""
     there, found = tensors(model), dict[int, Live]()
     for name in sorted(names):
         tensor = there.get(name)

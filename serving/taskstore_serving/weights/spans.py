@@ -1,8 +1,8 @@
-"""Where in an engine's memory a checkpoint tensor lands: whole and in order, or not.
+"""Finds where a checkpoint tensor lands in an engine's memory, and whether whole and in order.
 
 A rest is coded by the rows of its checkpoint tensor, so a swap can add it only where all of that
-tensor is one piece of the engine's memory. The engine's own loader tells: it is given tensors of
-one small number each, then of numbers that count.
+tensor is one piece of the engine's memory. To find the place, the engine's own loader is given
+tensors that hold one small number each, then tensors whose numbers count up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PERIOD = 251  # a prime, so that rows do not repeat each other
 
 @dataclass(frozen=True)
 class TensorSpan:
-    """All of a tensor: elements [start, start + n) of a live one.
+    """Where all of a tensor lies: elements [start, start + n) of a live one.
 
     source   the tensor itself, or the one of which it is an alias
     """
@@ -40,13 +40,13 @@ class TensorSpan:
 
     @property
     def piece(self) -> Live:
-        """That memory alone."""
+        """The memory of the tensor alone."""
         flat = self.live.tensor.view(-1)[self.start : self.start + self.n]
         return Live((self.source,), flat)
 
 
 class Places:
-    """Where the tensors land that some task adds a rest to."""
+    """Where those tensors land that some task adds a rest to."""
 
     def __init__(self, model: nn.Module, groups: Iterable[LoadGroup], streams: Streams) -> None:
         wanted = streams.rests()
@@ -75,7 +75,7 @@ class Places:
 def find(
     model: nn.Module, group: LoadGroup, wanted: Mapping[str, Rebuilt], sources: Mapping[str, str]
 ) -> tuple[list[TensorSpan], dict[str, str]]:
-    """Spans of the wanted tensors of a group, and what is wrong with the others, by source.
+    """Find spans of the wanted tensors of a group, and what is wrong with others, by source.
 
     A tensor that the engine does not load has neither.
     """
@@ -115,7 +115,7 @@ def _count(n: int) -> Tensor:
 
 
 def _landed(flat: Tensor, value: int) -> tuple[int, int]:
-    """First element that has this value, and how many have it in a row; -1 where not in a row."""
+    """First element of this value, and how many have it; -1 where they are not in a row."""
     there = flat == value
     count = int(there.sum())
     start = int(there.to(torch.uint8).argmax()) if count else 0
@@ -131,6 +131,6 @@ def _problem(tensor: Rebuilt, live: Live, start: int, count: int) -> str:
 
 
 def _in_order(span: TensorSpan) -> bool:
-    """Whether the numbers that count arrived so; asked while they are live."""
+    """Whether the numbers that count up, which are live, arrived in order."""
     piece = span.piece.tensor
     return torch.equal(piece, _count(span.n).to(piece.dtype).to(piece.device))

@@ -1,4 +1,4 @@
-"""Checkpoint tensors of the base, the multi-task model and the tasks, as loaders want them."""
+"""Reads checkpoint tensors of base, multi-task model and tasks, as loaders want them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ _LAYER = re.compile(r"(?:.*?\.)??\d+(?=\.)")  # up to the first number in a name
 
 
 def layers(names: Sequence[str]) -> list[list[str]]:
-    """Names that a fused parameter may need together; those outside of numbered layers, first,
-    are alone.
+    """Group names that a fused parameter may need together.
+
+    Names outside of numbered layers come first, each alone.
     """
     found: dict[str, list[str]] = {}
     for name in sorted(names, key=numbered):
@@ -74,11 +75,11 @@ class Streams:
         return tier_of(self.manifest, task, self.residual)
 
     def differing(self, names: Sequence[str]) -> list[str]:
-        """Those of these tensors in which the multi-task model differs from the base."""
+        """Of these tensors, those in which the multi-task model differs from the base."""
         return [name for name in names if self.source(name) in self._merged]
 
     def changed(self, task: str, names: Sequence[str]) -> list[str]:
-        """Those of these tensors in which a task differs from the base."""
+        """Of these tensors, those in which a task differs from the base."""
         base, mine = self._readers[None].tensors, self._readers[task].tensors
         return [name for name in names if mine[name].blake3 != base[name].blake3]
 
@@ -86,11 +87,11 @@ class Streams:
         return self._read(self._readers[None], names)
 
     def task(self, task: str, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """Those that differ from the base's."""
+        """A task's tensors that differ from the base's."""
         return self._read(self._readers[task], self.changed(task, names))
 
     def multitask(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """W1 = W0 ^ D of those that differ from the base's."""
+        """The multi-task model's tensors that differ from the base's: W1 = W0 ^ D."""
         base = self._readers[None]
         for name in self.differing(names):
             of, like = self.source(name), base.tensors[name]
@@ -107,7 +108,7 @@ class Streams:
             self._source.deltas(targets, _silent)
 
     def masks(self, task: str, targets: Sequence[Target]) -> None:
-        """A task's packed masks into uint8 memory."""
+        """Read a task's packed masks into uint8 memory."""
         if targets:
             self._source.masks(task, targets, _silent)
 
@@ -116,12 +117,12 @@ class Streams:
         return self._source.vectors(task, names) if names else iter(())
 
     def tier(self, task: str, tier: str) -> set[str]:
-        """The tensors of the store that a task is served with one of that tier for."""
+        """Tensors of the store that a task is served with this tier of."""
         model, served = self.manifest.tasks[task], self._tier(task)
         return {name for name in model.tensors if tier in tiers_up_to(model, name, served)}
 
     def rests(self) -> dict[str, Rebuilt]:
-        """Tensors of the base that some task of the store, served or not, has a rest for."""
+        """Tensors of the base that some task of the store has a rest for, served or not."""
         if not self.residual:
             return {}
         models = self.manifest.tasks.values()
@@ -130,7 +131,7 @@ class Streams:
         return {name: like for name, like in base.items() if self.source(name) in having}
 
     def source(self, name: str) -> str:
-        """The tensor that has sections in the store, where this one is an alias."""
+        """The tensor whose sections hold this one, which may be an alias."""
         return self.manifest.tensors[name].alias or name
 
     def _read(self, reader: ModelReader, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
@@ -139,4 +140,4 @@ class Streams:
 
 
 def _silent(name: str, nbytes: int) -> None:
-    """Nobody waits for a report."""
+    """Report nothing."""
