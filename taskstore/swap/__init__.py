@@ -1,13 +1,15 @@
-"""A task into a live module, in place, exactly reversible.
+"""Changes the task of a live module: in place, and exactly reversible.
 
 Every task is a selection between the bits of W0, the base, and of W1, the multi-task model. With
-D = W0 ^ W1, W_t = W0 ^ (D & m_t), and so a live model goes from task a to task b by
+D = W0 ^ W1, W_t = W0 ^ (D & m_t). So a live model goes from task a to task b by
 
     W ^= D & (m_a ^ m_b)
 
-No arithmetic, so no drift, and no third copy of the weights: live weights, D, and a bit per weight
-and task. A swap touches the memory of the weights that differ once, whatever the number of tasks.
+This is no arithmetic, so nothing drifts. Memory holds the live weights, D, and a bit per weight and
+task, but no third copy of the weights. A swap touches the weights that differ once, whatever the
+number of tasks.
 
+    driver      attaches a store to a module
     binding     which live tensor is which tensor of the store
     states      what each task changes in it
     lane        D and masks beside the weights of one device

@@ -1,4 +1,4 @@
-"""A live module whose task can be changed, many times a second, and never by a bit too much."""
+"""An attached module: swaps its task, proves what is live, tells the memory, lets go of it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Attached:
 
     @property
     def active(self) -> State:
-        """The task that is live; None is the base. Raises SwapError where nobody knows."""
+        """The task that is live; None is the base. Raises SwapError where that is unknown."""
         if self._unusable is not None:
             raise SwapError(self._unusable)
         return self._active
@@ -116,7 +116,7 @@ class Attached:
         raise UnknownTask(task, self.tasks)
 
     def _move_to(self, task: State) -> None:
-        """The weights are ours alone; another swap may have come before."""
+        """Swap, alone with the weights; another swap may have come before."""
         self._check(task)
         if task == self._active or self._mover is None:
             return
@@ -143,6 +143,6 @@ class Attached:
 
 
 def _remove(hooks: Sequence[Any]) -> None:
-    """Off the module, also where a family is dropped without being closed."""
+    """Take the hooks off the module, also where a family is dropped without being closed."""
     for hook in hooks:
         hook.remove()

@@ -1,4 +1,4 @@
-"""Which live tensor stands for which tensor of the store, and what cannot be swapped at all."""
+"""Matches the tensors of a live module to the store's; refuses those that cannot be swapped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Prefix = str | Mapping[str, str]
 
 @dataclass(frozen=True)
 class Live:
-    """Memory of the module, once: tied tensors are one of these with several names.
+    """One tensor in the module's memory; tied tensors are one of these with several names.
 
     names    names in the store, sorted
     tensor   detached, contiguous, the module's own memory

@@ -1,6 +1,6 @@
-"""Attaches a store to a live module: bind its tensors, prove its weights, lay D and masks beside.
+"""Attaches a store to a live module: bind tensors, prove the weights, lay D and masks beside them.
 
-`attach` is the main path. The module is only read; what it needs beside it is filled last.
+`attach` is the main path; it only reads the module.
 """
 
 from __future__ import annotations

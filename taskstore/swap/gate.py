@@ -1,8 +1,8 @@
-"""Who may touch the weights: any number of readers (forward passes), or one swap.
+"""Lets any number of readers (forward passes) touch the weights, or one swap.
 
-Forward passes are seen by hooks on the module and its direct children (an encoder may be called on
-its own). One thread's nested passes count once. A swap that waits goes before passes that have not
-begun, so a busy model cannot put it off for ever.
+Hooks on the module and its direct children see forward passes (an encoder may be called on its
+own). One thread's nested passes count once. A waiting swap goes before passes that have not begun,
+so a busy model cannot put it off for ever.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Gate:
             self._readers[me] = self._readers.get(me, 0) + 1
 
     def leave(self) -> None:
-        """End what `enter` began; without one, nothing."""
+        """End what `enter` began; does nothing without it."""
         me = threading.get_ident()
         with self._change:
             depth = self._readers.pop(me, 1) - 1
@@ -58,7 +58,7 @@ class Gate:
 
     @contextmanager
     def swapping(self, timeout: float | None) -> Iterator[None]:
-        """Alone with the weights. Raises ModelBusy where it may not wait, or for too long."""
+        """Be alone with the weights; raises ModelBusy where it may not wait, or not that long."""
         me = threading.get_ident()
         with self._change:
             if me in self._readers or me == self._writer:
@@ -91,7 +91,7 @@ class Gate:
             self._change.notify_all()
 
     def hook(self, module: nn.Module) -> list[Any]:
-        """Watch a module's forward passes; handles to remove that, none where unguarded."""
+        """Watch a module's forward passes; returns the hooks' handles, none where unguarded."""
         if self._busy == "unguarded":
             return []
 

@@ -1,4 +1,4 @@
-"""Which state is live: BLAKE3 of every tensor of the module against the manifest."""
+"""Finds which state is live: compares BLAKE3 of every tensor of the module with the manifest."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def identify(job: SwapJob) -> State:
 
 
 def verify(job: SwapJob, active: State) -> Verified:
-    """Raises UnknownWeights where a tensor is not what the manifest records."""
+    """Prove that a state is live; raises UnknownWeights where a tensor is not as recorded."""
     lives, found = job.lives, live_digests(job.lives, job.executor.jobs)
     wrong = [live for live in lives if found[live.name] != job.states.digest(active, live)]
     if wrong:

@@ -1,4 +1,4 @@
-"""What a user chooses when attaching, and what travels from `attach` to the last swap."""
+"""The options of `attach`, and the job that travels from it to the last swap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskstore.swap.states import State, States
 
 @dataclass(frozen=True)
 class SwapOptions:
-    """Raises InputError where a value makes no sense.
+    """What a user chooses; raises InputError where a value makes no sense.
 
     masks    where the masks of the tasks wait: "host" memory, or the "device"
     busy     what a swap does while the module runs: "wait", "raise", or nothing at all
@@ -66,7 +66,7 @@ class SwapJob:
 
     @property
     def tasks(self) -> list[str]:
-        """The attached states but for the base."""
+        """The attached states without the base."""
         return [state for state in self.attached if state is not None]
 
 
@@ -77,7 +77,7 @@ def bound(
     options: SwapOptions,
     executor: Executor,
 ) -> SwapJob:
-    """The module's tensors by their names in the store, and the states that fit them.
+    """Bind the module's tensors to the store's, and find the states that fit them.
 
     Raises UnknownTask, InputError, ModuleMismatch or SwapError.
     """

@@ -1,8 +1,8 @@
-"""The part of a live model that is on one device, with D and the masks beside it.
+"""Swaps the part of a live model that is on one device, with D and the masks beside it.
 
-All masks of a task lie in one arena, a tensor's bits at the same offset for every task, each offset
-a multiple of 64 bytes. The arena is worked through in units; a unit either is swapped or is not, so
-a swap that fails between two units can be undone.
+All masks of a task lie in one arena. A tensor's bits have the same offset for every task, a
+multiple of 64 bytes. A swap goes through the arena in units. A unit is swapped as a whole or not at
+all, so a swap that fails between two units can be undone.
 
 Legend: P = bytes of an arena or of a part of it, 8 weights each, LSB first.
 """
@@ -141,10 +141,10 @@ class Lane:
         ]
 
     def start(self, state: State) -> None:
-        """All is filled, and this state is live."""
+        """Begin, when all is filled and this state is live."""
 
     def close(self) -> None:
-        """Give back what is not mere memory."""
+        """Release what is more than memory."""
 
     def units(self) -> list[Unit]:
         """Everything a swap goes through, in order of memory."""

@@ -1,7 +1,7 @@
-"""What an attached family takes, stated before it is allocated.
+"""Adds up the memory that an attached family takes, before it is allocated.
 
-On the device: live weights + D (as much again as the masked weights) + T bits per masked weight
-where masks are on the device, or one bit and two small buffers where they wait in host memory.
+The device holds the live weights, D (as much again as the masked weights), and T bits per masked
+weight; where masks wait in host memory, one bit per masked weight and two small buffers instead.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def add(parts: Iterable[SwapMemory]) -> SwapMemory:
 
 
 def require(parts: Iterable[tuple[torch.device, SwapMemory]]) -> None:
-    """Raise NotEnoughMemory unless all of it fits where it is to be."""
+    """Raise NotEnoughMemory unless every part fits on its device."""
     host: Counter[str] = Counter()
     for device, memory in parts:
         beside, on_host = memory.needs()

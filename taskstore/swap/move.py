@@ -1,6 +1,6 @@
 """Makes one swap: every unit of every lane, or none.
 
-The work parts in threads of a pool, where no KeyboardInterrupt arrives. The caller waits, and an
+The work runs in threads of a pool, where no KeyboardInterrupt arrives. The caller waits, and an
 interrupt is raised when the swap is complete. Where a unit fails, those before it are undone.
 """
 

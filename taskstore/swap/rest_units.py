@@ -1,4 +1,4 @@
-"""Tensors that a swap rebuilds from the base's weights: what the tier `rest` needs.
+"""Swaps tensors by rebuilding them from the base's weights, as the tier `rest` needs.
 
 XOR takes a mask away again. A rest is added with rounding, which nothing takes away. So the base's
 weights lie beside the live ones, and every swap starts from them: W0, through the task's mask where

@@ -1,6 +1,6 @@
-"""A lane whose masks wait in host memory: the next block comes in while this one is swapped.
+"""Swaps with masks that wait in host memory: the next block comes in while this one is swapped.
 
-On the device are D, one arena with the bits of what is live, and two staging buffers. A block in
+The device holds D, one arena with the bits of what is live, and two staging buffers. A block in
 which two tasks agree is not sent. On CUDA the copies run on a stream of their own, from pinned
 memory; events keep a buffer from being overwritten while a kernel still reads it. On other devices
 a copy is done when it returns.
@@ -109,13 +109,13 @@ class Staging:
             self._ready[number % 2].record(self._stream)
 
     def take(self, number: int, nbytes: int) -> Tensor:
-        """The buffer, whole for whatever the current stream does next."""
+        """The buffer, complete for what the current stream does next."""
         if self._cuda:
             torch.cuda.current_stream(self._device).wait_event(self._ready[number % 2])
         return self._buffers[number % 2][:nbytes]
 
     def release(self, number: int) -> None:
-        """What the current stream was told so far is the last to read the buffer."""
+        """Give the buffer back: what the current stream was told so far is the last to read it."""
         if self._cuda:
             self._free[number % 2].record(torch.cuda.current_stream(self._device))
 

@@ -1,9 +1,12 @@
-"""What each state of the module consists of: the base (None) and every task that is attached.
+"""Plans what a swap changes between the states of a module: the base (None) and attached tasks.
 
-A live tensor is one of four things over all states: the same in each (never touched), a selection
-by masks between W0 and W1 (swapped by XOR), that or the base's weights with a vector added to them
-(rebuilt from the base's), or something of a task's own, a head, a changed
-integer buffer, the new rows of a grown vocabulary (copied from a list of contents).
+A live tensor is one of four things over all states:
+
+    the same in each                            never touched
+    a selection by masks between W0 and W1      swapped by XOR
+    the base's or a selection, plus a vector    rebuilt from the base's weights
+    each state's own                            copied: a head, a changed integer buffer, the new
+                                                rows of a grown vocabulary
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ def weight_bytes(part: Masked | Added) -> int:
 
 
 class States:
-    """The models of a store as far as a module can hold them."""
+    """The models of a store, compared with what a module can hold."""
 
     def __init__(
         self,

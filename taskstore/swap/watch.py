@@ -1,8 +1,8 @@
-"""Is the module still what it was left as? A swap of anything else would make weights of no task.
+"""Notices when others changed a module's weights since the last swap.
 
-XOR needs to know what is live. So it is noticed when a tensor is moved or replaced, when somebody
-writes to it (torch counts writes; only those through `.data` or numpy escape), and when a second
-family is attached to the same memory.
+XOR needs to know what is live; a swap of anything else would make weights of no task. Noticed are
+tensors that were moved or replaced, writes (torch counts them; only those through `.data` or numpy
+escape), and a second family attached to the same memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Watch:
             _watching.discard(self)
 
     def accept(self) -> None:
-        """What is there now is right."""
+        """Take what is there now as right."""
         self._versions = [_version(live.tensor) for live in self._lives]
 
     def check(self) -> None:
@@ -60,7 +60,7 @@ class Watch:
                 )
 
     def written(self) -> None:
-        """We wrote: tell autograd, for which a backward pass would now be wrong."""
+        """A swap wrote: tell autograd, for which a backward pass would now be wrong."""
         for live in self._lives:
             if not live.tensor.is_inference():
                 torch.autograd.graph.increment_version(live.tensor)
