@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from taskstore.errors import InputError
+from taskstore.store import Store
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class ServeOptions:
             if name not in known:
                 raise InputError(f"no serving option {name!r}; there are {', '.join(known)}")
         return cls(**{"store": "", **given})
+
+    def open_store(self) -> Store:
+        """Open the store as it is on disk now."""
+        return Store(Path(self.store), self.base_from or None)
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "tasks": list(self.tasks)}

@@ -34,9 +34,10 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
 from taskstore.errors import SwapError
+from taskstore.swap.states import State
 from taskstore_serving.checks.engine_options import refuse
 from taskstore_serving.engine.grammars import TaskGrammars
-from taskstore_serving.engine.policy import State, Turns
+from taskstore_serving.engine.policy import Turns
 from taskstore_serving.engine.queues import TaskQueue, task_of
 from taskstore_serving.engine.swap_cost import cost
 from taskstore_serving.options import ServeOptions

@@ -24,9 +24,9 @@ from taskstore.format.names import MANIFEST
 from taskstore.store import Store
 from taskstore_serving.api.answers import Refusal, unknown_model
 from taskstore_serving.api.task_fronts import Front, build
-from taskstore_serving.api.worker_answers import merged, summed
 from taskstore_serving.assets import Assets, assets_key
 from taskstore_serving.checks.configs import check_config, completed_config
+from taskstore_serving.metrics.worker_answers import merged, summed
 from taskstore_serving.options import ServeOptions
 
 _TICK = 0.02  # seconds between two looks at whether a task's requests have ended
@@ -76,7 +76,7 @@ class Served:
     @property
     def store(self) -> Store:
         """The store as it is on disk now: tasks may have been added."""
-        return Store(Path(self.options.store), self.options.base_from or None)
+        return self.options.open_store()
 
     def resolve(self, name: str) -> Front | None:
         """The front of a task; None for the base. Raises Refusal."""

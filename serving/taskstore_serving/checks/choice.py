@@ -9,11 +9,10 @@ from math import prod
 
 from taskstore.errors import InputError, SwapError
 from taskstore.format.manifest import Manifest
+from taskstore.models.config import TORCH
 from taskstore.store import Store
 from taskstore_serving.checks.configs import check_written
 from taskstore_serving.checks.servable import Tier, check_servable, tier_of
-
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -68,4 +67,4 @@ def dtype(manifest: Manifest) -> str:
     sizes = Counter[str]()
     for tensor in manifest.tensors.values():
         sizes[tensor.dtype] += prod(tensor.shape)
-    return _DTYPES.get(sizes.most_common(1)[0][0], "auto") if sizes else "auto"
+    return TORCH.get(sizes.most_common(1)[0][0], "auto") if sizes else "auto"

@@ -8,14 +8,12 @@ first needed. Requests that are scheduled together still share one bitmask.
 from __future__ import annotations
 
 from copy import copy
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.structured_output import StructuredOutputManager
 
-from taskstore.store import Store
 from taskstore_serving.assets import assets_key
 from taskstore_serving.options import ServeOptions
 
@@ -76,9 +74,8 @@ class TaskGrammars(StructuredOutputManager):
 
     def _make(self, task: str) -> StructuredOutputManager:
         options = ServeOptions.parse(self.vllm_config.load_config.model_loader_extra_config)
-        store = Store(Path(options.store), options.base_from or None)
         with TemporaryDirectory(prefix="taskstore-grammar-") as scratch:
-            folder = store.write_assets(task, scratch)
+            folder = options.open_store().write_assets(task, scratch)
             key = assets_key(folder)
             if key not in self._others:
                 config = copy(self.vllm_config)

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from statistics import median_low
 
-State = str | None  # a task, or the base
+from taskstore.swap.states import State
 
 TIMES = 10  # quantum over the cost of a swap
 FLOOR = 0.05  # seconds of a quantum at least, and before a swap was measured

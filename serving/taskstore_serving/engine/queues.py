@@ -13,7 +13,7 @@ from typing import Any
 from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy, create_request_queue
 from vllm.v1.request import Request
 
-from taskstore_serving.engine.policy import State
+from taskstore.swap.states import State
 
 
 def task_of(request: Request) -> State:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from taskstore_serving.metrics import logs, request_hooks
 from taskstore_serving.metrics.instruments import Instruments, TaskSeries, drop, instruments
 from taskstore_serving.metrics.requests import Flight
+from taskstore_serving.metrics.worker_answers import merged
 
 PERIOD = 5.0  # seconds between questions to the workers
 PATIENCE = 60.0  # seconds; a step of the engine comes before its answer
@@ -107,22 +108,20 @@ class Observer:
             await asyncio.sleep(PERIOD)
         self._shown.verified.set(0)
 
-    def show(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def show(self, states: Sequence[dict[str, Any]]) -> None:
         """Show the answers to `taskstore_state`, a dict of each worker."""
-        first, shown = states[0], self._shown
-        self._show_tasks(frozenset(first["tasks"]), first["active"] or self._base)
-        uses = {use for state in states for use in state["memory"]}
-        for use in self._uses - uses:
+        state, shown = merged(states), self._shown
+        self._show_tasks(frozenset(state["tasks"]), state["active"] or self._base)
+        for use in self._uses - state["memory"].keys():
             shown.resident.labels(use).set(0)
             drop(shown.resident, use)
-        self._uses = frozenset(uses)
-        for use in uses:
-            shown.resident.labels(use).set(sum(state["memory"].get(use, 0) for state in states))
-        seconds = max(state["swap_seconds"] for state in states)
-        shown.swaps.inc(max(0, first["swaps"] - self._swaps))
-        shown.swap_seconds.inc(max(0.0, seconds - self._swap_seconds))
-        self._swaps, self._swap_seconds = first["swaps"], seconds
-        shown.verified.set(all(state["verified"] for state in states))
+        self._uses = frozenset(state["memory"])
+        for use, size in state["memory"].items():
+            shown.resident.labels(use).set(size)
+        shown.swaps.inc(max(0, state["swaps"] - self._swaps))
+        shown.swap_seconds.inc(max(0.0, state["swap_seconds"] - self._swap_seconds))
+        self._swaps, self._swap_seconds = state["swaps"], state["swap_seconds"]
+        shown.verified.set(state["verified"])
 
     def _show_tasks(self, served: frozenset[str], active: str) -> None:
         for task in self._served - served:

@@ -62,10 +62,6 @@ class Beside:
         self.spanned = {span.live.name for span in spans}
         self._pins: dict[str, Pinned] = {}
 
-    @property
-    def tasks(self) -> list[str]:
-        return list(self.lane.masks)
-
     def keep_base(self, streams: Streams) -> None:
         """Keep the base's weights of the spans, which are live, and read D there."""
         rests = self.lane.rests
@@ -136,7 +132,7 @@ class Beside:
 
     def bytes(self) -> dict[str, int]:
         """What it takes, by use."""
-        total = self.lane.memory(len(self.tasks))
+        total = self.lane.memory(len(self.lane.masks))
         sizes = {one.name: getattr(total, one.name) for one in fields(SwapMemory)}
         del sizes["masks_on_host"]
         return {use: size for use, size in sizes.items() if size}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 from vllm.config.load import LoadConfig
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
-from taskstore.store import Store
 from taskstore_serving.checks.engine_options import refuse
 from taskstore_serving.options import ServeOptions
 from taskstore_serving.weights import cores, cpu_kernels
@@ -30,7 +28,7 @@ class TaskstoreLoader(BaseModelLoader):
     def load_weights(self, model: nn.Module, model_config: Any) -> None:
         options = self._options
         check_layers(model)
-        store = Store(Path(options.store), options.base_from or None)
+        store = options.open_store()
         tasks = list(options.tasks) or store.tasks
         family: Any = LiveFamily(model, store, tasks, options.masks, options.residual)
         model.taskstore_family = family  # a plain attribute: not a module, and found by the worker
@@ -40,13 +38,10 @@ class TaskstoreLoader(BaseModelLoader):
         refuse(vllm_config)
         check_compilation(vllm_config)
         with cores.widened():
-            return self._load_model(vllm_config, model_config, prefix)
-
-    def _load_model(self, vllm_config: Any, model_config: Any, prefix: str) -> nn.Module:
-        model: nn.Module = super().load_model(vllm_config, model_config, prefix)
-        cpu_kernels.multiply_plain(model)
-        family: Any = model.taskstore_family
-        family.guard(model)
-        family.verify_all()
-        cpu_kernels.reorder(model, family)
+            model: nn.Module = super().load_model(vllm_config, model_config, prefix)
+            cpu_kernels.multiply_plain(model)
+            family: Any = model.taskstore_family
+            family.guard(model)
+            family.verify_all()
+            cpu_kernels.reorder(model, family)
         return model

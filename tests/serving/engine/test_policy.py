@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from taskstore_serving.engine.policy import FLOOR, TIMES, State, Turns
+from taskstore_serving.engine.policy import FLOOR, TIMES, Turns
+
+from taskstore.swap.states import State
 
 NAMES: list[State] = [None, "a", "b", "c", "d"]
 

@@ -25,7 +25,7 @@ STATE = {
     "active": "german",
     "swaps": 3,
     "swap_seconds": 0.25,
-    "tasks": {"german": {}, "roman": {}},
+    "tasks": {"german": {"bytes": 1}, "roman": {"bytes": 2}},
     "memory": {"live": 100, "masks": 10},
     "verified": True,
 }
@@ -151,7 +151,7 @@ def test_gauges_of_a_removed_task_go_and_its_totals_stay() -> None:
     for id in ("a", "b"):
         server.observer.started(sequence(id, "roman", tokens=2), 0.0)
     server.observer.ended("a", "stop")
-    server.observer.show([{**STATE, "tasks": {"german": {}}, "memory": {"live": 100}}])
+    server.observer.show([{**STATE, "tasks": {"german": {"bytes": 1}}, "memory": {"live": 100}}])
     server.observer.ended("b", "stop")
     assert server.value("active_task", task="roman") is None
     assert server.value("requests_running", task="roman") is None
@@ -258,7 +258,7 @@ async def main():
     await asyncio.sleep(0.05)
     observer.ended("a", "stop")
     if sys.argv[1] == "0":
-        observer.show([{**STATE, "tasks": {"roman": {}}, "active": "roman"}])
+        observer.show([{**STATE, "tasks": {"roman": {"bytes": 2}}, "active": "roman"}])
 
 asyncio.run(main())
 if sys.argv[1] == "1":

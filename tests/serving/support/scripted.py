@@ -10,7 +10,7 @@ STATE: dict[str, Any] = {
     "active": None,
     "swaps": 2,
     "swap_seconds": 0.5,
-    "tasks": {"german": {}},
+    "tasks": {"german": {"bytes": 1}},
     "memory": {"live": 7},
     "verified": True,
 }

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from taskstore_serving.engine.policy import State
 from taskstore_serving.options import ServeOptions
 
+from taskstore.swap.states import State
 from tests.serving.support.engines import engine
 
 TASKS: list[State] = [None, "english", "german", "roman"]

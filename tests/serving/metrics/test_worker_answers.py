@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskstore_serving.api.worker_answers import merged, summed
+from taskstore_serving.metrics.worker_answers import merged, summed
 
 
 def state(seconds: float, size: int, verified: bool) -> dict[str, Any]:
