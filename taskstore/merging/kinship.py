@@ -37,13 +37,11 @@ def check(family: Family) -> None:
 def cosine(family: Family, t: int) -> float:
     """The cosine of a task's weights and the base's, over a sample; 1 if they share no matrix."""
     base, task = family.base, family.tasks[t]
+    theirs = {name: info.shape for name, info in task.tensors.items()}
     names = [
         name
         for name, info in sorted(base.tensors.items())
-        if len(info.shape) >= 2
-        and info.dtype in MASKED
-        and name in task.tensors
-        and task.tensors[name].shape == info.shape
+        if info.dtype in MASKED and len(info.shape) >= 2 and theirs.get(name) == info.shape
     ]
     names = names[:: max(1, math.ceil(len(names) / BLOCKS))]
     gram = np.zeros((2, 2))

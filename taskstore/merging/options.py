@@ -77,8 +77,8 @@ class MergeOptions:
     @property
     def last(self) -> int | None:
         """How many checkpoints of a run count; None: all."""
-        is_lawa = registry.split(self.method)[0] == "lawa"
-        return int(self.made().options["k"]) if is_lawa else None
+        lawa = registry.split(self.method)[0] == "lawa"
+        return int(self.made().options["k"]) if lawa else None
 
     def made(self) -> Method:
         """The method, ready to be fitted."""

@@ -17,6 +17,7 @@ from taskstore.errors import InputError
 MAX_BYTES = 1 << 18  # recipes have a few kilobytes
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 1  # aliases make much of little
+_shown = _SHORT.repr
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,3 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
                 seen.add(key.value)
             if problem:
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-
-
-def _shown(value: object) -> str:
-    return _SHORT.repr(value)

@@ -87,10 +87,8 @@ class Settings:
                 node.fail(f"is {value:g}; a density is above 0 and at most 1")
             where, known = first = first or ((node or entry.node).where, value)
             if value != known:
-                entry.node.fail(
-                    f"has density {value:g} and {where} has {known:g}; "
-                    "all models need the same here"
-                )
+                both = f"has density {value:g} and {where} has {known:g}"
+                entry.node.fail(f"{both}; all models need the same here")
         return first[1] if first else 1.0
 
     def flag(self, name: str, default: bool = False) -> bool:
@@ -166,9 +164,8 @@ def _linear(settings: Settings) -> Call:
         settings.method.fail("linear needs weights whose sum is not 0")
     for entry, weight in zip(settings.models, weights, strict=True):
         if entry.is_base:
-            notes[entry.node.where] = (
-                f"is the base here; its share of the average is {weight / total:g}"
-            )
+            share = f"its share of the average is {weight / total:g}"
+            notes[entry.node.where] = f"is the base here; {share}"
     tasks = [w for e, w in zip(settings.models, weights, strict=True) if not e.is_base]
     return Call("sum", [weight / total for weight in tasks], notes=notes)
 

@@ -88,9 +88,9 @@ ALIASES: Mapping[str, str] = {
 
 
 def split(name: str) -> tuple[str, str]:
-    """ "dare+ties" -> ("dare", "ties"), "dare" -> ("dare", "sum"), "sum" -> ("sum", "").
+    """A method and the one that it works on, "" if none: "dare+ties" -> ("dare", "ties").
 
-    Raises UnknownMethod with the nearest names, InputError for a pair that makes no sense.
+    Raises UnknownMethod with the nearest names, and InputError for a pair that makes no sense.
     """
     whole = ALIASES.get(_plain(name), name)
     outer, plus, inner = whole.partition("+")

@@ -7,6 +7,8 @@ keep the int(d K) largest: k is then one more, and one value is kept if int(d K)
 
 Two passes count the upper and then the lower 16 bits of the magnitudes. Memory holds nothing of the
 model's size, and the threshold is right to the last bit.
+
+Legend: B = 65,536 bins, one per value of 16 bits.
 """
 
 from __future__ import annotations
@@ -41,16 +43,14 @@ class Trim:
 
     def fit(self, scan: Scan) -> None:
         upper: dict[str, Uppers] = {}
-        inside: dict[str, list[int]] = {}
-        for key, counts in self._count(scan, {}):
-            rank_T = [self._rank(d) for d in counts.sum(1).tolist()]
-            found = [_bin_of(row, rank) for row, rank in zip(counts, rank_T, strict=True)]
-            upper[key] = np.array([bin_ for _, bin_ in found], np.uint32)
-            inside[key] = [rank - below for rank, (below, _) in zip(rank_T, found, strict=True)]
-        for key, counts in self._count(scan, upper):
-            lower = [_bin_of(row, r)[1] for row, r in zip(counts, inside[key], strict=True)]
-            bits = (upper[key] << np.uint32(16)) | np.array(lower, np.uint32)
-            self._found[key] = bits.view(np.float32)
+        inside: dict[str, Counts] = {}
+        for key, counts_TB in self._count(scan, {}):
+            rank_T = np.array([self._rank(d) for d in counts_TB.sum(1).tolist()])
+            upper[key], below_T = _bins_of(counts_TB, rank_T)
+            inside[key] = rank_T - below_T
+        for key, counts_TB in self._count(scan, upper):
+            lower_T, _ = _bins_of(counts_TB, inside[key])
+            self._found[key] = (upper[key] << np.uint32(16) | lower_T).view(np.float32)
 
     def thresholds(self, block: Vectors) -> F32:
         """The thresholds of the tasks of a block, float32 (S,)."""
@@ -112,11 +112,12 @@ class _Tables:
         return first
 
 
-def _bin_of(counts: Counts, rank: int) -> tuple[int, int]:
-    """Elements in lower bins, and the bin that holds the element of that rank (from 1)."""
-    reached = counts.cumsum()
-    found = min(int(np.searchsorted(reached, rank)), counts.size - 1)
-    return int(reached[found] - counts[found]), found
+def _bins_of(counts_TB: Counts, rank_T: Counts) -> tuple[Uppers, Counts]:
+    """The bin that holds each task's element of a rank (from 1), and the elements in lower bins."""
+    reached_TB = counts_TB.cumsum(1)
+    bins_T = (reached_TB[:, :-1] < rank_T[:, None]).sum(1)
+    below_T = (reached_TB - counts_TB)[np.arange(rank_T.size), bins_T]
+    return bins_T.astype(np.uint32), below_T
 
 
 @jit

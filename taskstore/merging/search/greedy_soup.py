@@ -92,13 +92,12 @@ def greedy_soup(
         return scorer.score(name, fingerprint(folder), lambda: nullcontext(folder))
 
     alone = {name: scores_alone(name) for name in origin.names}
-    order = sorted(alone, key=lambda name: alone[name].mean, reverse=not scorer.minimise)
+    order = sorted(alone, key=lambda name: scorer.cost(alone[name]))
     chosen, best = order[:1], alone[order[0]]
     ingredients = [Ingredient(order[0], best, None, kept=True)]
     for name in order[1:]:
         found = scores_of([*chosen, name])
-        kept = scorer.better(found.mean, best.mean)
-        if kept:
+        if kept := scorer.cost(found) < scorer.cost(best):
             chosen, best = [*chosen, name], found
         ingredients.append(Ingredient(name, alone[name], found, kept))
     text = section(ingredients, scorer)

@@ -85,8 +85,7 @@ def search(
         scorer.merged(words(axes, values) or "merged", origin, trial, origin.names, progress)
         for values, trial in trials
     ]
-    sign = 1 if scorer.minimise else -1
-    best = min(range(len(scores)), key=lambda i: sign * scores[i].mean)
+    best = min(range(len(scores)), key=lambda i: scorer.cost(scores[i]))
     values = [point for point, _ in trials]
     points = GridPoints(axes, values, scores, best, scorer.minimise, scorer.label)
     text = section(points, scorer)
@@ -102,16 +101,13 @@ def section(points: GridPoints, scorer: Scorer) -> str:
     """The points for the model card; only the best ones if there are many."""
     tasks = list(points.scores[0].named)
     own = tasks if len(tasks) > 1 else []
-    order = sorted(
-        range(len(points.scores)),
-        key=lambda i: (i != points.best, (1 if points.minimise else -1) * points.scores[i].mean),
-    )
+    scores = points.scores
+    order = sorted(range(len(scores)), key=lambda i: (i != points.best, scorer.cost(scores[i])))
     shown = sorted(order[:MOST])
     which = f"The best {MOST} of {len(order)} points" if len(order) > MOST else "Points"
     rows = []
     for i in shown:
-        scores = points.scores[i]
-        found = (*(scores.tasks[task] for task in own), scores.mean)
+        found = (*(scores[i].tasks[task] for task in own), scores[i].mean)
         cells = [f"{x:g}" for x in points.values[i]] + [f"{x:.4g}" for x in found]
         rows.append([f"**{x}**" if i == points.best else x for x in cells])
     columns = [*points.axes, *own, points.scored]

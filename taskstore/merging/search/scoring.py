@@ -104,8 +104,9 @@ class Scorer:
         except EvaluationFailed as error:
             raise error.of(what) from None
 
-    def better(self, one: float, other: float) -> bool:
-        return one < other if self.minimise else one > other
+    def cost(self, scores: Scores) -> float:
+        """What a search makes small: the mean, negative unless scores are losses."""
+        return scores.mean if self.minimise else -scores.mean
 
     def section(
         self, title: str, text: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
