@@ -56,19 +56,19 @@ class MaskedChunk:
     dtype: str
     base: Callable[[int], NDArray[Any]] | None
     multitask: SectionReader
-    masks: Sequence[tuple[SectionReader, bool]]  # whether it is coded given W1 - W0
+    masks: Sequence[SectionReader]
     work: int
 
     def decode(self) -> tuple[bits.Bytes, list[bits.Bytes]]:
         """The positions where W1 is not W0 (P,), and S masks (P,)."""
         if self.base is None:
-            masks = [mask.chunk(self.k) for mask, _ in self.masks]
+            masks = [mask.chunk(self.k) for mask in self.masks]
             return bits.pack(self.multitask.moved(self.k)), masks
         w0_N = self.base(self.k)
         w1_N = self.multitask.chunk(self.k, w0_N)
-        some_guided = any(guided for _, guided in self.masks)
-        given_N = moved(w0_N, w1_N, self.dtype) if some_guided else None
-        masks = [mask.chunk(self.k, given_N if guided else None) for mask, guided in self.masks]
+        guided = any(mask.guided for mask in self.masks)
+        given_N = moved(w0_N, w1_N, self.dtype) if guided else None
+        masks = [mask.chunk(self.k, given_N if mask.guided else None) for mask in self.masks]
         return bits.pack(w0_N != w1_N), masks
 
 
@@ -93,11 +93,9 @@ def open_chunks(
         given = {name for name, tasks in masked.items() if needs_base(store, name, tasks)}
         base = stack.enter_context(store.open_base(executor)) if given else None
         multitask = opened(filenames.MULTITASK, layouts.multitask_layouts(manifest))
+        tier = BY_NAME["mask"]
         masks = {
-            name: (
-                opened(filenames.stem_of("mask", name), BY_NAME["mask"].layouts(manifest, task)),
-                task.codec("mask", "bits") == "guided",
-            )
+            name: opened(tier.stem(name), tier.layouts(manifest, task))
             for name, task in manifest.tasks.items()
             if any(name in tasks for tasks in masked.values())
         }
@@ -108,7 +106,7 @@ def open_chunks(
                 layout = layouts.base_layout(tensor, manifest.chunk)
                 base_of = base.chunks(name) if base and name in given else None
                 section = multitask.section(name)
-                own = [(masks[task][0].section(name), masks[task][1]) for task in tasks]
+                own = [masks[task].section(name) for task in tasks]
                 for k in range(layout.chunks):
                     work = work_of(store, name, len(tasks), layout.elements(k))
                     yield MaskedChunk(name, k, tensor.dtype, base_of, section, own, work)
