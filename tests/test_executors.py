@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import gc
+import io
 import itertools
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import taskstore
+from taskstore.analysis import overlap
 from taskstore.executors import Executor, Threads, default_jobs, threads
+from taskstore.locations.files import LocalFile
 from taskstore.merging import MergeOptions, merge
+from taskstore.models.family import open_family
+from taskstore.packing import plan as planning
+from taskstore.packing.search_bits import rest_error
 from taskstore.store.verify import verify
 from tests.support import ROOT
 from tests.support.families import Family, options
+from tests.support.modules import Named
 
 
 @dataclass(frozen=True)
@@ -282,15 +290,29 @@ def test_all_work_is_a_function_of_a_module() -> None:
     assert calls >= 10
 
 
+class Carrier(pickle.Pickler):
+    """Carries plain data; an open file, whose number means nothing elsewhere, is none."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, LocalFile):
+            raise TypeError(f"work holds an open file: {obj.path.name}")
+        return NotImplemented
+
+
+def carried(work: Any) -> Any:
+    buffer = io.BytesIO()
+    Carrier(buffer).dump(work)
+    return pickle.loads(buffer.getvalue())
+
+
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Work whose function and units were pickled on their way; its names."""
+    """Work whose function, units and results were pickled on their way; its names."""
     seen, real = set[str](), Threads.map
 
     def send(self: Threads, function: Any, shared: Any, units: Iterable[Any]) -> Iterator[Any]:
         seen.add(f"{function.__module__}.{function.__qualname__}")
-        copies = (pickle.loads(pickle.dumps(unit)) for unit in units)
-        return real(self, pickle.loads(pickle.dumps(function)), shared, copies)
+        return map(carried, real(self, carried(function), shared, map(carried, units)))
 
     monkeypatch.setattr(Threads, "map", send)
     return seen
@@ -322,3 +344,36 @@ def test_units_of_merges_are_plain_data(small: Family, tmp_path: Path, sent: set
     merge(small.base_path, small.paths, tmp_path / "m", MergeOptions("ties"))
     homes = {name.rsplit(".", 1)[0] for name in sent}
     assert homes >= {"taskstore.merging.task_vectors", "taskstore.merging.merged_blocks"}
+
+
+@pytest.mark.parametrize("level", ["speed", "archive"])
+def test_units_of_overlap_are_plain_data(
+    small: Family, tmp_path: Path, sent: set[str], level: str
+) -> None:
+    taskstore.pack(small.base_path, small.paths, tmp_path / "s", options(level=level))
+    sent.clear()
+    found = overlap.measure(taskstore.open(tmp_path / "s"), vectors=True)
+    assert {tensor.name for tensor in found.tensors} >= {"layers.0.attn.weight"}
+    homes = {name.rsplit(".", 1)[0] for name in sent}
+    assert homes >= {
+        "taskstore.analysis.overlap.angles",
+        "taskstore.analysis.overlap.counting",
+    }
+
+
+def test_units_of_swaps_are_plain_data(packed: Path, small: Family, sent: set[str]) -> None:
+    """All but live memory, which is where it is."""
+    module = Named(small.base)
+    with taskstore.attach(module, taskstore.open(packed)) as family:
+        family.swap("alpha")
+        assert family.verify().task == "alpha"
+    homes = {name.rsplit(".", 1)[0] for name in sent}
+    assert homes >= {"taskstore.swap.from_store", "taskstore.swap.identify"}
+
+
+def test_units_of_searches_are_plain_data(small: Family, tmp_path: Path, sent: set[str]) -> None:
+    with closing(open_family(small.base_path, small.paths)) as family:
+        chosen = options(tiers="rest")
+        plan = planning.make(family, "rest")
+        assert 0 < rest_error(family, plan, 0, 2.0, chosen) < 1
+    assert {"taskstore.packing.search_bits._missed"} == sent
