@@ -178,7 +178,8 @@ def _get(
 ) -> bool:
     """Take bits out of the two states in turn; whether both end empty after the last word.
 
-    Nothing in it branches on a bit: what is chosen is chosen by masks. That is twice as fast.
+    It never branches on a bit but chooses by masks, which is twice as fast. It learns as `_model`
+    does, written again: with functions that serve both it decodes 5 % slower.
     """
     shares, seen = np.full(8 * CELLS, 1 << 15, np.uint16), np.zeros(8 * CELLS, np.uint8)
     before, ones, packed = np.uint32(0), np.int32(0), np.uint8(0)
