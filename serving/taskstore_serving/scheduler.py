@@ -65,10 +65,11 @@ class _OneTask(Scheduler):
         self._paused: list[Request] = []
         self._evictions = 0
         self._queues: list[TaskQueue] = []
-        for name, value in list(vars(self).items()):
+        for name, value in list(vars(self).items()):  # vLLM has no option for a queue's class
             if isinstance(value, RequestQueue):
                 self._queues.append(TaskQueue(self.policy))
                 setattr(self, name, self._queues[-1])
+        # the one call in which vLLM's schedule may run short of blocks; the manager makes no hook
         self._vllm_allocate = self.kv_cache_manager.allocate_slots
         self.kv_cache_manager.allocate_slots = self._allocate
 

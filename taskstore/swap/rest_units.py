@@ -95,7 +95,7 @@ class Rests:
         )
 
     def allocate(self, tasks: Sequence[str]) -> None:
-        """Memory for all but the vectors."""
+        """Make memory for all but the vectors, all zero."""
 
         def memory(parts: Iterable[Added]) -> dict[str, Tensor]:
             return {part.source: blank(weight_bytes(part), self.device) for part in parts}
@@ -106,13 +106,13 @@ class Rests:
             self.add(task)
 
     def add(self, task: str) -> None:
-        """Memory for the masks of a task that the parts know."""
+        """Make memory for the masks of a task that the parts name."""
         masked = (part for part in self._sources.values() if task in part.masked)
         self.masks[task] = {p.source: blank(packed_size(p.n), self.store) for p in masked}
         self.vectors[task] = {}
 
     def remove(self, task: str) -> None:
-        """Also a task that was added by half, or not at all."""
+        """Forget a task, also one that was added by half, or not at all."""
         self.masks.pop(task, None)
         self.vectors.pop(task, None)
         for part in self.parts:
@@ -137,16 +137,11 @@ class Rests:
         self.vectors[task][name] = [self._kernels.place(chunk, self.store) for chunk in chunks]
 
     def units(self) -> Iterator[RestUnit]:
-        """One per chunk."""
+        """Give a unit per chunk."""
         for part in self.parts:
-            size = part.live.tensor.element_size()
-            flat, base, delta = (
-                part.live.flat,
-                self.bases[part.source],
-                self.deltas.get(part.source),
-            )
-            w_N, w0_N = self._kernels.native(flat, size), self._kernels.native(base, size)
-            d_N = None if delta is None else self._kernels.native(delta, size)
+            size, native = part.live.tensor.element_size(), self._kernels.native
+            w_N, w0_N = native(part.live.flat, size), native(self.bases[part.source], size)
+            d_N = native(self.deltas[part.source], size) if part.merged else None
             for number, begin in enumerate(range(0, part.n, part.chunk)):
                 span = slice(begin, min(part.n, begin + part.chunk))
                 yield RestUnit(

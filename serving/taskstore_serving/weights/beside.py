@@ -58,7 +58,7 @@ class Beside:
             self._expect(task, streams)
         memory.require([(device, self.lane.memory(len(streams.tasks)))])
         self.lane.allocate(())
-        self.deltas = dict(self.lane.delta_targets()[: len(masked)])
+        self.deltas = dict(self.lane.delta_targets()[: len(masked)])  # the regions' come first
         self.spanned = {span.live.name for span in spans}
         self._pins: dict[str, Pinned] = {}
 
@@ -103,7 +103,7 @@ class Beside:
                     part.vectors[task] = sum(map(_bytes, chunks))
 
     def _expect(self, task: str, streams: Streams) -> None:
-        """Tell the lane what a task will have; vectors about, before they are read."""
+        """Tell the lane which parts a task has, and about what its vectors take."""
         lane, manifest = self.lane, streams.manifest
         lane.masked = [replace(part, tasks=part.tasks | {task}) for part in lane.masked]
         masked, rest = streams.tier(task, "mask"), streams.tier(task, "rest")
@@ -116,7 +116,7 @@ class Beside:
 
     def masks(self, task: str) -> dict[str, Tensor]:
         """Region -> its bits, LSB first."""
-        return dict(self.lane.mask_targets(task)[: len(self.regions)])
+        return dict(self.lane.mask_targets(task)[: len(self.regions)])  # the spans' come after
 
     def remove(self, task: str) -> None:
         """Give the memory back; also of a task that was added by half."""
@@ -128,10 +128,11 @@ class Beside:
         lane.rests.remove(task)
 
     def task_bytes(self, task: str) -> int:
+        """Bytes of a task's masks and vectors."""
         return self.lane.masks[task].numel() + self.lane.rests.memory_of(task).total
 
     def bytes(self) -> dict[str, int]:
-        """What it takes, by use."""
+        """Bytes that all of it takes, by use."""
         total = self.lane.memory(len(self.lane.masks))
         sizes = {one.name: getattr(total, one.name) for one in fields(SwapMemory)}
         del sizes["masks_on_host"]

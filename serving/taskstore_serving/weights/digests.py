@@ -11,15 +11,13 @@ from taskstore.store.catalog import rebuilt_tensors
 from taskstore_serving.checks.servable import tier_of
 
 
-def store_digest(manifest: Manifest) -> str:
-    """Digest the base's weights."""
-    return model_digest({name: t.blake3 for name, t in manifest.tensors.items()})
-
-
-def multitask_digest(manifest: Manifest) -> str:
-    """Digest the multi-task model as it is stored; masks belong to this one alone."""
+def shared_digests(manifest: Manifest) -> dict[str, str]:
+    """Digest what all tasks share: the base's weights, and the multi-task model as it is stored."""
     files = of_stem(MULTITASK, manifest.files)
-    return model_digest({path: manifest.files[path].blake3 for path in files})
+    return {
+        "base": model_digest({name: t.blake3 for name, t in manifest.tensors.items()}),
+        "multi-task model": model_digest({path: manifest.files[path].blake3 for path in files}),
+    }
 
 
 def task_digest(manifest: Manifest, task: str, residual: int) -> str:

@@ -28,7 +28,7 @@ from taskstore.swap.states import State
 from taskstore_serving.checks.servable import check_servable, tier_of
 from taskstore_serving.weights.beside import Beside
 from taskstore_serving.weights.cores import stay_here
-from taskstore_serving.weights.digests import multitask_digest, store_digest, task_digest
+from taskstore_serving.weights.digests import shared_digests, task_digest
 from taskstore_serving.weights.groups import LoadGroup, fill
 from taskstore_serving.weights.guard import Guard, check_heads
 from taskstore_serving.weights.kernel_order import KernelOrder
@@ -54,7 +54,7 @@ class LiveFamily:
         FormatError, ChecksumMismatch.
         """
         self._model, self._residual, self._executor = model, residual, threads()
-        self._loaded = (store_digest(store.manifest), multitask_digest(store.manifest))
+        self._loaded = shared_digests(store.manifest)
         self._where = (store.path, store.base_path)
         self.active: State = None
         self.swaps, self.seconds, self.verified = 0, 0.0, False
@@ -117,11 +117,8 @@ class LiveFamily:
         path, base = self._where
         store = Store(path, base)
         store.check_task(task)
-        found = (store_digest(store.manifest), multitask_digest(store.manifest))
-        for what, now, loaded in zip(
-            ("base", "multi-task model"), found, self._loaded, strict=True
-        ):
-            if now != loaded:
+        for what, now in shared_digests(store.manifest).items():
+            if now != self._loaded[what]:
                 raise SwapError(
                     f"task {task!r} cannot be added to a running engine: the {what} of {path} is "
                     "no longer the one that was loaded; start the engine again"
