@@ -108,7 +108,7 @@ def _untouched(family: Family, plan: Plan, name: str, notes: dict[str, str]) -> 
 def _add_private(family: Family, plan: Plan, options: MergeOptions, t: int, found: Outputs) -> None:
     """A task's own tensors: taken from `private_from`, else left out with a note."""
     task = family.tasks[t]
-    for name, entry in plan.tasks[t].entries.items():
+    for name, entry in plan.tasks[t].items():
         if entry.kind == "alias" and name not in found.tensors and entry.of in found.tensors:
             found.notes[f"{name} of {task.name}"] = f"left out; it is {entry.of} once more"
         base = family.base.tensors.get(name)

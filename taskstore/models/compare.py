@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from taskstore.errors import InputError, NotOneFamily
 from taskstore.format.dtypes import MASKED, numel
@@ -38,14 +39,12 @@ class TensorPlan:
     of: str = ""
 
 
-@dataclass(frozen=True)
-class TaskPlan:
-    entries: Mapping[str, TensorPlan]
+TaskPlan = Mapping[str, TensorPlan]  # by tensor
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Per task its entries; `aliases`: tensor of the base -> the one with its bytes."""
+    """A plan per task; `aliases`: tensor of the base -> the one with its bytes."""
 
     tasks: tuple[TaskPlan, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -53,9 +52,7 @@ class Plan:
     def tasks_of(self, name: str, kind: str) -> tuple[int, ...]:
         """Return the tasks whose tensor is of a kind: "shared", or the tier that it became."""
         return tuple(
-            t
-            for t, task in enumerate(self.tasks)
-            if name in task.entries and task.entries[name].kind == kind
+            t for t, task in enumerate(self.tasks) if name in task and task[name].kind == kind
         )
 
 
@@ -63,24 +60,20 @@ def compare(family: Family) -> Plan:
     """Compare all models of a family; raises NotOneFamily for a fine-tune of something else."""
     if not any(i.dtype in MASKED and i.numel for i in family.base.tensors.values()):
         raise InputError(f"{family.base.name} holds no BF16, F16 or F32 weights")
-    configs = [language_config(model) for model in (family.base, *family.tasks)]
-    for task, config in zip(family.tasks, configs[1:], strict=True):
-        _check_config(family.base, configs[0], task, config)
+    base, *tasks = (_Model(model, language_config(model)) for model in (family.base, *family.tasks))
+    for task in tasks:
+        _check_config(base, task)
     aliases = tied(family)
-    tasks = tuple(
-        _plan_task(family.base, configs[0], task, config, aliases)
-        for task, config in zip(family.tasks, configs[1:], strict=True)
-    )
-    return Plan(tasks, aliases)
+    return Plan(tuple(_plan_task(base, task, aliases) for task in tasks), aliases)
 
 
-def _plan_task(
-    base: Checkpoint,
-    base_config: Mapping[str, object],
-    task: Checkpoint,
-    config: Mapping[str, object],
-    aliases: Mapping[str, str],
-) -> TaskPlan:
+class _Model(NamedTuple):
+    checkpoint: Checkpoint
+    config: Mapping[str, object]
+
+
+def _plan_task(base_model: _Model, model: _Model, aliases: Mapping[str, str]) -> TaskPlan:
+    base, task = base_model.checkpoint, model.checkpoint
     entries: dict[str, TensorPlan] = {}
     for name in sorted(task.tensors):
         info = task.tensors[name]
@@ -89,52 +82,39 @@ def _plan_task(
         elif name not in base.tensors:
             entries[name] = TensorPlan("private", info, "not in the base")
         else:
-            entries[name] = _compare(base, base_config, task, config, name)
+            entries[name] = _compare(base_model, model, name)
     _check_shared(base, task, entries)
     for name, entry in list(entries.items()):
         of = _own_alias(task, entries, name) if entry.reason == "not in the base" else None
         if of:
             entries[name] = TensorPlan("alias", entry.info, of=of)
-    return TaskPlan(entries)
+    return entries
 
 
-def _compare(
-    base: Checkpoint,
-    base_config: Mapping[str, object],
-    task: Checkpoint,
-    config: Mapping[str, object],
-    name: str,
-) -> TensorPlan:
-    ours, theirs = task.tensors[name], base.tensors[name]
+def _compare(base: _Model, task: _Model, name: str) -> TensorPlan:
+    ours, theirs = task.checkpoint.tensors[name], base.checkpoint.tensors[name]
+    both_float = ours.dtype in MASKED and theirs.dtype in MASKED
     if ours.shape != theirs.shape:
-        both_float = ours.dtype in MASKED and theirs.dtype in MASKED
-        if both_float and _grew(name, theirs, ours, base_config, config):
+        if both_float and _grew(name, base, task):
             return TensorPlan("shared", ours)
-        return TensorPlan(
-            "private", ours, f"shape {list(ours.shape)}, {list(theirs.shape)} in the base"
-        )
-    if ours.dtype in MASKED and theirs.dtype in MASKED:
+        reason = f"shape {list(ours.shape)}, {list(theirs.shape)} in the base"
+        return TensorPlan("private", ours, reason)
+    if both_float:
         return TensorPlan("shared", ours)
     if ours.dtype != theirs.dtype:
         return TensorPlan("private", ours, f"{ours.dtype}, {theirs.dtype} in the base")
-    if same_bytes(base, name, task, name):
+    if same_bytes(base.checkpoint, name, task.checkpoint, name):
         return TensorPlan("base", ours)
-    return TensorPlan(
-        "private", ours, f"{ours.dtype} is never masked, and it differs from the base"
-    )
+    reason = f"{ours.dtype} is never masked, and it differs from the base"
+    return TensorPlan("private", ours, reason)
 
 
-def _grew(
-    name: str,
-    old: TensorInfo,
-    new: TensorInfo,
-    base_config: Mapping[str, object],
-    config: Mapping[str, object],
-) -> bool:
+def _grew(name: str, base: _Model, task: _Model) -> bool:
     """Tell whether a vocabulary got rows: by the configs' vocab_size, else by its name."""
+    old, new = base.checkpoint.tensors[name], task.checkpoint.tensors[name]
     if not old.shape or old.shape[1:] != new.shape[1:] or new.shape[0] <= old.shape[0]:
         return False
-    sizes = base_config.get("vocab_size"), config.get("vocab_size")
+    sizes = base.config.get("vocab_size"), task.config.get("vocab_size")
     if None not in sizes:
         return sizes == (old.shape[0], new.shape[0])
     return bool(_VOCABULARY.search(name))
@@ -177,16 +157,12 @@ def _differences(base: Checkpoint, task: Checkpoint) -> list[str]:
     return [*found[:3], *([f"and {len(found) - 3} more"] if len(found) > 3 else [])]
 
 
-def _check_config(
-    base: Checkpoint,
-    base_config: Mapping[str, object],
-    task: Checkpoint,
-    config: Mapping[str, object],
-) -> None:
+def _check_config(base: _Model, task: _Model) -> None:
     wrong = [
-        f"its config has {key} {config[key]!r} instead of {base_config[key]!r}"
+        f"its config has {key} {task.config[key]!r} instead of {base.config[key]!r}"
         for key in _ARCHITECTURE
-        if key in config and key in base_config and config[key] != base_config[key]
+        if key in task.config and key in base.config and task.config[key] != base.config[key]
     ]
     if wrong:
-        raise NotOneFamily(task.name, base.name, (*wrong[:2], *_differences(base, task)[:3]))
+        ours, theirs = task.checkpoint, base.checkpoint
+        raise NotOneFamily(ours.name, theirs.name, (*wrong[:2], *_differences(theirs, ours)[:3]))

@@ -54,7 +54,7 @@ class Coder:
                 for block in self._blocks(name, info, job.plan.tasks_of(name, first)):
                     yield BlockUnit(block)
         for t, planned in enumerate(job.plan.tasks):
-            for name, entry in planned.entries.items():
+            for name, entry in planned.items():
                 start = self._private_start(name, entry.info, entry.kind)
                 if start is not None:
                     left = TensorInfo(entry.info.dtype, (entry.info.numel - start,))

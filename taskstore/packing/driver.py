@@ -102,7 +102,7 @@ def _check_moved(job: PackJob, moved: Collection[str]) -> None:
     for task, planned in zip(job.family.tasks, job.plan.tasks, strict=True):
         own = any(
             entry.kind == "private" or entry.info.shape != base[name].shape
-            for name, entry in planned.entries.items()
+            for name, entry in planned.items()
             if entry.kind != "alias"
         )
         if not own and task.name not in moved:

@@ -66,8 +66,7 @@ def _originals(family: Family, plan: Plan, options: PackOptions) -> dict[str | N
     kept: dict[str | None, Originals] = {
         task.name: task.originals
         for task, planned in zip(family.tasks, plan.tasks, strict=True)
-        if task.originals
-        and (exact or all(entry.kind not in TIERS for entry in planned.entries.values()))
+        if task.originals and (exact or all(entry.kind not in TIERS for entry in planned.values()))
     }
     base = family.base
     if base.originals and options.base == "embed" and (kept or not _is_usual(base)):

@@ -67,9 +67,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
                 revision=task.revision,
                 original_bytes=task.original_bytes,
                 assets={},
-                tensors={
-                    name: _entry(name, entry, base) for name, entry in planned.entries.items()
-                },
+                tensors={name: _entry(name, entry, base) for name, entry in planned.items()},
                 codecs=_codecs(options),
                 bits=options.bits_of(task.name) if "rest" in options.tier_names else None,
                 tiers=None if options.tier_names in VERSIONS else list(options.tier_names),  # type: ignore[arg-type]

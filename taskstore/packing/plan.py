@@ -21,15 +21,11 @@ def make(family: Family, first: str) -> Plan:
 
 def _started(base: Checkpoint, task: TaskPlan, first: str) -> TaskPlan:
     """Make an exact tensor private where its dtype is not the base's: it cannot be coded then."""
-    entries = dict(task.entries)
+    entries = dict(task)
     for name, entry in entries.items():
         if entry.kind == "shared":
             theirs, own = base.tensors[name].dtype, entry.info.dtype
             alone = first == "exact" and own != theirs
-            reason = f"{own}, {theirs} in the base"
-            entries[name] = (
-                TensorPlan("private", entry.info, reason)
-                if alone
-                else TensorPlan(first, entry.info)
-            )
-    return TaskPlan(entries)
+            kind, reason = ("private", f"{own}, {theirs} in the base") if alone else (first, "")
+            entries[name] = TensorPlan(kind, entry.info, reason)
+    return entries

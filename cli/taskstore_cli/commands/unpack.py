@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -61,25 +62,15 @@ def unpack(
         for name in opened.tasks if every else [task] if task else []:
             opened.check_exact(name)
     with progress_bar(quiet or as_json) as progress:
-        if every:
-            opened.unpack_all(
-                target,
-                tier=tier,
-                overwrite=overwrite,
-                jobs=jobs,
-                shard_bytes=limit,
-                progress=progress,
-            )
-        else:
-            opened.unpack(
-                task,
-                target,
-                tier=tier,
-                overwrite=overwrite,
-                jobs=jobs,
-                shard_bytes=limit,
-                progress=progress,
-            )
+        write = opened.unpack_all if every else partial(opened.unpack, task)
+        write(
+            target,
+            tier=tier,
+            overwrite=overwrite,
+            jobs=jobs,
+            shard_bytes=limit,
+            progress=progress,
+        )
     files = sorted(p for p in target.rglob("*") if p.is_file())
     total = sum(p.stat().st_size for p in files)
     models = {n: str(target / n) for n in opened.tasks} if every else {task or "": str(target)}

@@ -110,7 +110,7 @@ def _check_shapes(family: Family, plan: Plan) -> None:
         for name, info in family.base.tensors.items():
             if info.dtype not in MASKED:
                 continue
-            entry = planned.entries.get(name)
+            entry = planned.get(name)
             if entry is None:
                 problem = f"has no {name!r}"
             elif entry.kind not in ("mask", "alias") or entry.info.shape != info.shape:
