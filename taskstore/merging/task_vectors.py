@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from taskstore.merging.scratch import Scratch
 from taskstore.models import TensorInfo
 from taskstore.models.family import Family
 from taskstore.statistics import Statistics
-from taskstore.statistics.file import DIAGONAL
+from taskstore.statistics.statistics_file import DIAGONAL
 
 KEPT = 2  # merged matrices: blocks come in order, so the end of one and the start of the next
 _scratch = Scratch()
@@ -132,7 +131,7 @@ class Source:
         self.family, self.method, self.chunk = family, method, chunk
         self._weights, self._statistics = dict(weights or {}), dict(statistics or {})
         self._kinds = [kind for kind in kinds if kind in DIAGONAL]
-        self._lock, self._matrix = threading.Lock(), lru_cache(KEPT)(self._merged_whole)
+        self._lock, self._matrices = threading.Lock(), dict[str, F32]()
 
     def block(self, block: Block) -> Vectors:
         """A block as the method wants it; raises NotFinite."""
@@ -149,7 +148,11 @@ class Source:
         if not self.method.wants_whole(vectors.tensor, vectors.shape):
             return self.method.merge(vectors)
         with self._lock:
-            merged_M = self._matrix(vectors.tensor, tuple(map(int, vectors.rows)))
+            merged_M = self._matrices.get(vectors.tensor)
+            if merged_M is None:
+                merged_M = self._merged_whole(vectors.tensor, tuple(map(int, vectors.rows)))
+                kept = [*self._matrices.items(), (vectors.tensor, merged_M)][-KEPT:]
+                self._matrices = dict(kept)
         return merged_M[vectors.start : vectors.start + vectors.w0_N.size]
 
     def _merged_whole(self, name: str, tasks: tuple[int, ...]) -> F32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from taskstore import merging
 from taskstore.errors import InputError, UnknownMethod
 from taskstore.merging.methods import MERGES, check, info_of, make, options_of, split
 from taskstore.merging.methods.registry import ALIASES
@@ -30,6 +31,10 @@ from taskstore.merging.methods.registry import ALIASES
 )
 def test_split(name: str, parts: tuple[str, str]) -> None:
     assert split(name) == parts
+
+
+def test_merging_has_the_registry() -> None:
+    assert merging.MERGES is MERGES
 
 
 @pytest.mark.parametrize("alias", ALIASES)
