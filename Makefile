@@ -14,7 +14,7 @@ help: ## list the targets
 
 demo: ## pack a small real family, rebuild it, compare the scores, swap a live model (TIERS=rest)
 	@python=$$($(PYTHON) tools/setup_env.py --demo) \
-	    && "$$python" examples/demo.py --out build/demo --tiers $(TIERS)
+	    && PYTHONDONTWRITEBYTECODE= "$$python" examples/demo.py --out build/demo --tiers $(TIERS)
 
 test: setup lint ## every gate: format, types, imports, tests, tests on the built wheel
 	$(BIN)/python -m pytest $(SHARED)

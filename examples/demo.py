@@ -136,8 +136,8 @@ def main() -> None:
     torch.set_num_threads(1)  # so small a model gains nothing from a second one
     console, began = Console(), time.monotonic()
     console.print(
-        "The demo packs a base and four fine-tunes, rebuilds and scores them, and swaps a live\n"
-        "model between them. It takes 10 to 20 seconds on two cores.",
+        "The demo packs a base and four fine-tunes, rebuilds and scores them,\n"
+        "and swaps a live model between them. It takes 10 to 20 seconds on two cores.",
         highlight=False,
     )
     with tempfile.TemporaryDirectory(prefix="taskstore-demo-") as scratch:

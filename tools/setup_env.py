@@ -86,7 +86,9 @@ def make(environment: Environment) -> None:
         venv.create(environment.folder, with_pip=True)
     python = str(environment.python)
     refuse_cuda(python, environment.target)
-    pip(python, "install", "-q", "-e", f"{ROOT}[{environment.extra}]", TORCH)
+    # Python compiles the few modules that the demo imports sooner than pip compiles all.
+    lazily = ["--no-compile"] if environment is DEMO else []
+    pip(python, "install", "-q", *lazily, "-e", f"{ROOT}[{environment.extra}]", TORCH)
     if environment is FULL:
         drop_torchvision(python)
     environment.stamp.write_text(wanted())
