@@ -1,5 +1,5 @@
 """Statistics of a model's weights on examples: their file, and measuring them (`driver`)."""
 
-from taskstore.statistics.file import About, Statistics
+from taskstore.statistics.statistics_file import About, Statistics
 
 __all__ = ["About", "Statistics"]

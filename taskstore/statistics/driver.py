@@ -18,12 +18,12 @@ from taskstore.models import digest_of
 from taskstore.progress import Callback, Meter, silent
 from taskstore.statistics import measured_model, records
 from taskstore.statistics.examples import batches
-from taskstore.statistics.file import F32, About, is_statistics
 from taskstore.statistics.grams import Grams, Linear
 from taskstore.statistics.job import MeasureJob, prepared
 from taskstore.statistics.options import MeasureOptions
 from taskstore.statistics.passes import Plan, plan
 from taskstore.statistics.squares import labels_of, squares
+from taskstore.statistics.statistics_file import F32, About, is_statistics
 from taskstore.statistics.writer import StatisticsWriter
 
 BLOCK = 1 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taskstore.errors import InputError
-from taskstore.statistics.file import KINDS
+from taskstore.statistics.statistics_file import KINDS
 
 LABELS = ("auto", "exact", "sampled", "data")
 

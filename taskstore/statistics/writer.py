@@ -12,7 +12,7 @@ from taskstore.errors import InputError
 from taskstore.format import header
 from taskstore.format.dtypes import numel
 from taskstore.locations.files import write_all, write_all_at
-from taskstore.statistics.file import F32, KINDS, About
+from taskstore.statistics.statistics_file import F32, KINDS, About
 
 
 class StatisticsWriter:

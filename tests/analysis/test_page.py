@@ -18,10 +18,10 @@ import taskstore
 from taskstore.analysis.overlap import measure
 from taskstore.analysis.overlap.classes import classes, grouped
 from taskstore.analysis.page import palette, write_page
+from taskstore.analysis.page.body import sections
+from taskstore.analysis.page.driver import render
 from taskstore.analysis.page.facts import facts
-from taskstore.analysis.page.sections import sections
 from taskstore.analysis.page.tables import size, table
-from taskstore.analysis.page.writing import render
 from taskstore.errors import MissingExtra, OutputError, TargetExists
 from taskstore.format.manifest import Score
 from taskstore.packing import revise

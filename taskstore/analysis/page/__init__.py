@@ -1,5 +1,5 @@
 """Shows a store on one HTML page that needs no network and no other file."""
 
-from taskstore.analysis.page.writing import Page, write_page
+from taskstore.analysis.page.driver import Page, write_page
 
 __all__ = ["Page", "write_page"]

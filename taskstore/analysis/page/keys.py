@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 from taskstore.analysis.page import palette
-from taskstore.analysis.page.plots import HeatMap
+from taskstore.analysis.page.figures import HeatMap
 
 
 def legend(series: Iterable[tuple[str, str]]) -> str:

@@ -22,7 +22,7 @@ from taskstore.executors import threads
 from taskstore.format.digests import model_digest
 from taskstore.models import digest_of, open_checkpoint
 from taskstore.statistics import About, Statistics
-from taskstore.statistics.file import is_statistics
+from taskstore.statistics.statistics_file import is_statistics
 from taskstore.statistics.writer import StatisticsWriter
 from tests.support.families import Family
 
@@ -258,7 +258,7 @@ def test_reading_needs_no_torch(tmp_path: Path) -> None:
 
     path = write(tmp_path / "s", example())
     code = (
-        "import sys\nfrom taskstore.statistics.file import Statistics\n"
+        "import sys\nfrom taskstore.statistics.statistics_file import Statistics\n"
         f"print(Statistics({json.dumps(str(path))}).gram('a.weight').shape)\n"
         "assert 'torch' not in sys.modules"
     )

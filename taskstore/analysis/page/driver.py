@@ -19,9 +19,9 @@ from string import Template
 from typing import Any
 
 from taskstore.analysis.overlap import measure
-from taskstore.analysis.page import palette, plots
+from taskstore.analysis.page import figures, palette
+from taskstore.analysis.page.body import Chart, Section, sections
 from taskstore.analysis.page.facts import Facts, facts
-from taskstore.analysis.page.sections import Chart, Section, sections
 from taskstore.analysis.page.tables import size
 from taskstore.locations import publish
 from taskstore.progress import Callback, silent
@@ -57,7 +57,7 @@ def write_page(
     Raises TargetExists, OutputError, MissingExtra before anything is counted; FormatError,
     BaseUnavailable.
     """
-    plots.require()
+    figures.require()
     publish.check_file(target, overwrite=overwrite, ours=is_page)
     shown = facts(store, measure(store, vectors=vectors, jobs=jobs, progress=progress))
     html = render(shown).encode()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from taskstore.analysis.page import keys, palette, plots
+from taskstore.analysis.page import figures, keys, palette
 from taskstore.analysis.page.facts import Facts
-from taskstore.analysis.page.plots import HeatMap
+from taskstore.analysis.page.figures import HeatMap
 from taskstore.analysis.page.tables import Cell, Number, matrix, size, table
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def _sizes(facts: Facts) -> Section:
     parts = list(dict.fromkeys([*sizes["originals"], *sizes["store"]]))
     sides = {"originals": sizes["originals"], "store": sizes["store"]}
     series = {part: [side.get(part, 0) for side in sides.values()] for part in parts}
-    colors = [plots.PARTS[part] for part in parts]
-    figure = plots.bars(list(sides), series, colors, unit="size", suffix="B")
+    colors = [figures.PARTS[part] for part in parts]
+    figure = figures.bars(list(sides), series, colors, unit="size", suffix="B")
     per = 8 / max(1, s["parameters"])
     rows: list[Sequence[Cell]] = [
         (f"store: {part}", size(count), count * per) for part, count in sizes["store"].items()
@@ -111,7 +111,7 @@ def _tasks(facts: Facts) -> Section:
             "Lambda",
             "A task takes a weight from the multi-task model where its own step is larger than "
             "lambda times what the other tasks add to it.",
-            plots.dots(named, lams, unit="lambda"),
+            figures.dots(named, lams, unit="lambda"),
             table(("task", "lambda"), zip(named, lams, strict=True)),
         ),
         Chart(
@@ -119,7 +119,7 @@ def _tasks(facts: Facts) -> Section:
             "Density over all layers",
             "Share of all masked weights that a task takes from the multi-task model. A small "
             "lambda gives a dense mask.",
-            plots.bars(
+            figures.bars(
                 named, {"density": densities}, [palette.BLUE], unit="density", format=".2~f"
             ),
             table(("task", "density"), zip(named, densities, strict=True)),
@@ -163,7 +163,7 @@ def _usage(facts: Facts) -> Section:
     charts = []
     for key, title in (("share", "Share"), ("weights", "Weights")):
         share = key == "share"
-        figure = plots.bars(list(kinds), series, colors, unit="live weights", share=share)
+        figure = figures.bars(list(kinds), series, colors, unit="live weights", share=share)
         shown = {**kinds, **types}
         values: list[list[Cell]] = [[sum(row), *row] for row in shown.values()]
         if share:
@@ -231,7 +231,7 @@ def _vectors(found: dict[str, Any]) -> Section:
             "norms",
             "Length",
             "Euclidean norm of fine-tune minus base, as it is rebuilt.",
-            plots.bars(names, {"length": norms}, [palette.BLUE], unit="norm", format=".3~g"),
+            figures.bars(names, {"length": norms}, [palette.BLUE], unit="norm", format=".3~g"),
             table(("vector", "tier", "norm"), rows),
         ),
         _heat_chart(
@@ -251,10 +251,12 @@ def _scores(scores: dict[str, dict[str, dict[str, float | None]]]) -> Section:
     charts = []
     for number, (label, tasks) in enumerate(scores.items()):
         rows = list(tasks.values())
-        sides = [side for side in plots.TIERS if any(row.get(side) is not None for row in rows)]
+        sides = [side for side in figures.TIERS if any(row.get(side) is not None for row in rows)]
         series = {side: [row.get(side) for row in rows] for side in sides}
-        colors = [plots.TIERS[side] for side in sides]
-        figure = plots.bars(list(tasks), series, colors, unit="score", format=".3~g", stacked=False)
+        colors = [figures.TIERS[side] for side in sides]
+        figure = figures.bars(
+            list(tasks), series, colors, unit="score", format=".3~g", stacked=False
+        )
         values = [[row.get(side) for side in sides] for row in rows]
         note = "The base, each tier that was scored, and the fine-tune that was packed."
         key = keys.legend(zip(sides, colors, strict=True))
@@ -288,7 +290,7 @@ def _provenance(facts: Facts) -> Section:
 def _heat_chart(id: str, title: str, note: str, shown: HeatMap, beside: str) -> Chart:
     """No wider than its cells need."""
     width = NAMES + CELL * max(3, len(shown.columns))
-    return Chart(id, title, note, plots.heat_map(shown), beside, keys.scale(shown), width)
+    return Chart(id, title, note, figures.heat_map(shown), beside, keys.scale(shown), width)
 
 
 def _high(values: Sequence[Sequence[float | None]]) -> float:
