@@ -69,8 +69,7 @@ def _copied(output: Output, model: Checkpoint, block: Block) -> Bits:
     bits_N = model.read(block.name, output.start + block.start, output.start + block.stop)
     if not floats.all_finite(bits_N, block.info.dtype):
         raise NotFinite(model.name, block.name)
-    same = block.info.dtype == output.info.dtype
-    return bits_N if same else cpu.cast(bits_N, block.info.dtype, output.info.dtype)
+    return cpu.cast(bits_N, block.info.dtype, output.info.dtype)
 
 
 def added(theta0_N: F32, tau_N: F32, alpha: float, dtype: str, tensor: str) -> Bits:
