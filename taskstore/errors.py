@@ -45,11 +45,15 @@ class InputError(TaskstoreError):
     """The models or options that were given."""
 
 
-class CheckpointError(InputError):
-    """A model folder or file cannot be read."""
+class FileError(InputError):
+    """A file or folder that was given cannot be used."""
 
     def __init__(self, path: object, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
+
+
+class CheckpointError(FileError):
+    """A model folder or file cannot be read."""
 
 
 class NotFinite(InputError):
@@ -82,11 +86,8 @@ class UnknownMethod(InputError):
         super().__init__(f"no merge method {name!r}; {hint}; `taskstore methods` describes them")
 
 
-class StatisticsError(InputError):
-    """A statistics file that cannot be used for a model."""
-
-    def __init__(self, path: object, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
+class StatisticsError(FileError):
+    """A statistics file cannot be used for a model."""
 
 
 class BadExample(InputError):

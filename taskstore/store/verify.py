@@ -44,22 +44,28 @@ def verify(
 
     Problems are collected, not raised, so one damaged file does not hide another.
     """
-    executor, report = threads(jobs), VerifyReport()
-    report.unlisted = _unlisted(store)
     files = store.manifest.files
-    meter = Meter(
-        progress, sum(f.bytes for f in files.values()) + (_deep_bytes(store) if deep else 0)
+    total = sum(f.bytes for f in files.values()) + (_deep_bytes(store) if deep else 0)
+    job = _Job(
+        store, VerifyReport(unlisted=_unlisted(store)), threads(jobs), Meter(progress, total)
     )
-    meter.stage("checking", "files")
-
-    for path, problem in executor.map(_problem_of_file, store, files):
-        report.files += 1
-        report.problems += [problem] if problem else []
-        meter.add(path, files[path].bytes)
+    job.meter.stage("checking", "files")
+    for path, problem in job.executor.map(_problem_of_file, store, files):
+        job.report.files += 1
+        job.report.problems += [problem] if problem else []
+        job.meter.add(path, files[path].bytes)
     if deep:
-        meter.stage("rebuilding", "base")
-        _verify_models(store, report, executor, meter)
-    return report
+        job.meter.stage("rebuilding", "base")
+        _verify_models(job)
+    return job.report
+
+
+@dataclass(frozen=True)
+class _Job:
+    store: Store
+    report: VerifyReport
+    executor: Executor
+    meter: Meter
 
 
 def _problem_of_file(store: Store, path: str) -> tuple[str, str | None]:
@@ -91,51 +97,35 @@ def _unlisted(store: Store) -> list[str]:
     return sorted(p for p in inside if p not in listed and not p.startswith("."))
 
 
-def _verify_models(store: Store, report: VerifyReport, executor: Executor, meter: Meter) -> None:
+def _verify_models(job: _Job) -> None:
     try:
-        with store.open_base(executor) as base:
-            for task, tier in _models(store):
-                report.problems += _verify_model(store, task, tier, base, report, executor, meter)
+        with job.store.open_base(job.executor) as base:
+            for task, tier in _models(job.store):
+                job.report.problems += _verify_model(job, task, tier, base)
     except TaskstoreError as error:
-        report.problems.append(str(error))
+        job.report.problems.append(str(error))
 
 
-def _verify_model(
-    store: Store,
-    task: str | None,
-    tier: str | None,
-    base: BaseSource,
-    report: VerifyReport,
-    executor: Executor,
-    meter: Meter,
-) -> Iterator[str]:
+def _verify_model(job: _Job, task: str | None, tier: str | None, base: BaseSource) -> Iterator[str]:
     try:
-        with store.reader(task, base, tier) as reader:
+        with job.store.reader(task, base, tier) as reader:
             try:
-                files = original_files.read(store.path, store.manifest, task, tier)
+                files = original_files.read(job.store.path, job.store.manifest, task, tier)
             except FormatError as error:
                 yield str(error)
                 files = []
             for file in files or (None,):
-                names = file.tensors if file else list(reader.tensors)
-                yield from _verify_tensors(reader, names, file, report, executor, meter)
+                yield from _verify_tensors(job, reader, file)
     except TaskstoreError as error:
         yield str(error)
 
 
-def _verify_tensors(
-    reader: ModelReader,
-    names: list[str],
-    file: Original | None,
-    report: VerifyReport,
-    executor: Executor,
-    meter: Meter,
-) -> Iterator[str]:
-    """Check tensors, and if all are good the whole weight file that they stand in."""
+def _verify_tensors(job: _Job, reader: ModelReader, file: Original | None) -> Iterator[str]:
+    """Check a weight file's tensors, and if all are good the whole file; None: all tensors."""
     state, good = blake3(file.head) if file else None, True
-    for name in names:
-        report.tensors += 1
-        problem = _verify_tensor(reader, name, state, executor, meter)
+    for name in file.tensors if file else reader.tensors:
+        job.report.tensors += 1
+        problem = _verify_tensor(job, reader, name, state)
         if problem:
             good = False
             yield problem
@@ -144,14 +134,12 @@ def _verify_tensors(
         yield str(ChecksumMismatch(what, file.recorded.blake3, state.hexdigest()))
 
 
-def _verify_tensor(
-    reader: ModelReader, name: str, file: Any, executor: Executor, meter: Meter
-) -> str | None:
+def _verify_tensor(job: _Job, reader: ModelReader, name: str, file: Any) -> str | None:
     try:
-        for tensor, _, bits_N in rebuild(reader, [name], executor):
+        for tensor, _, bits_N in rebuild(reader, [name], job.executor):
             if file:
                 file.update(bits_N.view("u1"))
-            meter.add(tensor.name, bits_N.nbytes)
+            job.meter.add(tensor.name, bits_N.nbytes)
     except ChecksumMismatch as error:
         return str(error)
     except TaskstoreError as error:

@@ -61,19 +61,14 @@ class SafetensorsReader:
             self.tensors[name] = TensorInfo(entry.dtype, entry.shape)
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        file, entry = self._places[name]
-        size = ITEMSIZE[entry.dtype]
-        try:
-            raw = file.read(entry.begin + start * size, (stop - start) * size)
-        except OSError as error:
-            raise CheckpointError(file.path, f"cannot be read: {error.strerror}") from None
-        except FormatError as error:
-            raise CheckpointError(file.path, str(error)) from None
-        return np.frombuffer(raw, f"<u{size}")
+        out_N = np.empty(stop - start, f"<u{ITEMSIZE[self.tensors[name].dtype]}")
+        self.read_into(name, start, out_N)
+        return out_N
 
     def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
-        file, entry = self._places[name]
-        view, offset = memoryview(out).cast("B"), entry.begin + start * ITEMSIZE[entry.dtype]
+        file, place = self._places[name]
+        view = memoryview(out).cast("B") if out.size else memoryview(b"")
+        offset = place.begin + start * ITEMSIZE[place.dtype]
         try:
             while view:
                 got = os.preadv(file.fd, [view], offset)
