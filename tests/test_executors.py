@@ -1,4 +1,4 @@
-"""What every executor must do, and what the library gives it. A new one is an entry of KINDS.
+"""What every executor must do. A new one is an entry of KINDS; test_work.py is what it gets.
 
 Work here is as the library's: functions of this module, shared data and units that are plain. What
 was begun is noted as files, so that workers in other processes can be seen too.
@@ -6,35 +6,20 @@ was begun is noted as files, so that workers in other processes can be seen too.
 
 from __future__ import annotations
 
-import ast
 import gc
-import io
 import itertools
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import taskstore
-from taskstore.analysis import overlap
 from taskstore.executors import Executor, Threads, default_jobs, threads
-from taskstore.locations.files import LocalFile
-from taskstore.merging import MergeOptions, merge
-from taskstore.models.family import open_family
-from taskstore.packing import plan as planning
-from taskstore.packing.search_bits import rest_error
-from taskstore.store.verify import verify
-from tests.support import ROOT
-from tests.support.families import Family, options
-from tests.support.modules import Named
 
 
 @dataclass(frozen=True)
@@ -221,159 +206,3 @@ def test_an_executor_is_plain_data(kind: Kind) -> None:
 def test_the_usual_number_of_jobs() -> None:
     assert threads(3).jobs == 3
     assert threads().jobs == threads(0).jobs == default_jobs() >= 1
-
-
-# What the library gives an executor.
-
-
-def calls_of_map(tree: ast.Module) -> Iterator[ast.Call]:
-    """`executor.map(function, shared, units)`; other kinds of `map` take other arguments."""
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            continue
-        if node.func.attr == "map" and len(node.args) == 3:
-            yield node
-
-
-def functions_of(tree: ast.Module) -> dict[str, ast.FunctionDef | None]:
-    """Functions at the top of a module; None for names that it imports."""
-    found: dict[str, ast.FunctionDef | None] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            found[node.name] = node
-        elif isinstance(node, ast.ImportFrom):
-            found |= {alias.asname or alias.name: None for alias in node.names}
-    return found
-
-
-def wrong_work(tree: ast.Module) -> list[str]:
-    """Work that is no function of a module with two parameters."""
-    functions, wrong = functions_of(tree), []
-    for call in calls_of_map(tree):
-        first = call.args[0]
-        name = first.id if isinstance(first, ast.Name) else ""
-        function = functions.get(name)
-        two = function is None or len(function.args.args) == 2
-        if name not in functions or not two:
-            wrong.append(f"line {call.lineno}: {ast.unparse(first)}")
-    return wrong
-
-
-@pytest.mark.parametrize(
-    ("source", "right"),
-    [
-        ("def f(s, u): ...\ndef g(e): e.map(f, 1, [2])", True),
-        ("from a import f\ndef g(e): e.map(f, 1, [2])", True),
-        ("def g(e): e.map(lambda s, u: u, 1, [2])", False),
-        ("def g(e):\n def f(s, u): ...\n e.map(f, 1, [2])", False),
-        ("def g(e, f): e.map(f, 1, [2])", False),
-        ("def g(self, e): e.map(self.f, 1, [2])", False),
-        ("def f(u): ...\ndef g(e): e.map(f, 1, [2])", False),
-    ],
-)
-def test_what_wrong_work_is(source: str, right: bool) -> None:
-    assert (wrong_work(ast.parse(source)) == []) == right
-
-
-def test_all_work_is_a_function_of_a_module() -> None:
-    """An executor elsewhere can import that; a closure it cannot."""
-    wrong, calls = {}, 0
-    for root in ("taskstore", "cli", "serving"):
-        for path in sorted((ROOT / root).rglob("*.py")):
-            if path == ROOT / "taskstore/executors.py":
-                continue
-            tree = ast.parse(path.read_text())
-            calls += len(list(calls_of_map(tree)))
-            if found := wrong_work(tree):
-                wrong[path.relative_to(ROOT).as_posix()] = found
-    assert not wrong
-    assert calls >= 10
-
-
-class Carrier(pickle.Pickler):
-    """Carries plain data; an open file, whose number means nothing elsewhere, is none."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, LocalFile):
-            raise TypeError(f"work holds an open file: {obj.path.name}")
-        return NotImplemented
-
-
-def carried(work: Any) -> Any:
-    buffer = io.BytesIO()
-    Carrier(buffer).dump(work)
-    return pickle.loads(buffer.getvalue())
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Work whose function, units and results were pickled on their way; its names."""
-    seen, real = set[str](), Threads.map
-
-    def send(self: Threads, function: Any, shared: Any, units: Iterable[Any]) -> Iterator[Any]:
-        seen.add(f"{function.__module__}.{function.__qualname__}")
-        return map(carried, real(self, carried(function), shared, map(carried, units)))
-
-    monkeypatch.setattr(Threads, "map", send)
-    return seen
-
-
-@pytest.mark.parametrize("level", ["speed", "archive"])
-def test_units_of_stores_are_plain_data(
-    small: Family, tmp_path: Path, sent: set[str], level: str
-) -> None:
-    """Packed, checked and unpacked by copies of them."""
-    chosen = options(tiers="mask,rest,exact", level=level, residual=2)
-    taskstore.pack(small.base_path, small.paths, tmp_path / "s", chosen)
-    store = taskstore.open(tmp_path / "s")
-    assert verify(store, deep=True).problems == []
-    store.unpack("alpha", tmp_path / "alpha")
-    assert (tmp_path / "alpha/model.safetensors").read_bytes() == (
-        small.paths["alpha"] / "model.safetensors"
-    ).read_bytes()
-    homes = {name.rsplit(".", 1)[0] for name in sent}
-    assert homes >= {
-        "taskstore.packing.block_coder",
-        "taskstore.packing.multitask",
-        "taskstore.store.rebuild",
-        "taskstore.store.verify",
-    }
-
-
-def test_units_of_merges_are_plain_data(small: Family, tmp_path: Path, sent: set[str]) -> None:
-    merge(small.base_path, small.paths, tmp_path / "m", MergeOptions("ties"))
-    homes = {name.rsplit(".", 1)[0] for name in sent}
-    assert homes >= {"taskstore.merging.task_vectors", "taskstore.merging.merged_blocks"}
-
-
-@pytest.mark.parametrize("level", ["speed", "archive"])
-def test_units_of_overlap_are_plain_data(
-    small: Family, tmp_path: Path, sent: set[str], level: str
-) -> None:
-    taskstore.pack(small.base_path, small.paths, tmp_path / "s", options(level=level))
-    sent.clear()
-    found = overlap.measure(taskstore.open(tmp_path / "s"), vectors=True)
-    assert {tensor.name for tensor in found.tensors} >= {"layers.0.attn.weight"}
-    homes = {name.rsplit(".", 1)[0] for name in sent}
-    assert homes >= {
-        "taskstore.analysis.overlap.angles",
-        "taskstore.analysis.overlap.counting",
-    }
-
-
-def test_units_of_swaps_are_plain_data(packed: Path, small: Family, sent: set[str]) -> None:
-    """All but live memory, which is where it is."""
-    module = Named(small.base)
-    with taskstore.attach(module, taskstore.open(packed)) as family:
-        family.swap("alpha")
-        assert family.verify().task == "alpha"
-    homes = {name.rsplit(".", 1)[0] for name in sent}
-    assert homes >= {"taskstore.swap.from_store", "taskstore.swap.identify"}
-
-
-def test_units_of_searches_are_plain_data(small: Family, tmp_path: Path, sent: set[str]) -> None:
-    with closing(open_family(small.base_path, small.paths)) as family:
-        chosen = options(tiers="rest")
-        plan = planning.make(family, "rest")
-        assert 0 < rest_error(family, plan, 0, 2.0, chosen) < 1
-    assert {"taskstore.packing.search_bits._missed"} == sent
