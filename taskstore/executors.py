@@ -17,6 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from taskstore.errors import InputError
+
 S = TypeVar("S")
 U = TypeVar("U")
 R = TypeVar("R")
@@ -65,6 +67,21 @@ class Threads:
 def threads(jobs: int | None = None) -> Threads:
     """`jobs` threads; None: as many as there are cores that this process may use."""
     return Threads(jobs or default_jobs())
+
+
+def within(jobs: int, max_memory: int, block: int, models: str) -> Threads:
+    """Threads with as many results of `block` bytes in flight as fit into `max_memory`.
+
+    Raises InputError, which names the `models`, where not one fits.
+    """
+    fixed = 64 << 20  # headers, manifest, threads
+    fits = (max_memory - fixed) // block
+    if fits < 1:
+        raise InputError(
+            f"max-memory of {max_memory >> 20} MiB is too little for {models}; "
+            f"one block needs {(block + fixed + (1 << 20)) >> 20} MiB"
+        )
+    return Threads(jobs, min(fits, 2 * jobs + 1))
 
 
 def default_jobs() -> int:

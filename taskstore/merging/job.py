@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-from taskstore.executors import Executor, Threads
+from taskstore.executors import Executor
 from taskstore.merging import needed_statistics
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
@@ -50,7 +50,7 @@ def make_job(
     """
     outputs = decide(family, compare(family), options)
     outputs.notes = {**notes, **outputs.notes}
-    executor = Threads(options.jobs, options.in_flight(len(family.tasks)))
+    executor = options.executor(len(family.tasks))
     with nullcontext(source) if source else _read(family, options, executor) as source:
         meter = Meter(progress, _total_bytes(family, outputs, source.method.passes))
         yield MergeJob(source, outputs, options, executor, meter)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taskstore.errors import InputError
-from taskstore.executors import default_jobs
+from taskstore.executors import Threads, default_jobs, within
 from taskstore.format.dtypes import MASKED
 from taskstore.format.weight_files import SHARD_BYTES
 from taskstore.merging.methods import Info, Method, registry
@@ -113,15 +113,8 @@ class MergeOptions:
                 f"{len(known)} {'is' if len(known) == 1 else 'are'} given"
             )
 
-    def in_flight(self, tasks: int) -> int:
-        """Blocks that may be in memory at once; raises InputError where not one fits."""
+    def executor(self, tasks: int) -> Threads:
+        """Return threads with as many blocks in flight as the memory allows, else InputError."""
         kinds = 1 + len(self.info.statistics)
         block = self.chunk * (tasks * (4 + 4 * kinds) + 24)
-        fixed = 64 << 20  # headers, threads
-        fits = (self.max_memory - fixed) // block
-        if fits < 1:
-            raise InputError(
-                f"max-memory of {self.max_memory >> 20} MiB is too little for {tasks} models; "
-                f"one block needs {(block + fixed + (1 << 20)) >> 20} MiB"
-            )
-        return int(min(fits, 2 * self.jobs + 1))
+        return within(self.jobs, self.max_memory, block, f"{tasks} models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from taskstore.executors import Executor, Threads
+from taskstore.executors import Executor
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import TIERS
 from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
@@ -43,7 +43,7 @@ def make_job(family: Family, options: PackOptions, progress: Callback) -> PackJo
     kept = _originals(family, plan, options)
     meter = Meter(progress, _total_bytes(family, options, kept))
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
-    executor = Threads(options.jobs, options.in_flight(len(family.tasks), itemsize))
+    executor = options.executor(len(family.tasks), itemsize)
     return PackJob(family, plan, options, masks, kept, meter, executor)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from taskstore.errors import InputError
-from taskstore.executors import default_jobs
+from taskstore.executors import Threads, default_jobs, within
 from taskstore.format.manifest import TIERS
 from taskstore.merging.methods import registry
 
@@ -119,16 +119,9 @@ class PackOptions:
         """Return about how many bits per parameter the task's rest takes."""
         return self.residuals.get(task, REST_BITS if self.residual is None else self.residual)
 
-    def in_flight(self, tasks: int, itemsize: int) -> int:
-        """Count the blocks that may be in memory at once; raises InputError where not one fits."""
+    def executor(self, tasks: int, itemsize: int) -> Threads:
+        """Return threads with as many blocks in flight as the memory allows, else InputError."""
         more = len(self.tier_names) - 1
         block = self.chunk * (tasks * (itemsize + 5 + more * (itemsize + 3)) + 8 + 10 * itemsize)
         block += self.chunk * 24 * ("rest" in self.tier_names)
-        fixed = 64 << 20  # headers, manifest, threads
-        fits = (self.max_memory - fixed) // block
-        if fits < 1:
-            raise InputError(
-                f"max-memory of {self.max_memory >> 20} MiB is too little for {tasks} tasks; "
-                f"one block needs {(block + fixed + (1 << 20)) >> 20} MiB"
-            )
-        return int(min(fits, 2 * self.jobs + 1))
+        return within(self.jobs, self.max_memory, block, f"{tasks} tasks")

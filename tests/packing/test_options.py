@@ -39,8 +39,8 @@ def test_lambda_of_a_task() -> None:
 
 
 def test_memory_bounds_the_blocks_in_flight() -> None:
-    assert PackOptions(jobs=2).in_flight(8, 2) == 5
-    few = PackOptions(jobs=8, max_memory=256 << 20).in_flight(8, 2)
-    assert 1 <= few < 17
+    assert PackOptions(jobs=2).executor(8, 2).in_flight == 5
+    few = PackOptions(jobs=8, max_memory=256 << 20).executor(8, 2).in_flight
+    assert few is not None and 1 <= few < 17
     with pytest.raises(InputError, match="max-memory of 65 MiB is too little for 200 tasks"):
-        PackOptions(max_memory=65 << 20).in_flight(200, 4)
+        PackOptions(max_memory=65 << 20).executor(200, 4)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from taskstore.format.tiers.mask import moved
 from taskstore.kernels import bits
 from taskstore.store import Store
 
+OPEN = 64  # tensors whose tables of sections are kept
 Masked = Mapping[str, Sequence[str]]  # tensor -> the tasks that have a mask of it
 
 
@@ -49,27 +51,40 @@ def work_of(store: Store, name: str, tasks: int, n: int | None = None) -> int:
 
 @dataclass(frozen=True)
 class MaskedChunk:
-    """One chunk of a tensor, not decoded yet. `base` is None where nothing is coded given it."""
+    """Chunk `k` of a tensor; `work` as `work_of` counts it."""
 
     name: str
     k: int
+    work: int
+
+
+@dataclass(frozen=True)
+class MaskedTensor:
+    """One tensor's open sections. `base` is None where nothing is coded given it."""
+
     dtype: str
     base: Callable[[int], NDArray[Any]] | None
     multitask: SectionReader
     masks: Sequence[SectionReader]
-    work: int
 
-    def decode(self) -> tuple[bits.Bytes, list[bits.Bytes]]:
-        """The positions where W1 is not W0 (P,), and S masks (P,)."""
+    def decode(self, k: int) -> tuple[bits.Bytes, list[bits.Bytes]]:
+        """The positions of chunk `k` where W1 is not W0 (P,), and S masks (P,)."""
         if self.base is None:
-            masks = [mask.chunk(self.k) for mask in self.masks]
-            return bits.pack(self.multitask.moved(self.k)), masks
-        w0_N = self.base(self.k)
-        w1_N = self.multitask.chunk(self.k, w0_N)
-        guided = any(mask.guided for mask in self.masks)
-        given_N = moved(w0_N, w1_N, self.dtype) if guided else None
-        masks = [mask.chunk(self.k, given_N if mask.guided else None) for mask in self.masks]
+            return bits.pack(self.multitask.moved(k)), [mask.chunk(k) for mask in self.masks]
+        w0_N = self.base(k)
+        w1_N = self.multitask.chunk(k, w0_N)
+        some_guided = any(mask.guided for mask in self.masks)
+        given_N = moved(w0_N, w1_N, self.dtype) if some_guided else None
+        masks = [mask.chunk(k, given_N if mask.guided else None) for mask in self.masks]
         return bits.pack(w0_N != w1_N), masks
+
+
+def chunks_of(store: Store, masked: Masked) -> Iterator[MaskedChunk]:
+    """All chunks of these tensors."""
+    for name, tasks in masked.items():
+        layout = layouts.base_layout(store.manifest.tensors[name], store.manifest.chunk)
+        for k in range(layout.chunks):
+            yield MaskedChunk(name, k, work_of(store, name, len(tasks), layout.elements(k)))
 
 
 def needs_base(store: Store, name: str, tasks: Sequence[str]) -> bool:
@@ -79,10 +94,10 @@ def needs_base(store: Store, name: str, tasks: Sequence[str]) -> bool:
 
 
 @contextmanager
-def open_chunks(
+def open_tensors(
     store: Store, masked: Masked, executor: Executor
-) -> Iterator[Iterator[MaskedChunk]]:
-    """All chunks of these tensors, with their files open meanwhile; raises BaseUnavailable."""
+) -> Iterator[Callable[[str], MaskedTensor]]:
+    """Open these tensors by name, their files meanwhile; thread-safe; raises BaseUnavailable."""
     manifest = store.manifest
     with ExitStack() as stack:
 
@@ -93,22 +108,19 @@ def open_chunks(
         given = {name for name, tasks in masked.items() if needs_base(store, name, tasks)}
         base = stack.enter_context(store.open_base(executor)) if given else None
         multitask = opened(filenames.MULTITASK, layouts.multitask_layouts(manifest))
-        tier = BY_NAME["mask"]
         masks = {
-            name: opened(tier.stem(name), tier.layouts(manifest, task))
+            name: opened(filenames.stem_of("mask", name), BY_NAME["mask"].layouts(manifest, task))
             for name, task in manifest.tasks.items()
             if any(name in tasks for tasks in masked.values())
         }
 
-        def chunks() -> Iterator[MaskedChunk]:
-            for name, tasks in masked.items():
-                tensor = manifest.tensors[name]
-                layout = layouts.base_layout(tensor, manifest.chunk)
-                base_of = base.chunks(name) if base and name in given else None
-                section = multitask.section(name)
-                own = [masks[task].section(name) for task in tasks]
-                for k in range(layout.chunks):
-                    work = work_of(store, name, len(tasks), layout.elements(k))
-                    yield MaskedChunk(name, k, tensor.dtype, base_of, section, own, work)
+        @lru_cache(OPEN)
+        def tensor(name: str) -> MaskedTensor:
+            return MaskedTensor(
+                manifest.tensors[name].dtype,
+                base.chunks(name) if base and name in given else None,
+                multitask.section(name),
+                [masks[task].section(name) for task in masked[name]],
+            )
 
-        yield chunks()
+        yield tensor

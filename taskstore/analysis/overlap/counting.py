@@ -7,7 +7,7 @@ Legend: T = tasks with masks, S = those that have one of a tensor, P = packed by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,8 +17,10 @@ from taskstore.analysis.overlap import angles
 from taskstore.analysis.overlap.chunks import (
     Masked,
     MaskedChunk,
+    MaskedTensor,
+    chunks_of,
     masked_tensors,
-    open_chunks,
+    open_tensors,
     work_of,
 )
 from taskstore.analysis.overlap.places import places
@@ -95,16 +97,18 @@ def count(store: Store, masked: Masked, executor: Executor, meter: Meter) -> Sum
     if not masked:
         return sums
     meter.stage("counting", "masks")
-    with open_chunks(store, masked, executor) as chunks:
-        for chunk, both_SS, usage_K in executor.map(_one, None, chunks):
+    with open_tensors(store, masked, executor) as opened:
+        for chunk, both_SS, usage_K in executor.map(_one, opened, chunks_of(store, masked)):
             sums.add(chunk.name, both_SS, usage_K)
             meter.add(chunk.name, chunk.work)
     return sums
 
 
-def _one(_: None, chunk: MaskedChunk) -> tuple[MaskedChunk, Counts, Counts]:
+def _one(
+    opened: Callable[[str], MaskedTensor], chunk: MaskedChunk
+) -> tuple[MaskedChunk, Counts, Counts]:
     """A chunk's pairs (S, S) and usage (S + 1,), block by block."""
-    live_P, masks = chunk.decode()
+    live_P, masks = opened(chunk.name).decode(chunk.k)
     both_SS = np.zeros((len(masks), len(masks)), np.int64)
     usage_K = np.zeros(len(masks) + 1, np.int64)
     for start in range(0, live_P.size, bits.BLOCK):
