@@ -29,7 +29,7 @@ import taskstore
 from benchmarks.common.experiment import make_family, task_names
 from benchmarks.common.sides import remove
 from benchmarks.common.table import size
-from taskstore.analysis.overlap.chunks import Masked, masked_tensors, open_chunks
+from taskstore.analysis.overlap.chunks import Masked, chunks_of, masked_tensors, open_tensors
 from taskstore.analysis.overlap.counting import Sums, count, workers
 from taskstore.progress import Meter, silent
 
@@ -42,17 +42,17 @@ def ours(store: taskstore.Store, masked: Masked, jobs: int) -> Sums:
 
 def decoding(store: taskstore.Store, masked: Masked, jobs: int) -> None:
     """What every side does first; in one thread."""
-    with open_chunks(store, masked, workers(jobs)) as chunks:
-        for chunk in chunks:
-            chunk.decode()
+    with open_tensors(store, masked, workers(jobs)) as opened:
+        for chunk in chunks_of(store, masked):
+            opened(chunk.name).decode(chunk.k)
 
 
 def plain(store: taskstore.Store, masked: Masked, jobs: int) -> Sums:
     """The same counts with a byte for every bit; in one thread."""
     sums = Sums.of(masked)
-    with open_chunks(store, masked, workers(jobs)) as chunks:
-        for chunk in chunks:
-            live_P, masks = chunk.decode()
+    with open_tensors(store, masked, workers(jobs)) as opened:
+        for chunk in chunks_of(store, masked):
+            live_P, masks = opened(chunk.name).decode(chunk.k)
             live_N, *rows = [
                 np.unpackbits(packed, bitorder="little").view(np.bool_)
                 for packed in (live_P, *masks)
