@@ -144,8 +144,8 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
             raise FormatError(f"tensor {name!r} is of kind {entry.kind!r} and has {member!r}")
     if entry.kind in TIERS:
         plain = () if entry.kind == "rest" else (entry.kind,)
-        rungs = list[str](task.tiers or plain)
-        if rungs[:1] != [entry.kind] or len(entry.lower or ()) != len(rungs) - 1:
+        tiers = list[str](task.tiers or plain)
+        if tiers[:1] != [entry.kind] or len(entry.lower or ()) != len(tiers) - 1:
             raise FormatError(f"tensor {name!r} of kind {entry.kind!r} does not fit the tiers")
     if entry.kind == "private":
         if entry.dtype is None or entry.shape is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 import taskstore
 from taskstore.format.names import TIER_FILES
+from taskstore_cli.output.console import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,6 +63,18 @@ def overwrite_option(what: str) -> Callable[[F], F]:
 base_argument = click.argument("base", type=click.Path(path_type=Path))
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no tables.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def says_options(command: F) -> F:
+    """--json and -q, as one `out`."""
+
+    @functools.wraps(command)
+    def collected(*, as_json: bool, quiet: bool, **given: Any) -> Any:
+        return command(**given, out=Output(as_json, quiet))
+
+    return json_option(quiet_option(collected))  # type: ignore[return-value]
+
+
 jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="Threads.  [default: the cores there are]"
 )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.arguments.common import StorePath, base_from_option, json_option, quiet_option
+from taskstore_cli.arguments.common import StorePath, base_from_option, says_options
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import named
-from taskstore_cli.output.console import print_json, stdout
+from taskstore_cli.output.console import Output, print_json, stdout
 
 
 @click.command("eval")
@@ -30,8 +30,7 @@ from taskstore_cli.output.console import print_json, stdout
     help="Write the scores into the store under this name; info and the model card show them.",
 )
 @base_from_option
-@json_option
-@quiet_option
+@says_options
 def evaluate(
     store: Path,
     tasks: tuple[str, ...],
@@ -40,8 +39,7 @@ def evaluate(
     base: bool,
     record: str | None,
     base_from: Path | None,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Score the rebuilt models of STORE, all TASKS or some, with a command of yours.
 
@@ -58,12 +56,12 @@ def evaluate(
     opened = taskstore.open(store, base=base_from)
     if record is not None:
         revise.check_record(opened, record)
-    bench = evaluator.bench(evaluator.journal, silent=quiet or as_json)
+    bench = evaluator.bench(evaluator.journal, silent=out.silent)
     found = run(opened, bench, tasks=tasks or None, originals=named(originals), base=base)
     if record is not None:
         revise.record(opened, record, {s.task: s.to_record() for s in found.scores})
-    if as_json:
+    if out.as_json:
         print_json(found.to_dict())
-    elif not quiet:
+    elif not out.quiet:
         records = {s.task: to_builtins(s.to_record()) for s in found.scores}
         stdout().print(score_table(records))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from taskstore_cli.arguments import common
-from taskstore_cli.output.console import print_json, progress_bar, size
+from taskstore_cli.output.console import Output, print_json, size
 
 if TYPE_CHECKING:
     from taskstore.progress import Callback
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 )
 @common.base_from_option
 @common.jobs_option
-@common.json_option
-@common.quiet_option
+@common.says_options
 def load(
     store: Path,
     task: str | None,
@@ -46,8 +45,7 @@ def load(
     repeat: int,
     base_from: Path | None,
     jobs: int | None,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Load TASK of STORE onto a device, check every tensor, and let go of it again.
 
@@ -61,7 +59,7 @@ def load(
         raise click.UsageError("name one TASK, or give --base")
     opened = taskstore.open(store, base=base_from)
     resolve(device)
-    with progress_bar(quiet or as_json) as progress:
+    with out.progress() as progress:
         loads = [
             _load(opened, task, tier, device, jobs, progress)
             for _ in range(1 + repeat if timed else 1)
@@ -69,7 +67,7 @@ def load(
     times = [load.seconds for load in loads]
     tensors, total = loads[0].tensors, loads[0].bytes
     first, best = times[0], statistics.median(times[1:] or times)
-    if as_json:
+    if out.as_json:
         print_json(
             {
                 "task": task,
@@ -80,7 +78,7 @@ def load(
                 "bytes_per_second": total / best,
             }
         )
-    elif not quiet:
+    elif not out.quiet:
         name = task or "the base"
         click.echo(f"{name}: {tensors:,} tensors, {size(total)} on {device}, every checksum right")
         if timed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from taskstore_cli.arguments import common
-from taskstore_cli.output.console import print_json, progress_bar, size
+from taskstore_cli.output.console import Output, print_json, size
 
 if TYPE_CHECKING:
     from taskstore.statistics.driver import MeasureReport
@@ -75,8 +75,7 @@ if TYPE_CHECKING:
     help="For weights, sums and Gram matrices; less takes more passes.  [default: what is free]",
 )
 @common.overwrite_option("a statistics file that is there")
-@common.json_option
-@common.quiet_option
+@common.says_options
 def measure(
     model: Path,
     data: Path,
@@ -91,8 +90,7 @@ def measure(
     device: str,
     max_memory: str | None,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Measure MODEL on examples, for merge methods that weigh models by statistics.
 
@@ -118,14 +116,14 @@ def measure(
         device=device,
         max_memory=parse_bytes(max_memory) if max_memory else None,
     )
-    with progress_bar(quiet or as_json, examples=True) as progress:
+    with out.progress(examples=True) as progress:
         report = run(model, data, target, options, overwrite=overwrite, progress=progress)
-    if as_json:
+    if out.as_json:
         print_json(report.to_dict())
     else:
         for warning in report.warnings:
             click.echo(f"{click.style('note:', fg='yellow')} {warning}", err=True)
-        if not quiet:
+        if not out.quiet:
             click.echo(_line(report))
 
 

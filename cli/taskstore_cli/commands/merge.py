@@ -11,7 +11,7 @@ from taskstore_cli.arguments import common
 from taskstore_cli.arguments.family import by_task, named
 from taskstore_cli.arguments.method import method_options, parse_statistics, statistics_option
 from taskstore_cli.arguments.search import Search, asked, check, search_options
-from taskstore_cli.output.console import progress_bar
+from taskstore_cli.output.console import Output
 
 if TYPE_CHECKING:
     from taskstore.merging.search.origins import Origin
@@ -67,8 +67,7 @@ if TYPE_CHECKING:
 @common.max_memory_option
 @search_options
 @common.overwrite_option("a model that is there")
-@common.json_option
-@common.quiet_option
+@common.says_options
 def merge(
     base: Path | None,
     models: tuple[str, ...],
@@ -88,8 +87,7 @@ def merge(
     max_memory: str,
     evaluator: Search,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Merge MODELs, fine-tunes of BASE, into one multi-task model.
 
@@ -159,13 +157,11 @@ def merge(
         )
     check(evaluator, grids, searches)
     if evaluator.template is not None:
-        merge_search.run(
-            origin, target, options, grids, evaluator, searches, as_json=as_json, quiet=quiet
-        )
+        merge_search.run(origin, target, options, grids, evaluator, searches, out)
         return
-    with progress_bar(quiet or as_json) as progress:
+    with out.progress() as progress:
         report = origin.merge(target, options, progress=progress)
-    print_merged(report, as_json=as_json, quiet=quiet)
+    print_merged(report, out)
 
 
 def _origin(

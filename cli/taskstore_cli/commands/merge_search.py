@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskstore_cli.arguments.evaluator import say
 from taskstore_cli.arguments.search import Search
-from taskstore_cli.output.console import print_json, progress_bar
+from taskstore_cli.output.console import Output, print_json
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeOptions
@@ -23,9 +23,7 @@ def run(
     grids: Grids,
     wanted: Search,
     procedure: str,
-    *,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Search, write the best, print what was found."""
     from taskstore.merging.search import plot
@@ -34,20 +32,20 @@ def run(
     from taskstore_cli.output.merge import print_searched, print_soup
 
     with wanted.journal_beside(target, "merge") as journal:
-        scorer = _scorer(wanted, journal, origin, silent=as_json or quiet)
-        with progress_bar(quiet or as_json) as progress:
+        scorer = _scorer(wanted, journal, origin, silent=out.silent)
+        with out.progress() as progress:
             if procedure:
                 found: Searched | Soup = greedy_soup(origin, target, options, scorer, progress)
             else:
                 found = search(origin, target, options, grids, scorer, progress)
         if wanted.plot and isinstance(found, Searched):
             plot.write(wanted.plot, found)
-    if as_json:
+    if out.as_json:
         print_json(found.to_dict())
     elif isinstance(found, Searched):
-        print_searched(found, quiet=quiet)
+        print_searched(found, out)
     else:
-        print_soup(found, quiet=quiet)
+        print_soup(found, out)
 
 
 def _scorer(wanted: Search, journal: Path, origin: Origin, *, silent: bool) -> Scorer:

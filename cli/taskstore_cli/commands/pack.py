@@ -15,7 +15,7 @@ from taskstore_cli.arguments.method import (
     parse_statistics,
     statistics_option,
 )
-from taskstore_cli.output.console import progress_bar
+from taskstore_cli.output.console import Output
 
 
 @click.command()
@@ -87,8 +87,7 @@ from taskstore_cli.output.console import progress_bar
 @click.option("--anyway", is_flag=True, help="Write the best, where --target is not reached.")
 @evaluator_options(required=False)
 @common.overwrite_option("a store that is there")
-@common.json_option
-@common.quiet_option
+@common.says_options
 def pack(
     base: Path,
     finetunes: tuple[str, ...],
@@ -109,8 +108,7 @@ def pack(
     anyway: bool,
     evaluator: Evaluator,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Pack BASE and its FINETUNEs into one store.
 
@@ -146,28 +144,28 @@ def pack(
     if share is not None:
         with (
             evaluator.journal_beside(target, "target") as journal,
-            progress_bar(quiet or as_json) as progress,
+            out.progress() as progress,
         ):
             aimed = search_bits.aim_at_score(
                 base,
                 tasks,
                 target,
                 share,
-                evaluator.bench(journal, silent=quiet or as_json),
+                evaluator.bench(journal, silent=out.silent),
                 options=options,
                 anyway=anyway,
                 scratch=evaluator.scratch,
                 progress=progress,
             )
-        print_aimed(aimed, as_json=as_json, quiet=quiet)
+        print_aimed(aimed, out)
         return
     if max_error is not None:
-        with progress_bar(quiet or as_json) as progress:
+        with out.progress() as progress:
             aimed = search_bits.aim_at_error(
                 base, tasks, target, max_error, options=options, progress=progress
             )
-        print_aimed(aimed, as_json=as_json, quiet=quiet)
+        print_aimed(aimed, out)
         return
-    with progress_bar(quiet or as_json) as progress:
+    with out.progress() as progress:
         report = taskstore.pack(base, tasks, target, options, progress)
-    print_report(report, as_json=as_json, quiet=quiet)
+    print_report(report, out)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from taskstore_cli.arguments import common
-from taskstore_cli.output.console import print_json, progress_bar, size
+from taskstore_cli.output.console import Output, print_json, size
 
 
 @click.command()
@@ -22,8 +22,7 @@ from taskstore_cli.output.console import print_json, progress_bar, size
 @common.overwrite_option("a report that is there")
 @common.base_from_option
 @common.jobs_option
-@common.json_option
-@common.quiet_option
+@common.says_options
 def report(
     store: Path,
     target: Path,
@@ -31,8 +30,7 @@ def report(
     overwrite: bool,
     base_from: Path | None,
     jobs: int | None,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Show STORE on one HTML page: sizes, masks, their overlap, task vectors, scores.
 
@@ -43,11 +41,11 @@ def report(
     from taskstore.analysis.page import write_page
 
     opened = taskstore.open(store, base=base_from)
-    with progress_bar(quiet or as_json) as progress:
+    with out.progress() as progress:
         page = write_page(
             opened, target, vectors=vectors, overwrite=overwrite, jobs=jobs, progress=progress
         )
-    if as_json:
+    if out.as_json:
         print_json(page.to_dict())
-    elif not quiet:
+    elif not out.quiet:
         click.echo(f"{store} -> {target} ({size(page.bytes)})")

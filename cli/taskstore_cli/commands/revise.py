@@ -9,7 +9,7 @@ import click
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options, parse_options
-from taskstore_cli.output.console import print_json, progress_bar
+from taskstore_cli.output.console import Output, print_json
 
 
 @click.command()
@@ -17,15 +17,13 @@ from taskstore_cli.output.console import print_json, progress_bar
 @click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
 @common.base_from_option
 @common.jobs_option
-@common.json_option
-@common.quiet_option
+@common.says_options
 def add(
     store: Path,
     finetunes: tuple[str, ...],
     base_from: Path | None,
     jobs: int | None,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Put fine-tunes into STORE, an archive (--tiers exact), without the other originals.
 
@@ -36,20 +34,17 @@ def add(
     from taskstore_cli.output.store import print_report
 
     opened = taskstore.open(store, base=base_from)
-    with progress_bar(quiet or as_json) as progress:
+    with out.progress() as progress:
         report = run(opened, named(finetunes), jobs=jobs, progress=progress)
-    print_report(report, as_json=as_json, quiet=quiet)
+    print_report(report, out)
 
 
 @click.command()
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
 @common.jobs_option
-@common.json_option
-@common.quiet_option
-def remove(
-    store: Path, tasks: tuple[str, ...], jobs: int | None, as_json: bool, quiet: bool
-) -> None:
+@common.says_options
+def remove(store: Path, tasks: tuple[str, ...], jobs: int | None, out: Output) -> None:
     """Take TASKS out of STORE; all other tasks stay as they are, to the last bit."""
     import taskstore
     from taskstore.packing.revise import remove as run
@@ -57,9 +52,9 @@ def remove(
 
     left = run(taskstore.open(store), list(tasks), jobs=jobs)
     summary = left.summary()
-    if as_json:
+    if out.as_json:
         print_json({"store": str(store), **summary.to_dict()})
-    elif not quiet:
+    elif not out.quiet:
         print_summary(str(store), summary)
 
 
@@ -77,8 +72,7 @@ def remove(
 @common.base_from_option
 @common.jobs_option
 @common.overwrite_option("a store that is at NEW")
-@common.json_option
-@common.quiet_option
+@common.says_options
 def retier(
     store: Path,
     tiers: str,
@@ -92,8 +86,7 @@ def retier(
     base_from: Path | None,
     jobs: int | None,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Pack STORE, an archive (--tiers exact), again without the originals.
 
@@ -121,6 +114,6 @@ def retier(
             "-o NEW, or --drop-exact"
         )
     opened = taskstore.open(store, base=base_from)
-    with progress_bar(quiet or as_json) as progress:
+    with out.progress() as progress:
         report = run(opened, options, target, progress=progress)
-    print_report(report, as_json=as_json, quiet=quiet)
+    print_report(report, out)

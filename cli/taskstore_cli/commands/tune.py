@@ -11,7 +11,7 @@ from taskstore_cli.arguments import common
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options, parse_options
-from taskstore_cli.output.console import number, print_json, progress_bar, stdout
+from taskstore_cli.output.console import Output, number, print_json, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 @method_options()
 @common.jobs_option
 @common.overwrite_option("a store that is there")
-@common.json_option
-@common.quiet_option
+@common.says_options
 def tune(
     base: Path,
     finetunes: tuple[str, ...],
@@ -46,8 +45,7 @@ def tune(
     extra: tuple[str, ...],
     jobs: int | None,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Pack a family with the lambda per task that scores best with a command of yours.
 
@@ -71,24 +69,24 @@ def tune(
     )
     with (
         evaluator.journal_beside(target, "tune") as journal,
-        progress_bar(quiet or as_json) as progress,
+        out.progress() as progress,
     ):
         found = run(
             base,
             named(finetunes),
             target,
-            evaluator.bench(journal, silent=quiet or as_json),
+            evaluator.bench(journal, silent=out.silent),
             grid=_grid(grid),
             options=options,
             scratch=evaluator.scratch,
             progress=progress,
         )
-    if as_json:
+    if out.as_json:
         print_json(found.to_dict())
         return
-    if not quiet:
+    if not out.quiet:
         stdout().print(_choices(found))
-    print_report(found.report, quiet=quiet)
+    print_report(found.report, out)
 
 
 def _grid(text: str) -> list[float]:

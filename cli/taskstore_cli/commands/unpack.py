@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from taskstore_cli.arguments import common
-from taskstore_cli.output.console import print_json, progress_bar, size
+from taskstore_cli.output.console import Output, print_json, size
 
 
 @click.command()
@@ -27,8 +27,7 @@ from taskstore_cli.output.console import print_json, progress_bar, size
 )
 @common.jobs_option
 @common.overwrite_option("a model folder that is there")
-@common.json_option
-@common.quiet_option
+@common.says_options
 def unpack(
     store: Path,
     task: str | None,
@@ -41,8 +40,7 @@ def unpack(
     shard_size: str | None,
     jobs: int | None,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
     """Rebuild TASK of STORE as a Hugging Face folder: weights, config, tokenizer, templates.
 
@@ -61,7 +59,7 @@ def unpack(
             raise click.UsageError(f"--exact and --tier {tier} contradict each other")
         for name in opened.tasks if every else [task] if task else []:
             opened.check_exact(name)
-    with progress_bar(quiet or as_json) as progress:
+    with out.progress() as progress:
         write = opened.unpack_all if every else partial(opened.unpack, task)
         write(
             target,
@@ -74,9 +72,9 @@ def unpack(
     files = sorted(p for p in target.rglob("*") if p.is_file())
     total = sum(p.stat().st_size for p in files)
     models = {n: str(target / n) for n in opened.tasks} if every else {task or "": str(target)}
-    if as_json:
+    if out.as_json:
         names = {name or "base": path for name, path in models.items()}
         print_json({"models": names, "files": len(files), "bytes": total})
-    elif not quiet:
+    elif not out.quiet:
         what = f"{len(models)} tasks" if every else task or "the base"
         click.echo(f"{what} -> {target} ({len(files)} files, {size(total)}, checked)")

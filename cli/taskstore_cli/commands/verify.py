@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from taskstore_cli.arguments import common
-from taskstore_cli.output.console import print_json, progress_bar
+from taskstore_cli.output.console import Output, print_json
 
 
 @click.command()
@@ -20,26 +20,23 @@ from taskstore_cli.output.console import print_json, progress_bar
 )
 @common.base_from_option
 @common.jobs_option
-@common.json_option
-@common.quiet_option
-def verify(
-    store: Path, deep: bool, base_from: Path | None, jobs: int | None, as_json: bool, quiet: bool
-) -> None:
+@common.says_options
+def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, out: Output) -> None:
     """Prove that STORE holds what was packed; exit status 1 where it does not."""
     import taskstore
     from taskstore.store.verify import verify as run
 
     opened = taskstore.open(store, base=base_from)
-    with progress_bar(quiet or as_json) as progress:
+    with out.progress() as progress:
         report = run(opened, deep=deep, jobs=jobs, progress=progress)
-    if as_json:
+    if out.as_json:
         print_json(report.to_dict())
     else:
         for problem in report.problems:
             click.echo(f"{click.style('damaged:', fg='red', bold=True)} {problem}", err=True)
-        for path in report.unlisted if not quiet else ():
+        for path in report.unlisted if not out.quiet else ():
             click.echo(f"note: {path} is not part of the store", err=True)
-        if report.ok and not quiet:
+        if report.ok and not out.quiet:
             rebuilt = f", {report.tensors:,} tensors rebuilt" if deep else ""
             click.echo(f"{store} is whole: {report.files + 1} files{rebuilt}")
     if not report.ok:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,6 +35,22 @@ def stdout() -> Console:
 
 def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@dataclass(frozen=True)
+class Output:
+    """What --json and --quiet ask for."""
+
+    as_json: bool
+    quiet: bool
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing but a result, or a warning, is printed."""
+        return self.as_json or self.quiet
+
+    def progress(self, *, examples: bool = False) -> AbstractContextManager[Callback]:
+        return progress_bar(self.silent, examples=examples)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from taskstore_cli.output.console import number, print_json, size, stdout
+from taskstore_cli.output.console import Output, number, print_json, size, stdout
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeReport
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 COLUMNS = 8  # tasks that have their own columns; of more only the mean is shown
 
 
-def print_merged(report: MergeReport, *, as_json: bool = False, quiet: bool) -> None:
+def print_merged(report: MergeReport, out: Output) -> None:
     """One line, and what was not merged like the rest, on stderr even when quiet."""
-    if as_json:
+    if out.as_json:
         print_json(report.to_dict())
         return
-    if not quiet:
+    if not out.quiet:
         count = len(report.models)
         options = "".join(f", {name} {value:g}" for name, value in report.options.items())
         click.echo(
@@ -36,7 +36,7 @@ def print_merged(report: MergeReport, *, as_json: bool = False, quiet: bool) -> 
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {what}: {why}", err=True)
 
 
-def print_searched(found: Searched, *, quiet: bool) -> None:
+def print_searched(found: Searched, out: Output) -> None:
     """Every point with its scores, the chosen one bold and named; then the merge."""
     points = found.points
     tasks = _tasks(points.scores[0])
@@ -45,12 +45,12 @@ def print_searched(found: Searched, *, quiet: bool) -> None:
         chosen = i == points.best and len(points.values) > 1
         cells = [f"{value:g}" for value in values] + _cells(scores, tasks)
         table.add_row(*cells, "chosen" if chosen else "", style="bold" if chosen else None)
-    if not quiet:
+    if not out.quiet:
         stdout().print(table)
-    print_merged(found.report, quiet=quiet)
+    print_merged(found.report, out)
 
 
-def print_soup(soup: Soup, *, quiet: bool) -> None:
+def print_soup(soup: Soup, out: Output) -> None:
     """The fine-tunes in the order in which they were tried; then the merge."""
     table = _table(["fine-tune", *_tasks(soup.ingredients[0].alone), "alone", "soup with it", ""])
     table.columns[0].justify = "left"
@@ -59,9 +59,9 @@ def print_soup(soup: Soup, *, quiet: bool) -> None:
         cells = _cells(i.alone, _tasks(i.alone))
         kept = "kept" if i.kept else "left out"
         table.add_row(escape(i.model), *cells, tried, kept, style="bold" if i.kept else None)
-    if not quiet:
+    if not out.quiet:
         stdout().print(table)
-    print_merged(soup.report, quiet=quiet)
+    print_merged(soup.report, out)
 
 
 def _table(columns: list[str]) -> Table:

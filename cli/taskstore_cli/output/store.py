@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from taskstore_cli.output.console import print_json, size, stdout
+from taskstore_cli.output.console import Output, print_json, size, stdout
 
 if TYPE_CHECKING:
     from taskstore.packing.report import PackReport
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 COLUMNS = {"mask": ("lambda", "density", "masks"), "rest": ("rest",), "exact": ("exact",)}
 
 
-def print_report(report: PackReport, *, as_json: bool = False, quiet: bool) -> None:
+def print_report(report: PackReport, out: Output) -> None:
     """The result of a pack; warnings go to stderr even when quiet."""
-    if as_json:
+    if out.as_json:
         print_json(report.to_dict())
         return
-    if not quiet:
+    if not out.quiet:
         print_summary(str(report.path), report.summary)
     for warning in report.warnings:
         click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
 
 
-def print_aimed(aimed: Aimed, *, as_json: bool, quiet: bool) -> None:
+def print_aimed(aimed: Aimed, out: Output) -> None:
     """What a search for bits has found, and the store."""
-    if as_json:
+    if out.as_json:
         print_json(aimed.to_dict())
         return
-    if not quiet:
+    if not out.quiet:
         table = Table(box=None, pad_edge=False)
         for column in ("task", "bits", "kept" if aimed.scores else "error"):
             table.add_column(column, justify="left" if column == "task" else "right")
@@ -46,7 +46,7 @@ def print_aimed(aimed: Aimed, *, as_json: bool, quiet: bool) -> None:
                 escape(task), f"{bits:g}", f"{reached:.1%}" if aimed.scores else f"{reached:.3g}"
             )
         stdout().print(table)
-    print_report(aimed.report, quiet=quiet)
+    print_report(aimed.report, out)
 
 
 def print_summary(path: str, summary: Summary) -> None:
