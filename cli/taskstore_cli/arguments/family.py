@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskstore.errors import BadName, InputError
 from taskstore.executors import default_jobs
+from taskstore_cli.arguments.method import parse_options, parse_statistics
 from taskstore_cli.arguments.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -41,28 +42,40 @@ def masks_of(words: tuple[str, ...], tasks: Mapping[str, str]) -> dict[str, Path
 
 
 def make_options(
-    lambdas: tuple[str, ...],
+    tasks: Mapping[str, str] | None = None,
     *,
+    lambdas: tuple[str, ...] = (),
     residuals: tuple[str, ...] = (),
-    jobs: int | None,
-    max_memory: str,
-    **others: object,
+    mask_files: tuple[str, ...] = (),
+    extra: tuple[str, ...] = (),
+    statistics: tuple[str, ...] = (),
+    base_mode: str = "embed",
+    jobs: int | None = None,
+    max_memory: str = "2GiB",
+    **others: Any,
 ) -> PackOptions:
-    """The options of `pack`; raises InputError for values that make no sense."""
+    """Read the options of `pack` as the command declares them.
+
+    Raises InputError for values that make no sense.
+    """
     from taskstore.packing.options import PackOptions, auto_lambda
 
-    auto = auto_lambda(str(others["method"]))
-    by_name, bits = by_task("--lambda", lambdas, auto), by_task("--residual", residuals)
-    if "" in by_name:
-        others["lam"] = by_name.pop("")
-    if "" in bits:
-        others["residual"] = bits.pop("")
+    by_name, bits = (
+        by_task("--lambda", lambdas, auto_lambda(others["method"])),
+        by_task("--residual", residuals),
+    )
     return PackOptions(
+        lam=by_name.pop("", None),
         lambdas=by_name,
+        residual=bits.pop("", None),
         residuals=bits,
+        masks=masks_of(mask_files, tasks or {}),
+        merge_options=parse_options(extra),
+        statistics=parse_statistics(statistics),
+        base=base_mode,  # type: ignore[arg-type]
         jobs=jobs or default_jobs(),
         max_memory=parse_bytes(max_memory),
-        **others,  # type: ignore[arg-type]
+        **others,
     )
 
 

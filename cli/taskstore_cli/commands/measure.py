@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -81,16 +81,10 @@ def measure(
     data: Path,
     target: Path,
     statistics: str,
-    limit: int,
-    labels: str,
-    samples: int,
-    seed: int,
-    max_length: int | None,
-    batch: int,
-    device: str,
     max_memory: str | None,
     overwrite: bool,
     out: Output,
+    **measuring: Any,
 ) -> None:
     """Measure MODEL on examples, for merge methods that weigh models by statistics.
 
@@ -107,14 +101,8 @@ def measure(
 
     options = MeasureOptions(
         statistics=tuple(word.strip() for word in statistics.split(",") if word.strip()),
-        limit=limit,
-        seed=seed,
-        labels=labels,
-        samples=samples,
-        max_length=max_length,
-        batch=batch,
-        device=device,
         max_memory=parse_bytes(max_memory) if max_memory else None,
+        **measuring,
     )
     with out.progress(examples=True) as progress:
         report = run(model, data, target, options, overwrite=overwrite, progress=progress)

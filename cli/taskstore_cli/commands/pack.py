@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
-from taskstore_cli.arguments.family import make_options, masks_of, named
+from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import (
     method_options,
-    parse_options,
-    parse_statistics,
     statistics_option,
 )
 from taskstore_cli.output.console import Output
@@ -92,23 +91,12 @@ def pack(
     base: Path,
     finetunes: tuple[str, ...],
     target: Path,
-    lambdas: tuple[str, ...],
-    method: str,
-    mask_files: tuple[str, ...],
-    tiers: str,
-    residuals: tuple[str, ...],
-    level: str,
-    extra: tuple[str, ...],
-    statistics: tuple[str, ...],
-    base_mode: str,
-    jobs: int | None,
-    max_memory: str,
     share: float | None,
     max_error: float | None,
     anyway: bool,
     evaluator: Evaluator,
-    overwrite: bool,
     out: Output,
+    **packing: Any,
 ) -> None:
     """Pack BASE and its FINETUNEs into one store.
 
@@ -123,20 +111,7 @@ def pack(
     from taskstore_cli.output.store import print_aimed, print_report
 
     tasks = named(finetunes)
-    options = make_options(
-        lambdas,
-        method=method,
-        masks=masks_of(mask_files, tasks),
-        tiers=tiers,
-        residuals=residuals,
-        level=level,
-        merge_options=parse_options(extra),
-        statistics=parse_statistics(statistics),
-        base=base_mode,
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
-    )
+    options = make_options(tasks, **packing)
     if (share is None) != (evaluator.template is None) or (
         share is not None and max_error is not None
     ):

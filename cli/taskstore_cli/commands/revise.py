@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.family import make_options, named
-from taskstore_cli.arguments.method import method_options, parse_options
+from taskstore_cli.arguments.method import method_options
 from taskstore_cli.output.console import Output, print_json
 
 
@@ -75,18 +76,11 @@ def remove(store: Path, tasks: tuple[str, ...], jobs: int | None, out: Output) -
 @common.says_options
 def retier(
     store: Path,
-    tiers: str,
-    residuals: tuple[str, ...],
-    level: str,
     target: Path | None,
     drop_exact: bool,
-    lambdas: tuple[str, ...],
-    method: str,
-    extra: tuple[str, ...],
     base_from: Path | None,
-    jobs: int | None,
-    overwrite: bool,
     out: Output,
+    **packing: Any,
 ) -> None:
     """Pack STORE, an archive (--tiers exact), again without the originals.
 
@@ -97,17 +91,7 @@ def retier(
     from taskstore.packing.revise import retier as run
     from taskstore_cli.output.store import print_report
 
-    options = make_options(
-        lambdas,
-        method=method,
-        merge_options=parse_options(extra),
-        tiers=tiers,
-        residuals=residuals,
-        level=level,
-        jobs=jobs,
-        max_memory="2GiB",
-        overwrite=overwrite,
-    )
+    options = make_options(**packing)
     if target is None and "exact" not in options.tier_names and not drop_exact:
         raise click.UsageError(
             "a store without --tiers exact in place of the archive would lose the fine-tunes; give "

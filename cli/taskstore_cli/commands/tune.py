@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
-from taskstore_cli.arguments.method import method_options, parse_options
+from taskstore_cli.arguments.method import method_options
 from taskstore_cli.output.console import Output, number, print_json, stdout
 
 if TYPE_CHECKING:
@@ -41,11 +41,8 @@ def tune(
     target: Path,
     evaluator: Evaluator,
     grid: str,
-    method: str,
-    extra: tuple[str, ...],
-    jobs: int | None,
-    overwrite: bool,
     out: Output,
+    **packing: Any,
 ) -> None:
     """Pack a family with the lambda per task that scores best with a command of yours.
 
@@ -59,14 +56,6 @@ def tune(
     from taskstore.packing.search_lambda import tune as run
     from taskstore_cli.output.store import print_report
 
-    options = make_options(
-        (),
-        method=method,
-        merge_options=parse_options(extra),
-        jobs=jobs,
-        max_memory="2GiB",
-        overwrite=overwrite,
-    )
     with (
         evaluator.journal_beside(target, "tune") as journal,
         out.progress() as progress,
@@ -77,7 +66,7 @@ def tune(
             target,
             evaluator.bench(journal, silent=out.silent),
             grid=_grid(grid),
-            options=options,
+            options=make_options(**packing),
             scratch=evaluator.scratch,
             progress=progress,
         )
