@@ -109,13 +109,13 @@ def _entry(name: str, entry: TensorPlan, base: Checkpoint) -> TaskTensor:
     if entry.kind == "base":
         return TaskTensor(kind="base", blake3=PENDING)
     theirs = base.tensors[name]
-    grown = shape if tuple(shape) != theirs.shape else None
-    if entry.kind == "exact":
-        return TaskTensor(kind="exact", shape=grown, blake3=PENDING)
-    cast = dtype if dtype != theirs.dtype else None
-    if entry.kind == "rest":
-        return TaskTensor(kind="rest", dtype=cast, shape=grown, blake3=PENDING)
-    return TaskTensor(kind="mask", dtype=cast, shape=grown, ones=0, blake3=PENDING)
+    return TaskTensor(
+        kind=entry.kind,  # type: ignore[arg-type]
+        dtype=dtype if dtype != theirs.dtype else None,
+        shape=shape if tuple(shape) != theirs.shape else None,
+        ones=0 if entry.kind == "mask" else None,
+        blake3=PENDING,
+    )
 
 
 def completed(

@@ -92,9 +92,7 @@ def _models(store: Store) -> list[tuple[str | None, str | None]]:
 
 def _unlisted(store: Store) -> list[str]:
     listed = {*store.manifest.files, MANIFEST}
-    paths = (p for p in store.path.rglob("*") if p.is_file())
-    inside = (p.relative_to(store.path).as_posix() for p in paths)
-    return sorted(p for p in inside if p not in listed and not p.startswith("."))
+    return [p for p in store.location.names() if p not in listed and not p.startswith(".")]
 
 
 def _verify_models(job: _Job) -> None:

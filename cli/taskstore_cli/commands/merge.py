@@ -80,14 +80,12 @@ def merge(
     weights: tuple[str, ...],
     dtype: str | None,
     tokenizer_from: str | None,
-    private_from: str | None,
-    unrelated: bool,
     base_from: Path | None,
     jobs: int | None,
     max_memory: str,
     evaluator: Search,
-    overwrite: bool,
     out: Output,
+    **shared: Any,
 ) -> None:
     """Merge MODELs, fine-tunes of BASE, into one multi-task model.
 
@@ -120,12 +118,9 @@ def merge(
     from taskstore_cli.commands import merge_search
     from taskstore_cli.output.merge import print_merged
 
-    shared: dict[str, Any] = {
-        "private_from": private_from,
-        "unrelated": unrelated,
+    shared |= {
         "jobs": jobs or default_jobs(),
         "max_memory": parse_bytes(max_memory),
-        "overwrite": overwrite,
         **({"dtype": dtype.upper()} if dtype else {}),
     }
     grids, searches = Grids(), ""
