@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,27 +17,32 @@ from taskstore_cli.output.console import Output
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class StorePath(click.Path):
-    """A store folder; completes folders."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
+StorePath = functools.partial(click.Path, path_type=Path)  # completes folders
 
 
-class TaskName(click.ParamType[str]):
-    """A task; completes the names in the store that the command line names."""
+class Word(click.ParamType[str]):
+    """A word that is completed out of a list; it is checked where it is used."""
 
-    name = "task"
+    def words(self, ctx: click.Context, incomplete: str) -> Iterable[str]:
+        raise NotImplementedError
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+    ) -> list[CompletionItem]:
+        words = self.words(ctx, incomplete)
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
+
+class TaskName(Word):
+    """A task of the store that the command line names."""
+
+    name = "task"
+
+    def words(self, ctx: click.Context, incomplete: str) -> Iterable[str]:
         try:
-            tasks = taskstore.open(ctx.params["store"]).tasks
+            return taskstore.open(ctx.params["store"]).tasks
         except (taskstore.TaskstoreError, KeyError, TypeError, OSError):
             return []
-        return [CompletionItem(name) for name in tasks if name.startswith(incomplete)]
 
 
 def output_option(

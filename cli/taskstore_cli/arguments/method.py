@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from taskstore_cli.arguments.common import Word
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class MethodName(click.ParamType[str]):
-    """A merge method; completes names, and is checked where it is used."""
+class MethodName(Word):
+    """A merge method."""
 
     name = "method"
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        from click.shell_completion import CompletionItem
-
+    def words(self, ctx: click.Context, incomplete: str) -> Iterable[str]:
         from taskstore.merging.methods import MERGES
 
-        return [CompletionItem(name) for name in MERGES if name.startswith(incomplete)]
+        return MERGES
 
 
 def method_options(default: str | None = "lsq") -> Callable[[F], F]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -13,12 +14,10 @@ from taskstore_cli.arguments.common import TaskName
 class ServedName(TaskName):
     """A task as the value of an option, which click completes before it has seen the store."""
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+    def words(self, ctx: click.Context, incomplete: str) -> Iterable[str]:
         if ctx.params.get("store") is None and ctx.args:
             ctx.params["store"] = ctx.args[0]
-        return super().shell_complete(ctx, param, incomplete)
+        return super().words(ctx, incomplete)
 
 
 class ServedNames(ServedName):
@@ -26,14 +25,9 @@ class ServedNames(ServedName):
 
     name = "task,..."
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        before, comma, last = incomplete.rpartition(",")
-        items = super().shell_complete(ctx, param, last)
-        for item in items:
-            item.value = before + comma + item.value
-        return items
+    def words(self, ctx: click.Context, incomplete: str) -> Iterable[str]:
+        before, comma, _ = incomplete.rpartition(",")
+        return [before + comma + name for name in super().words(ctx, incomplete)]
 
 
 class Quantum(click.ParamType[float | None]):
