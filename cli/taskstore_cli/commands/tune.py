@@ -11,7 +11,7 @@ from taskstore_cli.arguments import common
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options
-from taskstore_cli.output.console import Output, number, print_json, stdout
+from taskstore_cli.output.console import Output, number, plain_table, print_json, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,13 +89,9 @@ def _grid(text: str) -> list[float]:
 
 def _choices(found: Tuning) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
     lambdas = sorted(next(iter(found.scores.values())))
-    table = Table(box=None, pad_edge=False)
-    table.add_column("task")
-    for lam in lambdas:
-        table.add_column(f"{lam:g}", justify="right")
+    table = plain_table("task", *(f"{lam:g}" for lam in lambdas), words=["task"])
     table.add_column("lambda", justify="right", style="bold")
     for task, scores in found.scores.items():
         numbers = (number(scores[lam]) for lam in lambdas)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from taskstore.progress import Callback, Progress
 
@@ -31,6 +32,16 @@ def stdout() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def plain_table(*columns: str, words: Collection[str] = ("",), **look: Any) -> Table:
+    """A table without lines; columns of `words` stand at the left, numbers at the right."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, **look)
+    for column in columns:
+        table.add_column(column, justify="left" if column in words else "right")
+    return table
 
 
 def print_json(document: Any) -> None:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
-from taskstore_cli.output.console import Output, number, print_json, size, stdout
+from taskstore_cli.output.console import Output, number, plain_table, print_json, size, stdout
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeReport
@@ -40,7 +39,7 @@ def print_searched(found: Searched, out: Output) -> None:
     """Every point with its scores, the chosen one bold and named; then the merge."""
     points = found.points
     tasks = _tasks(points.scores[0])
-    table = _table([*points.axes, *tasks, points.scored, ""])
+    table = plain_table(*map(escape, (*points.axes, *tasks, points.scored, "")))
     for i, (values, scores) in enumerate(zip(points.values, points.scores, strict=True)):
         chosen = i == points.best and len(points.values) > 1
         cells = [f"{value:g}" for value in values] + _cells(scores, tasks)
@@ -52,8 +51,9 @@ def print_searched(found: Searched, out: Output) -> None:
 
 def print_soup(soup: Soup, out: Output) -> None:
     """The fine-tunes in the order in which they were tried; then the merge."""
-    table = _table(["fine-tune", *_tasks(soup.ingredients[0].alone), "alone", "soup with it", ""])
-    table.columns[0].justify = "left"
+    tasks = map(escape, _tasks(soup.ingredients[0].alone))
+    columns = ("fine-tune", *tasks, "alone", "soup with it", "")
+    table = plain_table(*columns, words=["fine-tune", ""])
     for i in soup.ingredients:
         tried = number(i.with_it.mean if i.with_it else None)
         cells = _cells(i.alone, _tasks(i.alone))
@@ -62,13 +62,6 @@ def print_soup(soup: Soup, out: Output) -> None:
     if not out.quiet:
         stdout().print(table)
     print_merged(soup.report, out)
-
-
-def _table(columns: list[str]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(escape(column), justify="right" if column else "left")
-    return table
 
 
 def _tasks(scores: Scores) -> list[str]:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
 
-from taskstore_cli.output.console import stdout
+from taskstore_cli.output.console import plain_table, stdout
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from taskstore.analysis.overlap import Angles, Overlap
 
+WORDS = ("layers", "task", "tier", "nearest", "farthest")  # columns that hold no numbers
 WIDE = 10  # tasks up to which a matrix fits into a terminal
 NO_MASKS = "no task of this store has masks, so there is no overlap to count"
 
@@ -46,9 +48,8 @@ def _usage(overlap: Overlap) -> Table:
     """Rows: kinds of layers; columns: shares of live weights that so many tasks use."""
     from taskstore.analysis.overlap.classes import classes, grouped
 
-    table = _table("live weights by the number of tasks that use them")
-    for column in ("layers", "live", *(name for name, _ in classes(len(overlap.tasks)))):
-        table.add_column(column, justify="left" if column == "layers" else "right")
+    columns = ("layers", "live", *(name for name, _ in classes(len(overlap.tasks))))
+    table = _table("live weights by the number of tasks that use them", *columns)
     for kind, usage in {**overlap.usage_by_kind, "all": overlap.usage}.items():
         total = sum(usage)
         shares = (f"{count / max(1, total):.1%}" for count in grouped(usage))
@@ -58,16 +59,12 @@ def _usage(overlap: Overlap) -> Table:
 
 def _pairs(tasks: Sequence[str], matrix: Sequence[Sequence[float | None]], title: str) -> Table:
     """The matrix, or for many tasks each one's nearest and farthest."""
-    table = _table(title)
-    table.add_column("task")
     if len(tasks) <= WIDE:
-        for i in range(len(tasks)):
-            table.add_column(f"{i + 1}", justify="right")
+        table = _table(title, "task", *(f"{i + 1}" for i in range(len(tasks))))
         for i, task in enumerate(tasks):
             table.add_row(f"{i + 1} {escape(task)}", *(_number(x) for x in matrix[i]))
         return table
-    for column in ("nearest", "", "farthest", ""):
-        table.add_column(column, justify="right" if not column else "left")
+    table = _table(title, "task", "nearest", "", "farthest", "")
     for i, task in enumerate(tasks):
         others = sorted(
             ((x, other) for j, (x, other) in enumerate(zip(matrix[i], tasks, strict=True))
@@ -82,9 +79,8 @@ def _pairs(tasks: Sequence[str], matrix: Sequence[Sequence[float | None]], title
 
 
 def _norms(vectors: Angles) -> Table:
-    table = _table("task vectors as they are rebuilt")
-    for column in ("task", "tier", "length", "cosine with the multi-task vector"):
-        table.add_column(column, justify="left" if column in ("task", "tier") else "right")
+    columns = ("task", "tier", "length", "cosine with the multi-task vector")
+    table = _table("task vectors as they are rebuilt", *columns)
     cosines = vectors.multitask_cosines or [None] * len(vectors.norms)
     for (task, norm), cosine in zip(vectors.norms.items(), cosines, strict=True):
         table.add_row(escape(task), vectors.tiers[task], f"{norm:.4g}", _number(cosine))
@@ -97,5 +93,6 @@ def _number(x: float | None) -> str:
     return "-" if x is None else f"{x:.3f}"
 
 
-def _table(title: str) -> Table:
-    return Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="italic")
+def _table(title: str, *columns: str) -> Table:
+    look = {"title": title, "title_justify": "left", "title_style": "italic"}
+    return plain_table(*columns, words=WORDS, **look)

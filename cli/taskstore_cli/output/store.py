@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
-from taskstore_cli.output.console import Output, print_json, size, stdout
+from taskstore_cli.output.console import Output, plain_table, print_json, size, stdout
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from taskstore.packing.report import PackReport
     from taskstore.packing.search_bits import Aimed
     from taskstore.store.summary import Summary
@@ -37,13 +38,12 @@ def print_aimed(aimed: Aimed, out: Output) -> None:
         print_json(aimed.to_dict())
         return
     if not out.quiet:
-        table = Table(box=None, pad_edge=False)
-        for column in ("task", "bits", "kept" if aimed.scores else "error"):
-            table.add_column(column, justify="left" if column == "task" else "right")
+        reached = "kept" if aimed.scores else "error"
+        table = plain_table("task", "bits", reached, words=["task"])
         for task, bits in aimed.bits.items():
-            reached = aimed.reached[task]
+            found = aimed.reached[task]
             table.add_row(
-                escape(task), f"{bits:g}", f"{reached:.1%}" if aimed.scores else f"{reached:.3g}"
+                escape(task), f"{bits:g}", f"{found:.1%}" if aimed.scores else f"{found:.3g}"
             )
         stdout().print(table)
     print_report(aimed.report, out)
@@ -73,10 +73,7 @@ def _headline(path: str, s: Summary) -> str:
 
 
 def _parts(s: Summary) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("part")
-    table.add_column("size", justify="right")
-    table.add_column("bits/parameter", justify="right")
+    table = plain_table("part", "size", "bits/parameter", words=["part"])
     codings = ", ".join(f"{n} {codec}" for codec, n in sorted(s.codings.items()))
     rows = {
         "base" if s.base_carried else "base (referenced)": s.base_bytes,
@@ -100,9 +97,8 @@ def _parts(s: Summary) -> Table:
 
 
 def _tiers(s: Summary) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("tier", "size", "bits/parameter and task", "serving, beside the live model"):
-        table.add_column(column, justify="left" if column == "tier" else "right")
+    columns = ("tier", "size", "bits/parameter and task", "serving, beside the live model")
+    table = plain_table(*columns, words=["tier"])
     for tier in s.tiers:
         bits = f"{tier.bits_per_parameter_and_task:.2f}"
         table.add_row(tier.name, size(tier.bytes), bits, f"about {size(tier.serving_bytes)}")
@@ -110,11 +106,9 @@ def _tiers(s: Summary) -> Table:
 
 
 def _tasks(s: Summary) -> Table:
-    table = Table(box=None, pad_edge=False)
     tiers = [tier.name for tier in s.tiers]
     own = [c for tier in tiers for c in COLUMNS[tier]]
-    for column in ("task", *own, "private", "bits/parameter", "original"):
-        table.add_column(column, justify="left" if column == "task" else "right")
+    table = plain_table("task", *own, "private", "bits/parameter", "original", words=["task"])
     for t in s.tasks:
         cells = {
             "mask": (s.lambda_of(t), f"{t.density:.3f}", size(t.masks_bytes)),
@@ -145,16 +139,14 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = Non
     lower = list(dict.fromkeys(t for score in scores.values() for t in score.get("lower") or ()))
     kept = [s["rebuilt"] / s["original"] for s in scores.values() if s.get("original")]
     mean = f"kept {sum(kept) / len(kept):.1%} on average, {min(kept):.1%} worst" if kept else None
-    table = Table(
-        box=None,
-        pad_edge=False,
+    table = plain_table(
+        *("task", "base", "original", *lower, "rebuilt", "kept"),
+        words=["task"],
         title=title and escape(title),
         title_justify="left",
         caption=mean,
         caption_justify="left",
     )
-    for column in ("task", "base", "original", *lower, "rebuilt", "kept"):
-        table.add_column(column, justify="left" if column == "task" else "right")
     for task, score in scores.items():
         below = score.get("lower") or {}
         found = [score.get("base"), score.get("original"), *map(below.get, lower), score["rebuilt"]]
