@@ -25,23 +25,30 @@ def attach(app: FastAPI) -> None:
         ("GET", "/v1/models", models),
         ("GET", "/v1/models/{name:path}", model),
         ("GET", "/v1/taskstore", overview),
-        ("POST", "/v1/taskstore/verify", guarded(verify)),
-        ("POST", "/v1/taskstore/tasks/{name:path}", guarded(add)),
-        ("DELETE", "/v1/taskstore/tasks/{name:path}", guarded(remove)),
-        ("POST", "/v1/load_lora_adapter", guarded(load_adapter)),
-        ("POST", "/v1/unload_lora_adapter", guarded(unload_adapter)),
+        ("POST", "/v1/taskstore/verify", verify),
+        ("POST", "/v1/taskstore/tasks/{name:path}", add),
+        ("DELETE", "/v1/taskstore/tasks/{name:path}", remove),
+        ("POST", "/v1/load_lora_adapter", load_adapter),
+        ("POST", "/v1/unload_lora_adapter", unload_adapter),
     ]
     own = len(app.router.routes)
     for method, path, route in routes:
-        app.add_api_route(path, _answering(route), methods=[method], tags=["taskstore"])
+        answer = _answering(route, guarded=method != "GET")
+        app.add_api_route(path, answer, methods=[method], tags=["taskstore"])
     app.router.routes[:] = app.router.routes[own:] + app.router.routes[:own]
 
 
-def _answering(route: Route) -> Callable[[Request], Awaitable[Response]]:
+def _answering(route: Route, guarded: bool) -> Callable[[Request], Awaitable[Response]]:
+    """Refuse a guarded route, one that changes or stalls the engine, where anybody may call it."""
+
     @functools.wraps(route)
     async def answer(request: Request) -> Response:
+        served = request.app.state.taskstore
         try:
-            return await route(request, request.app.state.taskstore)
+            if guarded and not keys(served.args):
+                text = "This route needs a server with an API key; start it with --api-key"
+                raise Refusal(403, text)
+            return await route(request, served)
         except TaskstoreError as error:
             refusal = error if isinstance(error, Refusal) else Refusal(400, str(error))
             return JSONResponse(refusal.body(), refusal.status)
@@ -49,18 +56,6 @@ def _answering(route: Route) -> Callable[[Request], Awaitable[Response]]:
     answer.__annotations__ = {"request": Request, "return": Response}
     del answer.__wrapped__
     return answer
-
-
-def guarded(route: Route) -> Route:
-    """Refuse what changes or stalls the engine on a server that anybody may call."""
-
-    @functools.wraps(route)
-    async def only_with_key(request: Request, served: Served) -> Response:
-        if not keys(served.args):
-            raise Refusal(403, "This route needs a server with an API key; start it with --api-key")
-        return await route(request, served)
-
-    return only_with_key
 
 
 async def ready(_: Request, served: Served) -> Response:
