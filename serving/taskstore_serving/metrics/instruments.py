@@ -24,48 +24,40 @@ class Instruments:
     """All metrics, in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        made = {"registry": registry, "namespace": "taskstore"}
+
         def gauge(name: str, text: str, labels: tuple[str, ...] = (), mode: Any = "max") -> Gauge:
-            return Gauge(name, text, labels, registry=registry, multiprocess_mode=mode)
+            return Gauge(name, text, labels, multiprocess_mode=mode, **made)
 
         def counter(name: str, text: str, labels: tuple[str, ...] = ("task",)) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+            return Counter(name, text, labels, **made)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, text, ("task",), registry=registry, buckets=buckets)
+        def histogram(name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            return Histogram(name, text, ("task",), buckets=buckets, **made)
 
-        self.requests = counter(
-            "taskstore_requests", "Requests that ended, by how.", ("task", "outcome")
-        )
-        self.prompt = counter("taskstore_prompt_tokens", "Prompt tokens of ended requests.")
-        self.cached = counter(
-            "taskstore_cached_prompt_tokens", "Those of them that the prefix cache held."
-        )
-        self.generation = counter("taskstore_generation_tokens", "Tokens generated.")
+        self.requests = counter("requests", "Requests that ended, by how.", ("task", "outcome"))
+        self.prompt = counter("prompt_tokens", "Prompt tokens of ended requests.")
+        self.cached = counter("cached_prompt_tokens", "Those of them that the prefix cache held.")
+        self.generation = counter("generation_tokens", "Tokens generated.")
         self.first_token = histogram(
-            "taskstore_time_to_first_token_seconds", "From arrival to the first token.", SECONDS
+            "time_to_first_token_seconds", "From arrival to the first token."
         )
-        self.queue = histogram(
-            "taskstore_queue_seconds", "From the engine's queue to the first step.", SECONDS
-        )
+        self.queue = histogram("queue_seconds", "From the engine's queue to the first step.")
         self.inter_token = histogram(
-            "taskstore_inter_token_seconds",
+            "inter_token_seconds",
             "Mean time between a request's tokens, pauses for other tasks included.",
             TOKEN_SECONDS,
         )
-        self.running = gauge(
-            "taskstore_requests_running", "Requests in the engine.", ("task",), "livesum"
-        )
-        self.swaps = counter("taskstore_swaps", "Changes of the live task.", ())
-        self.swap_seconds = counter("taskstore_swap_seconds", "Time that they took.", ())
-        self.active = gauge(
-            "taskstore_active_task", "1 for the task whose weights are live.", ("task",)
-        )
+        self.running = gauge("requests_running", "Requests in the engine.", ("task",), "livesum")
+        self.swaps = counter("swaps", "Changes of the live task.", ())
+        self.swap_seconds = counter("swap_seconds", "Time that they took.", ())
+        self.active = gauge("active_task", "1 for the task whose weights are live.", ("task",))
         self.resident = gauge(
-            "taskstore_resident_bytes", "Memory of all workers, by what it holds.", ("use",)
+            "resident_bytes", "Memory of all workers, by what it holds.", ("use",)
         )
-        self.tasks = gauge("taskstore_tasks", "Tasks served, the base aside.")
+        self.tasks = gauge("tasks", "Tasks served, the base aside.")
         self.verified = gauge(
-            "taskstore_verified", "1 when the workers say that their weights are the store's."
+            "verified", "1 when the workers say that their weights are the store's."
         )
 
 
