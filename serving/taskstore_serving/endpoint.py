@@ -35,15 +35,12 @@ class TaskstoreEndpoint:
 
         Raises InputError where this server cannot serve a store.
         """
-        if (
-            engine_client is None
-            or engine_client.vllm_config.load_config.load_format != "taskstore"
-        ):
+        config = engine_client and engine_client.vllm_config
+        if config is None or config.load_config.load_format != "taskstore":
             raise InputError(
                 "the plugin taskstore serves a store: give --load-format taskstore, "
                 "or leave taskstore out of VLLM_PLUGINS"
             )
-        config = engine_client.vllm_config
         count = config.parallel_config._api_process_count
         if count > 1:
             raise InputError(

@@ -18,18 +18,14 @@ def _problems(config: Any) -> Iterator[str]:
     parallel, speculation = config.parallel_config, config.speculative_config
     if config.lora_config is not None:
         yield "beside LoRA adapters: their names are those of tasks; leave --enable-lora out"
-    if config.kv_transfer_config is not None:
-        connector = config.kv_transfer_config.kv_connector
-        yield (
-            f"with the KV connector {connector!r}, which knows no tasks; "
-            "leave --kv-transfer-config out"
-        )
-    if config.ec_transfer_config is not None:
-        connector = config.ec_transfer_config.ec_connector
-        yield (
-            f"with the encoder cache connector {connector!r}, which knows no tasks; "
-            "leave --ec-transfer-config out"
-        )
+    for short, cache in (("kv", "KV"), ("ec", "encoder cache")):
+        transfer = getattr(config, f"{short}_transfer_config")
+        if transfer is not None:
+            connector = getattr(transfer, f"{short}_connector")
+            yield (
+                f"with the {cache} connector {connector!r}, which knows no tasks; "
+                f"leave --{short}-transfer-config out"
+            )
     if parallel.pipeline_parallel_size > 1:
         yield (
             f"with pipeline_parallel_size={parallel.pipeline_parallel_size}: its stages compute "
