@@ -10,14 +10,7 @@ preempts only requests that it sees.
 Every task has all of vLLM's slots (`max_num_seqs`) for itself: slots are rows of a step's batch,
 and a step has requests of one task only. Paused requests hold blocks, not slots.
 
-The output of a step names its task in `taskstore_task`. Its `taskstore_report`, which a worker
-gives to whoever asks, counts:
-
-    requests      task -> how many are running, paused and waiting; "" is the base
-    switches      turns begun
-    evictions     paused requests that were preempted for another task's
-    swap_seconds  what a swap takes; 0 before one was measured
-    quantum       seconds that a turn lasts
+The output of a step names its task in `taskstore_task`, which says what weights it needs.
 """
 
 from __future__ import annotations
@@ -63,7 +56,6 @@ class _OneTask(Scheduler):
         options = ServeOptions.parse(vllm_config.load_config.model_loader_extra_config)
         self._turns = Turns(options.quantum)
         self._paused: list[Request] = []
-        self._evictions = 0
         self._queues: list[TaskQueue] = []
         for name, value in list(vars(self).items()):  # vLLM has no option for a queue's class
             if isinstance(value, RequestQueue):
@@ -78,9 +70,11 @@ class _OneTask(Scheduler):
         task = self._pick_task()
         with self._only(task):
             step = super().schedule(*args, **kwargs)
-        self._end_turn_if_empty(step)
-        self._drop_adapters(step)
-        self._label(step, task)
+        if not step.total_num_scheduled_tokens:
+            self._turns.empty()
+        for new in step.scheduled_new_reqs:
+            new.lora_request = None  # it only named the task: workers load no LoRA
+        step.taskstore_task = task
         return step
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
@@ -95,24 +89,10 @@ class _OneTask(Scheduler):
         held = _by_task(self.running)
         return self._turns.pick(
             time.monotonic(),
-            self._requests(held),
+            [*held, *(task for queue in self._queues for task in queue.tasks())],
             lambda task: self._runnable(task, held.get(task, [])),
             self._recomputing(held.get(self._turns.active, [])),
         )
-
-    def _end_turn_if_empty(self, step: Any) -> None:
-        if not step.total_num_scheduled_tokens:
-            self._turns.empty()
-
-    def _drop_adapters(self, step: Any) -> None:
-        """Workers load no LoRA: the adapter of a request only named its task."""
-        for new in step.scheduled_new_reqs:
-            new.lora_request = None
-
-    def _label(self, step: Any, task: State) -> None:
-        """Say in the step's output which weights it needs, and how the tasks stand."""
-        step.taskstore_task = task
-        step.taskstore_report = self._report(task)
 
     @contextmanager
     def _only(self, task: State) -> Iterator[None]:
@@ -130,29 +110,6 @@ class _OneTask(Scheduler):
         finally:
             self.running, self.max_num_active_reqs = self._paused + self.running, every
             self._paused = []
-
-    def _requests(self, held: Held) -> dict[State, int]:
-        """Requests of each task: running, paused and waiting."""
-        found = {task: len(requests) for task, requests in held.items()}
-        for queue in self._queues:
-            for task, count in queue.counts().items():
-                found[task] = found.get(task, 0) + count
-        return found
-
-    def _report(self, task: State) -> dict[str, Any]:
-        held, counted = _by_task(self.running), {}
-        for name, every in self._requests(held).items():
-            slots = len(held.get(name, ()))
-            paused = 0 if name == task else slots
-            counts = {"running": slots - paused, "paused": paused, "waiting": every - slots}
-            counted[name or ""] = counts
-        return {
-            "requests": counted,
-            "switches": self._turns.switches,
-            "evictions": self._evictions,
-            "swap_seconds": self._turns.cost,
-            "quantum": self._turns.quantum,
-        }
 
     def _runnable(self, task: State, running: list[Request]) -> bool:
         """Whether a step of the task would compute something, as far as is known before it."""
@@ -207,7 +164,6 @@ class _OneTask(Scheduler):
         self._paused.remove(victim)
         self._preempt_request(victim, time.monotonic())
         victim.taskstore_evicted = victim.num_preemptions
-        self._evictions += 1
 
 
 def _by_task(requests: list[Request]) -> Held:

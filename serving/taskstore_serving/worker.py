@@ -8,7 +8,6 @@ steps; they take and give plain values.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
 from typing import Any
 
 from vllm.config import set_current_vllm_config
@@ -40,14 +39,11 @@ class TaskWorker(Base):
             logs.configure()
         super().load_model(*args, **named)
 
-    _report: Mapping[str, Any] = {}
     _swap_seconds: float | None = None
 
     def execute_model(self, scheduler_output: Any) -> Any:
-        self._report = getattr(scheduler_output, "taskstore_report", self._report)
-        if scheduler_output.total_num_scheduled_tokens and hasattr(
-            scheduler_output, "taskstore_task"
-        ):
+        named = hasattr(scheduler_output, "taskstore_task")
+        if named and scheduler_output.total_num_scheduled_tokens:
             family = self.taskstore_family
             before, swaps, seconds = family.active, family.swaps, family.seconds
             family.swap(scheduler_output.taskstore_task)
@@ -69,10 +65,6 @@ class TaskWorker(Base):
 
     def taskstore_swap(self, task: State) -> None:
         self.taskstore_family.swap(task)
-
-    def taskstore_report(self) -> Mapping[str, Any]:
-        """The scheduler's report of the last step."""
-        return self._report
 
     def taskstore_state(self) -> dict[str, Any]:
         return self.taskstore_family.state()

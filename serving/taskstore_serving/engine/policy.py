@@ -37,7 +37,6 @@ class Turns:
     def __init__(self, quantum: float | None = None) -> None:
         """A `quantum` of None follows the measured cost of a swap."""
         self.active: State = None
-        self.switches = 0
         self._fixed = quantum
         self._costs: deque[float] = deque([0.0], RECENT)
         self._began = float("-inf")
@@ -90,7 +89,6 @@ class Turns:
             self._order.pop(self.active, None)
             self._order[self.active] = None
             self.active, self._began, self._catching_up = chosen, now, True
-            self.switches += 1
         return chosen
 
     def latest(self, tasks: Iterable[State]) -> State:

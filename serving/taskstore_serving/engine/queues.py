@@ -44,10 +44,10 @@ class TaskQueue(RequestQueue):
             self._queues[task] = create_request_queue(self._policy)
         return self._queues[task]
 
-    def counts(self) -> dict[State, int]:
-        """Requests of each task that waits here; other tasks are forgotten."""
+    def tasks(self) -> list[State]:
+        """Tasks of which requests wait here; others are forgotten."""
         self._queues = {task: queue for task, queue in self._queues.items() if queue}
-        return {task: len(queue) for task, queue in self._queues.items()}
+        return list(self._queues)
 
     def add_request(self, request: Request) -> None:
         self.of(task_of(request)).add_request(request)

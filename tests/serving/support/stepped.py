@@ -51,6 +51,17 @@ def scheduler_of(llm: Any) -> Any:
     return llm.llm_engine.engine_core.engine_core.scheduler
 
 
+def swaps(llm: Any) -> int:
+    """Swaps that the engine's worker has made."""
+    (state,) = llm.collective_rpc("taskstore_state")
+    return int(state["swaps"])
+
+
+def evicted(scheduler: Any) -> bool:
+    """Whether a request in the engine gave up its blocks to another task's at some time."""
+    return any(hasattr(one, "taskstore_evicted") for one in scheduler.requests.values())
+
+
 def carrier(task: State) -> Any:
     from vllm.lora.request import LoRARequest
 
