@@ -11,22 +11,22 @@ example that is too long loses the beginning of its prompt, never its answer; a 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from taskstore.statistics.examples import Example
+from taskstore.statistics.examples import Encoder, Example
 from taskstore.statistics.records import Record
 
 FORMS = '{"prompt", "answer"}, {"messages"} or {"text"}'
 
 
-class Causal:
-    """An Encoder."""
-
+class Causal(Encoder):
     loss = "minus log p of the answer's tokens, summed"
     classes = False
+    always: Mapping[str, Any] = {"use_cache": False}
 
     def __init__(self, module: Any, tokenizer: Any, max_length: int) -> None:
         self._tokenizer, self._max_length = tokenizer, max_length
@@ -50,16 +50,9 @@ class Causal:
 
     def logits(self, module: Any, example: Example) -> Tensor:
         keep: dict[str, Any] = {"logits_to_keep": example.answers + 1} if self._keeps else {}
-        out = module(**example.inputs, use_cache=False, **keep)
+        out = module(**example.inputs, **self.always, **keep)
         logits_AV: Tensor = out.logits[0, -example.answers - 1 : -1]
         return logits_AV
-
-    def batch(self, wanted: int) -> int:
-        return wanted
-
-    def run(self, module: Any, inputs: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = module(**inputs, use_cache=False).logits
-        return logits
 
     def _tokens(self, record: Record) -> tuple[list[int], list[int]]:
         """Tokens of the prompt, and of what is predicted given them."""
@@ -71,10 +64,8 @@ class Causal:
             raise record.fail(f"is none of {FORMS}")
         prompt, answer = record.text("prompt"), record.text("answer")
         if self._tokenizer.chat_template:
-            user, own = (
-                {"role": "user", "content": prompt},
-                {"role": "assistant", "content": answer},
-            )
+            user = {"role": "user", "content": prompt}
+            own = {"role": "assistant", "content": answer}
             return self._turns(record, [user, own])
         end = self._tokenizer.eos_token_id
         before = self._ids(prompt, special=True)
@@ -104,7 +95,6 @@ class Causal:
         return text
 
     def _ids(self, text: str, special: bool = False) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=special, verbose=False)[
-            "input_ids"
-        ]
+        found = self._tokenizer(text, add_special_tokens=special, verbose=False)
+        ids: list[int] = found["input_ids"]
         return ids

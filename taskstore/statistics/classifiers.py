@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from taskstore.errors import InputError
-from taskstore.statistics.examples import Example
+from taskstore.statistics.examples import Encoder, Example
 from taskstore.statistics.records import Record
 
 PREPROCESSOR = "preprocessor_config.json"
 
 
-class Classifier:
+class Classifier(Encoder):
     """What both have in common."""
 
     loss = "minus log p of the class"
@@ -41,13 +41,6 @@ class Classifier:
     def logits(self, module: Any, example: Example) -> Tensor:
         return self.run(module, example.inputs)
 
-    def batch(self, wanted: int) -> int:
-        return wanted
-
-    def run(self, module: Any, inputs: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = module(**inputs).logits
-        return logits
-
     def _label(self, record: Record, needed: bool) -> Tensor | None:
         label = record.value.get("label")
         if label is None and not needed:
@@ -62,8 +55,6 @@ class Classifier:
 
 
 class Text(Classifier):
-    """An Encoder."""
-
     def __init__(self, label: str, config: Any, tokenizer: Any, max_length: int) -> None:
         super().__init__(label, config)
         self._tokenizer, self._max_length = tokenizer, max_length
@@ -88,8 +79,6 @@ class Text(Classifier):
 
 
 class Image(Classifier):
-    """An Encoder."""
-
     def __init__(self, label: str, config: Any, folder: Path) -> None:
         super().__init__(label, config)
         try:

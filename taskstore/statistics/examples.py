@@ -6,7 +6,7 @@ Legend: A = answers of an example (its answer's tokens; 1 for a classifier), V =
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol
@@ -41,6 +41,7 @@ class Encoder(Protocol):
 
     loss: str  # in words
     classes: bool  # whether all y can be summed over
+    always: Mapping[str, Any] = {}  # further arguments of the model
 
     def encode(self, record: Record, needs_label: bool) -> Example:
         """Raises BadExample."""
@@ -50,9 +51,12 @@ class Encoder(Protocol):
 
     def batch(self, wanted: int) -> int:
         """Examples of equal length that the model can take at once, up to `wanted`."""
+        return wanted
 
     def run(self, module: Any, inputs: dict[str, Tensor]) -> Tensor:
         """One forward pass, all of it."""
+        logits: Tensor = module(**inputs, **self.always).logits
+        return logits
 
 
 def batches(examples: Sequence[Example], size: int) -> Iterator[dict[str, Tensor]]:

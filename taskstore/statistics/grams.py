@@ -11,6 +11,7 @@ Legend: I = inputs of a layer, O = outputs, B = positions of a batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,21 +78,21 @@ def groups(layers: Sequence[Linear], room: int) -> list[list[Linear]]:
     return found
 
 
-class Grams:
-    """Sums X^T X of some layers while the model runs."""
+class Grams(ExitStack):
+    """Sums X^T X of some layers while the model runs; its end takes the hooks off the model."""
 
     def __init__(self, layers: Sequence[Linear]) -> None:
+        super().__init__()
         self._layers = layers
         self._sums: Mapping[nn.Parameter, Tensor] = {
             layer.weight: torch.zeros(layer.inputs, layer.inputs, device=layer.weight.device)
             for layer in layers
         }
         self._rows = dict.fromkeys(self._sums, 0)
-        self._handles = [
-            module.register_forward_pre_hook(self._add, with_kwargs=True)
-            for layer in layers
-            for module in layer.modules
-        ]
+        for layer in layers:
+            for module in layer.modules:
+                hook = module.register_forward_pre_hook(self._add, with_kwargs=True)
+                self.callback(hook.remove)
 
     def _add(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         x = args[0] if args else next(iter(kwargs.values()))
@@ -102,10 +103,3 @@ class Grams:
     def results(self) -> Iterator[tuple[Linear, Tensor]]:
         for layer in self._layers:
             yield layer, self._sums[layer.weight].div_(max(1, self._rows[layer.weight]))
-
-    def __enter__(self) -> Grams:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()

@@ -19,6 +19,7 @@ Legend: A = answers of an example, V = what each can be (see examples.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -93,15 +94,18 @@ def _draws(
     return [(y_A, 1 / samples) for y_A in drawn_AS.T]
 
 
-class _Squarer:
+class _Squarer(ExitStack):
     """Adds the square of each parameter's gradient to a sum as soon as it is there, and frees it.
 
     A backward pass thus needs room for the gradients of a layer or two, not of all. A parameter
     with two uses (tied weights) comes once, with the sum of both.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._handles = [_hook(p, self._add) for p in parameters]
+    def __init__(self, parameters: Sequence[Any]) -> None:
+        super().__init__()
+        for parameter in parameters:
+            hook = parameter.register_post_accumulate_grad_hook(self._add)
+            self.callback(hook.remove)
         self._sums: Squares = {}
         self._weight = 1.0
 
@@ -112,14 +116,3 @@ class _Squarer:
     def _add(self, parameter: Any) -> None:
         gradient, parameter.grad = parameter.grad, None
         self._sums[parameter].addcmul_(gradient, gradient, value=self._weight)
-
-    def __enter__(self) -> _Squarer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-def _hook(parameter: Any, function: Callable[[Any], None]) -> Any:
-    return parameter.register_post_accumulate_grad_hook(function)
