@@ -8,7 +8,7 @@ the name of another weight.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,13 +79,10 @@ def load(model: str, device: str) -> Iterator[Subject]:
         raise InputError(
             f"{model} is a LoRA adapter; measure the whole model: pack it with its base, unpack it"
         )
-    checkpoint = open_checkpoint(model)
-    try:
+    with closing(open_checkpoint(model)) as checkpoint:
         if not checkpoint.path.is_dir():
             raise InputError(f"{model} is a file; measure needs the model's folder with its config")
         yield _load(checkpoint, where)
-    finally:
-        checkpoint.close()
 
 
 def _load(checkpoint: Checkpoint, device: torch.device) -> Subject:

@@ -43,7 +43,6 @@ class Record:
 class Data:
     """The lines that were kept, in the order of the file."""
 
-    path: Path
     blake3: str
     lines: int  # that are not blank, in the whole file
     records: Sequence[Record]
@@ -71,7 +70,7 @@ def read(path: Path, limit: int, seed: int) -> Data:
     if not kept:
         raise InputError(f"{path} holds no examples; give one JSON object per line")
     records = [_parse(path, line, raw) for line, raw in sorted(kept.values())]
-    return Data(path, state.hexdigest(), count, records)
+    return Data(state.hexdigest(), count, records)
 
 
 def _parse(path: Path, line: int, raw: bytes) -> Record:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -90,21 +91,17 @@ class Statistics:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Reads the header only. Raises StatisticsError where this is no such file."""
         self.path = Path(path)
-        self._file: LocalFile | None = None
-        try:
-            self._file = LocalFile(self.path)
-            found, metadata = header.read(self._file, _ITEMSIZE)
+        with ExitStack() as opening:
+            try:
+                self._file = opening.enter_context(closing(LocalFile(self.path)))
+                found, metadata = header.read(self._file, _ITEMSIZE)
+            except OSError as error:
+                raise StatisticsError(self.path, f"cannot be read: {error.strerror}") from None
+            except header.BadHeader as error:
+                raise StatisticsError(self.path, str(error)) from None
             self.about = _about(self.path, metadata)
             self._entries = _entries(self.path, found)
-        except OSError as error:
-            self.close()
-            raise StatisticsError(self.path, f"cannot be read: {error.strerror}") from None
-        except header.BadHeader as error:
-            self.close()
-            raise StatisticsError(self.path, str(error)) from None
-        except BaseException:
-            self.close()
-            raise
+            opening.pop_all()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -131,7 +128,6 @@ class Statistics:
         entry = self._entry(kind, tensor)
         assert 0 <= start <= stop <= numel(entry.shape), (tensor, start, stop)
         try:
-            assert self._file is not None
             raw = self._file.read(entry.begin + 4 * start, 4 * (stop - start))
         except (OSError, FormatError) as error:
             raise StatisticsError(self.path, f"cannot be read: {error}") from None
@@ -168,9 +164,7 @@ class Statistics:
             self._another(label, f"its weights are {digest[:16]}..., not {self.digest[:16]}...")
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._fd = -1
+        self._file.close()
 
     def __enter__(self) -> Statistics:
         return self

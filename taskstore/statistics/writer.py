@@ -27,7 +27,6 @@ class StatisticsWriter:
             spans[f"{kind}/{tensor}"] = ("F32", shape, position, end)
             position = end
         head = header.render(spans, about.metadata())
-        self.size = len(head) + position
         self._places = {
             name: (len(head) + span[2], span[3] - span[2]) for name, span in spans.items()
         }
