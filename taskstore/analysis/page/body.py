@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 NAMES, CELL = 200, 74  # pixels that the names and a column of a heat map take at most
+ALONE = dict.fromkeys(("density", "length"), palette.BLUE)  # series without others beside them
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,9 @@ def sections(facts: Facts) -> list[Section]:
 
 def _sizes(facts: Facts) -> Section:
     sizes, s = facts["sizes"], facts["summary"]
-    parts = list(dict.fromkeys([*sizes["originals"], *sizes["store"]]))
-    sides = {"originals": sizes["originals"], "store": sizes["store"]}
-    series = {part: [side.get(part, 0) for side in sides.values()] for part in parts}
-    colors = [figures.PARTS[part] for part in parts]
-    figure = figures.bars(list(sides), series, colors, unit="size", suffix="B")
+    parts = dict.fromkeys([*sizes["originals"], *sizes["store"]])
+    series = {part: [side.get(part, 0) for side in sizes.values()] for part in parts}
+    figure = figures.bars(list(sizes), series, figures.PARTS, unit="size", suffix="B")
     per = 8 / max(1, s["parameters"])
     rows: list[Sequence[Cell]] = [
         (f"store: {part}", size(count), count * per) for part, count in sizes["store"].items()
@@ -78,7 +77,7 @@ def _sizes(facts: Facts) -> Section:
     )
     columns = ("part", "size", "bits per parameter")
     note = "Bytes of each part, powers of ten."
-    key = keys.legend(zip(parts, colors, strict=True))
+    key = keys.legend(series, figures.PARTS)
     chart = Chart("sizes", "Store and originals", note, figure, table(columns, rows), key)
     return Section("size", "Size", intro, [chart])
 
@@ -119,9 +118,7 @@ def _tasks(facts: Facts) -> Section:
             "Density over all layers",
             "Share of all masked weights that a task takes from the multi-task model. A small "
             "lambda gives a dense mask.",
-            figures.bars(
-                named, {"density": densities}, [palette.BLUE], unit="density", format=".2~f"
-            ),
+            figures.bars(named, {"density": densities}, ALONE, unit="density", format=".2~f"),
             table(("task", "density"), zip(named, densities, strict=True)),
         ),
     ]
@@ -139,21 +136,19 @@ def _density(facts: Facts) -> Section:
         high = max((x for row in density["values"] for x in row if x is not None), default=1)
         shown = HeatMap(density["rows"], tasks, density["values"], "density", 0, max(high, 0.01))
         note = "Share of a layer's weights that a task takes from the multi-task model."
-        rows = matrix("layer", tasks, density["rows"], density["values"])
-        charts.append(_heat_chart(f"density-{key}", title, note, shown, rows))
+        charts.append(_heat_chart(f"density-{key}", title, note, "layer", shown))
     intro = "Where in the model the tasks differ from the base: strong colours are where they do."
     return Section("density", "Mask density", intro, charts, tabs=len(charts) > 1)
 
 
 def _usage(facts: Facts) -> Section:
     masks = facts["masks"]
-    classes, kinds = masks["classes"], {"all": masks["usage"], **masks["usage_by_kind"]}
-    colors = [palette.GREY, palette.ORANGE, *palette.SHADES.get(len(classes) - 2, [])]
-    series = {
-        _class(name): [counts[i] for counts in kinds.values()] for i, name in enumerate(classes)
-    }
-    legend, types = keys.legend(zip(series, colors, strict=True)), masks["usage_by_type"]
-    live, usage = max(1, masks["live"]), masks["usage"]
+    classes = [_class(name) for name in masks["classes"]]
+    kinds = {"all": masks["usage"], **masks["usage_by_kind"]}
+    shades = [palette.GREY, palette.ORANGE, *palette.SHADES.get(len(classes) - 2, [])]
+    colors = dict(zip(classes, shades, strict=True))
+    series = dict(zip(classes, zip(*kinds.values(), strict=True), strict=True))
+    shown, live, usage = {**kinds, **masks["usage_by_type"]}, max(1, masks["live"]), masks["usage"]
     intro = (
         f"{masks['live']:,} of {masks['elements']:,} masked weights are live: the multi-task model "
         f"moves them. {sum(usage[2:]) / live:.1%} of them are shared by two tasks or more "
@@ -164,13 +159,13 @@ def _usage(facts: Facts) -> Section:
     for key, title in (("share", "Share"), ("weights", "Weights")):
         share = key == "share"
         figure = figures.bars(list(kinds), series, colors, unit="live weights", share=share)
-        shown = {**kinds, **types}
         values: list[list[Cell]] = [[sum(row), *row] for row in shown.values()]
         if share:
             values = [[x / max(1, sum(row)) for x in row] for row in shown.values()]
-        columns = [*([] if share else ["live"]), *map(_class, classes)]
+        columns = classes if share else ["live", *classes]
         beside = matrix("layers", columns, list(shown), values)
         note = "Live weights by the number of tasks whose mask holds them."
+        legend = keys.legend(classes, colors)
         charts.append(Chart(f"usage-{key}", title, note, figure, beside, legend))
     return Section("usage", "Who uses a weight", intro, charts, tabs=True)
 
@@ -188,26 +183,25 @@ def _pairs(facts: Facts) -> Section:
         "How far two masks hold the same weights, over the tensors of which both tasks have one. "
         "The rest of the two is what a swap between the tasks changes."
     )
-    both = masks["both"], "weights in both:"
-    jaccard = HeatMap(
-        tasks, tasks, masks["jaccard"], "Jaccard index", 0, _high(masks["jaccard"]), *both
-    )
-    contained = HeatMap(tasks, tasks, masks["contained"], "share of the row's mask", 0, 1, *both)
+
+    def pairs(key: str, of: str, high: float) -> HeatMap:
+        return HeatMap(tasks, tasks, masks[key], of, 0, high, masks["both"], "weights in both:")
+
     charts = [
         _heat_chart(
             "jaccard",
             "Jaccard index",
             "|a and b| / |a or b|: 1 where two masks are the same, 0 where they share nothing. "
             "Colours end at the largest value off the diagonal.",
-            jaccard,
-            matrix("task", tasks, tasks, masks["jaccard"]),
+            "task",
+            pairs("jaccard", "Jaccard index", _high(masks["jaccard"])),
         ),
         _heat_chart(
             "contained",
             "Containment",
             "|a and b| / |a|: the share of the row's mask that the column's mask holds too.",
-            contained,
-            matrix("task", tasks, tasks, masks["contained"]),
+            "task",
+            pairs("contained", "share of the row's mask", 1),
         ),
     ]
     return Section("overlap", "Overlap of tasks", intro, charts)
@@ -225,13 +219,12 @@ def _vectors(found: dict[str, Any]) -> Section:
     rows = [(task, found["tiers"].get(task), norm) for task, norm in zip(names, norms, strict=True)]
     low = min((x for row in cosines for x in row if x is not None), default=0)
     high = _high(cosines) if low >= 0 else max(_high(cosines), -low)
-    shown = HeatMap(names, names, cosines, "cosine", -high if low < 0 else 0, high)
     charts = [
         Chart(
             "norms",
             "Length",
             "Euclidean norm of fine-tune minus base, as it is rebuilt.",
-            figures.bars(names, {"length": norms}, [palette.BLUE], unit="norm", format=".3~g"),
+            figures.bars(names, {"length": norms}, ALONE, unit="norm", format=".3~g"),
             table(("vector", "tier", "norm"), rows),
         ),
         _heat_chart(
@@ -239,8 +232,8 @@ def _vectors(found: dict[str, Any]) -> Section:
             "Direction",
             "Cosine of two vectors: 1 for the same direction, 0 for directions that have nothing "
             "in common, below 0 for tasks that pull against each other.",
-            shown,
-            matrix("vector", names, names, cosines),
+            "vector",
+            HeatMap(names, names, cosines, "cosine", -high if low < 0 else 0, high),
         ),
     ]
     intro = "Each task's difference from the base, rebuilt with its best tier."
@@ -253,13 +246,12 @@ def _scores(scores: dict[str, dict[str, dict[str, float | None]]]) -> Section:
         rows = list(tasks.values())
         sides = [side for side in figures.TIERS if any(row.get(side) is not None for row in rows)]
         series = {side: [row.get(side) for row in rows] for side in sides}
-        colors = [figures.TIERS[side] for side in sides]
         figure = figures.bars(
-            list(tasks), series, colors, unit="score", format=".3~g", stacked=False
+            list(tasks), series, figures.TIERS, unit="score", format=".3~g", stacked=False
         )
-        values = [[row.get(side) for side in sides] for row in rows]
         note = "The base, each tier that was scored, and the fine-tune that was packed."
-        key = keys.legend(zip(sides, colors, strict=True))
+        key = keys.legend(sides, figures.TIERS)
+        values = [[row.get(side) for side in sides] for row in rows]
         beside = matrix("task", sides, list(tasks), values)
         charts.append(Chart(f"scores-{number}", label, note, figure, beside, key))
     intro = "Scores that taskstore eval --record has written into the store."
@@ -270,14 +262,12 @@ def _provenance(facts: Facts) -> Section:
     terms = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts["provenance"]
     )
-    rows = [
-        (task["name"], task["origin"], task["source"], task["revision"])
-        for task in facts["summary"]["tasks"]
-    ]
+    tasks = facts["summary"]["tasks"]
+    rows = [(task["name"], task["origin"], task["source"], task["revision"]) for task in tasks]
     columns = ("task", "packed from", "source", "revision")
     private = [
         (task["name"], p["name"], " x ".join(map(str, p["shape"])), p["dtype"], p["reason"])
-        for task in facts["summary"]["tasks"]
+        for task in tasks
         for p in task["private"]
     ]
     html = f"<dl>{terms}</dl><h3>Fine-tunes</h3>{table(columns, rows)}"
@@ -287,8 +277,9 @@ def _provenance(facts: Facts) -> Section:
     return Section("provenance", "Provenance", "", html=html)
 
 
-def _heat_chart(id: str, title: str, note: str, shown: HeatMap, beside: str) -> Chart:
-    """No wider than its cells need."""
+def _heat_chart(id: str, title: str, note: str, corner: str, shown: HeatMap) -> Chart:
+    """No wider than its cells need; `corner` says what the rows of its table are."""
+    beside = matrix(corner, shown.columns, shown.rows, shown.values)
     width = NAMES + CELL * max(3, len(shown.columns))
     return Chart(id, title, note, figures.heat_map(shown), beside, keys.scale(shown), width)
 

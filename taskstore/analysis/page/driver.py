@@ -174,12 +174,11 @@ def _chart(chart: Chart, section: Section, number: int) -> str:
         if section.tabs
         else ""
     )
-    heading = f"<h3>{escape(chart.title)}</h3>"
     label = escape(f"{section.title}: {chart.title}. The table below has the same figures.")
     height = chart.figure.layout.height
     return (
-        f"<figure{wide}{panel}>{heading}<figcaption>{escape(chart.note)}</figcaption>"
-        f"{chart.key}"
+        f"<figure{wide}{panel}><h3>{escape(chart.title)}</h3>"
+        f"<figcaption>{escape(chart.note)}</figcaption>{chart.key}"
         f'<div class="plot"{width}><div id="{chart.id}" role="img" aria-label="{label}" '
         f'style="min-height:{height}px"></div></div>'
         f'<details class="table"><summary>Table</summary>{chart.table}</details></figure>'

@@ -68,11 +68,10 @@ def require() -> Any:
 
 def heat_map(of: HeatMap) -> Figure:
     """The page's script gives it margins and a height that fit its names."""
-    go = require()
     scale = palette.DIVERGING if of.low < 0 else palette.SEQUENTIAL
     values = [[None if x is None else round(x, 4) for x in row] for row in of.values]
     more = f"<br>{of.hover_of} %{{customdata:,}}" if of.hover else ""
-    trace = go.Heatmap(
+    trace = require().Heatmap(
         x=names(of.columns),
         y=names(of.rows),
         z=values,
@@ -117,7 +116,7 @@ def _numbers(of: HeatMap) -> Any:
 def bars(
     rows: Sequence[str],
     series: Mapping[str, Sequence[float | None]],
-    colors: Sequence[str],
+    colors: Mapping[str, str],
     *,
     unit: str,
     format: str = ".3~s",
@@ -125,19 +124,18 @@ def bars(
     stacked: bool = True,
     share: bool = False,
 ) -> Figure:
-    """Horizontal bars, a colour for each of the series; `share` makes rows equally long."""
-    go = require()
+    """Horizontal bars, `colors` by the names of the series; `share` makes rows equally long."""
     shown = "%{x:.1f} %" if share else f"%{{x:{format}}}{suffix}"
     traces = [
-        go.Bar(
+        require().Bar(
             y=names(rows),
             x=_shares(values, series.values()) if share else values,
             name=escape(name, quote=False),
             orientation="h",
-            marker={"color": color, "line": {"width": 0}},
+            marker={"color": colors[name], "line": {"width": 0}},
             hovertemplate=f"%{{y}}<br>%{{fullData.name}}: {shown}<extra></extra>",
         )
-        for (name, values), color in zip(series.items(), colors, strict=True)
+        for name, values in series.items()
     ]
     lines = len(rows) * (1 if stacked else 0.45 + 0.55 * len(series))
     figure = _figure(*traces, height=height(len(rows), lines) + 60)
@@ -160,8 +158,7 @@ def bars(
 
 def dots(rows: Sequence[str], values: Sequence[float], *, unit: str) -> Figure:
     """A dot for each row, for numbers whose distance from zero says nothing."""
-    go = require()
-    trace = go.Scatter(
+    trace = require().Scatter(
         y=names(rows),
         x=values,
         mode="markers",

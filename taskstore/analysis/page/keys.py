@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 
 from taskstore.analysis.page import palette
 from taskstore.analysis.page.figures import HeatMap
 
 
-def legend(series: Iterable[tuple[str, str]]) -> str:
-    """A swatch for each (name, colour)."""
+def legend(names: Iterable[str], colors: Mapping[str, str]) -> str:
+    """A swatch for each name."""
     swatches = "".join(
-        f"<li>{_patch(color, palette.DARK[color])}{escape(name)}</li>" for name, color in series
+        f"<li>{_patch(colors[name], palette.DARK[colors[name]])}{escape(name)}</li>"
+        for name in names
     )
     return f'<ul class="key">{swatches}</ul>'
 
