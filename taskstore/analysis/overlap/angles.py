@@ -105,9 +105,8 @@ def _angles(store: Store, gram_VV: F64, merged: bool) -> Angles:
         [_cosine(gram_VV[a, b], norms_V[a] * norms_V[b]) for b in range(len(norms_V))]
         for a in range(len(norms_V))
     ]
-    tiers = {task: (store.tiers(task) or ["base"])[-1] for task in store.tasks}
     return Angles(
-        tiers=tiers,
+        tiers={task: (store.tiers(task) or ["base"])[-1] for task in store.tasks},
         norms=dict(zip(store.tasks, norms_V.tolist(), strict=False)),
         cosines=[row[:-1] for row in cosines[:-1]],
         multitask_norm=float(norms_V[-1]) if merged else None,

@@ -8,7 +8,7 @@ Legend: T = tasks with masks, S = those that have one of a tensor, P = packed by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +67,8 @@ class Sums:
     rows: Mapping[str, Sequence[int]]
     both_TT: Counts
     own_TT: Counts
-    ones: dict[str, Counts] = field(default_factory=dict)  # tensor -> (S,)
-    usage: dict[str, Counts] = field(default_factory=dict)  # tensor -> (S + 1,)
+    ones: dict[str, Counts]  # tensor -> (S,)
+    usage: dict[str, Counts]  # tensor -> (S + 1,)
 
     @classmethod
     def of(cls, masked: Masked) -> Sums:
@@ -76,11 +76,9 @@ class Sums:
         row = {task: i for i, task in enumerate(tasks)}
         rows = {name: [row[task] for task in having] for name, having in masked.items()}
         square = np.zeros((len(tasks), len(tasks)), np.int64)
-        sums = cls(tasks, rows, square, square.copy())
-        for name, having in masked.items():
-            sums.ones[name] = np.zeros(len(having), np.int64)
-            sums.usage[name] = np.zeros(len(having) + 1, np.int64)
-        return sums
+        ones = {name: np.zeros(len(having), np.int64) for name, having in masked.items()}
+        usage = {name: np.zeros(len(having) + 1, np.int64) for name, having in masked.items()}
+        return cls(tasks, rows, square, square.copy(), ones, usage)
 
     def add(self, name: str, both_SS: Counts, usage_K: Counts) -> None:
         """`usage_K` has S + 1 counts."""

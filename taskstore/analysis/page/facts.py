@@ -55,17 +55,14 @@ def _masks(overlap: Overlap) -> Facts:
         return {name: grouped(counts) for name, counts in usage.items()}
 
     layers = {t.layer for t in overlap.tensors if t.layer is not None}
+    by_layer = _density(overlap, lambda t: "outside" if t.layer is None else f"layer {t.layer}")
     return {
         "tasks": list(overlap.tasks),
         "elements": overlap.elements,
         "live": overlap.live,
         "universal": overlap.universal,
         "density_by_type": _density(overlap, lambda t: t.type),
-        "density_by_layer": _density(
-            overlap, lambda t: "outside" if t.layer is None else f"layer {t.layer}"
-        )
-        if len(layers) > 1
-        else None,
+        "density_by_layer": by_layer if len(layers) > 1 else None,
         "classes": [name for name, _ in classes(len(overlap.tasks))],
         "usage": grouped(overlap.usage),
         "usage_by_kind": grouped_by(overlap.usage_by_kind),
@@ -110,19 +107,16 @@ def _vectors(overlap: Overlap) -> Facts | None:
 def _scores(s: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
     """Evaluation -> task -> what was scored -> score, in the order base, tiers, fine-tune."""
     found: dict[str, dict[str, dict[str, float | None]]] = {}
-    for label in sorted({label for task in s.tasks for label in task.scores}):
-        found[label] = {}
-        for task in s.tasks:
-            score = task.scores.get(label)
-            if score is not None:
-                best = task.tiers[-1] if task.tiers else "rebuilt"
-                found[label][task.name] = {
-                    "base": score.get("base"),
-                    **(score.get("lower") or {}),
-                    best: score["rebuilt"],
-                    "fine-tune": score.get("original"),
-                }
-    return found
+    for task in s.tasks:
+        for label, score in task.scores.items():
+            best = task.tiers[-1] if task.tiers else "rebuilt"
+            found.setdefault(label, {})[task.name] = {
+                "base": score.get("base"),
+                **(score.get("lower") or {}),
+                best: score["rebuilt"],
+                "fine-tune": score.get("original"),
+            }
+    return dict(sorted(found.items()))
 
 
 def _provenance(store: Store, s: Summary) -> list[tuple[str, str]]:
