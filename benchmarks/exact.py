@@ -5,7 +5,7 @@
 `steps` is what an archive uses, `strides` one of `--level archive`; `ulp` codes the multi-task
 model; XOR in byte planes is the scheme of ZipLLM's BitX, with the same zstd parameters; the last
 sees the fine-tune alone. All code the same chunks of 2^18 elements, and every chunk is decoded and
-compared. A second table has whole archives beside other packages (exact_rivals.py).
+compared. A second table has whole archives beside other packages (archives/rivals.py).
 """
 
 from __future__ import annotations

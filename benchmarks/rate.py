@@ -7,7 +7,7 @@
 Bits are everything but the base: what each task has of its own, and of what all share (a merged
 vector) its part, divided by the weights of the tensors that all models share. Heads and whatever
 else only one model has are kept exact and not counted, for every method alike. How masks, codes
-and merged vectors are counted stands in rate_bits.py, fair to the baselines: entropies without an
+and merged vectors are counted stands in rates/bits.py, fair to the baselines: entropies without an
 entropy coder's overhead, no headers. `rate_ours.py` measures the library's own stores in the same
 way, from the bytes of their files.
 

@@ -1,1 +1,1 @@
-"""Tests mirror the modules; `families.py` makes the small models that they use."""
+"""Tests mirror the modules; `support/families.py` makes the small models that they use."""

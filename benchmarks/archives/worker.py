@@ -1,4 +1,4 @@
-"""One package codes a fine-tune and decodes it: `python exact_worker.py JSON`, in its environment.
+"""One package codes a fine-tune and decodes it: `python worker.py JSON`, in its environment.
 
 What it stores goes into the folder `stored`, what comes back into `back`, as safetensors.
 """

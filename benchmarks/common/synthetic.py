@@ -1,6 +1,6 @@
 """A synthetic family on disk: a base and its fine-tunes as Hugging Face folders.
 
-    python benchmarks/synthetic.py DIR --params 1e9 --tasks 8 --dtype bf16
+    python benchmarks/common/synthetic.py DIR --params 1e9 --tasks 8 --dtype bf16
 
 Weights are normal, about 0.02 wide; each fine-tune adds heavy-tailed small steps, a normal times
 its own size, about 2e-4 to 1e-3 wide; both widths vary from tensor to tensor. Everything follows

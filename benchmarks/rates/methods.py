@@ -1,7 +1,7 @@
 """The baselines, each a pure function: task vectors -> rebuilt models and their bits.
 
 Formulas are those of the papers, in plain torch, independent of the library but for the size of a
-merged vector (rate_bits.py). Every rebuilt model is rounded to the checkpoint's dtype.
+merged vector (rates/bits.py). Every rebuilt model is rounded to the checkpoint's dtype.
 
 Legend: N = weights of all shared tensors, T = tasks.
 """

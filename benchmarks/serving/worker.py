@@ -1,4 +1,4 @@
-"""One engine in a process of its own, told what to do line by line: `serve_worker.py JSON`.
+"""One engine in a process of its own, told what to do line by line: `worker.py JSON`.
 
 Orders are lines of JSON on standard input, each answered by one line on standard output: `load`
 runs requests, so many in flight at a time; `switch` times changes of the weights between them;

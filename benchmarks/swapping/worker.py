@@ -1,4 +1,4 @@
-"""What `swap.py` measures of one family, in a process of its own: `swap_worker.py ACTION JSON`.
+"""What `swap.py` measures of one family, in a process of its own: `worker.py ACTION JSON`.
 
 The last line of output is one line of JSON: bytes, and seconds of every run of every way.
 """

@@ -35,7 +35,7 @@ class PackOptions:
     lam, lambdas   mask threshold for all tasks (None: AUTO's of the method), and for single ones
                    by name
     masks          task -> file of its mask, where masks are not to be made but taken from the
-                   published code (masks/npy.py); the multi-task vector is by sum or ties, as theirs
+                   published code (mask_files/npy.py); the multi-task vector is by sum or ties then
     tiers          what is kept of each task, one or more of "mask" (a TALL-mask over one multi-task
                    model), "rest" (what is still missing, quantised) and "exact" (bit for bit), with
                    commas; each is coded given those before it

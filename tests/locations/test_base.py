@@ -1,4 +1,4 @@
-"""What every kind of location must do. A new kind is one entry of KINDS."""
+"""What every kind of location must do. A new kind is one entry of KINDS and of WRITERS."""
 
 from __future__ import annotations
 

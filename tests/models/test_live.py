@@ -1,4 +1,4 @@
-"""What `load_model` refuses, and in what words; that it works is in test_swap_models.py."""
+"""What `load_model` refuses, and in what words; that it works is in tests/swap/test_models.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Match masks that were made elsewhere: which bits of a file are which weights of a family.
 
-A mask is one vector over the base's tensors, names sorted (masks/npy.py says whose files these
+A mask is one vector over the base's tensors, names sorted (mask_files/npy.py says whose files these
 are). Its length tells which tensors are in it: every one, or every float one, tied copies once or
 each time. The store keeps m and (W0 != W1): where the multi-task model is the base, a bit means
 nothing and is cleared.
