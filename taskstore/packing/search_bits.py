@@ -36,6 +36,7 @@ from taskstore.store.contents import is_store
 
 GRID = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # bits per parameter, about
 FINEST = 8.0
+SAMPLE = 64  # blocks on which an error is first measured
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,6 @@ def _fewest(error: Any, most: float) -> float:
         middle = (low + high) // 2
         low, high = (low, middle) if error(middle / 16) <= most else (middle + 1, high)
     return low / 16
-
-
-SAMPLE = 64  # blocks
 
 
 def rest_error(
