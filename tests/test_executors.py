@@ -51,8 +51,8 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
 
 
 def workers() -> list[str]:
-    """Threads of executors that are alive."""
-    return [t.name for t in threading.enumerate() if t.name.startswith("taskstore")]
+    """Threads of executors that are alive; pools of attached models have names of their own."""
+    return [t.name for t in threading.enumerate() if t.name.startswith("taskstore_")]
 
 
 def square(plus: int, unit: int) -> int:
