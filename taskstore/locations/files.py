@@ -15,6 +15,7 @@ from taskstore.errors import BadName, ChangedMeanwhile, FormatError
 from taskstore.locations.base import PathLike
 
 STEP = 64 << 20
+COPY_BLOCK = 1 << 20
 PARTIAL = ".partial"  # a file that is being written, or was when its writer died
 
 
@@ -65,18 +66,55 @@ class Flusher:
 _flush = getattr(os, "fdatasync", os.fsync)
 
 
+def open_regular(path: PathLike) -> int:
+    """Open a regular file for reading and return its descriptor, which the caller closes.
+
+    A pipe, a socket or a device is refused at once, and never waited for. Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return fd
+
+
+def read_regular(path: PathLike, limit: int) -> bytes:
+    """Read a whole regular file of at most `limit` bytes; its size is looked at first.
+
+    Raises OSError, also where it is larger, or changes its size while it is read.
+    """
+    with open(open_regular(path), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, more than {limit}", str(path))
+        parts, left = [], size + 1  # one more, to see that it ends
+        while left and (part := file.read(left)):
+            parts.append(part)
+            left -= len(part)
+    if left != 1:
+        raise OSError(errno.EIO, "it changed while it was read", str(path))
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def copy_regular(source: PathLike, target: PathLike) -> None:
+    """Copy the bytes of a regular file, no more than it had when it was opened; raises OSError."""
+    with open(open_regular(source), "rb", buffering=0) as file, open(target, "wb") as out:
+        left = os.fstat(file.fileno()).st_size
+        while left and (block := file.read(min(left, COPY_BLOCK))):
+            out.write(block)
+            left -= len(block)
+    if left:
+        raise OSError(errno.EIO, "it became shorter while it was copied", str(source))
+
+
 class LocalFile:
     """A regular file, open for reading."""
 
     def __init__(self, path: PathLike) -> None:
         """Open a file; raises OSError where there is none that can be read."""
         self.path = Path(path)
-        self.fd = os.open(path, os.O_RDONLY)
-        status = os.fstat(self.fd)
-        if not stat.S_ISREG(status.st_mode):
-            self.close()
-            raise OSError(errno.EINVAL, "is not a regular file", str(path))
-        self.size = status.st_size
+        self.fd = open_regular(path)
+        self.size = os.fstat(self.fd).st_size
 
     def read(self, begin: int, count: int) -> bytes:
         raw = os.pread(self.fd, count, begin)
@@ -137,7 +175,7 @@ class LocalFolder:
         fd = os.open(self._root, os.O_RDONLY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # other writers of this folder wait
-            if (path.read_bytes() if path.exists() else None) != seen:
+            if not _holds(path, seen):
                 raise ChangedMeanwhile(f"{path} was changed by another writer; read it again")
             self.put(name, data)
         finally:
@@ -146,3 +184,10 @@ class LocalFolder:
     def delete(self, name: str) -> None:
         with suppress(NotADirectoryError):
             self._path(name).unlink(missing_ok=True)
+
+
+def _holds(path: Path, seen: bytes | None) -> bool:
+    """Tell whether a file has this content; None: whether there is none."""
+    if seen is None or not path.exists():
+        return seen is None and not path.exists()
+    return path.stat().st_size == len(seen) and read_regular(path, len(seen)) == seen

@@ -1,8 +1,10 @@
-"""A flush that fails in the background is never lost."""
+"""Only regular files are opened, and never more read than they had; no failed flush is lost."""
 
 from __future__ import annotations
 
 import errno
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,51 @@ import taskstore
 from taskstore.errors import OutputError
 from taskstore.locations import files
 from tests.support.families import Family, options
+
+
+@pytest.fixture(params=["pipe", "socket", "folder", "/dev/zero"])
+def no_file(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of something that is no regular file."""
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    kind: str = request.param
+    if kind == "pipe":
+        os.mkfifo(kind)
+    elif kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(kind)
+    elif kind == "folder":
+        Path(kind).mkdir()
+    return kind
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the socket
+def test_what_is_no_file_is_refused_at_once(no_file: str, tmp_path: Path) -> None:
+    for use in (
+        lambda: files.LocalFile(no_file),
+        lambda: files.read_regular(no_file, 1 << 20),
+        lambda: files.copy_regular(no_file, tmp_path / "copy"),
+    ):
+        with pytest.raises(OSError, match=r"not a regular file|No such device"):
+            use()
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_file_is_read_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345678")
+    assert files.read_regular(path, 8) == b"12345678"
+    files.copy_regular(path, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"12345678"
+    with pytest.raises(OSError, match="8 bytes, more than 7"):
+        files.read_regular(path, 7)
+    for size in (7, 9):
+        status = os.stat_result((0o100644, 1, 1, 1, 0, 0, size, 0, 0, 0))
+        monkeypatch.setattr(os, "fstat", lambda _, status=status: status)
+        with pytest.raises(OSError, match="changed while it was read"):
+            files.read_regular(path, 100)
+        monkeypatch.undo()
 
 
 def test_the_last_flush_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
