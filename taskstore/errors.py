@@ -115,10 +115,14 @@ class NewerVersion(FormatError):
 
 
 class ChecksumMismatch(FormatError):
-    def __init__(self, what: str, recorded: str, found: str) -> None:
+    """`sources`: the files that it is made from, where `what` is no file itself."""
+
+    def __init__(self, what: str, recorded: str, found: str, sources: Sequence[str] = ()) -> None:
+        *others, last = sources or ["it"]
+        restored = f"{', '.join(others)} or {last}" if others else last
         super().__init__(
             f"{what} is damaged: BLAKE3 {found[:16]}... where the manifest records "
-            f"{recorded[:16]}...; restore it from a good copy"
+            f"{recorded[:16]}...; restore {restored} from a good copy"
         )
 
 

@@ -111,6 +111,13 @@ class ShardedReader:
     def section(self, name: str) -> SectionReader:
         return SectionReader(self._places[name], name, self._layouts[name])
 
+    def holds(self, name: str) -> bool:
+        return name in self._places
+
+    def path(self, name: str) -> str:
+        """Return the file that a section is in."""
+        return self._places[name].label
+
     def close(self) -> None:
         while self._containers:
             self._containers.pop().close()

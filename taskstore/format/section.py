@@ -154,7 +154,9 @@ class SectionReader:
         try:
             yield
         except FormatError as error:
-            raise FormatError(f"{self._label}, chunk {k}: {error}") from None
+            raise FormatError(
+                f"{self._label}, chunk {k}: {error}; restore the file from a good copy"
+            ) from None
 
     def _plain(self, k: int, given_N: Values | None) -> list[NDArray[np.uint8]]:
         layout, s = self._layout, self._layout.streams

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,10 @@ class Reader(Protocol):
         """Release what is open; reading afterwards is an error."""
 
 
+def nothing_recorded() -> None:
+    """`Checkpoint.prove` of a model in a folder: no checksum tells what it should be."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model: its tensors and what lies beside them in its folder."""
@@ -62,6 +66,7 @@ class Checkpoint:
     source: str | None = None  # hub id or absolute path
     revision: str | None = None
     originals: Originals | None = None  # None where they were no safetensors files
+    prove: Callable[[], None] = nothing_recorded  # raises unless what was read is as recorded
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:

@@ -47,6 +47,14 @@ class Family:
     base: Checkpoint
     tasks: tuple[Checkpoint, ...]
 
+    def prove(self) -> None:
+        """Raise ChecksumMismatch where what was read out of a store is not what was packed.
+
+        To be called before anything that was made from the family is kept.
+        """
+        for model in (self.base, *self.tasks):
+            model.prove()
+
     def close(self) -> None:
         for model in (*self.tasks, self.base):
             model.close()

@@ -66,8 +66,9 @@ def pack_family(
             for block in job.executor.map(code, coder, coder.units()):
                 writer.write(block)
                 job.meter.add(block.name, block.read_bytes)
-            _check_moved(job, writer.moved)
             job.meter.stage("checking", family.base.name)
+            family.prove()
+            _check_moved(job, writer.moved)
             manifest = writer.finish()
     report = PackReport.of(target, manifest, family)
     return replace(

@@ -18,6 +18,7 @@ from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.family import Family
 from taskstore.store import original_files
 from taskstore.store.base import BaseSource, ReferencedBase
+from taskstore.store.proof import Proof
 from taskstore.store.rebuild import ModelReader
 from taskstore.store.store import Store
 
@@ -25,10 +26,14 @@ Bits = NDArray[Any]
 
 
 class StoredReader:
-    """Decodes what is asked for, chunk by chunk; each thread keeps the last chunk that it had."""
+    """Decodes what is asked for, chunk by chunk; each thread keeps the last chunk that it had.
 
-    def __init__(self, model: ModelReader, chunk: int) -> None:
-        self._model, self._chunk = model, chunk
+    Every chunk goes into its tensor's checksum too.
+    """
+
+    def __init__(self, model: ModelReader, executor: Executor) -> None:
+        self._model, self._executor = model, executor
+        self._proof = Proof(model, 2 * executor.jobs + 1)
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(t.dtype, t.shape) for name, t in model.tensors.items()
         }
@@ -67,9 +72,15 @@ class StoredReader:
 
     def _decoded(self, name: str, k: int) -> Bits:
         if self._local.k != k:
-            self._local.k, self._local.bits = k, self._model.chunk(name, k)
-        bits: Bits = self._local.bits
-        return bits
+            bits = self._model.chunk(name, k)
+            self._proof.add(name, k, bits)
+            self._local.k, self._local.bits = k, bits
+        found: Bits = self._local.bits
+        return found
+
+    def prove(self) -> None:
+        """Raise ChecksumMismatch unless every tensor that was read is the recorded one."""
+        self._proof.finish(self._executor)
 
     def close(self) -> None:
         self._model.close()
@@ -77,13 +88,16 @@ class StoredReader:
 
 @contextmanager
 def open_family(store: Store, tasks: list[str], executor: Executor) -> Iterator[Family]:
-    """Open the base and some tasks of a store, as if their folders were there."""
+    """Open the base and some tasks of a store, as if their folders were there.
+
+    What is read of them is trusted once `Family.prove` has returned.
+    """
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="taskstore-")))
         source = stack.enter_context(store.open_base(executor))
 
         def opened(task: str | None, folder: Path) -> Checkpoint:
-            return stack.enter_context(closing(_model(store, task, source, folder)))
+            return stack.enter_context(closing(_model(store, task, source, folder, executor)))
 
         models = [opened(task, scratch / str(i)) for i, task in enumerate(tasks)]
         if isinstance(source, ReferencedBase):
@@ -93,11 +107,13 @@ def open_family(store: Store, tasks: list[str], executor: Executor) -> Iterator[
         yield Family(base, tuple(models))
 
 
-def _model(store: Store, task: str | None, base: BaseSource, folder: Path) -> Checkpoint:
+def _model(
+    store: Store, task: str | None, base: BaseSource, folder: Path, executor: Executor
+) -> Checkpoint:
     """Open a task, or the carried base (None); write its other files to `folder`."""
     manifest = store.manifest
     recorded = manifest.base if task is None else manifest.tasks[task]
-    reader = StoredReader(ModelReader(store.location, manifest, task, base), manifest.chunk)
+    reader = StoredReader(ModelReader(store.location, manifest, task, base), executor)
     return Checkpoint(
         task or manifest.base.name,
         Path(manifest.base.name if task is None else manifest.tasks[task].origin or task),
@@ -108,6 +124,7 @@ def _model(store: Store, task: str | None, base: BaseSource, folder: Path) -> Ch
         recorded.source,
         recorded.revision,
         original_files.stored(store.path, manifest, task),
+        reader.prove,
     )
 
 

@@ -38,7 +38,10 @@ def read_asset(root: Path, manifest: Manifest, digest: str) -> bytes:
     except OSError as error:
         raise FormatError(f"assets/{digest} cannot be read: {error.strerror}") from None
     if recorded.stored == "zstd":
-        raw = inflate(raw, recorded.bytes)
+        try:
+            raw = inflate(raw, recorded.bytes)
+        except FormatError as error:
+            raise FormatError(f"assets/{digest} is damaged: {error}; restore it") from None
     found = blake3(raw).hexdigest()
     if found != digest or len(raw) != recorded.bytes:
         raise ChecksumMismatch(f"assets/{digest}", digest, found)

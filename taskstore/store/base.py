@@ -70,6 +70,9 @@ class BaseSource(Protocol):
     def chunks(self, name: str) -> Callable[[int], Bits]:
         """Return chunk number -> bits (N,) of a tensor that is no alias."""
 
+    def place(self, name: str) -> str:
+        """Name the file, or the folder of a referenced base, that a tensor is in."""
+
     @property
     def assets(self) -> Mapping[str, Path]:
         """List the files beside a referenced base's weights; a carried base's are in the store."""
@@ -90,6 +93,9 @@ class CarriedBase:
     def chunks(self, name: str) -> Callable[[int], Bits]:
         return self._reader.section(name).chunk
 
+    def place(self, name: str) -> str:
+        return self._reader.path(name)
+
     def close(self) -> None:
         self._reader.close()
 
@@ -108,6 +114,9 @@ class ReferencedBase:
             return self.checkpoint.read(name, k * self._chunk, min((k + 1) * self._chunk, n))
 
         return read
+
+    def place(self, name: str) -> str:
+        return str(self.checkpoint.path)
 
     def close(self) -> None:
         self.checkpoint.close()

@@ -75,6 +75,22 @@ class ModelReader:
             k -= count
         raise IndexError(f"{name!r} has no chunk {k}")
 
+    def sources(self, name: str) -> list[str]:
+        """List the files that a tensor is rebuilt from."""
+        if self._task is None or self._name is None:
+            return [self._base.place(self._manifest.tensors[name].alias or name)]
+        of, entry = resolved(self._task, name)
+        if entry.kind == "private":
+            return [self._readers[names.private_of(self._name)].path(of)]
+        own = [reader.path(of) for reader in self._readers.values() if reader.holds(of)]
+        return [self._base.place(self._manifest.tensors[of].alias or of), *own]
+
+    def check(self, tensor: Rebuilt, nbytes: int, found: str) -> None:
+        """Raise ChecksumMismatch unless a rebuilt tensor has its size and its checksum."""
+        if found != tensor.blake3 or nbytes != tensor.nbytes:
+            what = f"tensor {tensor.name!r} of {self.label}"
+            raise ChecksumMismatch(what, tensor.blake3, found, self.sources(tensor.name))
+
     def chunk_sizes(self, name: str) -> list[int]:
         """Count the elements of each of the tensor's chunks."""
         n, chunk, base = numel(self.tensors[name].shape), self._manifest.chunk, 0
@@ -158,9 +174,7 @@ def rebuild(
             yield tensor, offset, bits_N
             offset += bits_N.nbytes
             continue
-        if state.hexdigest() != tensor.blake3 or offset != tensor.nbytes:
-            what = f"tensor {tensor.name!r} of {reader.label}"
-            raise ChecksumMismatch(what, tensor.blake3, state.hexdigest())
+        reader.check(tensor, offset, state.hexdigest())
         state, offset = blake3(), 0
 
 

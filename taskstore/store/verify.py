@@ -14,6 +14,7 @@ from taskstore.format.digests import check_file
 from taskstore.format.names import MANIFEST
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import original_files
+from taskstore.store.assets import read_asset
 from taskstore.store.base import BaseSource
 from taskstore.store.original_files import Original
 from taskstore.store.rebuild import ModelReader, rebuild
@@ -40,7 +41,7 @@ class VerifyReport:
 def verify(
     store: Store, *, deep: bool = False, jobs: int | None = None, progress: Callback = silent
 ) -> VerifyReport:
-    """Check every listed file; with `deep`, rebuild every tensor of every model as well.
+    """Check every listed file, and what assets expand to; with `deep`, rebuild every tensor too.
 
     Problems are collected, not raised, so one damaged file does not hide another.
     """
@@ -71,6 +72,9 @@ class _Job:
 def _problem_of_file(store: Store, path: str) -> tuple[str, str | None]:
     try:
         check_file(store.path, path, store.manifest.files[path])
+        folder, _, digest = path.partition("/")
+        if folder == "assets" and digest in store.manifest.assets:
+            read_asset(store.path, store.manifest, digest)
     except TaskstoreError as error:
         return path, str(error)
     return path, None

@@ -48,6 +48,7 @@ def angles_of(store: Store, executor: Executor, meter: Meter) -> Angles:
             gram_VV[np.ix_(rows, rows)] += part
             size = nbytes(block.info.dtype, (block.stop - block.start,))
             meter.add(block.name, size * (1 + len(block.tasks)))
+        family.prove()
     return _angles(store, gram_VV, multitask is not None)
 
 
