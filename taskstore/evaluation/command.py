@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.errors import EvaluationFailed, InputError
+from taskstore.locations.files import read_regular
 
 Evaluator = Callable[[Path, str], float]  # model folder, task -> score
+MAX_SCORES = 64 << 20
 METRICS = ("acc_norm", "acc", "exact_match", "f1", "mc2", "pass@1", "bleu", "rouge1")
 
 
@@ -61,7 +63,7 @@ class Command:
             places = {"model": str(model), "task": task, "out": out}
             words = [_filled(word, places) for word in shlex.split(self.template)]
             stdout, stderr = self._run(words, task)
-            files = [p.read_text(errors="replace") for p in sorted(Path(out).rglob("*.json"))]
+            files = [*map(_text, sorted(Path(out).rglob("*.json")))]
         found = [_score(text, self.key) for text in (*stdout.splitlines(), stdout, *files)]
         scores = [score for score in found if score is not None]
         if not scores:
@@ -97,6 +99,14 @@ class Command:
         if process.returncode:
             raise EvaluationFailed(task, f"ended with status {process.returncode}", stdout + stderr)
         return stdout, stderr
+
+
+def _text(path: Path) -> str:
+    """What a file says; nothing where it is none that can be read, or is too large for scores."""
+    try:
+        return read_regular(path, MAX_SCORES).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _filled(word: str, places: Mapping[str, str]) -> str:

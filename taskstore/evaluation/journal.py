@@ -13,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from taskstore.errors import OutputError
+from taskstore.locations.files import read_regular
 
+MAX_BYTES = 256 << 20
 Key = tuple[str, ...]
 
 
@@ -25,11 +27,11 @@ class Journal:
         self._known: dict[Key, float] = {}
         if path is not None and path.exists():
             try:
-                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+                lines = read_regular(path, MAX_BYTES).decode(errors="replace").splitlines()
             except OSError as error:
                 raise OutputError(f"{path} cannot be read: {error.strerror}") from None
             for line in lines:
-                with suppress(ValueError, TypeError):
+                with suppress(ValueError, TypeError, OverflowError, RecursionError):
                     key, score = json.loads(line)
                     self._known[tuple(map(str, key))] = float(score)
 
@@ -46,7 +48,10 @@ class Journal:
             return
         line = json.dumps([key, score]) + "\n"
         try:
-            cut_off = self._path.exists() and self._path.read_bytes()[-1:] not in (b"", b"\n")
+            cut_off = self._path.exists() and read_regular(self._path, MAX_BYTES)[-1:] not in (
+                b"",
+                b"\n",
+            )
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write("\n" + line if cut_off else line)
                 file.flush()

@@ -11,6 +11,7 @@ from blake3 import blake3
 from taskstore.errors import ChecksumMismatch, FormatError
 from taskstore.executors import Executor
 from taskstore.format.manifest import File
+from taskstore.locations.files import open_regular
 
 BLOCK = 4 << 20
 
@@ -19,8 +20,9 @@ def file_digest(path: Path) -> File:
     """Return size and checksum of one file; raises OSError."""
     state, size = blake3(), 0
     buffer = memoryview(bytearray(BLOCK))
-    with open(path, "rb", buffering=0) as file:
-        while got := file.readinto(buffer):
+    with open(open_regular(path), "rb", buffering=0) as file:
+        declared = os.fstat(file.fileno()).st_size
+        while size <= declared and (got := file.readinto(buffer)):
             state.update(buffer[:got])
             size += got
     return File(bytes=size, blake3=state.hexdigest())

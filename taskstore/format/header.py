@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from taskstore.format import json_text
 from taskstore.locations.base import OpenFile
 
 MAX_HEADER = 100_000_000
@@ -64,15 +65,9 @@ def parse(raw: bytes, size: int, itemsize: Mapping[str, int]) -> tuple[dict[str,
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a name stands twice in its header")
-        return result
-
     try:
-        document = json.loads(raw.decode(), object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
+        document = json_text.parse(raw)
+    except ValueError as error:
         raise BadHeader(f"has a broken safetensors header: {error}") from None
     if not isinstance(document, dict):
         raise BadHeader("has a safetensors header that is no JSON object")

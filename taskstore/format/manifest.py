@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from blake3 import blake3
 
-from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion
-from taskstore.format.names import MANIFEST, TIER_FILES, has_control
+from taskstore.errors import ChecksumMismatch, FormatError, InputError, NewerVersion
+from taskstore.format import json_text
+from taskstore.format.names import MANIFEST, TIER_FILES
+from taskstore.locations.files import read_regular
 
 VERSION = 3  # the newest; what needs no more is still written as 1 or 2
 TIERS = tuple(TIER_FILES)  # in the order in which they build on each other
@@ -20,6 +22,8 @@ MAX_ASSET = 256 << 20
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53))]
 Shape = list[Size]
+
+TOO_MANY = "these are too many tensors for one store; pack fewer tasks together"
 
 _TAIL = b'"checksum": "'
 _END = b'"\n}\n'
@@ -140,12 +144,21 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 def to_bytes(manifest: Manifest) -> bytes:
-    """Render the manifest: one line per tensor, keys in a fixed order, its checksum last."""
+    """Render the manifest: one line per tensor, keys in a fixed order, its checksum last.
+
+    Raises InputError where it would be larger than a reader takes.
+    """
     document: dict[str, Any] = msgspec.to_builtins(manifest)
     document["checksum"] = _ZEROS.decode()
     text = "\n".join(_lines(document)) + "\n"
     raw = text.encode()
     assert raw.endswith(_TAIL + _ZEROS + _END)
+    try:
+        json_text.check_values(raw)
+    except ValueError as error:
+        raise InputError(f"{TOO_MANY}: {error}") from None
+    if len(raw) > MAX_BYTES:
+        raise InputError(f"{TOO_MANY}: its manifest would have {len(raw) >> 20} MB")
     return raw[: -len(_ZEROS + _END)] + blake3(raw).hexdigest().encode() + _END
 
 
@@ -166,7 +179,10 @@ def _lines(document: Mapping[str, Any], depth: int = 0) -> list[str]:
 
 def from_bytes(raw: bytes) -> Manifest:
     """Parse and check types; `validate.check` does the rest. Raises FormatError and its kin."""
-    document = _parse(raw)
+    try:
+        document = json_text.parse(raw, strict=True)
+    except ValueError as error:
+        raise FormatError(f"{MANIFEST} is not valid JSON: {error}") from None
     if not isinstance(document, dict) or document.get("format") != "taskstore":
         raise FormatError(f"{MANIFEST} is not a taskstore manifest")
     version = document.get("version")
@@ -183,25 +199,6 @@ def from_bytes(raw: bytes) -> Manifest:
         raise FormatError(f"{MANIFEST}: {error}") from None
 
 
-def _parse(raw: bytes) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a member is given twice")
-        for text in (t for pair in pairs for t in pair if isinstance(t, str)):
-            if has_control(text):
-                raise FormatError(f"{MANIFEST}: {text!a} holds a control character")
-        return result
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        return json.loads(raw.decode(), object_pairs_hook=once, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{MANIFEST} is not valid JSON: {error}") from None
-
-
 def _check_sum(raw: bytes) -> None:
     digits = raw[-len(_ZEROS + _END) : -len(_END)]
     head = raw[: -len(_ZEROS + _END)]
@@ -216,14 +213,12 @@ def read(folder: Path) -> Manifest:
     """Read the manifest of a store folder; checks its size and its checksum."""
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FormatError(f"{path} is larger than {MAX_BYTES >> 20} MB; it is no manifest")
-        raw = path.read_bytes()
+        raw = read_regular(path, MAX_BYTES)
     except FileNotFoundError:
         what = "there is no such folder" if not folder.exists() else f"it holds no {MANIFEST}"
         raise FormatError(f"{folder} is not a taskstore store: {what}") from None
     except NotADirectoryError:
         raise FormatError(f"{folder} is not a taskstore store: it is not a folder") from None
     except OSError as error:
-        raise FormatError(f"{path} cannot be read: {error.strerror}") from None
+        raise FormatError(f"{path} cannot be read as a manifest: {error.strerror}") from None
     return from_bytes(raw)

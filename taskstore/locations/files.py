@@ -86,7 +86,7 @@ def read_regular(path: PathLike, limit: int) -> bytes:
     with open(open_regular(path), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise OSError(errno.EFBIG, f"it has {size} bytes, more than {limit}", str(path))
+            raise OSError(errno.EFBIG, f"it is larger than {_shown(limit)}", str(path))
         parts, left = [], size + 1  # one more, to see that it ends
         while left and (part := file.read(left)):
             parts.append(part)
@@ -94,6 +94,11 @@ def read_regular(path: PathLike, limit: int) -> bytes:
     if left != 1:
         raise OSError(errno.EIO, "it changed while it was read", str(path))
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _shown(size: int) -> str:
+    units = {1 << 20: "MB", 1 << 10: "KB"}
+    return next((f"{size // n} {unit}" for n, unit in units.items() if not size % n), f"{size} bytes")
 
 
 def copy_regular(source: PathLike, target: PathLike) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from taskstore.errors import OutputError
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
+from taskstore.locations.files import read_regular
 from taskstore.merging import card, kinship
 from taskstore.merging.job import MergeJob, make_job, read_bytes
 from taskstore.merging.merged_blocks import merged_blocks
@@ -137,6 +138,6 @@ def check_target(target: Path, options: MergeOptions, inputs: Iterable[PathLike]
 def is_merged(folder: Path) -> bool:
     """Whether a merge wrote this folder, by its model card: `overwrite` may replace it."""
     try:
-        return card.MARK.encode() in (folder / "README.md").read_bytes()
+        return card.MARK.encode() in read_regular(folder / "README.md", 1 << 20)
     except OSError:
         return False

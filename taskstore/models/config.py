@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from taskstore.format import json_text
+from taskstore.locations.files import copy_regular
 from taskstore.models.checkpoint import Checkpoint
 
 CONFIG = "config.json"
@@ -22,8 +23,8 @@ def read_config(model: Checkpoint) -> dict[str, Any]:
 def read_settings(path: Path) -> dict[str, Any]:
     """Read one config.json; empty where there is no such file, or it is no JSON object."""
     try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        config = json_text.read(path)
+    except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}
 
@@ -46,7 +47,7 @@ def write_config(model: Checkpoint, folder: Path, changes: Mapping[str, Any]) ->
     config = read_config(model)
     changed = config | {key: value for key, value in changes.items() if key in config}
     if changed == config:
-        shutil.copyfile(source, folder / CONFIG)
+        copy_regular(source, folder / CONFIG)
     else:
         text = json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
         (folder / CONFIG).write_text(text, encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from taskstore.errors import ChecksumMismatch
 from taskstore.format.container_files import shard_names, split
 from taskstore.format.dtypes import nbytes
 from taskstore.format.weight_files import Shaped, usual_head, usual_order
-from taskstore.locations.files import Flusher, write_all
+from taskstore.locations.files import Flusher, copy_regular, write_all
 
 INDEX = "model.safetensors.index.json"
 Blocks = Iterable[tuple[str, NDArray[Any]]]  # tensor name, the next bits of it (N,)
@@ -91,4 +90,4 @@ def copy_assets(assets: Mapping[str, Path], folder: Path) -> None:
     for inside, path in sorted(assets.items()):
         target = folder / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        copy_regular(path, target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from blake3 import blake3
 from taskstore.errors import BadName, CheckpointError, FormatError
 from taskstore.format.manifest import MAX_ASSET
 from taskstore.format.names import check_index_name, check_shard_name
-from taskstore.locations.files import LocalFile
+from taskstore.locations.files import LocalFile, read_regular
 
 BLOCK = 4 << 20
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def weight_file(file: LocalFile) -> WeightFile:
 
     def digest() -> str:
         state, buffer, at = blake3(), memoryview(bytearray(BLOCK)), 0
-        while got := os.preadv(file.fd, [buffer], at):
+        while at <= before.st_size and (got := os.preadv(file.fd, [buffer], at)):
             state.update(buffer[:got])
             at += got
         now = os.fstat(file.fd)
@@ -69,7 +70,9 @@ def of_files(files: Sequence[WeightFile], index: Path | None) -> Originals | Non
                 return None
     except BadName:
         return None
-    content = {} if index is None else {index.name: _telling(index, index.read_bytes)}
+    content: dict[str, Callable[[], bytes]] = {}
+    if index is not None:
+        content[index.name] = _telling(index, partial(read_regular, index, MAX_ASSET))
     return Originals(sorted(files, key=lambda file: file.name), content)
 
 

@@ -9,7 +9,6 @@ left out, the others are linked. Nor does a note of scores.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -24,6 +23,7 @@ from taskstore.format import names
 from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
+from taskstore.locations.files import copy_regular
 from taskstore.merging.methods import registry
 from taskstore.models import open_checkpoint
 from taskstore.models.family import Family
@@ -173,7 +173,7 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        copy_regular(source, target)
 
 
 def _check_alone(store: Store) -> None:

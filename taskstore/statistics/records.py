@@ -6,7 +6,6 @@ kept with the same chance (Vitter's algorithm R), since files are often sorted b
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 from blake3 import blake3
 
 from taskstore.errors import BadExample, InputError
+from taskstore.format import json_text
+from taskstore.locations.files import open_regular
 
 MAX_LINE = 4 << 20
 
@@ -53,7 +54,7 @@ def read(path: Path, limit: int, seed: int) -> Data:
     state, kept, count, number = blake3(), dict[int, tuple[int, bytes]](), 0, 0
     chance = random.Random(seed)
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             while raw := file.readline(MAX_LINE + 1):
                 number += 1
                 if len(raw) > MAX_LINE:
@@ -75,8 +76,8 @@ def read(path: Path, limit: int, seed: int) -> Data:
 
 def _parse(path: Path, line: int, raw: bytes) -> Record:
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        value = json_text.parse(raw)
+    except ValueError as error:
         raise BadExample(path, line, f"is no JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadExample(path, line, "is no JSON object such as {'prompt': ..., 'answer': ...}")

@@ -10,6 +10,7 @@ from blake3 import blake3
 from taskstore.errors import ChecksumMismatch, FormatError
 from taskstore.format.codecs.stream import inflate
 from taskstore.format.manifest import Manifest
+from taskstore.locations.files import read_regular
 from taskstore.models.folder import copy_assets
 
 
@@ -34,7 +35,7 @@ def read_asset(root: Path, manifest: Manifest, digest: str) -> bytes:
     """Read one asset by its hash; raises FormatError where it is missing or damaged."""
     recorded = manifest.assets[digest]
     try:
-        raw = (root / "assets" / digest).read_bytes()
+        raw = read_regular(root / "assets" / digest, recorded.bytes)
     except OSError as error:
         raise FormatError(f"assets/{digest} cannot be read: {error.strerror}") from None
     if recorded.stored == "zstd":

@@ -178,7 +178,7 @@ def test_names_of_tasks(store: Path, name: str) -> None:
         (b"[]", "not a taskstore manifest"),
         (b"{", "not valid JSON"),
         (b"\xff\xfe{}", "not valid JSON"),
-        (b'{"format": "taskstore", "version": 1, "version": 1}', "given twice"),
+        (b'{"format": "taskstore", "version": 1, "version": 1}', "stands twice"),
         (b'{"format": "taskstore", "version": NaN}', "NaN is not JSON"),
         (b"[" * 200_000, "not valid JSON"),
         (b'{"format": "taskstore", "version": 1}', "does not end with its checksum"),

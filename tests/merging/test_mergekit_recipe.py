@@ -299,7 +299,7 @@ TIES = "merge_method: ties\nbase_model: base\n"
         ("a: 1\n---\nb: 1", "is not YAML: line 2: but found another document"),
         ("a: 2001-99-99", "is not YAML: it cannot be read"),
         ("a: " + 2000 * "[", "is not YAML: it cannot be read"),
-        ("a: " + MAX_BYTES * "x", "is larger than 256 KiB, so it is no merge recipe"),
+        ("a: " + MAX_BYTES * "x", "is larger than 256 KB"),
         ("merge_metod: ties", "the recipe has an unknown key 'merge_metod'; did you mean "
          "'merge_method'?"),
         ("7: ties", "the recipe has an unknown key 7; it may have merge_method, base_model"),

@@ -161,7 +161,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "DoRA": (spoil_config(use_dora=True), "with use_dora, not supported"),
     "bias of LoRA": (spoil_config(lora_bias=True), "with lora_bias, not supported"),
     "another kind": (spoil_config(peft_type="IA3"), "of a kind other than LoRA"),
-    "pattern": (spoil_config(alpha_pattern={"(": 1}), "is no pattern"),
+    "pattern": (spoil_config(alpha_pattern={"(": 1}), r"pattern '\(', which is more than"),
     "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "read as JSON"),
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "no adapter_model"),
     "B missing": (spoil_weights(lambda s: s.pop(KEY)), "not both lora_A and lora_B"),

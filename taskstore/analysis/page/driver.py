@@ -24,6 +24,7 @@ from taskstore.analysis.page.body import Chart, Section, sections
 from taskstore.analysis.page.facts import Facts, facts
 from taskstore.analysis.page.tables import size
 from taskstore.locations import publish
+from taskstore.locations.files import open_regular
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
 
@@ -68,7 +69,7 @@ def write_page(
 
 def is_page(path: Path) -> bool:
     """Whether a file is a report of ours, which `overwrite` may replace."""
-    with path.open("rb") as file:
+    with open(open_regular(path), "rb") as file:
         return MARK.encode() in file.read(4096)
 
 

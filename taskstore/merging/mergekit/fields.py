@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from taskstore.errors import InputError
+from taskstore.locations.files import read_regular
 
 MAX_BYTES = 1 << 18  # recipes have a few kilobytes
 _SHORT = reprlib.Repr()
@@ -87,12 +88,9 @@ class Node:
 def load(path: Path) -> Node:
     """The document of a file; raises InputError unless it is a mapping of a recipe's size."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: is larger than {MAX_BYTES >> 10} KiB, so it is no merge recipe")
     try:
         document = yaml.load(data, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -11,8 +11,10 @@ from blake3 import blake3
 
 from taskstore.errors import InputError
 from taskstore.evaluation.bench import fingerprint
+from taskstore.format.manifest import MAX_BYTES
 from taskstore.format.names import MANIFEST
 from taskstore.locations.base import PathLike
+from taskstore.locations.files import read_regular
 from taskstore.locations.hub import locate
 from taskstore.merging.driver import check_target, merge
 from taskstore.merging.from_store import inputs, merge_store
@@ -119,5 +121,7 @@ class Stored(Origin):
         return partial(merge_store, self._store, tasks=list(names or self._tasks))
 
     def key(self, names: Sequence[str]) -> str:
-        manifest = (self._store.path / MANIFEST).read_bytes()  # it has the files' checksums
+        manifest = read_regular(
+            self._store.path / MANIFEST, MAX_BYTES
+        )  # it has the files' checksums
         return repr((blake3(manifest).hexdigest(), sorted(names)))

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from taskstore.errors import CheckpointError
+from taskstore.format import json_text
 from taskstore.models.checkpoint import TensorInfo
 
+MAX_FILE_NAME = 255  # bytes, of any usual file system
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
 def weight_map(index: Path) -> dict[str, str]:
     """Read an index, tensor -> file name; raises CheckpointError where one leaves its folder."""
     try:
-        document = json.loads(index.read_bytes())
-        files = document["weight_map"]
+        files = json_text.read(index)["weight_map"]
         pairs = {str(name): str(file) for name, file in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except ValueError as error:
+        raise CheckpointError(index, f"is not an index: {error}") from None
+    except (KeyError, TypeError, AttributeError):
         raise CheckpointError(index, "is not an index: it has no weight_map") from None
     except OSError as error:
         raise CheckpointError(index, f"cannot be read: {error.strerror}") from None
     for file in set(pairs.values()):
-        if file != Path(file).name or file in ("", ".", ".."):
-            raise CheckpointError(index, f"names the shard {file!r}, which is not beside it")
+        if not _is_file_name(file):
+            raise CheckpointError(index, f"names the shard {file[:99]!a}, which is not beside it")
         if not (index.parent / file).is_file():
             raise CheckpointError(index, f"names the shard {file!r}, which is missing")
     return pairs
+
+
+def _is_file_name(name: str) -> bool:
+    """Tell whether a file system could have a file of that name in the folder of its index."""
+    try:
+        size = len(os.fsencode(name))
+    except UnicodeEncodeError:
+        return False
+    plain = name == Path(name).name and name not in ("", ".", "..") and "\0" not in name
+    return plain and size <= MAX_FILE_NAME
 
 
 def check_against_index(

@@ -12,9 +12,9 @@ Source: Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732 (rsLoRA); P
 
 from __future__ import annotations
 
-import json
 import math
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import CheckpointError
+from taskstore.format import json_text
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
 from taskstore.models.checkpoint import Reader, TensorInfo
+from taskstore.models.readers.patterns import Patterns
 
 F64 = NDArray[np.float64]
 CONFIG = "adapter_config.json"
+MAX_ALPHA = 1e30
 _LORA = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?$")
 _OTHER = re.compile(r"(^|\.)(lora|ia3|vera|hada|lokr|oft|boft|hra|fourierft)_")
 _REFUSED = (
@@ -59,6 +62,7 @@ class LoraReader:
         """Raises CheckpointError where the adapter cannot be applied to this base exactly."""
         self._path, self._adapter, self._base = folder, adapter, base
         self._config = read_config(folder)
+        self._patterns = _patterns(folder, self._config)
         self.tensors: dict[str, TensorInfo] = dict(base.tensors)
         self._deltas: dict[str, Delta] = {}
         self._saved: dict[str, str] = {}
@@ -112,6 +116,8 @@ class LoraReader:
             )
         if turned and (not straight or self._is_conv1d(name)):
             left, right = right.T, left.T
+        if name in self._deltas:
+            raise CheckpointError(self._path, f"holds layer {module!r} twice")
         scale = self._alpha(module) / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
         self._deltas[name] = Delta(np.ascontiguousarray(left) * scale, np.ascontiguousarray(right))
 
@@ -129,9 +135,12 @@ class LoraReader:
         return bool(self._config.get("fan_in_fan_out"))
 
     def _alpha(self, module: str) -> float:
-        for key, value in (self._config.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({key})$", module):
-                return float(value)
+        try:
+            pattern = self._patterns.first(module)
+        except ValueError as error:
+            raise CheckpointError(self._path, f"its alpha_pattern {error}") from None
+        if pattern is not None:
+            return float(self._config["alpha_pattern"][pattern])
         return float(self._config.get("lora_alpha", 8))
 
     def _factor(self, key: str) -> F64:
@@ -169,9 +178,10 @@ class LoraReader:
 def read_config(folder: Path) -> dict[str, Any]:
     """Read `adapter_config.json`; it is refused where it is not plain LoRA."""
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
-    except (ValueError, OSError, RecursionError):
-        raise CheckpointError(folder / CONFIG, "cannot be read as JSON") from None
+        config = json_text.read(folder / CONFIG)
+    except (ValueError, OSError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(folder / CONFIG, f"cannot be read as JSON: {why}") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise CheckpointError(folder, "is an adapter of a kind other than LoRA")
     for option in _REFUSED:
@@ -184,22 +194,22 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"is a LoRA adapter that started with {start}, which changes the base; convert it to "
             "plain LoRA with PEFT first",
         )
-    _check_alphas(folder, config)
     return config
 
 
-def _check_alphas(folder: Path, config: dict[str, Any]) -> None:
+def _patterns(folder: Path, config: dict[str, Any]) -> Patterns:
+    """Check the numbers of an adapter; returns its patterns."""
     patterns = config.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise CheckpointError(folder, "has an alpha_pattern that is no object")
-    for key in patterns:
-        try:
-            re.compile(key)
-        except re.error:
-            raise CheckpointError(folder, f"alpha_pattern {key!r} is no pattern") from None
     for value in (config.get("lora_alpha", 8), *patterns.values()):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise CheckpointError(folder, f"has an alpha that is no number: {value!r}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not abs(value) <= MAX_ALPHA:
+            raise CheckpointError(folder, f"has an alpha that is no number: {reprlib.repr(value)}")
+    try:
+        return Patterns(patterns)
+    except ValueError as error:
+        raise CheckpointError(folder, f"its alpha_pattern {error}") from None
 
 
 def adapter_file(folder: Path) -> Path | None:

@@ -6,8 +6,10 @@ of the form before torch 1.6 cannot be mapped and are loaded whole.
 
 from __future__ import annotations
 
+import errno
 import pickle
 import threading
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from taskstore.errors import BadName, CheckpointError
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.names import check_tensor_name
 from taskstore.kernels.torch_dtypes import DTYPES
+from taskstore.locations.files import open_regular
 from taskstore.models.checkpoint import TensorInfo
 
 
@@ -80,8 +83,18 @@ class PytorchReader:
         self._flat = ("", torch.empty(0))
 
 
+def _check_file(path: Path) -> None:
+    """Raise OSError unless it is a regular file; a zip whose parts are packed could be any size."""
+    with open(open_regular(path), "rb") as file:
+        if not zipfile.is_zipfile(file):
+            return
+        if any(part.compress_type for part in zipfile.ZipFile(file).infolist()):
+            raise OSError(errno.EINVAL, "its parts are compressed, as no torch.save does it")
+
+
 def _load(path: Path) -> dict[Any, Any]:
     try:
+        _check_file(path)
         try:
             value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:
@@ -90,6 +103,8 @@ def _load(path: Path) -> dict[Any, Any]:
             value = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(path, "is missing") from None
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror or error}") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
             path, "is a pickle that is not plain tensors, and is not opened; convert it yourself"

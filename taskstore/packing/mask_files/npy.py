@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import InputError
+from taskstore.locations.files import open_regular
 from taskstore.packing.mask_files.safe_pickle import Global, Made, Refused, Span, load
 
 _HEADERS: dict[tuple[int, int], Callable[[BinaryIO], Any]] = {
@@ -45,7 +46,8 @@ class PackedMask:
 
     def map(self) -> NDArray[np.uint8]:
         """uint8 (size,), read when it is looked at."""
-        return np.memmap(self.path, np.uint8, "r", self.start, (self.size,))
+        with open(open_regular(self.path), "rb") as file:
+            return np.memmap(file, np.uint8, "r", self.start, (self.size,))
 
 
 def bits(packed_P: NDArray[np.uint8], start: int, stop: int) -> NDArray[np.bool_]:
@@ -57,8 +59,8 @@ def bits(packed_P: NDArray[np.uint8], start: int, stop: int) -> NDArray[np.bool_
 def read(path: Path) -> dict[str, PackedMask]:
     """Name -> mask; the name is "" in a file of one plain array. Raises InputError."""
     try:
-        with path.open("rb") as file:
-            shape, dtype = _header(file)
+        with open(open_regular(path), "rb") as file:
+            shape, dtype = _header(path, file)
             if dtype != np.dtype(object):
                 return {"": _plain(path, file, shape, dtype)}
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -73,14 +75,12 @@ def read(path: Path) -> dict[str, PackedMask]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(file)
         shape, _, dtype = _HEADERS[version](file)
     except (ValueError, KeyError, SyntaxError, RecursionError, tokenize.TokenError):
-        raise InputError(
-            f"{file.name} is no .npy file; masks come as numpy.save writes them"
-        ) from None
+        raise InputError(f"{path} is no .npy file; masks come as numpy.save writes them") from None
     return shape, dtype
 
 
