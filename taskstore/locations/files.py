@@ -98,7 +98,9 @@ def read_regular(path: PathLike, limit: int) -> bytes:
 
 def _shown(size: int) -> str:
     units = {1 << 20: "MB", 1 << 10: "KB"}
-    return next((f"{size // n} {unit}" for n, unit in units.items() if not size % n), f"{size} bytes")
+    return next(
+        (f"{size // n} {unit}" for n, unit in units.items() if not size % n), f"{size} bytes"
+    )
 
 
 def copy_regular(source: PathLike, target: PathLike) -> None:
