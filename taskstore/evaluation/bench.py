@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from taskstore.evaluation.journal import Journal
 from taskstore.format import manifest as manifests
 from taskstore.format.digests import model_digest
 from taskstore.locations.base import PathLike
+from taskstore.locations.publish import recover
+from taskstore.locations.scratch import scratch
 from taskstore.store import Store
 from taskstore.store.catalog import rebuilt_tensors
 
@@ -73,7 +74,8 @@ class Evaluation:
 class Bench:
     """Rebuilds models into scratch folders, one at a time, and has them scored.
 
-    `label` names the evaluator in the journal: scores of another one are not taken.
+    `label` names the evaluator in the journal: scores of another one are not taken. `scratch` is
+    where the folders are; None: beside the store.
     """
 
     evaluator: Evaluator
@@ -93,8 +95,8 @@ class Bench:
         """The score on `task` of a model of the store: a task at a tier, or the base (None)."""
 
         def evaluate() -> float:
-            with tempfile.TemporaryDirectory(prefix="taskstore-eval-", dir=self.scratch) as folder:
-                path = store.unpack(model, Path(folder) / (model or "base"), tier=tier)
+            with scratch(store.path, self.scratch) as folder:
+                path = store.unpack(model, folder / (model or "base"), tier=tier)
                 return self._told(path, task, what)
 
         tensors = rebuilt_tensors(store.manifest, model, tier)
@@ -104,6 +106,7 @@ class Bench:
     def original(self, path: PathLike, task: str) -> float:
         """The score of a fine-tune in its folder; raises InputError if that is missing."""
         folder = Path(path)
+        recover(folder)
         if not folder.exists():
             raise InputError(f"the original of task {task!r} is not at {folder}")
         key = (self.label, task, fingerprint(folder))

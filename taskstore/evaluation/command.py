@@ -11,7 +11,6 @@ output.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -19,14 +18,15 @@ import re
 import shlex
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taskstore.errors import EvaluationFailed, InputError
 from taskstore.locations.files import read_regular
+from taskstore.locations.scratch import scratch
 
 Evaluator = Callable[[Path, str], float]  # model folder, task -> score
 MAX_SCORES = 64 << 20
@@ -59,11 +59,11 @@ class Command:
 
     def __call__(self, model: Path, task: str) -> float:
         """The score of a model folder on a task; raises EvaluationFailed."""
-        with tempfile.TemporaryDirectory(prefix="taskstore-eval-") as out:
-            places = {"model": str(model), "task": task, "out": out}
+        with scratch(model, small=True) if "{out}" in self.template else nullcontext() as out:
+            places = {"model": str(model), "task": task, "out": str(out)}
             words = [_filled(word, places) for word in shlex.split(self.template)]
             stdout, stderr = self._run(words, task)
-            files = [*map(_text, sorted(Path(out).rglob("*.json")))]
+            files = [*map(_text, sorted(out.rglob("*.json")))] if out else []
         found = [_score(text, self.key) for text in (*stdout.splitlines(), stdout, *files)]
         scores = [score for score in found if score is not None]
         if not scores:
@@ -89,7 +89,7 @@ class Command:
         try:
             stdout, stderr = process.communicate(timeout=self.timeout)
         except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             stdout, stderr = process.communicate()
             if not isinstance(error, subprocess.TimeoutExpired):

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from taskstore.errors import CheckpointError
+from taskstore.locations.publish import recover
 
 _HUB_CACHE = re.compile(r"models--(?P<id>[^/]+)/snapshots/(?P<revision>[0-9a-f]{40})$")
 
@@ -14,6 +15,7 @@ _HUB_CACHE = re.compile(r"models--(?P<id>[^/]+)/snapshots/(?P<revision>[0-9a-f]{
 def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
     """Return local path, source and revision of a model as a user names it."""
     path = Path(os.path.abspath(os.path.expanduser(model)))
+    recover(path)
     if not path.exists():
         raise CheckpointError(model, "there is no such folder or file")
     found = _HUB_CACHE.search(path.as_posix())

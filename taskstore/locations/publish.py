@@ -1,27 +1,49 @@
-"""Publish a folder, or a file, whole or not at all.
+"""Publish a folder, or a file, whole or not at all; one writer at a time.
 
 It is written as `.NAME.partial` beside its target and renamed at the end. Whatever ends the
-process, the target is as it was, and at most that one partial folder is left; the next run
-removes it. An existing target is exchanged in one step where the system can (Linux renameat2),
-so there is no moment without a store.
+process, the target is as it was, and the next command that writes it removes what was left. An
+existing folder is exchanged in one step where the system can (Linux renameat2), so there is no
+moment without it. Elsewhere it is `.NAME.replaced` for a moment; if the process is killed then,
+`recover` puts it back, which everything that looks for a folder calls.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
-import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 from taskstore.errors import OutputError, TargetExists
+from taskstore.locations import locks
+from taskstore.locations.base import PathLike
+from taskstore.locations.os_errors import clear
+from taskstore.locations.scratch import sweep
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_MOMENT = 5.0  # seconds, far more than a writer needs between two renames
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Be the only writer of `target`, after what killed ones left is put back or removed.
+
+    The block may ask for it again. Raises OutputError, which names the other writer.
+    """
+    target = _named(target)
+    with ExitStack() as stack:
+        with _cleared(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            new = stack.enter_context(locks.hold(target))
+        if new:
+            _mend(target)
+            sweep(target, target.parent)
+        yield
 
 
 @contextmanager
@@ -35,29 +57,26 @@ def folder(
     """
     target = Path(os.path.abspath(target))
     check_target(target, overwrite=overwrite, ours=ours)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = _take(partial)
-    except OSError as error:
-        raise _clear(error, partial) from error
-    try:
-        yield partial
-        _sync(partial)
-        _publish(partial, target, overwrite)
-    except OSError as error:
-        raise _clear(error, partial) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        os.close(lock)
+    with alone(target):
+        check_target(target, overwrite=overwrite, ours=ours)
+        partial = _beside(target, "partial")
+        with _made(target):
+            partial.mkdir()
+        try:
+            with _cleared(partial):
+                yield partial
+                _sync(partial)
+                check_target(target, overwrite=overwrite, ours=ours)
+                _publish(partial, target)
+        finally:
+            _mend(target)
 
 
 def check_target(
     target: Path, *, overwrite: bool, ours: Callable[[Path], bool] = lambda _: False
 ) -> None:
     """Raise unless `target` is free or may be replaced; nothing is touched."""
-    if not target.name:
-        raise OutputError(f"{target} cannot be a target; name a new folder")
+    recover(_named(target))
     if not target.exists() and not target.is_symlink():
         return
     if not overwrite:
@@ -73,23 +92,21 @@ def file(
     """Yield an empty file that becomes `target`; see `folder`."""
     target = Path(os.path.abspath(target))
     check_file(target, overwrite=overwrite, ours=ours)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fd = _take_file(partial)
-    except OSError as error:
-        raise _clear(error, partial) from error
-    try:
-        yield partial
-        os.fsync(fd)
-        os.rename(partial, target)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _clear(error, partial) from error
-        raise
-    finally:
-        os.close(fd)
+    with alone(target):
+        check_file(target, overwrite=overwrite, ours=ours)
+        partial = _beside(target, "partial")
+        with _made(target):
+            fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            with _cleared(partial):
+                yield partial
+                os.fsync(fd)
+                check_file(target, overwrite=overwrite, ours=ours)
+                os.rename(partial, target)
+                _sync_names(target.parent)
+        finally:
+            os.close(fd)
+            _mend(target)
 
 
 def check_file(
@@ -123,47 +140,74 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _take(partial: Path) -> int:
-    """Make the partial folder anew, locked for this process; an abandoned one is removed."""
-    for _ in range(3):
-        if partial.exists():
-            old = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(partial)
-            except BlockingIOError:
-                raise OutputError(
-                    f"{partial} is being written by another taskstore; wait for it to end"
-                ) from None
-            finally:
-                os.close(old)
-        try:
-            partial.mkdir()
-        except FileExistsError:
-            continue
-        lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return lock
-    raise OutputError(f"{partial} is being written by another taskstore; wait for it to end")
+def recover(path: PathLike) -> None:
+    """Put back a folder that was being replaced when its writer was killed, if `path` is in it.
 
-
-def _take_file(partial: Path) -> int:
-    """The partial file made anew, locked for this process; an abandoned one is emptied.
-
-    Whoever held the lock before may have renamed the file meanwhile: then it is another's target.
+    Costs one look at the disk where `path` is there. Raises OutputError, which says where the
+    folder lies, if it cannot be renamed.
     """
-    for _ in range(3):
-        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    target = Path(os.path.abspath(path))
+    while not os.path.lexists(target) and target.name:
+        aside = _beside(target, "replaced")
+        if os.path.isdir(aside) and not os.path.islink(aside):
+            try:
+                with locks.waiting(_MOMENT), locks.hold(target):
+                    _put_back(target)
+            except OSError as error:
+                raise OutputError(
+                    f"{target} was being replaced when its writer was killed; it lies in {aside} "
+                    f"and cannot be put back from here ({error.strerror}): "
+                    f"{shlex.join(['mv', str(aside), str(target)])}"
+                ) from None
+            return
+        target = target.parent
+
+
+def _put_back(target: Path) -> None:
+    aside = _beside(target, "replaced")
+    if os.path.isdir(aside) and not os.path.islink(aside) and not os.path.lexists(target):
+        os.rename(aside, target)
+        _sync_names(target.parent)
+
+
+def _mend(target: Path) -> None:
+    """Put back or remove what is left of a write; for the holder of the target's lock."""
+    with suppress(OSError):
+        _put_back(target)
+    leavings = ["partial"] + (["replaced"] if os.path.lexists(target) else [])
+    for path in (_beside(target, what) for what in leavings):
+        with suppress(OSError):
+            path.unlink()
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _named(target: Path) -> Path:
+    target = Path(os.path.abspath(target))
+    if not target.name:
+        raise OutputError(f"{target} cannot be a target; name a new folder")
+    return target
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}.{what}")
+
+
+@contextmanager
+def _cleared(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise clear(error, path) from error
+
+
+@contextmanager
+def _made(target: Path) -> Iterator[None]:
+    """Make the partial of a target, which is there if this very caller is writing it."""
+    with _cleared(_beside(target, "partial")):
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            break
-        if partial.exists() and os.path.samestat(os.fstat(fd), os.stat(partial)):
-            os.ftruncate(fd, 0)
-            return fd
-        os.close(fd)
-    raise OutputError(f"{partial} is being written by another taskstore; wait for it to end")
+            yield
+        except FileExistsError:
+            raise locks.busy(target) from None
 
 
 def _sync(root: Path) -> None:
@@ -176,16 +220,21 @@ def _sync(root: Path) -> None:
             os.close(fd)
 
 
-def _publish(partial: Path, target: Path, overwrite: bool) -> None:
-    if not overwrite or not target.exists():
+def _publish(partial: Path, target: Path) -> None:
+    """Give a folder its name; what had it becomes the partial folder."""
+    if not target.exists():
         os.rename(partial, target)
     elif not _exchange(partial, target):
-        aside = target.with_name(f".{target.name}.replaced")
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = _beside(target, "replaced")
         os.rename(target, aside)
         os.rename(partial, target)
-        shutil.rmtree(aside, ignore_errors=True)
-    fd = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        _sync_names(target.parent)
+        os.rename(aside, partial)  # no longer something to put back
+    _sync_names(target.parent)
+
+
+def _sync_names(parent: Path) -> None:
+    fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:
@@ -206,16 +255,3 @@ def _exchange(one: Path, other: Path) -> bool:
         ctypes.c_uint(_RENAME_EXCHANGE),
     )
     return bool(done == 0)
-
-
-def _clear(error: OSError, partial: Path) -> OutputError:
-    where = partial.parent
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(where).free / 2**20
-        return OutputError(
-            f"no space left on the disk of {where} ({free:.0f} MiB free); nothing was kept, "
-            "free some space or write elsewhere"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(f"{where} cannot be written: {error.strerror}")
-    return OutputError(f"writing {error.filename or partial} failed: {error.strerror}")

@@ -55,7 +55,7 @@ def merge_store(
     executor = threads(options.jobs)
     store.check_files(store.manifest.files, executor)
     with ExitStack() as stack:
-        family = stack.enter_context(as_checkpoint.open_family(store, chosen, executor))
+        family = stack.enter_context(as_checkpoint.open_family(store, chosen, executor, target))
         options = replace(options, unrelated=True, chunk=store.manifest.chunk)
         source = None
         best = sorted({store.manifest.tasks[task].all_tiers[-1] for task in chosen})

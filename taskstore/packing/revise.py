@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from taskstore.models import open_checkpoint
 from taskstore.models.family import Family
 from taskstore.packing.driver import pack_family
 from taskstore.packing.manifest_draft import seal
+from taskstore.packing.only_writer import in_place, only_writer
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
@@ -38,6 +39,7 @@ from taskstore.store.as_checkpoint import open_family
 from taskstore.store.contents import is_store
 
 
+@in_place
 def add(
     store: Store,
     finetunes: Mapping[str, PathLike],
@@ -47,8 +49,9 @@ def add(
 ) -> PackReport:
     """Put fine-tunes into a store of exact tasks, in place of the old store when all is written.
 
-    Every file is checked first, every tensor while it is read. Raises BadName for a name
-    that is there, InputError for a store whose tasks are not exact.
+    Every file is checked first, every tensor while it is read. Raises BadName for a name that is
+    there, InputError for a store whose tasks are not exact, ChangedMeanwhile for one that is not
+    what was read.
     """
     executor = threads(jobs)
     for name in finetunes:
@@ -66,7 +69,7 @@ def add(
     options = _options(store, executor.jobs)
     store.check_files(store.files_of(None, *store.tasks), executor)
     with ExitStack() as stack:
-        family = stack.enter_context(open_family(store, store.tasks, executor))
+        family = stack.enter_context(open_family(store, store.tasks, executor, store.path))
         added = [
             stack.enter_context(closing(open_checkpoint(path, name, family.base)))
             for name, path in finetunes.items()
@@ -84,28 +87,34 @@ def retier(
 ) -> PackReport:
     """Pack a store of exact tasks again with other options, to `target` or in its own place.
 
-    Raises InputError for a store whose tasks are not exact.
+    Raises InputError for a store whose tasks are not exact, ChangedMeanwhile for one that is to be
+    replaced and is not what was read.
     """
-    _check_exact(store, "to change tiers")
-    options.check_tasks(store.tasks)
-    if target is None:
-        _check_alone(store)
-    executor = threads(options.jobs)
-    store.check_files(store.files_of(None, *store.tasks), executor)
-    chosen = replace(
-        options,
-        base="embed" if store.manifest.base.carried else "reference",
-        overwrite=options.overwrite or target is None,
-        chunk=store.manifest.chunk,
-    )
-    with open_family(store, store.tasks, executor) as family:
-        return pack_family(family, Path(target or store.path), chosen, progress)
+    where = Path(target or store.path)
+    itself = os.path.realpath(where) == os.path.realpath(store.path)
+    with only_writer(store) if itself else nullcontext():
+        _check_exact(store, "to change tiers")
+        options.check_tasks(store.tasks)
+        if target is None:
+            _check_alone(store)
+        executor = threads(options.jobs)
+        store.check_files(store.files_of(None, *store.tasks), executor)
+        chosen = replace(
+            options,
+            base="embed" if store.manifest.base.carried else "reference",
+            overwrite=options.overwrite or target is None,
+            chunk=store.manifest.chunk,
+        )
+        with open_family(store, store.tasks, executor, where) as family:
+            return pack_family(family, where, chosen, progress)
 
 
+@in_place
 def remove(store: Store, tasks: list[str], *, jobs: int | None = None) -> Store:
     """Take tasks out of a store of any kind; the others stay as they are, to the last bit.
 
-    Every file that stays is checked first. Raises UnknownTask, and InputError where none is left.
+    Every file that stays is checked first. Raises UnknownTask, InputError where none is left, and
+    ChangedMeanwhile for a store that is not what was read.
     """
     for task in tasks:
         store.check_task(task)
@@ -124,22 +133,34 @@ def record(
 ) -> Store:
     """Write scores of tasks into the manifest and the card, under the name of an evaluation.
 
-    Raises UnknownTask, and BadName for a label that no manifest may hold.
+    They are the scores of the tasks that were read: other tasks, and scores of other evaluations,
+    may have come or gone since. Raises UnknownTask, ChangedMeanwhile where a task that was scored
+    is another one now, and BadName for a label that no manifest may hold.
     """
-    check_record(store, label)
     for task in scores:
         store.check_task(task)
-    tasks = {
-        name: msgspec.structs.replace(task, scores={**(task.scores or {}), label: scores[name]})
-        if name in scores
-        else task
-        for name, task in store.manifest.tasks.items()
-    }
-    tiers = any(score.lower for score in scores.values())
-    needed = VERSION_OF_TIERS if tiers else VERSION_OF_SCORES
-    version = max(store.manifest.version, needed)
-    done = msgspec.structs.replace(store.manifest, version=version, tasks=tasks)
-    return _rewrite(store, done, store.files_of(None, *tasks), jobs)
+    with publish.alone(store.path):
+        now = open_store(store.path, base=store.base_path)
+        if any(_unscored(now, task) != _unscored(store, task) for task in scores):
+            store.check_unchanged()
+        check_record(now, label)
+        tasks = {
+            name: msgspec.structs.replace(task, scores={**(task.scores or {}), label: scores[name]})
+            if name in scores
+            else task
+            for name, task in now.manifest.tasks.items()
+        }
+        tiers = any(score.lower for score in scores.values())
+        needed = VERSION_OF_TIERS if tiers else VERSION_OF_SCORES
+        version = max(now.manifest.version, needed)
+        done = msgspec.structs.replace(now.manifest, version=version, tasks=tasks)
+        return _rewrite(now, done, now.files_of(None, *tasks), jobs)
+
+
+def _unscored(store: Store, task: str) -> tuple[object, object]:
+    """Return the base and a task without its scores; None: it is gone."""
+    found = store.manifest.tasks.get(task)
+    return store.manifest.base, found and msgspec.structs.replace(found, scores=None)
 
 
 def check_record(store: Store, label: str) -> None:

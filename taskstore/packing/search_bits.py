@@ -8,8 +8,8 @@ tier `rest` alone: at every rate it keeps more than masks do (docs/fidelity.md).
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from taskstore.format.tiers import ABOVE, BlockSpec
 from taskstore.kernels import cpu, floats
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
+from taskstore.locations.scratch import scratch as scratch_folder
 from taskstore.merging.task_vectors import Block, blocks, read_base
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family, open_family
@@ -91,36 +92,39 @@ def aim_at_score(
     options = with_rest_alone(options or PackOptions())
     if not 0 < share <= 1:
         raise InputError(f"target {share} is no share of a score, above 0 and at most 1")
-    publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
-    originals = {task: bench.original(path, task) for task, path in sorted(finetunes.items())}
-    for task, score in originals.items():
-        if score <= 0:
-            raise InputError(f"the original of task {task!r} has the score {score:g}, not above 0")
-    low, high = dict.fromkeys(originals, 0), dict.fromkeys(originals, len(GRID))
-    scores: dict[str, dict[float, float]] = {task: {} for task in originals}
-    while asked := {t: (low[t] + high[t]) // 2 for t in originals if low[t] < high[t]}:
-        bits = {task: GRID[k] for task, k in asked.items()}
-        trial = replace(options, tiers="rest", residuals=bits, overwrite=False)
-        with tempfile.TemporaryDirectory(prefix="taskstore-aim-", dir=scratch) as folder:
-            some = {task: finetunes[task] for task in bits}
-            pack(base, some, Path(folder) / "store", trial, progress)
-            store = open_store(Path(folder) / "store", base=base)
-            for task, k in asked.items():
-                score = bench.rebuilt(store, task, task, f"{bits[task]:g} bits")
-                scores[task][bits[task]] = score
-                enough = score >= share * originals[task]
-                low[task], high[task] = (low[task], k) if enough else (k + 1, high[task])
-    missed = [task for task in originals if low[task] == len(GRID)]
-    chosen = {
-        task: max(scores[task], key=lambda b: (scores[task][b], -b))
-        if task in missed
-        else GRID[low[task]]
-        for task in originals
-    }
-    reached = {task: scores[task][chosen[task]] / originals[task] for task in originals}
-    if missed and not anyway:
-        raise TargetNotReached(share, {task: (reached[task], chosen[task]) for task in missed})
-    report = pack(base, finetunes, target, replace(options, residuals=chosen), progress)
+    with publish.alone(Path(target)):
+        publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
+        originals = {task: bench.original(path, task) for task, path in sorted(finetunes.items())}
+        for task, score in originals.items():
+            if score <= 0:
+                raise InputError(
+                    f"the original of task {task!r} has the score {score:g}, not above 0"
+                )
+        low, high = dict.fromkeys(originals, 0), dict.fromkeys(originals, len(GRID))
+        scores: dict[str, dict[float, float]] = {task: {} for task in originals}
+        while asked := {t: (low[t] + high[t]) // 2 for t in originals if low[t] < high[t]}:
+            bits = {task: GRID[k] for task, k in asked.items()}
+            trial = replace(options, tiers="rest", residuals=bits, overwrite=False)
+            with scratch_folder(target, scratch) as folder:
+                some = {task: finetunes[task] for task in bits}
+                pack(base, some, folder / "store", trial, progress)
+                store = open_store(folder / "store", base=base)
+                for task, k in asked.items():
+                    score = bench.rebuilt(store, task, task, f"{bits[task]:g} bits")
+                    scores[task][bits[task]] = score
+                    enough = score >= share * originals[task]
+                    low[task], high[task] = (low[task], k) if enough else (k + 1, high[task])
+        missed = [task for task in originals if low[task] == len(GRID)]
+        chosen = {
+            task: max(scores[task], key=lambda b: (scores[task][b], -b))
+            if task in missed
+            else GRID[low[task]]
+            for task in originals
+        }
+        reached = {task: scores[task][chosen[task]] / originals[task] for task in originals}
+        if missed and not anyway:
+            raise TargetNotReached(share, {task: (reached[task], chosen[task]) for task in missed})
+        report = pack(base, finetunes, target, replace(options, residuals=chosen), progress)
     return Aimed(chosen, reached, scores, report)
 
 
@@ -143,8 +147,7 @@ def aim_at_error(
         raise InputError(f"max-error {most} is not a number above 0")
     publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
     options.check_tasks(finetunes)
-    family = open_family(base, finetunes)
-    try:
+    with publish.alone(Path(target)), closing(open_family(base, finetunes)) as family:
         plan = make_plan(family, "rest")
         bits: dict[str, float] = {}
         reached: dict[str, float] = {}
@@ -161,8 +164,6 @@ def aim_at_error(
                 )
             bits[task.name], reached[task.name] = found, error
         report = pack_family(family, Path(target), replace(options, residuals=bits), progress)
-    finally:
-        family.close()
     return Aimed(bits, reached, {}, report)
 
 

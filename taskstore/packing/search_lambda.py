@@ -7,7 +7,6 @@ journal as they come, so an interrupted search goes on where it was.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from taskstore.errors import InputError
 from taskstore.evaluation.bench import Bench
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
+from taskstore.locations.scratch import scratch as scratch_folder
 from taskstore.packing.driver import pack
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
@@ -69,16 +69,17 @@ def tune(
     lambdas = sorted(set(grid))
     trials = [replace(options, lam=lam, lambdas={}, overwrite=False) for lam in lambdas]
     overwrite = options.overwrite
-    publish.check_target(Path(target).absolute(), overwrite=overwrite, ours=is_store)
-    scores: dict[str, dict[float, float]] = {task: {} for task in sorted(finetunes)}
-    for lam, trial in zip(lambdas, trials, strict=True):
-        with tempfile.TemporaryDirectory(prefix="taskstore-tune-", dir=scratch) as folder:
-            pack(base, finetunes, Path(folder) / "store", trial, progress)
-            store = open_store(Path(folder) / "store", base=base)
-            for task in scores:
-                scores[task][lam] = bench.rebuilt(store, task, task, f"lambda {lam:g}")
-    chosen = {
-        task: max(found, key=lambda lam: (found[lam], -lam)) for task, found in scores.items()
-    }
-    report = pack(base, finetunes, target, replace(options, lambdas=chosen), progress)
+    with publish.alone(Path(target)):
+        publish.check_target(Path(target).absolute(), overwrite=overwrite, ours=is_store)
+        scores: dict[str, dict[float, float]] = {task: {} for task in sorted(finetunes)}
+        for lam, trial in zip(lambdas, trials, strict=True):
+            with scratch_folder(target, scratch) as folder:
+                pack(base, finetunes, folder / "store", trial, progress)
+                store = open_store(folder / "store", base=base)
+                for task in scores:
+                    scores[task][lam] = bench.rebuilt(store, task, task, f"lambda {lam:g}")
+        chosen = {
+            task: max(found, key=lambda lam: (found[lam], -lam)) for task, found in scores.items()
+        }
+        report = pack(base, finetunes, target, replace(options, lambdas=chosen), progress)
     return Tuning(scores, chosen, report)

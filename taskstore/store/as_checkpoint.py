@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from taskstore.executors import Executor
 from taskstore.format.dtypes import ITEMSIZE
+from taskstore.locations.scratch import scratch
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.family import Family
 from taskstore.store import original_files
@@ -87,23 +87,26 @@ class StoredReader:
 
 
 @contextmanager
-def open_family(store: Store, tasks: list[str], executor: Executor) -> Iterator[Family]:
+def open_family(
+    store: Store, tasks: list[str], executor: Executor, target: Path | None = None
+) -> Iterator[Family]:
     """Open the base and some tasks of a store, as if their folders were there.
 
-    What is read of them is trusted once `Family.prove` has returned.
+    What is read of them is trusted once `Family.prove` has returned. Their configs and tokenizers
+    are written beside `target`; None: where temporary files go.
     """
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="taskstore-")))
+        folder = stack.enter_context(scratch(target or store.path, small=target is None))
         source = stack.enter_context(store.open_base(executor))
 
         def opened(task: str | None, folder: Path) -> Checkpoint:
             return stack.enter_context(closing(_model(store, task, source, folder, executor)))
 
-        models = [opened(task, scratch / str(i)) for i, task in enumerate(tasks)]
+        models = [opened(task, folder / str(i)) for i, task in enumerate(tasks)]
         if isinstance(source, ReferencedBase):
             base = source.checkpoint
         else:
-            base = opened(None, scratch / "base")
+            base = opened(None, folder / "base")
         yield Family(base, tuple(models))
 
 

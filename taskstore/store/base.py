@@ -17,6 +17,7 @@ from taskstore.format.container_files import ShardedReader
 from taskstore.format.manifest import Base, Manifest
 from taskstore.locations.base import Location
 from taskstore.locations.hub import cached
+from taskstore.locations.publish import recover
 from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.models.weights_digest import tensor_digests
 
@@ -30,6 +31,7 @@ def open_base(
     """
     where = path or _recorded(manifest.base)
     label = f"{manifest.base.name!r}"
+    recover(where)
     if not os.path.exists(where):
         raise BaseUnavailable(label, f"it is not at {where}")
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskstore.errors import InputError, UnknownTask
+from taskstore.errors import ChangedMeanwhile, FormatError, InputError, UnknownTask
 from taskstore.executors import Executor, Threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names as filenames
@@ -17,6 +17,7 @@ from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
 from taskstore.locations.base import Location, PathLike
 from taskstore.locations.files import LocalFolder
+from taskstore.locations.publish import recover
 
 if TYPE_CHECKING:
     from taskstore.store.base import BaseSource
@@ -35,6 +36,7 @@ class StoreContents:
     """A store's manifest and the files of its models; every call opens what it reads."""
 
     def __init__(self, path: Path, base: PathLike | None = None) -> None:
+        recover(path)
         self.path = path
         self.location: Location = LocalFolder(path)
         self.manifest = manifests.read(path)
@@ -73,27 +75,56 @@ class StoreContents:
                 "with --tiers exact, or mask,exact, gives the originals back"
             )
 
-    def open_base(self, executor: Executor = ONE) -> AbstractContextManager[BaseSource]:
+    def check_unchanged(self) -> None:
+        """Raise ChangedMeanwhile where another writer has replaced the store since it was read."""
+        if manifests.read(self.path) != self.manifest:
+            raise ChangedMeanwhile(
+                f"{self.path} was changed by another taskstore since it was read; run the command "
+                "again"
+            )
+
+    @contextmanager
+    def as_it_was(self) -> Iterator[None]:
+        """Raise ChangedMeanwhile for what fails in the block because the store was replaced."""
+        try:
+            yield
+        except (FormatError, OSError):
+            with suppress(FormatError):
+                self.check_unchanged()
+            raise
+
+    @contextmanager
+    def open_base(self, executor: Executor = ONE) -> Iterator[BaseSource]:
         """Open the base, in the store or in the folder that it references."""
         from taskstore.store.base import CarriedBase, ReferencedBase, open_base
 
-        if self.manifest.base.carried:
-            return closing(CarriedBase(self.location, self.manifest))
-        checkpoint = open_base(self.manifest, self.base_path, executor)
-        return closing(ReferencedBase(checkpoint, self.manifest.chunk))
+        with self.as_it_was(), ExitStack() as stack:
+            if self.manifest.base.carried:
+                carried = CarriedBase(self.location, self.manifest)
+                yield stack.enter_context(closing(carried))
+            else:
+                checkpoint = open_base(self.manifest, self.base_path, executor)
+                referenced = ReferencedBase(checkpoint, self.manifest.chunk)
+                yield stack.enter_context(closing(referenced))
 
+    @contextmanager
     def reader(
         self, task: str | None, base: BaseSource, tier: str | None = None
-    ) -> AbstractContextManager[ModelReader]:
+    ) -> Iterator[ModelReader]:
         """Open one model; `task` None is the base, `tier` None the best that the task has."""
         from taskstore.store.rebuild import ModelReader
 
         self.check_tier(task, tier)
-        return closing(ModelReader(self.location, self.manifest, task, base, tier))
+        with (
+            self.as_it_was(),
+            closing(ModelReader(self.location, self.manifest, task, base, tier)) as opened,
+        ):
+            yield opened
 
     def check_files(self, paths: Iterable[str], executor: Executor) -> None:
         """Raise FormatError or ChecksumMismatch unless these files are the recorded ones."""
-        check_files(self.path, self.manifest.files, paths, executor)
+        with self.as_it_was():
+            check_files(self.path, self.manifest.files, paths, executor)
 
     def files_of(self, *tasks: str | None, tier: str | None = None) -> list[str]:
         """List the files that these models (None: the base) are rebuilt from, up to a tier."""
@@ -118,5 +149,6 @@ class StoreContents:
         if task is None and not self.manifest.base.carried:
             with self.open_base() as base:
                 beside = base.assets
-        write_assets(self.path, self.manifest, task, beside, Path(target))
+        with self.as_it_was():
+            write_assets(self.path, self.manifest, task, beside, Path(target))
         return Path(target)

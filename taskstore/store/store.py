@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from taskstore.errors import InputError
@@ -90,12 +89,13 @@ class Store(StoreContents):
         without transformers, InputError where it does not know the class, DeviceError.
         """
         from taskstore import devices
+        from taskstore.locations.scratch import scratch
         from taskstore.models import live
         from taskstore.store.catalog import label_of
 
         where = devices.resolve(device)
-        with TemporaryDirectory(prefix="taskstore-") as scratch:
-            folder = self.write_assets(task, scratch)
+        with scratch(self.path, small=True) as written:
+            folder = self.write_assets(task, written)
             cls, config = live.model_class(folder, label_of(task))
             state = self.state_dict(task, tier=tier, device=where, jobs=jobs, progress=progress)
             return live.build(cls, config, folder, state, where, dtype, options)

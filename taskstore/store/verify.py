@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,7 +44,8 @@ def verify(
 ) -> VerifyReport:
     """Check every listed file, and what assets expand to; with `deep`, rebuild every tensor too.
 
-    Problems are collected, not raised, so one damaged file does not hide another.
+    Problems are collected, not raised, so one damaged file does not hide another. Raises
+    ChangedMeanwhile where they come from another writer, which has replaced the store.
     """
     files = store.manifest.files
     total = sum(f.bytes for f in files.values()) + (_deep_bytes(store) if deep else 0)
@@ -58,6 +60,9 @@ def verify(
     if deep:
         job.meter.stage("rebuilding", "base")
         _verify_models(job)
+    if job.report.problems:
+        with suppress(FormatError):
+            store.check_unchanged()
     return job.report
 
 

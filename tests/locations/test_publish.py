@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 
@@ -61,6 +60,52 @@ def test_without_the_exchange_call(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
 
 
+def test_a_kill_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is `.NAME.replaced` then; whoever looks for it puts it back."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(publish, "_exchange", lambda *_: False)
+    monkeypatch.setattr(publish, "_mend", lambda _: None)  # which a killed process does not do
+    target, aside = tmp_path / "store", tmp_path / ".store.replaced"
+    with publish.folder(target) as folder:
+        (folder / "mine").write_text("old")
+    monkeypatch.setattr(publish, "_sync_names", kill)  # the first thing after both renames
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda a, b: kill() if b == target else rename(a, b))
+    with pytest.raises(Killed), publish.folder(target, overwrite=True, ours=ours) as folder:
+        (folder / "mine").write_text("new")
+    monkeypatch.undo()
+    assert not target.exists()
+    assert (aside / "mine").exists()
+    publish.recover(target / "mine")
+    assert (target / "mine").read_text() == "old"
+    with pytest.raises(TargetExists), publish.folder(target):
+        pass
+    os.rename(target, aside)
+    with pytest.raises(TargetExists), publish.folder(target):
+        pass
+    with publish.folder(target, overwrite=True, ours=ours) as folder:
+        (folder / "mine").write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_folder_that_cannot_be_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / ".a store.replaced").mkdir()
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OutputError, match="Read-only file system") as caught:
+        publish.recover(tmp_path / "a store")
+    way_out = f"mv '{tmp_path}/.a store.replaced' '{tmp_path}/a store'"
+    assert str(caught.value).endswith(way_out)
+
+
 def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
     for name in ("folder", "link", "file"):
         target = tmp_path / name
@@ -100,15 +145,19 @@ def test_two_writers_of_one_target(tmp_path: Path) -> None:
     assert (tmp_path / "store" / "mine").read_text() == "first"
 
 
-def test_a_lock_that_is_gone_does_not_matter(tmp_path: Path) -> None:
-    left = tmp_path / ".store.partial"
-    left.mkdir()
-    fd = os.open(left, os.O_RDONLY)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    os.close(fd)  # what the kernel does when a writer is killed
-    with publish.folder(tmp_path / "store"):
-        pass
-    assert (tmp_path / "store").is_dir()
+def test_files_that_come_while_it_is_written_are_kept(tmp_path: Path) -> None:
+    """What may be replaced is looked at again before it is."""
+    target = tmp_path / "store"
+    with publish.folder(target) as folder:
+        (folder / "mine").write_text("old")
+    with (
+        pytest.raises(OutputError, match="not something that taskstore wrote"),
+        publish.folder(target, overwrite=True, ours=ours),
+    ):
+        (target / "mine").unlink()
+        (target / "notes").write_text("x")
+    assert [p.name for p in target.iterdir()] == ["notes"]
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
 
 
 def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
@@ -169,8 +218,8 @@ def test_a_file_that_another_process_writes(tmp_path: Path) -> None:
         path.write_text("mine")
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / ".other.partial").symlink_to(tmp_path / "file")
-    with pytest.raises(OutputError), publish.file(tmp_path / "other"):
-        pass
+    with publish.file(tmp_path / "other") as path:
+        path.write_text("other")
     assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(OutputError, match="no space left"), publish.file(tmp_path / "full"):
         raise OSError(errno.ENOSPC, "no space")

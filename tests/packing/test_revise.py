@@ -12,6 +12,7 @@ import pytest
 import taskstore
 from taskstore.errors import (
     BadName,
+    ChangedMeanwhile,
     ChecksumMismatch,
     FormatError,
     InputError,
@@ -214,3 +215,39 @@ def test_files_that_are_not_the_stores_are_not_lost(small: families.Family, tmp_
             change()
     assert contents(store.path) == before
     retier(store, options(), tmp_path / "new")
+
+
+def test_a_store_that_another_has_changed(small: families.Family, tmp_path: Path) -> None:
+    """Nothing is lost: who read the old one is refused, and its scores go to the new one."""
+    store = packed(small, tmp_path / "s", tiers="exact")
+    first, second, third = store.tasks
+    remove(taskstore.open(store.path), [first])
+    for late in (
+        lambda: add(store, {"new": small.paths[second]}),
+        lambda: remove(store, [second]),
+        lambda: retier(store, options(tiers="mask")),
+        lambda: record(store, "late", {first: Score(rebuilt=1)}),
+    ):
+        with pytest.raises(ChangedMeanwhile, match="was changed by another taskstore"):
+            late()
+    assert taskstore.open(store.path).tasks == [second, third]
+    record(taskstore.open(store.path), "one", {second: Score(rebuilt=0.5)})
+    left = record(store, "two", {second: Score(rebuilt=0.25)})
+    assert left.tasks == [second, third]
+    scores = left.manifest.tasks[second].scores or {}
+    assert {name: score.rebuilt for name, score in scores.items()} == {"one": 0.5, "two": 0.25}
+
+
+def test_a_reader_of_a_store_that_was_changed(small: families.Family, tmp_path: Path) -> None:
+    """It is told so, and not that the store is damaged."""
+    store = packed(small, tmp_path / "s", tiers="exact")
+    first = store.tasks[0]
+    remove(taskstore.open(store.path), [first])
+    for read in (
+        lambda: store.state_dict(first),
+        lambda: store.unpack(first, tmp_path / "out"),
+        lambda: verify(store),
+        lambda: verify(store, deep=True),
+    ):
+        with pytest.raises(ChangedMeanwhile):
+            read()

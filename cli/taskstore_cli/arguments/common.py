@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +64,36 @@ def output_option(
 def overwrite_option(what: str) -> Callable[[F], F]:
     """--overwrite; `what` is replaced."""
     return click.option("--overwrite", is_flag=True, help=f"Replace {what} already.")
+
+
+def _wait(ctx: click.Context, _: click.Parameter, seconds: float) -> None:
+    from taskstore.locations import locks
+
+    ctx.with_resource(locks.waiting(seconds))
+
+
+def wait_option(seconds: float = 0) -> Callable[[F], F]:
+    """--wait: the library's writers do it while the command runs."""
+    return click.option(
+        "--wait",
+        type=click.FloatRange(min=0),
+        default=seconds,
+        show_default=True,
+        metavar="SECONDS",
+        expose_value=False,
+        callback=_wait,
+        help="How long to wait for another taskstore that writes the same target.",
+    )
+
+
+@contextmanager
+def store_to_change(store: Path, base_from: Path | None = None) -> Iterator[taskstore.Store]:
+    """Open a store that the block replaces, and let no other writer at it meanwhile."""
+    from taskstore.locations import publish
+
+    taskstore.open(store)  # what is no store is not locked
+    with publish.alone(store):
+        yield taskstore.open(store, base=base_from)
 
 
 base_argument = click.argument("base", type=click.Path(path_type=Path))

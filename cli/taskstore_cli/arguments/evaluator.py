@@ -45,11 +45,17 @@ class Evaluator:
 
     @contextmanager
     def journal_beside(self, target: Path, what: str) -> Iterator[Path]:
-        """The journal; where none was given, one beside the target until the block is done."""
+        """The journal; where none was given, one beside the target until the block is done.
+
+        Nobody else writes the target or its journal meanwhile.
+        """
+        from taskstore.locations import publish
+
         own = target.absolute().parent / f"{target.name}.{what}.jsonl"
-        yield self.journal or own
-        if self.journal is None:
-            own.unlink(missing_ok=True)
+        with publish.alone(target):
+            yield self.journal or own
+            if self.journal is None:
+                own.unlink(missing_ok=True)
 
 
 def say(silent: bool) -> Callable[[str], None]:
@@ -101,6 +107,6 @@ def _options(required: bool) -> Sequence[Callable[[Any], Any]]:
         click.option(
             "--scratch",
             type=click.Path(path_type=Path, exists=True, file_okay=False),
-            help="Folder for one rebuilt model at a time.  [default: the system's]",
+            help="Folder for one rebuilt model at a time.  [default: beside the store]",
         ),
     )

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import click
 
-from taskstore_cli.arguments.common import StorePath, base_from_option, says_options
+from taskstore_cli.arguments.common import (
+    StorePath,
+    base_from_option,
+    says_options,
+    wait_option,
+)
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import named
 from taskstore_cli.output.console import Output, print_json, stdout
@@ -30,6 +35,7 @@ from taskstore_cli.output.console import Output, print_json, stdout
     help="Write the scores into the store under this name; info and the model card show them.",
 )
 @base_from_option
+@wait_option(600)
 @says_options
 def evaluate(
     store: Path,
@@ -58,10 +64,10 @@ def evaluate(
         revise.check_record(opened, record)
     bench = evaluator.bench(evaluator.journal, silent=out.silent)
     found = run(opened, bench, tasks=tasks or None, originals=named(originals), base=base)
-    if record is not None:
-        revise.record(opened, record, {s.task: s.to_record() for s in found.scores})
     if out.as_json:
         print_json(found.to_dict())
     elif not out.quiet:
         records = {s.task: to_builtins(s.to_record()) for s in found.scores}
         stdout().print(score_table(records))
+    if record is not None:
+        revise.record(opened, record, {s.task: s.to_record() for s in found.scores})

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     help="For weights, sums and Gram matrices; less takes more passes.  [default: what is free]",
 )
 @common.overwrite_option("a statistics file that is there")
+@common.wait_option()
 @common.says_options
 def measure(
     model: Path,

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 @common.max_memory_option
 @search_options
 @common.overwrite_option("a model that is there")
+@common.wait_option()
 @common.says_options
 def merge(
     base: Path | None,

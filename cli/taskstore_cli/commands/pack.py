@@ -86,6 +86,7 @@ from taskstore_cli.output.console import Output
 @click.option("--anyway", is_flag=True, help="Write the best, where --target is not reached.")
 @evaluator_options(required=False)
 @common.overwrite_option("a store that is there")
+@common.wait_option()
 @common.says_options
 def pack(
     base: Path,

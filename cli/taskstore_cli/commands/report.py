@@ -20,6 +20,7 @@ from taskstore_cli.output.console import Output, print_json, size
     help="Rebuild every task, for lengths of the task vectors and angles between them.",
 )
 @common.overwrite_option("a report that is there")
+@common.wait_option()
 @common.base_from_option
 @common.jobs_option
 @common.says_options

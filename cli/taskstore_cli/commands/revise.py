@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from taskstore_cli.output.console import Output, print_json
 @click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
 @common.base_from_option
 @common.jobs_option
+@common.wait_option()
 @common.says_options
 def add(
     store: Path,
@@ -30,12 +32,10 @@ def add(
 
     The store is written anew beside the old one, which stays until all is there.
     """
-    import taskstore
     from taskstore.packing.revise import add as run
     from taskstore_cli.output.store import print_report
 
-    opened = taskstore.open(store, base=base_from)
-    with out.progress() as progress:
+    with common.store_to_change(store, base_from) as opened, out.progress() as progress:
         report = run(opened, named(finetunes), jobs=jobs, progress=progress)
     print_report(report, out)
 
@@ -44,14 +44,15 @@ def add(
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
 @common.jobs_option
+@common.wait_option()
 @common.says_options
 def remove(store: Path, tasks: tuple[str, ...], jobs: int | None, out: Output) -> None:
     """Take TASKS out of STORE; all other tasks stay as they are, to the last bit."""
-    import taskstore
     from taskstore.packing.revise import remove as run
     from taskstore_cli.output.store import print_summary
 
-    left = run(taskstore.open(store), list(tasks), jobs=jobs)
+    with common.store_to_change(store) as opened:
+        left = run(opened, list(tasks), jobs=jobs)
     summary = left.summary()
     if out.as_json:
         print_json({"store": str(store), **summary.to_dict()})
@@ -73,6 +74,7 @@ def remove(store: Path, tasks: tuple[str, ...], jobs: int | None, out: Output) -
 @common.base_from_option
 @common.jobs_option
 @common.overwrite_option("a store that is at NEW")
+@common.wait_option()
 @common.says_options
 def retier(
     store: Path,
@@ -97,7 +99,11 @@ def retier(
             "a store without --tiers exact in place of the archive would lose the fine-tunes; give "
             "-o NEW, or --drop-exact"
         )
-    opened = taskstore.open(store, base=base_from)
-    with out.progress() as progress:
+    with ExitStack() as stack:
+        if target is None:
+            opened = stack.enter_context(common.store_to_change(store, base_from))
+        else:
+            opened = taskstore.open(store, base=base_from)
+        progress = stack.enter_context(out.progress())
         report = run(opened, options, target, progress=progress)
     print_report(report, out)

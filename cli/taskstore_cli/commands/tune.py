@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @method_options()
 @common.jobs_option
 @common.overwrite_option("a store that is there")
+@common.wait_option()
 @common.says_options
 def tune(
     base: Path,

@@ -27,6 +27,7 @@ from taskstore_cli.output.console import Output, print_json, size
 )
 @common.jobs_option
 @common.overwrite_option("a model folder that is there")
+@common.wait_option()
 @common.says_options
 def unpack(
     store: Path,

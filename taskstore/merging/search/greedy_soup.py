@@ -15,6 +15,7 @@ from typing import Any
 
 from taskstore.errors import InputError
 from taskstore.evaluation.bench import fingerprint
+from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
@@ -78,30 +79,31 @@ def greedy_soup(
     if options.alpha is not None or options.weights or options.method_options:
         raise InputError("a greedy soup is a plain average; leave alpha, weights and options out")
     target = Path(target)
-    origin.check(target, options)
-    options.check_tasks(origin.names)
+    with publish.alone(target):
+        origin.check(target, options)
+        options.check_tasks(origin.names)
 
-    def scores_of(names: list[str]) -> Scores:
-        averaged = average(options, names)
-        return scorer.merged(" + ".join(names), origin, averaged, names, progress)
+        def scores_of(names: list[str]) -> Scores:
+            averaged = average(options, names)
+            return scorer.merged(" + ".join(names), origin, averaged, names, target, progress)
 
-    def scores_alone(name: str) -> Scores:
-        folder = origin.folder(name)
-        if folder is None:
-            return scores_of([name])
-        return scorer.score(name, fingerprint(folder), lambda: nullcontext(folder))
+        def scores_alone(name: str) -> Scores:
+            folder = origin.folder(name)
+            if folder is None:
+                return scores_of([name])
+            return scorer.score(name, fingerprint(folder), lambda: nullcontext(folder))
 
-    alone = {name: scores_alone(name) for name in origin.names}
-    order = sorted(alone, key=lambda name: scorer.cost(alone[name]))
-    chosen, best = order[:1], alone[order[0]]
-    ingredients = [Ingredient(order[0], best, None, kept=True)]
-    for name in order[1:]:
-        found = scores_of([*chosen, name])
-        if kept := scorer.cost(found) < scorer.cost(best):
-            chosen, best = [*chosen, name], found
-        ingredients.append(Ingredient(name, alone[name], found, kept))
-    text = section(ingredients, scorer)
-    report = origin.merge(target, average(options, chosen), chosen, progress, text)
+        alone = {name: scores_alone(name) for name in origin.names}
+        order = sorted(alone, key=lambda name: scorer.cost(alone[name]))
+        chosen, best = order[:1], alone[order[0]]
+        ingredients = [Ingredient(order[0], best, None, kept=True)]
+        for name in order[1:]:
+            found = scores_of([*chosen, name])
+            if kept := scorer.cost(found) < scorer.cost(best):
+                chosen, best = [*chosen, name], found
+            ingredients.append(Ingredient(name, alone[name], found, kept))
+        text = section(ingredients, scorer)
+        report = origin.merge(target, average(options, chosen), chosen, progress, text)
     return Soup(ingredients, best, scorer.minimise, scorer.label, report)
 
 

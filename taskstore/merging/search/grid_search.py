@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
@@ -79,17 +80,21 @@ def search(
     does; nothing is at `target` then, and what was scored is in the journal.
     """
     target = Path(target)
-    origin.check(target, options)
-    axes, trials = grids.axes, grids.trials(options)
-    scores = [
-        scorer.merged(words(axes, values) or "merged", origin, trial, origin.names, progress)
-        for values, trial in trials
-    ]
-    best = min(range(len(scores)), key=lambda i: scorer.cost(scores[i]))
-    values = [point for point, _ in trials]
-    points = GridPoints(axes, values, scores, best, scorer.minimise, scorer.label)
-    text = section(points, scorer)
-    return Searched(points, origin.merge(target, trials[best][1], progress=progress, section=text))
+    with publish.alone(target):
+        origin.check(target, options)
+        axes, trials = grids.axes, grids.trials(options)
+        scores = [
+            scorer.merged(
+                words(axes, values) or "merged", origin, trial, origin.names, target, progress
+            )
+            for values, trial in trials
+        ]
+        best = min(range(len(scores)), key=lambda i: scorer.cost(scores[i]))
+        values = [point for point, _ in trials]
+        points = GridPoints(axes, values, scores, best, scorer.minimise, scorer.label)
+        text = section(points, scorer)
+        report = origin.merge(target, trials[best][1], progress=progress, section=text)
+    return Searched(points, report)
 
 
 def words(axes: Mapping[str, Values], values: Values) -> str:

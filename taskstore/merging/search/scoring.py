@@ -6,7 +6,6 @@ and every option that changes the result. So a search that was interrupted merge
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
@@ -19,6 +18,7 @@ from taskstore.errors import EvaluationFailed
 from taskstore.evaluation.bench import Say, fingerprint, unsaid
 from taskstore.evaluation.command import Evaluator, checked
 from taskstore.evaluation.journal import Journal
+from taskstore.locations.scratch import scratch
 from taskstore.merging.methods import registry
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.search.origins import Origin
@@ -59,7 +59,7 @@ class Scorer:
     label      names the evaluator in the journal and to people
     tasks      each model is scored once per task; ("",): once, by an evaluator that knows none
     minimise   whether scores are losses
-    scratch    folder that holds one model at a time (None: the system's)
+    scratch    folder that holds one model at a time (None: the target's)
     """
 
     evaluator: Evaluator
@@ -76,11 +76,13 @@ class Scorer:
         origin: Origin,
         options: MergeOptions,
         names: Sequence[str],
+        target: Path,
         progress: Callback,
     ) -> Scores:
-        """The scores of the merged model of those that are named."""
+        """The scores of the merged model of those that are named, on the way to `target`."""
         merge = partial(origin.merge, options=options, names=names, progress=progress)
-        return self.score(what, key(origin, options, names), partial(_made, merge, self.scratch))
+        made = partial(_made, merge, target, self.scratch)
+        return self.score(what, key(origin, options, names), made)
 
     def score(self, what: str, key: str, made: Made) -> Scores:
         """The scores of a model; `made` makes it if one is not known. Raises EvaluationFailed."""
@@ -120,11 +122,11 @@ class Scorer:
 
 
 @contextmanager
-def _made(merge: Callable[[Path], object], scratch: Path | None) -> Iterator[Path]:
+def _made(merge: Callable[[Path], object], target: Path, place: Path | None) -> Iterator[Path]:
     """The folder of a merged model, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="taskstore-merge-", dir=scratch) as folder:
-        merge(Path(folder) / "model")
-        yield Path(folder) / "model"
+    with scratch(target, place) as folder:
+        merge(folder / "model")
+        yield folder / "model"
 
 
 def key(origin: Origin, options: MergeOptions, names: Sequence[str]) -> str:

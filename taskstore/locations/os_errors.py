@@ -1,0 +1,25 @@
+"""Say in one line what the system could not write."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+from taskstore.errors import OutputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def clear(error: OSError, path: Path) -> OutputError:
+    """Return what an error of the system, while `path` was written, means to a user."""
+    where = path.parent
+    if error.errno in FULL:
+        free = shutil.disk_usage(where).free / 2**20
+        return OutputError(
+            f"no space left on the disk of {where} ({free:.0f} MiB free); nothing was kept, "
+            "free some space or write elsewhere"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"{where} cannot be written: {error.strerror}")
+    return OutputError(f"writing {error.filename or path} failed: {error.strerror}")
