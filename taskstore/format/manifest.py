@@ -15,7 +15,7 @@ from taskstore.format import json_text
 from taskstore.format.names import MANIFEST, TIER_FILES
 from taskstore.locations.files import read_regular
 
-VERSION = 3  # the newest; what needs no more is still written as 1 or 2
+VERSION = 4  # the newest; what needs no more is still written as 1 to 3
 TIERS = tuple(TIER_FILES)  # in the order in which they build on each other
 MAX_BYTES = 256 << 20
 MAX_ASSET = 256 << 20
@@ -93,6 +93,12 @@ class Score(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lower: dict[str, float] | None = None
 
 
+class SavedAs(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    of: list[str]
+    start: Size | None = None
+    shape: Shape | None = None
+
+
 class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam": "lambda"}):
     lam: float
     origin: str
@@ -107,6 +113,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     scores: dict[str, Score] | None = None
     shards: dict[str, Shard] | None = None
     index: dict[str, Digest] | None = None
+    names: dict[str, SavedAs] | None = None
 
     def tiers_of(self, tensor: str) -> tuple[str, ...]:
         """Return the tiers of a tensor, lowest first; empty where it has none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskstore.errors import BadName, FormatError, UnknownCodec
-from taskstore.format import names, weight_files
+from taskstore.format import names, own_names, weight_files
 from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
 from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor, Tensor
 
@@ -40,6 +40,7 @@ def check(manifest: Manifest) -> None:
                 _check_entry(manifest, task, name, entry)
             except FormatError as error:
                 raise FormatError(f"task {task_name!r}: {error}") from None
+        own_names.check(manifest, task_name, task)
 
 
 def _check_names(manifest: Manifest) -> None:

@@ -53,6 +53,9 @@ class Outputs:
 def decide(family: Family, plan: Plan, options: MergeOptions) -> Outputs:
     """The outputs of a merge; raises InputError if a tensor that is asked for cannot be had."""
     found = Outputs()
+    for task in family.tasks:
+        if task.spelling:
+            found.notes[f"names of {task.name}"] = task.spelling
     for name, info in sorted(family.base.tensors.items()):
         if info.dtype in MASKED:
             found.tensors[name] = _merged(family, plan, options, name, found.notes)

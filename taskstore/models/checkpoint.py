@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from taskstore.format.dtypes import nbytes, numel
+from taskstore.format.manifest import SavedAs
 from taskstore.models.original_files import Originals
 
 
@@ -67,6 +68,9 @@ class Checkpoint:
     revision: str | None = None
     originals: Originals | None = None  # None where they were no safetensors files
     prove: Callable[[], None] = nothing_recorded  # raises unless what was read is as recorded
+    names: Mapping[str, SavedAs] = field(default_factory=dict)  # own tensors that have others here
+    spelling: str = ""  # by which rule these were found
+    failed: tuple[str, ...] = ()  # rules for names whose weights are not the base's
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from taskstore.errors import InputError, NotOneFamily
-from taskstore.format.dtypes import MASKED, numel
+from taskstore.format.dtypes import MASKED
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.config import language_config
 from taskstore.models.family import Family
 from taskstore.models.tied import same_bytes, tied
 
-MIN_SHARED = 0.5
+MIN_SHARED, MANY_SHARED = 0.5, 0.9  # of elements, of tensors
 _ARCHITECTURE = ("model_type", "hidden_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
 _VOCABULARY = re.compile(r"(embed_tokens|wte|word_embeddings|lm_head|shared|tok_embeddings)\b")
 
@@ -131,18 +131,25 @@ def _own_alias(task: Checkpoint, entries: Mapping[str, TensorPlan], name: str) -
 
 
 def _check_shared(base: Checkpoint, task: Checkpoint, entries: Mapping[str, TensorPlan]) -> None:
-    shared = sum(
-        numel(base.tensors[name].shape)
-        for name, entry in entries.items()
-        if name in base.tensors and entry.kind != "private"
-    )
+    """Refuse a fine-tune that shares too little, by elements as by the number of its tensors."""
+    shared = {n for n, entry in entries.items() if n in base.tensors and entry.kind != "private"}
     for model in (base, task):
         total = sum(info.numel for info in model.tensors.values())
-        if shared < MIN_SHARED * total:
+        common = sum(base.tensors[name].numel for name in shared)
+        if common < MIN_SHARED * total and len(shared) < MANY_SHARED * len(model.tensors):
             raise NotOneFamily(task.name, base.name, _differences(base, task))
 
 
 def _differences(base: Checkpoint, task: Checkpoint) -> list[str]:
+    """Say why two models share little: rules for names that failed, else the first tensors."""
+    if task.failed:
+        return [f"its names fit by a rule, {rule}" for rule in task.failed]
+    if not set(base.tensors) & set(task.tensors):
+        return [
+            f"they have no name in common, as {min(task.tensors, default='')!r} there and "
+            f"{min(base.tensors, default='')!r} here, and no other prefix, wrapper, layout of "
+            "experts or name of transformers' makes them equal"
+        ]
     found = []
     for name in sorted(set(base.tensors) | set(task.tensors)):
         ours, theirs = task.tensors.get(name), base.tensors.get(name)

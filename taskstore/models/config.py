@@ -33,7 +33,9 @@ def language_config(model: Checkpoint) -> dict[str, Any]:
     """Read config.json with a language model's own part (`text_config`) on top."""
     config = read_config(model)
     inner = config.get("text_config")
-    return {**config, **inner} if isinstance(inner, dict) else config
+    if not isinstance(inner, dict):
+        return config
+    return {**config, **inner, **{k: v for k, v in config.items() if k == "model_type"}}
 
 
 def write_config(model: Checkpoint, folder: Path, changes: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from taskstore.errors import InputError
 from taskstore.format import names
 from taskstore.locations.base import PathLike
 from taskstore.models import Checkpoint, open_checkpoint
+from taskstore.models.spelling import aligned
 
 
 def check_names(finetunes: Mapping[str, PathLike]) -> None:
@@ -32,12 +33,22 @@ def open_family(base: PathLike, finetunes: Mapping[str, PathLike]) -> Family:
         for name, model in sorted(finetunes.items()):
             if os.path.realpath(model) == os.path.realpath(base):
                 raise InputError(f"task {name!r} is the base itself ({model}); leave it out")
-            opened.append(open_checkpoint(model, name, opened[0]))
+            opened.append(open_finetune(opened[0], model, name))
     except BaseException:
         for checkpoint in opened:
             checkpoint.close()
         raise
     return Family(opened[0], tuple(opened[1:]))
+
+
+def open_finetune(base: Checkpoint, model: PathLike, name: str) -> Checkpoint:
+    """Open one fine-tune, its tensors under the base's names; see `spelling.aligned`."""
+    own = open_checkpoint(model, name, base)
+    try:
+        return aligned(base, own)
+    except BaseException:
+        own.close()
+        raise
 
 
 @dataclass(frozen=True)

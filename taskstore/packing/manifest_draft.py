@@ -13,6 +13,7 @@ from taskstore.format.digests import file_digest
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Task, TaskTensor, Tensor
 from taskstore.format.names import CARD, MANIFEST, plain
+from taskstore.format.own_names import VERSION_OF_NAMES
 from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_EXACT, VERSION_OF_TIERS, check
 from taskstore.format.weight_files import VERSION_OF_SHARDS
 from taskstore.models import Checkpoint
@@ -36,7 +37,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
     carried = options.base == "embed"
     return Manifest(
         format="taskstore",
-        version=_version(options),
+        version=_version(job),
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -68,6 +69,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
                 original_bytes=task.original_bytes,
                 assets={},
                 tensors={name: _entry(name, entry, base) for name, entry in planned.items()},
+                names=dict(sorted(task.names.items())) or None,
                 codecs=_codecs(options),
                 bits=options.bits_of(task.name) if "rest" in options.tier_names else None,
                 tiers=None if options.tier_names in VERSIONS else list(options.tier_names),  # type: ignore[arg-type]
@@ -83,7 +85,10 @@ def _imported(options: PackOptions) -> dict[str, float]:
     return {"imported": 1.0} if options.masks else {}
 
 
-def _version(options: PackOptions) -> int:
+def _version(job: PackJob) -> int:
+    if any(task.names for task in job.family.tasks):
+        return VERSION_OF_NAMES
+    options = job.options
     plain = options.level == "speed"
     return VERSIONS.get(options.tier_names, VERSION_OF_TIERS) if plain else VERSION_OF_TIERS
 
@@ -143,7 +148,7 @@ def completed(
 
     return msgspec.structs.replace(
         draft,
-        version=VERSION_OF_SHARDS if shards else draft.version,
+        version=max(VERSION_OF_SHARDS if shards else 1, draft.version),
         base=with_files(draft.base, None),
         tensors={
             name: msgspec.structs.replace(t, blake3=digests[None, t.alias or name, ""])

@@ -41,6 +41,7 @@ def _warnings(figures: Summary, family: Family) -> list[str]:
             else ""
         )
         found.append(f"the store is not smaller than its originals ({figures.ratio:.2f}x){why}")
+    found += [f"{task.name}: names: {task.spelling}" for task in family.tasks if task.spelling]
     for model in (family.base, *family.tasks):
         if model.skipped:
             found.append(f"{model.name}: not carried: {', '.join(model.skipped)}")

@@ -25,8 +25,7 @@ from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import copy_regular
 from taskstore.merging.methods import registry
-from taskstore.models import open_checkpoint
-from taskstore.models.family import Family
+from taskstore.models.family import Family, open_finetune
 from taskstore.packing.driver import pack_family
 from taskstore.packing.manifest_draft import seal
 from taskstore.packing.only_writer import in_place, only_writer
@@ -71,7 +70,7 @@ def add(
     with ExitStack() as stack:
         family = stack.enter_context(open_family(store, store.tasks, executor, store.path))
         added = [
-            stack.enter_context(closing(open_checkpoint(path, name, family.base)))
+            stack.enter_context(closing(open_finetune(family.base, path, name)))
             for name, path in finetunes.items()
         ]
         tasks = sorted((*family.tasks, *added), key=lambda task: task.name)

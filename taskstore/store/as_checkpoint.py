@@ -128,6 +128,7 @@ def _model(
         recorded.revision,
         original_files.stored(store.path, manifest, task),
         reader.prove,
+        (manifest.tasks[task].names or {}) if task is not None else {},
     )
 
 

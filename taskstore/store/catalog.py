@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor
+from taskstore.format.own_names import own_layout
 
 
 @dataclass(frozen=True)
@@ -55,4 +56,17 @@ def rebuilt_tensors(
         digests = [*(source.lower or ()), source.blake3]
         blake3 = digests[max(0, len(tiers_up_to(manifest.tasks[task], of, tier)) - 1)]
         found[name] = Rebuilt(name, dtype, tuple(shape), blake3)
+    return found
+
+
+def own_tensors(manifest: Manifest, task: str | None) -> dict[str, Rebuilt]:
+    """Return the same tensors as the model's own files name and cut them, without checksums."""
+    tensors = rebuilt_tensors(manifest, task)
+    if task is None or not (names := manifest.tasks[task].names):
+        return tensors
+    gone = {of for made in names.values() for of in made.of}
+    found = {name: tensor for name, tensor in tensors.items() if name not in gone}
+    for name, made in names.items():
+        dtype, shape = own_layout(manifest, manifest.tasks[task], made)
+        found[name] = Rebuilt(name, dtype, tuple(shape), "")
     return found

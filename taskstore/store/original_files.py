@@ -14,8 +14,8 @@ from taskstore.format.weight_files import tensors_in
 from taskstore.models import Originals, WeightFile
 from taskstore.models.folder import write_shard
 from taskstore.store.assets import read_asset
-from taskstore.store.catalog import label_of, rebuilt_tensors
-from taskstore.store.rebuild import ModelReader, rebuilt_blocks
+from taskstore.store.catalog import label_of, own_tensors
+from taskstore.store.rebuild import ModelReader, own_blocks
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read(
     model = manifest.base if task is None else manifest.tasks[task]
     if task is not None and tier not in (None, *manifest.tasks[task].all_tiers[-1:]):
         return []
-    tensors, files = rebuilt_tensors(manifest, task), []
+    tensors, files = own_tensors(manifest, task), []
     place: dict[str, str] = {}
     for name, shard in sorted((model.shards or {}).items()):
         label = f"{name!r} of {label_of(task)}"
@@ -68,7 +68,7 @@ def write(
 ) -> None:
     """Write the files to `folder`; raises ChecksumMismatch where one is not what it was."""
     for file in files:  # one stream per file: its last checksum is compared at its end
-        blocks = rebuilt_blocks(reader, file.tensors, executor)
+        blocks = own_blocks(reader, file.tensors, executor)
         write_shard(
             folder / file.name, file.head, blocks, report, file.recorded.blake3, reader.label
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import groupby
 
 from blake3 import blake3
 
@@ -20,7 +21,14 @@ from taskstore.format.manifest import TIERS, Manifest, Task
 from taskstore.format.section import Layout
 from taskstore.locations.base import Location
 from taskstore.store.base import BaseSource, Bits
-from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, tiers_up_to
+from taskstore.store.catalog import (
+    Rebuilt,
+    label_of,
+    own_tensors,
+    rebuilt_tensors,
+    resolved,
+    tiers_up_to,
+)
 
 Part = tuple[int, Callable[[int], Bits]]  # chunks, and how one of them is decoded
 OPEN = 64  # tensors whose sections are open
@@ -52,6 +60,8 @@ class ModelReader:
             self.close()
             raise
         self.tensors = rebuilt_tensors(manifest, task, tier)
+        self.saved = (self._task.names if self._task else None) or {}
+        self.own_tensors = own_tensors(manifest, task)
 
     def close(self) -> None:
         """Close its own files; the base is its owner's to close."""
@@ -100,6 +110,14 @@ class ModelReader:
                 base = numel(self._manifest.tensors[of].shape)
         parts = [base, n - base] if base else [n]
         return [min(chunk, part - at) for part in parts for at in range(0, part, chunk)]
+
+    def elements(self, name: str, start: int, stop: int) -> Iterator[Bits]:
+        """Decode elements [start, stop) of a tensor, in pieces; nothing is checked."""
+        at = 0
+        for k, size in enumerate(self.chunk_sizes(name)):
+            if at < stop and at + size > start:
+                yield self.chunk(name, k)[max(0, start - at) : stop - at]
+            at += size
 
     def _files(self) -> dict[str, Mapping[str, Layout]]:
         """Return stem -> sections of the files that the model needs beside the base's."""
@@ -190,8 +208,29 @@ def _chunk(reader: ModelReader, unit: tuple[str, int | None]) -> tuple[str, Bits
     return name, None if k is None else reader.chunk(name, k)
 
 
-def rebuilt_blocks(
+def own_blocks(
     reader: ModelReader, names: Iterable[str], executor: Executor
 ) -> Iterator[tuple[str, Bits]]:
-    """Yield (tensor's name, bits) for each chunk, in order; see `rebuild`."""
-    return ((tensor.name, bits_N) for tensor, _, bits_N in rebuild(reader, names, executor))
+    """Yield (tensor's own name, bits) for each chunk, in order, of tensors as `own_tensors` lists.
+
+    See `rebuild`; a tensor that is a part of another is cut out of it once all of that was checked.
+    """
+    saved, checked = reader.saved, set[str]()
+    for part, group in groupby(names, lambda n: n in saved and saved[n].start is not None):
+        if not part:
+            owner = {
+                of: name for name in group for of in (saved[name].of if name in saved else [name])
+            }
+            yield from (
+                (owner[t.name], bits_N) for t, _, bits_N in rebuild(reader, owner, executor)
+            )
+            continue
+        for name in group:
+            whole = saved[name].of[0]
+            if whole not in checked:
+                for _ in rebuild(reader, [whole], executor):
+                    pass
+                checked.add(whole)
+            start = saved[name].start or 0
+            stop = start + numel(saved[name].shape or ())
+            yield from ((name, bits_N) for bits_N in reader.elements(whole, start, stop))

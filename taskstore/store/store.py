@@ -55,6 +55,8 @@ class Store(StoreContents):
     ) -> dict[str, torch.Tensor]:
         """Rebuild a task's tensors (None: the base's) on a device, all or `names`, checked.
 
+        They have the names that the fine-tune's own files give them.
+
         `tier` is "mask", "rest" or "exact", None the best that the task has (InputError where it
         does not have it).
         Tensors that share their bytes in the task share their memory here too. Beside what ends
@@ -65,11 +67,11 @@ class Store(StoreContents):
 
         executor = threads(jobs)
         with self.open_base(executor) as base, self.reader(task, base, tier) as reader:
-            unknown = [name for name in names or () if name not in reader.tensors]
+            unknown = [name for name in names or () if name not in reader.own_tensors]
             if unknown:
                 raise InputError(f"{reader.label} has no tensor {unknown[0]!r}")
             aliases = self._aliases(task)
-            wanted = list(reader.tensors if names is None else names)
+            wanted = list(reader.own_tensors if names is None else names)
             return load(reader, wanted, aliases, executor, progress, device)
 
     def load_model(
@@ -103,7 +105,10 @@ class Store(StoreContents):
     def _aliases(self, task: str | None) -> dict[str, str]:
         if task is None:
             return {n: t.alias for n, t in self.manifest.tensors.items() if t.alias}
-        return {n: e.of for n, e in self.manifest.tasks[task].tensors.items() if e.of}
+        model = self.manifest.tasks[task]
+        names = (model.names or {}).items()
+        own = {s.of[0]: n for n, s in names if len(s.of) == 1 and s.start is None}
+        return {own.get(n, n): own.get(e.of, e.of) for n, e in model.tensors.items() if e.of}
 
     def unpack(
         self,

@@ -18,7 +18,7 @@ from taskstore.errors import NotEnoughMemory
 from taskstore.executors import Executor
 from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.progress import Callback, Meter
-from taskstore.store.rebuild import ModelReader, rebuild
+from taskstore.store.rebuild import ModelReader, own_blocks
 
 
 def load(
@@ -35,24 +35,28 @@ def load(
     """
     where = devices.resolve(device)
     wanted = list(dict.fromkeys(aliases.get(name, name) for name in names))
-    total = sum(reader.tensors[name].nbytes for name in wanted)
+    total = sum(reader.own_tensors[name].nbytes for name in wanted)
     try:
         devices.require(where, {"weights": total}, "take another device, or fewer tensors")
     except NotEnoughMemory:
         for name in wanted:  # a size that the files do not back is damage, and said first
-            reader.chunk_count(name)
+            for of in reader.saved[name].of if name in reader.saved else (name,):
+                reader.chunk_count(of)
         raise
     meter = Meter(progress, total)
     flat: dict[str, torch.Tensor] = {}
-    for tensor, offset, bits_N in rebuild(reader, wanted, executor):
-        if tensor.name not in flat:  # its sections are open by now: they prove its size
-            flat[tensor.name] = torch.empty(tensor.nbytes, dtype=torch.uint8, device=where)
-        copy_in(flat[tensor.name], offset, bits_N)
-        meter.add(tensor.name, bits_N.nbytes)
+    offset: dict[str, int] = dict.fromkeys(wanted, 0)
+    for name, bits_N in own_blocks(reader, wanted, executor):
+        if name not in flat:  # its sections are open by now: they prove its size
+            size = reader.own_tensors[name].nbytes
+            flat[name] = torch.empty(size, dtype=torch.uint8, device=where)
+        copy_in(flat[name], offset[name], bits_N)
+        offset[name] += bits_N.nbytes
+        meter.add(name, bits_N.nbytes)
     nothing = torch.empty(0, dtype=torch.uint8, device=where)
     tensors = {
         name: flat.get(name, nothing).view(TORCH[t.dtype]).view(t.shape)
-        for name, t in ((name, reader.tensors[name]) for name in wanted)
+        for name, t in ((name, reader.own_tensors[name]) for name in wanted)
     }
     return {name: tensors[aliases.get(name, name)] for name in names}
 

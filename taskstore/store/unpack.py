@@ -15,7 +15,7 @@ from taskstore.models.folder import write_weights
 from taskstore.progress import Callback, Meter
 from taskstore.store import original_files
 from taskstore.store.assets import write_assets
-from taskstore.store.rebuild import rebuilt_blocks
+from taskstore.store.rebuild import own_blocks
 
 if TYPE_CHECKING:
     from taskstore.store.contents import StoreContents
@@ -114,7 +114,7 @@ def _write_weights(
     else:
         limit = SHARD_BYTES if options.shard_bytes is None else options.shard_bytes
         write_weights(
-            folder, reader.tensors, limit, lambda n: rebuilt_blocks(reader, n, executor), meter.add
+            folder, reader.own_tensors, limit, lambda n: own_blocks(reader, n, executor), meter.add
         )
 
 

@@ -18,7 +18,7 @@ from taskstore.store import original_files
 from taskstore.store.assets import read_asset
 from taskstore.store.base import BaseSource
 from taskstore.store.original_files import Original
-from taskstore.store.rebuild import ModelReader, rebuild
+from taskstore.store.rebuild import ModelReader, own_blocks
 from taskstore.store.store import Store
 
 
@@ -130,7 +130,7 @@ def _verify_model(job: _Job, task: str | None, tier: str | None, base: BaseSourc
 def _verify_tensors(job: _Job, reader: ModelReader, file: Original | None) -> Iterator[str]:
     """Check a weight file's tensors, and if all are good the whole file; None: all tensors."""
     state, good = blake3(file.head) if file else None, True
-    for name in file.tensors if file else reader.tensors:
+    for name in file.tensors if file else reader.own_tensors:
         job.report.tensors += 1
         problem = _verify_tensor(job, reader, name, state)
         if problem:
@@ -143,10 +143,10 @@ def _verify_tensors(job: _Job, reader: ModelReader, file: Original | None) -> It
 
 def _verify_tensor(job: _Job, reader: ModelReader, name: str, file: Any) -> str | None:
     try:
-        for tensor, _, bits_N in rebuild(reader, [name], job.executor):
+        for _, bits_N in own_blocks(reader, [name], job.executor):
             if file:
                 file.update(bits_N.view("u1"))
-            job.meter.add(tensor.name, bits_N.nbytes)
+            job.meter.add(name, bits_N.nbytes)
     except ChecksumMismatch as error:
         return str(error)
     except TaskstoreError as error:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from taskstore.errors import SwapError
 from taskstore.kernels.torch_dtypes import DTYPES
 from taskstore.models.live_names import checkpoint_tensors
+from taskstore.models.spelling.prefixes import by_start
 
 Prefix = str | Mapping[str, str]
 
@@ -82,6 +83,19 @@ def _renamed(name: str, starts: Mapping[str, str]) -> str:
         if name.startswith(own):
             return starts[own] + name[len(own) :]
     return name
+
+
+def prefix_hint(live: Iterable[str], stored: Iterable[str]) -> str:
+    """Say which prefix gives a module's names the start of the store's; "" where none does."""
+    live, stored = set(live), set(stored)
+    found, _ = by_start(stored - live, live - stored, lambda *_: True)
+    if len(found) < len(stored - live) / 2 or not found:
+        return ""
+    theirs, own = min(found.items())
+    while theirs and own and theirs[-1] == own[-1]:
+        theirs, own = theirs[:-1], own[:-1]
+    prefix = {own: theirs} if own else theirs
+    return f"; other names only: attach with prefix={prefix!r}"
 
 
 def _check(name: str, tensor: Tensor) -> None:

@@ -18,7 +18,7 @@ from taskstore.errors import ModuleMismatch
 from taskstore.format.dtypes import ITEMSIZE, numel, vector_bytes
 from taskstore.format.manifest import Manifest
 from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, tiers_up_to
-from taskstore.swap.binding import Live, ignored
+from taskstore.swap.binding import Live, ignored, prefix_hint
 
 State = str | None
 
@@ -115,6 +115,8 @@ class States:
             if problems := self.misfits(task):
                 fitting = [name for name in tasks if not self.misfits(name)]
                 way = f"; name those that fit: {', '.join(fitting)}" if fitting else ""
+                bound = [name for live in self._lives for name in live.names]
+                way = way or prefix_hint(bound, self.tensors[task])
                 raise ModuleMismatch(label_of(task), problems, way)
         return [*([] if self.misfits(None) else [None]), *tasks]
 
