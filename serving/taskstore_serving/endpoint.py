@@ -7,9 +7,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.datastructures import State
+from starlette.exceptions import HTTPException
 
 from taskstore.errors import InputError
 from taskstore_serving.api import admin
+from taskstore_serving.api.answers import http_error
+from taskstore_serving.api.client_errors import blame
 from taskstore_serving.api.dispatch import Dispatch
 from taskstore_serving.api.keys import KeyEverywhere, keys
 from taskstore_serving.api.tasks import Served
@@ -26,6 +29,7 @@ class TaskstoreEndpoint:
     def attach_router(self, app: FastAPI) -> None:
         self._app = app
         admin.attach(app)
+        app.add_exception_handler(HTTPException, http_error)  # vLLM handles FastAPI's alone
         app.add_middleware(Dispatch)  # the first to be added is the innermost: behind the API keys
         if tokens := keys(app.state.args):
             app.add_middleware(KeyEverywhere, tokens=tokens)
@@ -49,5 +53,6 @@ class TaskstoreEndpoint:
             )
         options = ServeOptions.parse(config.load_config.model_loader_extra_config)
         state.taskstore = Served(self._app, engine_client, args, options)
-        observer.install(engine_client, state.taskstore.names[0])  # before clients are copied
+        blame(engine_client)  # both before clients are copied
+        observer.install(engine_client, state.taskstore.names[0])
         await state.taskstore.start()

@@ -82,7 +82,10 @@ class _OneTask(Scheduler):
         seconds = cost(model_runner_output)
         if seconds is not None:
             self._turns.swapped(seconds)
-        return super().update_from_output(scheduler_output, model_runner_output)
+        uncompiled = {name: self.requests[name] for name in self.grammar_compile_error_reqs}
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        self.structured_output_manager.say_why(uncompiled, outputs)
+        return outputs
 
     def _pick_task(self) -> State:
         """The task whose turn it is."""

@@ -30,6 +30,7 @@ def attach(app: FastAPI) -> None:
         ("DELETE", "/v1/taskstore/tasks/{name:path}", remove),
         ("POST", "/v1/load_lora_adapter", load_adapter),
         ("POST", "/v1/unload_lora_adapter", unload_adapter),
+        ("POST", "/scale_elastic_ep", scale),
     ]
     own = len(app.router.routes)
     for method, path, route in routes:
@@ -140,6 +141,10 @@ async def unload_adapter(request: Request, served: Served) -> Response:
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
 
+async def scale(*_: Any) -> Response:
+    raise Refusal(400, "This server has one engine, which does not scale")
+
+
 def _adapter(body: dict[str, Any]) -> str:
     name = body.get("lora_name")
     if not isinstance(name, str) or not name:
@@ -161,7 +166,7 @@ def _wait(request: Request) -> float:
 async def _object(request: Request) -> dict[str, Any]:
     try:
         found = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise Refusal(400, "The body is no JSON object")

@@ -7,6 +7,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
 from taskstore.errors import TaskstoreError
 
 _TYPES = {
@@ -14,8 +18,11 @@ _TYPES = {
     401: "AuthenticationError",
     403: "PermissionDeniedError",
     404: "NotFoundError",
+    405: "MethodNotAllowedError",
+    408: "RequestTimeoutError",
     409: "ConflictError",
     413: "RequestTooLargeError",
+    415: "UnsupportedMediaTypeError",
     503: "ServiceUnavailableError",
 }
 
@@ -31,7 +38,7 @@ class Refusal(TaskstoreError):
         return {
             "error": {
                 "message": str(self),
-                "type": _TYPES[self.status],
+                "type": _TYPES.get(self.status, "BadRequestError"),
                 "param": self.param,
                 "code": self.status,
             }
@@ -39,6 +46,12 @@ class Refusal(TaskstoreError):
 
     def raw(self) -> bytes:
         return json.dumps(self.body()).encode()
+
+
+async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    """Answer for a route or method that is not there, or a body that cannot be parsed."""
+    refusal = Refusal(error.status_code, str(error.detail))
+    return JSONResponse(refusal.body(), error.status_code, error.headers)
 
 
 def unknown_model(name: str, known: Iterable[str]) -> Refusal:

@@ -13,7 +13,7 @@ from vllm import envs
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
 from taskstore_serving.api.answers import Refusal
-from taskstore_serving.api.dispatch import answer
+from taskstore_serving.api.body import answer
 
 _OPEN = ("GET", "HEAD", "OPTIONS")  # probes, metrics, documentation
 

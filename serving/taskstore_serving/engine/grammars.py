@@ -3,10 +3,15 @@
 The engine makes grammars for one tokenizer. A fine-tune may have tokens of its own, or another end
 token. A task whose tokenizer differs from the base's gets a manager of its own, made when it is
 first needed. Requests that are scheduled together still share one bitmask.
+
+A grammar that does not compile, or that allows no next token, is the client's mistake. vLLM ends
+such a request with an error of its own; `say_why` has the reason travel to the API process.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from copy import copy
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +21,9 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from taskstore_serving.assets import assets_key
 from taskstore_serving.options import ServeOptions
+
+UNUSABLE = "the structured output cannot be used: "
+_SOURCE = re.compile(r"^(\[[\d:]+\] \S+:\d+: )?(Check failed: \(.*?\) is false: )?")
 
 
 class TaskGrammars(StructuredOutputManager):
@@ -33,6 +41,7 @@ class TaskGrammars(StructuredOutputManager):
     _grammar_bitmask: Any
     _others: dict[str, StructuredOutputManager]
     _of_request: dict[int, StructuredOutputManager]
+    _refused: dict[str, str]  # ids of requests whose grammar let no token pass -> why
 
     @staticmethod
     def adopt(manager: Any) -> None:
@@ -40,6 +49,7 @@ class TaskGrammars(StructuredOutputManager):
         manager.__class__ = TaskGrammars
         manager._others = {}
         manager._of_request = {}
+        manager._refused = {}
 
     def grammar_init(self, request: Any) -> None:
         mine = self._of(request)
@@ -52,6 +62,24 @@ class TaskGrammars(StructuredOutputManager):
             backend = self._of(requests[ids[0]]).backend
             self._grammar_bitmask = backend.allocate_token_bitmask(rows)
         return super().grammar_bitmask(requests, ids, *args)
+
+    def accept_tokens(self, request: Any, tokens: list[int]) -> bool:
+        accepted: bool = super().accept_tokens(request, tokens)
+        if not accepted:
+            self._refused[request.request_id] = "its grammar allows no next token"
+        return accepted
+
+    def say_why(self, uncompiled: Mapping[str, Any], outputs: Mapping[Any, Any]) -> None:
+        """Write the reason into a step's outputs of requests whose grammar is of no use.
+
+        `uncompiled`: requests by their ids whose grammars did not compile.
+        """
+        why, self._refused = self._refused, {}
+        why |= {name: _reason(one) for name, one in uncompiled.items()}
+        if why:
+            for output in (one for client in outputs.values() for one in client.outputs):
+                if output.request_id in why:
+                    output.stop_reason = UNUSABLE + why[output.request_id]
 
     def _get_reasoner(self, request: Any) -> Any:
         return StructuredOutputManager._get_reasoner(self._of(request), request)
@@ -86,6 +114,12 @@ class TaskGrammars(StructuredOutputManager):
                 self._others[key] = self if same else StructuredOutputManager(config)
         found: StructuredOutputManager = self._others[key]
         return found
+
+
+def _reason(request: Any) -> str:
+    """Why a grammar did not compile, without the compiler's own source lines."""
+    said = str(request.structured_output_request.grammar).split("\n")[0]
+    return _SOURCE.sub("", said)[:300] or "it does not compile"
 
 
 def alike(one: Any, other: Any) -> bool:

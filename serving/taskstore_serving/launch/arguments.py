@@ -11,6 +11,8 @@ from taskstore_serving.options import ServeOptions
 
 PLUGIN = "taskstore"
 KV_BYTES = 4 << 30
+HEAD_BYTES = 64 << 10
+_HEAD_OPTION = "h11-max-incomplete-event-size"
 _KV_OPTIONS = ("kv-cache-memory-bytes", "gpu-memory-utilization")
 
 
@@ -62,10 +64,15 @@ class Launch:
         return [*self.own_arguments(assets), *self._defaults(env), *self.given]
 
     def _defaults(self, env: Mapping[str, str]) -> list[str]:
-        """Defaults for the CPU, where vLLM would take nearly all memory and round float32."""
-        if not self.cpu:
-            return []
+        """Defaults: a request's head of at most 64 KiB, where vLLM would take 4 MiB without a key.
+
+        For the CPU, where vLLM would take nearly all memory and round float32, dtype and cache.
+        """
         names, found = option_names(self.given), list[str]()
+        if _HEAD_OPTION not in names:
+            found += [f"--{_HEAD_OPTION}", str(HEAD_BYTES)]
+        if not self.cpu:
+            return found
         if "dtype" not in names:
             found += ["--dtype", self.dtype]
         if not names.intersection(_KV_OPTIONS) and not env.get("VLLM_CPU_KVCACHE_SPACE"):

@@ -150,7 +150,8 @@ async def _serve(args: Namespace, bound: socket.socket, ready: Callable[[], None
     async with build_async_engine_client(args) as client:
         waiting = asyncio.create_task(until_ready(args, bound, ready))
         where = f"{args.host}:{args.port}"
-        serving = asyncio.create_task(build_and_serve(client, where, bound, args))
+        # h11, since vLLM's limit of a request's head has no effect on httptools, which has none
+        serving = asyncio.create_task(build_and_serve(client, where, bound, args, http="h11"))
         await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
         if waiting.done() and waiting.exception():
             serving.cancel()

@@ -61,6 +61,14 @@ def test_on_a_cpu_memory_is_left_and_float32_stays_float32() -> None:
     )
 
 
+@pytest.mark.parametrize("cpu", [True, False])
+def test_the_head_of_a_request_is_bounded(cpu: bool) -> None:
+    option = "--h11-max-incomplete-event-size"
+    assert value(launch(cpu=cpu).arguments("/assets", {}), option) == str(64 << 10)
+    given = launch(option, "9", cpu=cpu).arguments("/assets", {})
+    assert (given.count(option), value(given, option)) == (1, "9")
+
+
 def test_what_the_user_says_wins() -> None:
     words = launch("--dtype=float16", "--gpu_memory_utilization", "0.5").arguments("/assets", {})
     assert not {"--dtype", "--kv-cache-memory-bytes"}.intersection(words)
