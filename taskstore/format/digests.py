@@ -16,11 +16,11 @@ from taskstore.locations.files import open_regular
 BLOCK = 4 << 20
 
 
-def file_digest(path: Path) -> File:
-    """Return size and checksum of one file; raises OSError."""
+def file_digest(path: Path, root: Path | None = None) -> File:
+    """Return size and checksum of one file; raises OSError, also for a link that leaves `root`."""
     state, size = blake3(), 0
     buffer = memoryview(bytearray(BLOCK))
-    with open(open_regular(path), "rb", buffering=0) as file:
+    with open(open_regular(path, root), "rb", buffering=0) as file:
         declared = os.fstat(file.fileno()).st_size
         while size <= declared and (got := file.readinto(buffer)):
             state.update(buffer[:got])
@@ -46,7 +46,7 @@ def check_file(root: Path, path: str, recorded: File) -> None:
             raise FormatError(
                 f"{path} has {size} bytes where the manifest records {recorded.bytes}"
             )
-        found = file_digest(full)
+        found = file_digest(full, root)
     except FileNotFoundError:
         raise FormatError(f"{path} is missing from the store") from None
     except OSError as error:

@@ -36,9 +36,9 @@ def check_values(raw: bytes) -> None:
         raise ValueError(f"it holds more than {MAX_VALUES} values")
 
 
-def read(path: PathLike, limit: int = MAX_FILE) -> Any:
+def read(path: PathLike, within: PathLike, limit: int = MAX_FILE) -> Any:
     """Parse a file of at most `limit` bytes; raises ValueError, or OSError as `read_regular`."""
-    return parse(read_regular(path, limit))
+    return parse(read_regular(path, limit, within))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

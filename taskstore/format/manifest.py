@@ -220,7 +220,7 @@ def read(folder: Path) -> Manifest:
     """Read the manifest of a store folder; checks its size and its checksum."""
     path = folder / MANIFEST
     try:
-        raw = read_regular(path, MAX_BYTES)
+        raw = read_regular(path, MAX_BYTES, folder)
     except FileNotFoundError:
         what = "there is no such folder" if not folder.exists() else f"it holds no {MANIFEST}"
         raise FormatError(f"{folder} is not a taskstore store: {what}") from None

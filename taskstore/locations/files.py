@@ -1,4 +1,8 @@
-"""Use local folders as a location; write at an offset, and flush while blocks are made."""
+"""Use local folders as a location; write at an offset, and flush while blocks are made.
+
+A link is followed to a file below the same folder, or to a blob of the same repository in a hub's
+cache. One that leads elsewhere is refused: it may name a file that is nobody's to give away.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from taskstore.locations.base import PathLike
 
 STEP = 64 << 20
 COPY_BLOCK = 1 << 20
+TRIES = 50  # to open a file that others replace meanwhile
 PARTIAL = ".partial"  # a file that is being written, or was when its writer died
 
 
@@ -66,24 +71,80 @@ class Flusher:
 _flush = getattr(os, "fdatasync", os.fsync)
 
 
-def open_regular(path: PathLike) -> int:
+def resolve(path: PathLike, folder: PathLike) -> Path:
+    """Return where a file of a folder lies; raises OSError for a link that leaves the folder.
+
+    The folder itself may be reached by a link. What comes back has no link in it.
+    """
+    real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    if real.is_relative_to(root) or any(real.is_relative_to(blobs) for blobs in _blobs(root)):
+        return real
+    raise OSError(
+        errno.ELOOP,
+        f"it is a link to {real}, outside of its folder; put a copy of the file in its place",
+        str(path),
+    )
+
+
+def _blobs(root: Path) -> list[Path]:
+    """Return where the hub's cache keeps the files of a snapshot, whose folder has links to them.
+
+    These are .../models--ORG--NAME/snapshots/REVISION[/...] and .../models--ORG--NAME/blobs.
+    """
+    above = [folder.parent for folder in (root, *root.parents)]
+    found = (a for a in above if a.name == "snapshots" and a.parent.name.startswith("models--"))
+    return [snapshots.parent / "blobs" for snapshots in found]
+
+
+def open_regular(path: PathLike, within: PathLike | None = None) -> int:
     """Open a regular file for reading and return its descriptor, which the caller closes.
 
-    A pipe, a socket or a device is refused at once, and never waited for. Raises OSError.
+    A pipe, a socket or a device is refused at once, and never waited for; so is a link that leaves
+    the folder `within`. Raises OSError.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    return _open(path) if within is None else open_plain(resolve(path, within))
+
+
+def open_plain(real: PathLike) -> int:
+    """Open what `resolve` gave, as `open_regular` does; a link put there since is not followed."""
+    for _ in range(TRIES):
+        fd = _open(real, os.O_NOFOLLOW)
+        try:
+            plain = os.path.realpath(real) == os.fspath(real)
+            if plain and os.path.samestat(os.fstat(fd), os.stat(real)):
+                return fd
+        except FileNotFoundError:
+            plain = True
+        os.close(fd)
+        if not plain:
+            break
+    raise OSError(errno.ELOOP, "it was replaced while it was opened", str(real))
+
+
+def _open(path: PathLike, flags: int = 0) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | flags)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return fd
 
 
-def read_regular(path: PathLike, limit: int) -> bytes:
+def read_regular(path: PathLike, limit: int, within: PathLike | None = None) -> bytes:
     """Read a whole regular file of at most `limit` bytes; its size is looked at first.
 
-    Raises OSError, also where it is larger, or changes its size while it is read.
+    Raises OSError, also where it is larger, or changes its size while it is read, or is a link that
+    leaves the folder `within`.
     """
-    with open(open_regular(path), "rb", buffering=0) as file:
+    return _read(open_regular(path, within), path, limit)
+
+
+def read_plain(real: PathLike, limit: int) -> bytes:
+    """Read what `resolve` gave, as `read_regular` does."""
+    return _read(open_plain(real), real, limit)
+
+
+def _read(fd: int, path: PathLike, limit: int) -> bytes:
+    with open(fd, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise OSError(errno.EFBIG, f"it is larger than {_shown(limit)}", str(path))
@@ -104,8 +165,11 @@ def _shown(size: int) -> str:
 
 
 def copy_regular(source: PathLike, target: PathLike) -> None:
-    """Copy the bytes of a regular file, no more than it had when it was opened; raises OSError."""
-    with open(open_regular(source), "rb", buffering=0) as file, open(target, "wb") as out:
+    """Copy the bytes of a file that `resolve` gave, no more than it had when it was opened.
+
+    Raises OSError.
+    """
+    with open(open_plain(source), "rb", buffering=0) as file, open(target, "wb") as out:
         left = os.fstat(file.fileno()).st_size
         while left and (block := file.read(min(left, COPY_BLOCK))):
             out.write(block)
@@ -117,11 +181,17 @@ def copy_regular(source: PathLike, target: PathLike) -> None:
 class LocalFile:
     """A regular file, open for reading."""
 
-    def __init__(self, path: PathLike) -> None:
-        """Open a file; raises OSError where there is none that can be read."""
+    def __init__(self, path: PathLike, within: PathLike | None = None) -> None:
+        """Open a file; raises OSError where there is none that can be read, as `open_regular`."""
         self.path = Path(path)
-        self.fd = open_regular(path)
+        self.fd = open_regular(path, within)
         self.size = os.fstat(self.fd).st_size
+
+    @property
+    def name(self) -> str:
+        """A name for a library that opens files itself: of this very file, while it is open."""
+        own = f"/proc/self/fd/{self.fd}"
+        return own if os.path.exists(own) else os.path.realpath(self.path)
 
     def read(self, begin: int, count: int) -> bytes:
         raw = os.pread(self.fd, count, begin)
@@ -159,7 +229,7 @@ class LocalFolder:
         yield from sorted(path.relative_to(self._root).as_posix() for path in paths)
 
     def open(self, name: str) -> LocalFile:
-        return LocalFile(self._path(name))
+        return LocalFile(self._path(name), self._root)
 
     def put(self, name: str, data: bytes) -> None:
         path = self._path(name)

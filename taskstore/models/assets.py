@@ -6,9 +6,10 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from taskstore.errors import BadName
+from taskstore.errors import BadName, CheckpointError
 from taskstore.format.manifest import MAX_ASSET
 from taskstore.format.names import INDEXES, check_asset_path
+from taskstore.locations.files import resolve
 
 WEIGHTS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
@@ -18,9 +19,10 @@ FOLDERS = ("checkpoint-", "runs", "logs", "wandb", "__pycache__")
 
 
 def collect(folder: Path, weights: Collection[Path]) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Return path inside the folder -> file for every asset; and what was left out, and why.
+    """Return path inside the folder -> where it lies, of every asset; and what was left out, why.
 
-    `weights` are the files that the model is read from.
+    `weights` are the files that the model is read from. Raises CheckpointError for a link to a file
+    outside of the folder.
     """
     assets: dict[str, Path] = {}
     skipped: list[str] = []
@@ -35,10 +37,17 @@ def collect(folder: Path, weights: Collection[Path]) -> tuple[dict[str, Path], t
                 continue
             reason = _reason(path, inside)
             if reason is None:
-                assets[inside] = path
+                assets[inside] = _real(path, folder)
             else:
                 skipped.append(f"{inside} ({reason})")
     return assets, tuple(skipped)
+
+
+def _real(path: Path, folder: Path) -> Path:
+    try:
+        return resolve(path, folder)
+    except OSError as error:
+        raise CheckpointError(path, str(error.strerror)) from None
 
 
 def _link(root: str, name: str) -> bool:

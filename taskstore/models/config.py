@@ -23,7 +23,7 @@ def read_config(model: Checkpoint) -> dict[str, Any]:
 def read_settings(path: Path) -> dict[str, Any]:
     """Read one config.json; empty where there is no such file, or it is no JSON object."""
     try:
-        config = json_text.read(path)
+        config = json_text.read(path, path.parent)
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}

@@ -55,7 +55,7 @@ def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
             else "no weights (*.safetensors or pytorch_model.bin)"
         )
         raise CheckpointError(folder, f"holds {what}")
-    reader = open_files(files)
+    reader = open_files(files, folder)
     if index_path is not None:
         try:
             index.check_against_index(index_path, reader.tensors, names)
@@ -68,7 +68,7 @@ def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
 def _open_adapter(file: Path, base: Checkpoint | None) -> Reader:
     if base is None:
         raise CheckpointError(file.parent, "is a LoRA adapter; it can be a fine-tune, not a base")
-    adapter = open_files([file])
+    adapter = open_files([file], file.parent)
     try:
         return lora.LoraReader(file.parent, adapter, base.reader)
     except BaseException:

@@ -72,7 +72,7 @@ def of_files(files: Sequence[WeightFile], index: Path | None) -> Originals | Non
         return None
     content: dict[str, Callable[[], bytes]] = {}
     if index is not None:
-        content[index.name] = _telling(index, partial(read_regular, index, MAX_ASSET))
+        content[index.name] = _telling(index, partial(read_regular, index, MAX_ASSET, index.parent))
     return Originals(sorted(files, key=lambda file: file.name), content)
 
 

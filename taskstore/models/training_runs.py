@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskstore.errors import CheckpointError
+from taskstore.locations.files import resolve
 from taskstore.models.readers import lora, weights_in
 
 _STEP = re.compile(r"checkpoint-([0-9]{1,18})", re.ASCII)
@@ -37,6 +38,10 @@ def expand(path: str | os.PathLike[str]) -> Run | None:
         step = _STEP.fullmatch(inside.name)
         if not inside.is_dir():
             continue
+        try:
+            resolve(inside, folder)
+        except OSError as error:
+            raise CheckpointError(inside, str(error.strerror)) from None
         if step is None:
             skipped.append(inside.name)
         elif (other := found.setdefault(int(step[1]), inside)) is not inside:

@@ -11,7 +11,7 @@ from blake3 import blake3
 from taskstore.errors import CheckpointError
 from taskstore.executors import Executor
 from taskstore.format.manifest import MAX_ASSET, Asset, Shard
-from taskstore.locations.files import read_regular
+from taskstore.locations.files import read_plain
 from taskstore.models import Checkpoint, Originals, WeightFile
 
 LEVEL = 12  # of zstd
@@ -29,7 +29,7 @@ class AssetWriter:
         stored = {}
         for inside, path in sorted(model.assets.items()):
             try:
-                raw = read_regular(path, MAX_ASSET)
+                raw = read_plain(path, MAX_ASSET)
             except OSError as error:
                 raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
             stored[inside] = self._put(raw)

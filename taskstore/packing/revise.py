@@ -23,7 +23,7 @@ from taskstore.format import names
 from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
-from taskstore.locations.files import copy_regular
+from taskstore.locations.files import copy_regular, resolve
 from taskstore.merging.methods import registry
 from taskstore.models.family import Family, open_finetune
 from taskstore.packing.driver import pack_family
@@ -183,7 +183,7 @@ def _rewrite(
     with publish.folder(store.path, overwrite=True, ours=is_store) as folder:
         for path in kept:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            _link(store.path / path, folder / path)
+            _link(resolve(store.path / path, store.path), folder / path)
         seal(folder, done)
     return open_store(store.path, base=store.base_path)
 

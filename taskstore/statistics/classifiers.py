@@ -83,7 +83,7 @@ class Image(Classifier):
     def __init__(self, label: str, config: Any, folder: Path) -> None:
         super().__init__(label, config)
         try:
-            how = json_text.read(folder / PREPROCESSOR)
+            how = json_text.read(folder / PREPROCESSOR, folder)
             scale = how.get("rescale_factor", 1 / 255) if how.get("do_rescale", True) else 1.0
             normal = how.get("do_normalize", True)
             mean, std = (how["image_mean"], how["image_std"]) if normal else ([0.0], [1.0])

@@ -133,7 +133,7 @@ def _model(
 
 
 def _assets(store: Store, task: str | None, folder: Path) -> dict[str, Path]:
-    store.write_assets(task, folder)
+    folder = store.write_assets(task, folder).resolve()
     return {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }

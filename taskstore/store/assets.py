@@ -35,7 +35,7 @@ def read_asset(root: Path, manifest: Manifest, digest: str) -> bytes:
     """Read one asset by its hash; raises FormatError where it is missing or damaged."""
     recorded = manifest.assets[digest]
     try:
-        raw = read_regular(root / "assets" / digest, recorded.bytes)
+        raw = read_regular(root / "assets" / digest, recorded.bytes, root)
     except OSError as error:
         raise FormatError(f"assets/{digest} cannot be read: {error.strerror}") from None
     if recorded.stored == "zstd":

@@ -182,8 +182,9 @@ def test_where_a_model_is_from(tmp_path: Path) -> None:
 
 def test_files_of_the_hub_cache_are_links(tmp_path: Path) -> None:
     """Links to files are read; links to folders are not followed."""
-    blobs = save(tmp_path / "blobs", BASE, files={"tokenizer.json": "{}", "deep/more.json": "{}"})
-    snapshot = tmp_path / "models--o--n" / "snapshots" / ("a" * 40)
+    home = tmp_path / "models--o--n"
+    blobs = save(home / "blobs", BASE, files={"tokenizer.json": "{}", "deep/more.json": "{}"})
+    snapshot = home / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     for file in ("model.safetensors", "config.json", "tokenizer.json"):
         (snapshot / file).symlink_to(blobs / file)

@@ -2,7 +2,8 @@
 
 `stems` are the names of a file that is a whole model, or of the index of one; `reader` makes a
 `models.checkpoint.Reader` of some files, and raises CheckpointError where they are not what their
-suffix says. tests/models/test_readers.py is what each must pass.
+suffix says. With a folder, links that leave it are refused. tests/models/test_readers.py is what
+each must pass.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ class WeightKind:
     """One kind of weight file."""
 
     stems: tuple[str, ...]  # in a folder; none where such a file is read only when it is named
-    reader: Callable[[Sequence[Path]], Reader]
+    reader: Callable[[Sequence[Path], Path | None], Reader]
 
 
-def _pytorch(files: Sequence[Path]) -> Reader:
+def _pytorch(files: Sequence[Path], folder: Path | None) -> Reader:
     from taskstore.models.readers.pytorch import PytorchReader  # loads torch
 
-    return PytorchReader(files)
+    return PytorchReader(files, folder)
 
 
 READERS: Mapping[str, WeightKind] = {
@@ -39,12 +40,15 @@ READERS: Mapping[str, WeightKind] = {
 }
 
 
-def open_files(files: Sequence[Path]) -> Reader:
-    """Open the weight files of one model, all of one kind; raises CheckpointError for no kind."""
+def open_files(files: Sequence[Path], folder: Path | None = None) -> Reader:
+    """Open the weight files of one model, all of one kind; raises CheckpointError for no kind.
+
+    `folder` is the model's, which no link may leave; None: the files were named one by one.
+    """
     suffix = files[0].suffix
     if suffix not in READERS:
         raise CheckpointError(files[0], "is neither a safetensors file nor a PyTorch weight file")
-    return READERS[suffix].reader(files)
+    return READERS[suffix].reader(files, folder)
 
 
 def weights_in(folder: Path) -> tuple[list[Path], Path | None, Mapping[str, str]]:

@@ -18,7 +18,7 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 def weight_map(index: Path) -> dict[str, str]:
     """Read an index, tensor -> file name; raises CheckpointError where one leaves its folder."""
     try:
-        files = json_text.read(index)["weight_map"]
+        files = json_text.read(index, index.parent)["weight_map"]
         pairs = {str(name): str(file) for name, file in files.items()}
     except ValueError as error:
         raise CheckpointError(index, f"is not an index: {error}") from None

@@ -178,7 +178,7 @@ class LoraReader:
 def read_config(folder: Path) -> dict[str, Any]:
     """Read `adapter_config.json`; it is refused where it is not plain LoRA."""
     try:
-        config = json_text.read(folder / CONFIG)
+        config = json_text.read(folder / CONFIG, folder)
     except (ValueError, OSError) as error:
         why = getattr(error, "strerror", None) or error
         raise CheckpointError(folder / CONFIG, f"cannot be read as JSON: {why}") from None

@@ -11,6 +11,7 @@ import pickle
 import threading
 import zipfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,21 @@ from taskstore.errors import BadName, CheckpointError
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.names import check_tensor_name
 from taskstore.kernels.torch_dtypes import DTYPES
-from taskstore.locations.files import open_regular
+from taskstore.locations.files import LocalFile, open_regular
 from taskstore.models.checkpoint import TensorInfo
 
 
 class PytorchReader:
     """All tensors of some `.bin` files."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], folder: Path | None = None) -> None:
         """Raises CheckpointError for anything but flat dicts of dense tensors."""
         self.tensors: dict[str, TensorInfo] = {}
         self._values: dict[str, torch.Tensor] = {}
         self._lock = threading.Lock()
         self._flat: tuple[str, torch.Tensor] = ("", torch.empty(0))
         for path in files:
-            for name, value in _load(path).items():
+            for name, value in _load(path, folder).items():
                 self._add(path, name, value)
 
     def _add(self, path: Path, name: Any, value: Any) -> None:
@@ -83,7 +84,7 @@ class PytorchReader:
         self._flat = ("", torch.empty(0))
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: str) -> None:
     """Raise OSError unless it is a regular file; a zip whose parts are packed could be any size."""
     with open(open_regular(path), "rb") as file:
         if not zipfile.is_zipfile(file):
@@ -92,15 +93,11 @@ def _check_file(path: Path) -> None:
             raise OSError(errno.EINVAL, "its parts are compressed, as no torch.save does it")
 
 
-def _load(path: Path) -> dict[Any, Any]:
+def _load(path: Path, folder: Path | None) -> dict[Any, Any]:
     try:
-        _check_file(path)
-        try:
-            value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            value = torch.load(path, map_location="cpu", weights_only=True)
+        with closing(LocalFile(path, folder)) as file:
+            _check_file(file.name)
+            value = _unpickled(file.name)
     except FileNotFoundError:
         raise CheckpointError(path, "is missing") from None
     except OSError as error:
@@ -115,3 +112,12 @@ def _load(path: Path) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(path, f"is not a dict of tensors but a {type(value).__name__}")
     return value
+
+
+def _unpickled(name: str) -> Any:
+    try:
+        return torch.load(name, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+        return torch.load(name, map_location="cpu", weights_only=True)

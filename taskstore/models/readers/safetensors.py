@@ -22,7 +22,7 @@ from taskstore.models.original_files import WeightFile, weight_file
 class SafetensorsReader:
     """All tensors of some safetensors files, read with plain positioned reads."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], folder: Path | None = None) -> None:
         """Raises CheckpointError where a file is missing, broken or repeats a name."""
         self.tensors: dict[str, TensorInfo] = {}
         self._places: dict[str, tuple[LocalFile, header.Place]] = {}
@@ -30,14 +30,14 @@ class SafetensorsReader:
         self.files: list[WeightFile] = []
         try:
             for path in files:
-                self._open(path)
+                self._open(path, folder)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, path: Path) -> None:
+    def _open(self, path: Path, folder: Path | None) -> None:
         try:
-            file = LocalFile(path)
+            file = LocalFile(path, folder)
         except OSError as error:
             raise CheckpointError(path, f"cannot be opened: {error.strerror}") from None
         self._open_files.append(file)
