@@ -63,9 +63,7 @@ def adapter(family: Family, folder: Path) -> Path:
     rows, columns = family.base["layers.1.mlp.weight"].shape
     sides = {"A": torch.ones(2, columns), "B": torch.ones(rows, 2)}
     layer = "base_model.model.layers.1.mlp.lora_{}.weight"
-    save_file(
-        {layer.format(s): t for s, t in sides.items()}, folder / "adapter_model.safetensors"
-    )
+    save_file({layer.format(s): t for s, t in sides.items()}, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     return folder / "adapter_model.safetensors"
 
@@ -205,7 +203,7 @@ def test_a_link_that_is_put_there_afterwards(
         return real_open(path, flags, *more, **named)  # type: ignore[arg-type]
 
     (folder / "b.txt").write_text("mine")
-    monkeypatch.setattr(files.os, "open", swapped)
+    monkeypatch.setattr(os, "open", swapped)
     with pytest.raises(OSError, match=r"replaced|symbolic"):
         files.read_regular(folder / "b.txt", 100, folder)
 
