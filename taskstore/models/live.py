@@ -1,29 +1,37 @@
 """Build a task as a live transformers model: its class from the config, its weights streamed.
 
 transformers itself builds the module and puts the tensors in, so fused experts, tied heads and
-buffers that no checkpoint holds are its business. Code from a store is never run.
+buffers that no checkpoint holds are its business. Code from a store or from a hub is run only where
+it is trusted by name.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from taskstore.errors import CheckpointError, InputError, MissingExtra
-
-CONFIG = "config.json"
+from taskstore.format.names import plain
+from taskstore.models import untrusted_config
+from taskstore.models.untrusted_config import CONFIG
 
 
 def model_class(
-    folder: Path, label: str, way_out: str = "use state_dict and a module of your own"
+    folder: Path,
+    label: str,
+    way_out: str = "use state_dict and a module of your own",
+    *,
+    trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
     """Return (class, config) of the config in `folder`; `way_out` ends the error if none.
 
-    Raises MissingExtra without transformers, InputError where the class is not one of its own.
+    Raises MissingExtra without transformers, InputError where the class is not one of its own, or,
+    with `trust_remote_code`, of the folder's.
     """
     try:
         import transformers
@@ -31,19 +39,59 @@ def model_class(
         raise MissingExtra("load_model", "transformers", "hf") from None
     if not (folder / CONFIG).exists():
         raise InputError(f"{label} has no {CONFIG}; {way_out}")
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise InputError(f"transformers cannot read the {CONFIG} of {label}: {why}") from None
-    names = config.architectures or ["AutoModel"]
-    cls = getattr(transformers, names[0], None)
-    if cls is None:
+    if not trust_remote_code:
+        untrusted_config.check(folder, label)
+    with nullcontext() if trust_remote_code else untrusted_config.offline():
+        try:
+            config = transformers.AutoConfig.from_pretrained(
+                folder, trust_remote_code=trust_remote_code
+            )
+        except Exception as error:  # whatever a config leads to
+            why = one_line(error)
+            raise InputError(f"transformers cannot read the {CONFIG} of {label}: {why}") from None
+    cls = _remote_class(folder, label, config) if trust_remote_code else None
+    return cls or _own_class(config, label, way_out), config
+
+
+def _own_class(config: Any, label: str, way_out: str) -> Any:
+    """Return the class that the config names, which must be a model of transformers itself."""
+    import transformers
+
+    names = config.architectures or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{label} has architectures that are no names; {way_out}")
+    if not names:
+        cls: Any = transformers.MODEL_MAPPING.get(type(config), None)
+        cls = cls[0] if isinstance(cls, tuple) else cls
+    else:
+        cls = getattr(transformers, names[0], None)
+    is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
+    if not is_model or not cls.__module__.startswith("transformers.models."):
+        name = names[0][:80] if names else type(config).__name__
         raise InputError(
-            f"{label} is a {names[0]}, which transformers {transformers.__version__} does not "
+            f"{label} is a {name}, which transformers {transformers.__version__} does not "
             f"have; {way_out}"
         )
-    return cls, config
+    return cls
+
+
+def _remote_class(folder: Path, label: str, config: Any) -> Any:
+    """Return the class that the folder's own code has for the config; None where it has none."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    found = getattr(config, "auto_map", None) or {}
+    wanted = (config.architectures or [""])[0]
+    references = [found[key] for key in found if key.startswith("AutoModel")]
+    named = [ref for ref in references if ref.endswith(f".{wanted}")] or references
+    try:
+        return get_class_from_dynamic_module(named[0], folder) if named else None
+    except Exception as error:  # the code's own
+        raise InputError(f"the code of {label} cannot be loaded: {one_line(error)}") from None
+
+
+def one_line(error: Exception) -> str:
+    """Return the first line of what a library says."""
+    return plain((str(error).strip() or type(error).__name__).splitlines()[0][:300])
 
 
 def build(
@@ -54,11 +102,27 @@ def build(
     device: torch.device,
     dtype: torch.dtype | None,
     options: Mapping[str, Any],
+    *,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Build the model in evaluation mode; `dtype` None keeps every tensor in the dtype that it has.
 
-    Raises CheckpointError where the class wants tensors that `state` does not have.
+    Raises CheckpointError where the class wants tensors that `state` does not have, InputError
+    where it cannot be built. No hub is asked, unless code from there is trusted.
     """
+    with nullcontext() if trust_remote_code else untrusted_config.offline():
+        return _build(cls, config, folder, state, device, dtype, options)
+
+
+def _build(
+    cls: Any,
+    config: Any,
+    folder: Path,
+    state: Mapping[str, torch.Tensor],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    options: Mapping[str, Any],
+) -> Any:
     where: dict[str, Any] = {}
     if device.type != "cpu":
         where["device_map"] = {"": device}
@@ -72,10 +136,12 @@ def build(
             **where,
             **options,
         )
-    except ValueError as error:
-        if "accelerate" in str(error):
-            raise MissingExtra("load_model on a device", "accelerate", "hf") from None
+    except (torch.OutOfMemoryError, MemoryError):
         raise
+    except Exception as error:  # whatever a config leads to
+        if isinstance(error, ValueError) and "accelerate" in str(error):
+            raise MissingExtra("load_model on a device", "accelerate", "hf") from None
+        raise InputError(f"transformers cannot build {cls.__name__}: {one_line(error)}") from error
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             first = sorted(map(str, info[kind]))[:3]
@@ -107,4 +173,7 @@ def _generation_config(model: Any, folder: Path) -> None:
     if (folder / "generation_config.json").exists() and model.can_generate():
         from transformers import GenerationConfig
 
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        except Exception as error:  # whatever a file leads to
+            raise InputError(f"its generation_config.json: {one_line(error)}") from None

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskstore.errors import InputError
+from taskstore.models.live import one_line
+from taskstore.models.untrusted_config import offline
 from taskstore.statistics.causal import Causal
 from taskstore.statistics.classifiers import Image, Text
 from taskstore.statistics.examples import Encoder, Example
@@ -63,9 +65,10 @@ def _tokenizer(subject: Subject) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(subject.folder, trust_remote_code=False)
+        with offline():
+            return AutoTokenizer.from_pretrained(subject.folder, trust_remote_code=False)
     except Exception as error:  # whatever a tokenizer's files lead to
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = one_line(error)
         raise InputError(f"the tokenizer of {subject.label} cannot be loaded: {why}") from None
 
 

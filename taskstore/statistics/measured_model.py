@@ -22,9 +22,10 @@ from taskstore.errors import CheckpointError, InputError, MissingExtra, NotFinit
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
 from taskstore.models import Checkpoint, open_checkpoint
-from taskstore.models.live import model_class
+from taskstore.models.live import model_class, one_line
 from taskstore.models.live_names import as_saved
 from taskstore.models.readers import lora
+from taskstore.models.untrusted_config import offline
 
 BLOCK = 1 << 20
 Kind = Literal["causal", "text", "image"]
@@ -94,12 +95,12 @@ def _load(checkpoint: Checkpoint, device: torch.device) -> Subject:
     size = sum(info.numel for info in checkpoint.tensors.values()) * 4
     devices.require(torch.device("cpu"), {"weights in float32": size}, "use a larger machine")
     try:
-        with _quiet():
+        with _quiet(), offline():
             module, info = cls.from_pretrained(
                 folder, config=config, dtype=torch.float32, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(label, f"cannot be loaded: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever a model's files lead to
+        raise CheckpointError(label, f"cannot be loaded: {one_line(error)}") from None
     for what in ("missing_keys", "mismatched_keys"):
         if info[what]:
             first = ", ".join(sorted(map(str, info[what]))[:3])

@@ -81,14 +81,17 @@ class Store(StoreContents):
         tier: str | None = None,
         device: Device = "cpu",
         dtype: torch.dtype | None = None,
+        trust_remote_code: bool = False,
         jobs: int | None = None,
         progress: Callback = silent,
         **options: Any,
     ) -> Any:
         """Load a task (None: the base) as a transformers model, of the class its config names.
 
-        `dtype` None keeps the stored bits; `options` go to `from_pretrained`. Raises MissingExtra
-        without transformers, InputError where it does not know the class, DeviceError.
+        `dtype` None keeps the stored bits; `options` go to `from_pretrained`. Only classes of
+        transformers itself are built, and no hub is asked; `trust_remote_code` also runs the code
+        that lies in the store or that its config names. Raises MissingExtra without transformers,
+        InputError where it does not know the class or cannot build it, DeviceError.
         """
         from taskstore import devices
         from taskstore.locations.scratch import scratch
@@ -98,9 +101,12 @@ class Store(StoreContents):
         where = devices.resolve(device)
         with scratch(self.path, small=True) as written:
             folder = self.write_assets(task, written)
-            cls, config = live.model_class(folder, label_of(task))
+            trust = trust_remote_code
+            cls, config = live.model_class(folder, label_of(task), trust_remote_code=trust)
             state = self.state_dict(task, tier=tier, device=where, jobs=jobs, progress=progress)
-            return live.build(cls, config, folder, state, where, dtype, options)
+            return live.build(
+                cls, config, folder, state, where, dtype, options, trust_remote_code=trust
+            )
 
     def _aliases(self, task: str | None) -> dict[str, str]:
         if task is None:
