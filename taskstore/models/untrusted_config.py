@@ -30,7 +30,7 @@ def check(folder: Path, label: str) -> None:
         if beside.exists() and not beside.is_file() and not beside.is_dir():
             raise InputError(f"{beside}: it is not a regular file")
     try:
-        settings = json_text.read(path)
+        settings = json_text.read(path, folder)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"the {path.name} of {label} cannot be read: {why}") from None

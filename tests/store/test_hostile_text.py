@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.forge import Document
 
 ESCAPE = "\x1b[31m\x07\n"
 HALF = "\ud800"
+MARKUP = "[/] [red]loud[/red] [link=file:///x]"
 
 FIELDS: dict[str, Callable[[Document, str], object]] = {
     "writer": lambda d, text: d.update(writer=text),
@@ -52,6 +54,28 @@ def test_info(store: Path, field: str, text: str, json_wanted: bool) -> None:
     assert not set(done.output) & {"\x1b", "\x07", HALF}
     if json_wanted and done.exit_code == 0:
         json.loads(done.output)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_markup_is_shown_as_it_is(store: Path, field: str) -> None:
+    """What a terminal library would take for its own tags is text of the store's."""
+    forge.edit(store, lambda d: FIELDS[field](d, MARKUP))
+    done = CliRunner().invoke(main, ["info", str(store)])
+    if field == "reason":  # of another kind of tensor, which the store has no file for
+        assert done.exit_code == 1
+        return
+    assert done.exception is None
+    hidden = field in ("origin", "source")
+    assert hidden or MARKUP in " ".join(done.output.split())
+
+
+def test_names_of_strange_files_beside_a_store(store: Path) -> None:
+    for name in (b"a\x1b[31m", b"b\xff", b"[red]"):
+        (Path(store) / os.fsdecode(name)).write_bytes(b"")
+    done = CliRunner().invoke(main, ["verify", str(store)])
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert "\x1b" not in done.output
+    assert "[red]" in done.output
 
 
 @pytest.mark.parametrize("text", [ESCAPE, HALF], ids=["escape", "half a character"])

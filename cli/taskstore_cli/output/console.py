@@ -87,7 +87,7 @@ def progress_bar(quiet: bool, *, examples: bool = False) -> Iterator[Callback]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=12),
         *([MofNCompleteColumn()] if examples else [DownloadColumn(), TransferSpeedColumn()]),
         TimeRemainingColumn(),

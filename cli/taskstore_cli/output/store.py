@@ -172,7 +172,7 @@ def _provenance(s: Summary) -> str:
     made = "; ".join([*merged, *(["fine-tunes bit for bit"] if exact else [])])
     source = f" from {s.base_source}" if s.base_source else ""
     revision = f" at {s.base_revision}" if s.base_revision else ""
-    return (
-        f"base {escape(s.base_name + source + revision)}; {s.parameters:,} parameters in "
+    return escape(
+        f"base {s.base_name}{source}{revision}; {s.parameters:,} parameters in "
         f"{s.tensors} tensors; {made}{'; ' if made else ''}written by {s.writer}"
     )
