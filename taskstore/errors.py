@@ -3,7 +3,7 @@
     TaskstoreError                 one line: what is wrong, with what, and the way out
     ├── InputError                 the models or options that were given
     │   ├── CheckpointError        a model folder or file cannot be read
-    │   ├── NotFinite              NaN or Inf in a tensor
+    │   ├── NotFinite              NaN or Inf in the difference of a tensor from the base's
     │   ├── NotOneFamily           a fine-tune of another architecture
     │   ├── UnknownTask            no task of that name in the store
     │   ├── UnknownMethod          no merge method of that name
@@ -59,7 +59,8 @@ class CheckpointError(FileError):
 class NotFinite(InputError):
     def __init__(self, model: str, tensor: str) -> None:
         super().__init__(
-            f"{model}: tensor {tensor!r} holds NaN or Inf; a task vector needs finite weights"
+            f"{model}: tensor {tensor!r} holds NaN or Inf where the base has other weights, so "
+            "their difference is not finite; leave the model out, or keep it --tiers exact"
         )
 
 

@@ -35,12 +35,20 @@ _LIFT = np.uint64(0x7F7F7F7F7F7F7F7F)
 def task_vector(theta_N: U, dtype: str, theta0_N: F32, tau_N: F32) -> bool:
     """tau = theta_t - theta_0 in float32, into `tau_N`; theta as bits of `dtype`.
 
-    False where tau is not finite: theta is not, given a finite theta_0.
+    0 where both are NaN or the same Inf, as they are or once theta_0 is cast to `dtype`. False
+    where tau is not finite.
     """
     if dtype == "BF16":
-        return bool(subtract_bf16(theta_N, theta0_N, tau_N) != _EXPONENT)
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.subtract(to_float32(theta_N, dtype), theta0_N, out=tau_N)
+        finite = bool(subtract_bf16(theta_N, theta0_N, tau_N) != _EXPONENT)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(to_float32(theta_N, dtype), theta0_N, out=tau_N)
+        finite = all_finite(tau_N.view(np.uint32), "F32")
+    if finite:
+        return True
+    values_N = to_float32(theta_N, dtype)
+    same_N = (values_N == theta0_N) | (np.isnan(values_N) & np.isnan(theta0_N))
+    tau_N[same_N | (theta_N == from_float32(theta0_N, dtype))] = 0
     return all_finite(tau_N.view(np.uint32), "F32")
 
 

@@ -24,7 +24,7 @@ from taskstore.format import layouts, names, tiers
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.section import Layout
 from taskstore.format.tiers.mask import moved
-from taskstore.kernels import bits, floats
+from taskstore.kernels import bits, cpu
 from taskstore.locations.base import PathLike
 from taskstore.merging.driver import check_target, merge_family
 from taskstore.merging.methods import F32, Info, Method, Vectors, registry
@@ -117,7 +117,8 @@ class StoredVector(Method):
     def merge(self, block: Vectors) -> F32:
         k = block.start // self._manifest.chunk
         w1_N = self._readers[names.MULTITASK].section(block.tensor).chunk(k, block.w0_N)
-        vector_N: F32 = floats.to_float32(w1_N, block.dtype) - block.theta0_N
+        vector_N = np.empty(block.w0_N.size, np.float32)
+        cpu.task_vector(w1_N, block.dtype, block.theta0_N, vector_N)
         if self._least:
             vector_N[self._counts(block, k, w1_N) < self._least] = 0
         return vector_N

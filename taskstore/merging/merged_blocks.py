@@ -65,15 +65,13 @@ def _block(job: MergeJob, unit: MergeUnit) -> tuple[str, Bits]:
 
 
 def _copied(output: Output, model: Checkpoint, block: Block) -> Bits:
-    """Elements from `output.start` on of a model's tensor, in the output's dtype."""
+    """Elements from `output.start` on of a model's tensor, in the output's dtype, NaN as it is."""
     bits_N = model.read(block.name, output.start + block.start, output.start + block.stop)
-    if not floats.all_finite(bits_N, block.info.dtype):
-        raise NotFinite(model.name, block.name)
     return cpu.cast(bits_N, block.info.dtype, output.info.dtype)
 
 
 def added(theta0_N: F32, tau_N: F32, alpha: float, dtype: str, tensor: str) -> Bits:
-    """round(theta_0 + alpha tau) as bits of `dtype`, (N,).
+    """round(theta_0 + alpha tau) as bits of `dtype`, (N,); what is not finite in theta_0 stays.
 
     Raises NotFinite, or InputError if only the sum overflows.
     """
@@ -81,6 +79,9 @@ def added(theta0_N: F32, tau_N: F32, alpha: float, dtype: str, tensor: str) -> B
         scaled_N = tau_N if alpha == 1 else tau_N * np.float32(alpha)
         bits_N = floats.from_float32(theta0_N + scaled_N, dtype)
     if not floats.all_finite(bits_N, dtype):
+        given_N = np.isfinite(theta0_N)
+        if floats.all_finite(bits_N[given_N], dtype):
+            return np.where(given_N, bits_N, floats.from_float32(theta0_N, dtype))
         if not np.isfinite(tau_N).all():
             raise NotFinite("the merged vector", tensor)
         raise InputError(

@@ -49,17 +49,15 @@ def blocks(
 
 
 def read_base(family: Family, block: Block) -> NDArray[Any]:
-    """The base's bits of a block, (N,); raises NotFinite."""
-    w0_N = family.base.read(block.name, block.start, block.stop)
-    if not floats.all_finite(w0_N, block.info.dtype):
-        raise NotFinite(family.base.name, block.name)
-    return w0_N
+    """The base's bits of a block, (N,)."""
+    return family.base.read(block.name, block.start, block.stop)
 
 
 def read(family: Family, block: Block) -> Vectors:
-    """A block of the base and the vectors of every task that has it; raises NotFinite.
+    """A block of the base and the vectors of every task that has it.
 
-    The vectors lie in memory that the thread's next `read` uses again.
+    Raises NotFinite where a vector is not; the base's own weights need not be. The vectors lie in
+    memory that the thread's next `read` uses again.
     """
     w0_N = read_base(family, block)
     theta0_N = floats.to_float32(w0_N, block.info.dtype)
@@ -101,8 +99,7 @@ def _whole_vector(family: Family, name: str, t: int, chunk: int) -> F32:
 def read_bits(family: Family, block: Block) -> tuple[NDArray[Any], NDArray[Any]]:
     """The bits of a block of the base (N,), and of tasks with its dtype (S, N).
 
-    Raises NotFinite for the base; the tasks are not checked. The tasks' bits lie in memory that the
-    thread's next read uses again.
+    Nothing is checked. The tasks' bits lie in memory that the thread's next read uses again.
     """
     w0_N = read_base(family, block)
     theta_SN = _scratch.rows(len(block.tasks), w0_N.size, w0_N.dtype.type)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taskstore.errors import NotFinite
 from taskstore.format import names
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.tiers import ABOVE, Bits, BlockSpec
-from taskstore.kernels import cpu, floats
+from taskstore.kernels import cpu
 from taskstore.merging.task_vectors import Block, Source, blocks, read_base
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.packing import multitask
@@ -96,8 +95,9 @@ def _masked(coder: Coder, block: Block) -> CodedBlock:
     """Code the base's part, the multi-task model's, and each task's mask with what is above it."""
     dtype, masks = block.info.dtype, coder.masks
     coded = _coded(block, _bytes(coder, block))
-    if masks.is_common(block):
-        w0_N, w1_N, parts = masks.all_at_once(block)
+    common = masks.all_at_once(block) if masks.is_common(block) else None
+    if common:
+        w0_N, w1_N, parts = common
         coded.parts += [_base_part(coder, block, w0_N), *parts]
         coded.multitask = encode("ulp", w1_N, w0_N)
         return coded
@@ -151,8 +151,6 @@ def _private(coder: Coder, block: Block, start: int) -> CodedBlock:
     (t,) = block.tasks
     task, dtype = coder.job.family.tasks[t], block.info.dtype
     raw_N = task.read(block.name, start + block.start, start + block.stop)
-    if not floats.all_finite(raw_N, dtype):
-        raise NotFinite(task.name, block.name)
     tiers = coder.job.options.tier_names if start else ("",)
     stem, streams = names.private_of(task.name), encode(plain_codec(dtype), raw_N)
     coded = _coded(block, raw_N.nbytes)

@@ -39,16 +39,14 @@ class MaskCoder:
 
     def all_at_once(
         self, block: Block
-    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], list[CodedPart]]:
-        """Return W0 and W1, bits (N,), and a coded mask per task."""
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], list[CodedPart]] | None:
+        """Return W0 and W1, bits (N,), and a coded mask per task; None where NaN or Inf is met."""
         w0_N, theta_SN = read_bits(self._family, block)
         tasks = [self._family.tasks[t] for t in block.tasks]
         lam_S = np.array([self._options.lam_of(task.name) for task in tasks], np.float32)
         w1_N, bits_SP, chosen_SN, finite = fused.sum_tall_bf16(theta_SN, w0_N, lam_S)
-        if not finite:
-            for task, theta_N in zip(tasks, theta_SN, strict=True):
-                if not floats.all_finite(theta_N, "BF16"):
-                    raise NotFinite(task.name, block.name)
+        if not (finite and floats.all_finite(w0_N, "BF16")):
+            return None
         parts = []
         for s, task in enumerate(tasks):
             differs = not np.array_equal(theta_SN[s], w0_N)
@@ -75,7 +73,10 @@ class MaskCoder:
         info = task.tensors[block.name]
         rebuilt_N = cpu.cast(chosen_N, block.info.dtype, info.dtype)
         if info.dtype != block.info.dtype and not floats.all_finite(rebuilt_N, info.dtype):
-            raise NotFinite(f"{task.name} rebuilt in {info.dtype}", block.name)
+            theta_N = task.read(block.name, block.start, block.stop)
+            bad_N = ~np.isfinite(floats.to_float32(rebuilt_N, info.dtype))
+            if not np.array_equal(rebuilt_N[bad_N], theta_N[bad_N]):
+                raise NotFinite(f"{task.name} rebuilt in {info.dtype}", block.name)
         archive, dtype = self._options.level == "archive", block.info.dtype
         streams = encode_mask(bits_P, weights.w0_N, w1_N, dtype, archive=archive)
         return _part(block, task, streams, bits_P, rebuilt_N, bool(tau_N.any()))

@@ -21,7 +21,7 @@ from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import nbytes
-from taskstore.kernels import floats
+from taskstore.kernels import cpu
 from taskstore.merging.task_vectors import Block, blocks, read
 from taskstore.models.family import Family
 from taskstore.progress import Meter
@@ -61,7 +61,8 @@ def _products(
     vectors = [*weights.tau_SN]
     if multitask and store.manifest.tensors[block.name].multitask:
         w1_N = multitask.section(block.name).chunk(block.k, weights.w0_N)
-        vectors.append(floats.to_float32(w1_N, block.info.dtype) - weights.theta0_N)
+        vectors.append(np.empty(w1_N.size, np.float32))
+        cpu.task_vector(w1_N, block.info.dtype, weights.theta0_N, vectors[-1])
     return block, _gram(vectors)
 
 

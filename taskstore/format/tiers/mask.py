@@ -55,4 +55,6 @@ def encode_mask(
 
 def moved(w0_N: Bits, w1_N: Bits, dtype: str) -> Bits:
     """Return F32(W1) - F32(W0) as bits (N,): what masks are coded given, at the archive level."""
-    return (floats.to_float32(w1_N, dtype) - floats.to_float32(w0_N, dtype)).view(np.uint32)
+    with np.errstate(invalid="ignore"):  # Inf less Inf
+        moved_N = floats.to_float32(w1_N, dtype) - floats.to_float32(w0_N, dtype)
+    return moved_N.view(np.uint32)
