@@ -159,10 +159,7 @@ def test_units_of_overlap_are_plain_data(
     found = overlap.measure(taskstore.open(tmp_path / "s"), vectors=True)
     assert {tensor.name for tensor in found.tensors} >= {"layers.0.attn.weight"}
     homes = {name.rsplit(".", 1)[0] for name in sent}
-    assert homes >= {
-        "taskstore.analysis.overlap.angles",
-        "taskstore.analysis.overlap.counting",
-    }
+    assert homes >= {"taskstore.analysis.overlap.counting"}
 
 
 def test_units_of_swaps_are_plain_data(packed: Path, small: Family, sent: set[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -137,7 +137,22 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
         return tuple(tier for tier in TIERS if tier in found)
 
 
-class Manifest(Struct, frozen=True, kw_only=True):
+class Vectors(Struct, frozen=True, kw_only=True):
+    share: float
+    norms: dict[str, float]
+    cosines: list[list[float | None]]
+
+    def of(self, left: Collection[str]) -> Vectors:
+        """Return what is said of the tasks in `left`."""
+        kept = [i for i, name in enumerate(self.norms) if name in left]
+        return Vectors(
+            share=self.share,
+            norms={name: norm for name, norm in self.norms.items() if name in left},
+            cosines=[[self.cosines[i][j] for j in kept if j < i] for i in kept],
+        )
+
+
+class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     format: Literal["taskstore"]
     version: int
     writer: str
@@ -146,6 +161,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     merge: Merge
     tensors: dict[str, Tensor]
     tasks: dict[str, Task]
+    vectors: Vectors | None = None
     assets: dict[Digest, Asset]
     files: dict[str, File]
 

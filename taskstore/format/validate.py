@@ -41,6 +41,22 @@ def check(manifest: Manifest) -> None:
             except FormatError as error:
                 raise FormatError(f"task {task_name!r}: {error}") from None
         own_names.check(manifest, task_name, task)
+    _check_vectors(manifest)
+
+
+def _check_vectors(manifest: Manifest) -> None:
+    found = manifest.vectors
+    if found is None:
+        return
+    if manifest.version < VERSION_OF_VECTORS:
+        raise FormatError(f"the store has vectors, and version {manifest.version}")
+    if list(found.norms) != list(manifest.tasks) or not 0 < found.share <= 1:
+        raise FormatError("the vectors of the store are not those of its tasks")
+    cosines = [x for row in found.cosines for x in row if x is not None]
+    rows = [len(row) for row in found.cosines]
+    bounded = all(-1 <= x <= 1 for x in cosines) and all(x >= 0 for x in found.norms.values())
+    if rows != list(range(len(found.norms))) or not bounded:
+        raise FormatError("the lengths or cosines of the store's vectors are none")
 
 
 def _check_names(manifest: Manifest) -> None:
@@ -105,6 +121,7 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
 
 VERSION_OF_EXACT = VERSION_OF_SCORES = 2
 VERSION_OF_TIERS = 3
+VERSION_OF_VECTORS = 4
 CODECS_OF_TIERS = {"mask": "guided", "exact": "strides"}  # beside the usual ones
 MEMBERS = {
     "exact": {"shape"},

@@ -16,6 +16,8 @@ from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.tiers import ABOVE, Bits, BlockSpec
 from taskstore.kernels import cpu
+from taskstore.merging import similarity
+from taskstore.merging.similarity import Weights
 from taskstore.merging.task_vectors import Block, Source, blocks, read_base
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.packing import multitask
@@ -34,16 +36,27 @@ class BlockUnit:
 
 @dataclass(frozen=True)
 class Coder:
-    """What all units share. `codings`: codec of the multi-task weights, by tensor."""
+    """What all units share.
+
+    codings   codec of the multi-task weights, by tensor
+    share     of the weights that are looked at for the angles of the task vectors
+    """
 
     job: PackJob
     source: Source
     masks: MaskCoder
     codings: Mapping[str, str]
+    share: float
+
+    @property
+    def above(self) -> list[str]:
+        """Return the tiers that are coded over the base's weights, or over a mask."""
+        return [tier for tier in self.job.options.tier_names if tier in ABOVE]
 
     @classmethod
     def of(cls, job: PackJob, source: Source) -> Coder:
-        return cls(job, source, MaskCoder(job, source.method), multitask.choose(job, source))
+        masks, codings = MaskCoder(job, source.method), multitask.choose(job, source)
+        return cls(job, source, masks, codings, similarity.share_of(_shared(job)))
 
     def units(self) -> Iterator[BlockUnit]:
         """Yield one unit per block: the base's tensors by name, then each task's private ones."""
@@ -74,6 +87,13 @@ class Coder:
         return base[name].numel if kind in TIERS and info.shape != base[name].shape else None
 
 
+def _shared(job: PackJob) -> list[tuple[TensorInfo, int]]:
+    """List the base's tensors that tasks share, and how many tasks that are."""
+    first = job.options.tier_names[0]
+    every = job.family.base.tensors.items()
+    return [(info, len(job.plan.tasks_of(name, first))) for name, info in every]
+
+
 def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
     """Read and code one block; raises NotFinite."""
     if unit.private is not None:
@@ -82,10 +102,13 @@ def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
         coded = _masked(coder, unit.block)
     else:
         coded = _coded(unit.block, _bytes(coder, unit.block))
-        w0_N = read_base(coder.job.family, unit.block)
+        w0_N, dtype = read_base(coder.job.family, unit.block), unit.block.info.dtype
         coded.parts.append(_base_part(coder, unit.block, w0_N))
-        for t in unit.block.tasks:
-            coded.parts += _above(coder, unit.block, t, w0_N, unit.block.info.dtype)
+        models = [_weights(coder, unit.block, t) for t in unit.block.tasks]
+        for t, theta in zip(unit.block.tasks, models, strict=True):
+            coded.parts += _above(coder, unit.block, t, theta, (w0_N, dtype))
+        if models:
+            coded.products = similarity.of_weights(models, (w0_N, dtype), coder.share)
     if unit.block.info.numel == 0:
         coded.strip()
     return coded
@@ -97,11 +120,14 @@ def _masked(coder: Coder, block: Block) -> CodedBlock:
     coded = _coded(block, _bytes(coder, block))
     common = masks.all_at_once(block) if masks.is_common(block) else None
     if common:
-        w0_N, w1_N, parts = common
+        w0_N, theta_SN, w1_N, parts = common
+        models = [(theta_N, dtype) for theta_N in theta_SN]
+        coded.products = similarity.of_weights(models, (w0_N, dtype), coder.share)
         coded.parts += [_base_part(coder, block, w0_N), *parts]
         coded.multitask = encode("ulp", w1_N, w0_N)
         return coded
     weights = coder.source.block(block)
+    coded.products = similarity.of_vectors(weights.tau_SN, coder.share)
     merged_N = coder.source.merge(weights)
     coding = coder.codings[block.name]
     w1_N, coded.multitask = multitask.multitask(coding, weights, merged_N, dtype)
@@ -109,22 +135,25 @@ def _masked(coder: Coder, block: Block) -> CodedBlock:
     for s, t in enumerate(block.tasks):
         part = masks.mask(block, t, weights.tau_SN[s], merged_N, weights, w1_N)
         own = coder.job.family.tasks[t].tensors[block.name].dtype
-        coded.parts += [part, *_above(coder, block, t, part.rebuilt_N, own)]
+        coded.parts.append(part)
+        if coder.above:
+            theta = _weights(coder, block, t)
+            coded.parts += _above(coder, block, t, theta, (part.rebuilt_N, own))
     return coded
 
 
-def _above(coder: Coder, block: Block, t: int, below_N: Bits, below: str) -> Iterator[CodedPart]:
-    """Code the tiers above a mask, or above the base's weights, each over the one before.
+def _weights(coder: Coder, block: Block, t: int) -> Weights:
+    task = coder.job.family.tasks[t]
+    return task.read(block.name, block.start, block.stop), task.tensors[block.name].dtype
 
-    `below`: dtype of `below_N`.
-    """
+
+def _above(
+    coder: Coder, block: Block, t: int, theta: Weights, below: Weights
+) -> Iterator[CodedPart]:
+    """Code the tiers above a mask, or above the base's weights, each over the one before."""
     job, task = coder.job, coder.job.family.tasks[t]
-    tiers = [tier for tier in job.options.tier_names if tier in ABOVE]
-    if not tiers:
-        return
-    info = task.tensors[block.name]
-    theta_N = task.read(block.name, block.start, block.stop)
-    rebuilt_N = cpu.cast(below_N, below, info.dtype)
+    info, theta_N = task.tensors[block.name], theta[0]
+    rebuilt_N: Bits = cpu.cast(*below, info.dtype)
     moved = not np.array_equal(theta_N, rebuilt_N)
     spec = BlockSpec(
         dtype=info.dtype,
@@ -134,7 +163,7 @@ def _above(coder: Coder, block: Block, t: int, below_N: Bits, below: str) -> Ite
         archive=job.options.level == "archive",
         label=(task.name, block.name),
     )
-    for tier in tiers:
+    for tier in coder.above:
         streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)
         yield CodedPart(
             ABOVE[tier].stem(task.name),
@@ -160,7 +189,7 @@ def _private(coder: Coder, block: Block, start: int) -> CodedBlock:
 
 def _coded(block: Block, read_bytes: int) -> CodedBlock:
     last = block.stop == block.info.numel or block.info.numel == 0
-    return CodedBlock(block.name, block.start == 0, last, read_bytes)
+    return CodedBlock(block.name, block.start == 0, last, read_bytes, tasks=block.tasks)
 
 
 def _bytes(coder: Coder, block: Block) -> int:

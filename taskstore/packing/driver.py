@@ -69,7 +69,7 @@ def pack_family(
             job.meter.stage("checking", family.base.name)
             family.prove()
             _check_moved(job, writer.moved)
-            manifest = writer.finish()
+            manifest = writer.finish(coder.share)
     report = PackReport.of(target, manifest, family)
     return replace(
         report, warnings=[*report.warnings, *(job.masks.warnings() if job.masks else ())]

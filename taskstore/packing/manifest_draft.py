@@ -13,9 +13,7 @@ from taskstore.format.digests import file_digest
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Task, TaskTensor, Tensor
 from taskstore.format.names import CARD, MANIFEST, plain
-from taskstore.format.own_names import VERSION_OF_NAMES
-from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_EXACT, VERSION_OF_TIERS, check
-from taskstore.format.weight_files import VERSION_OF_SHARDS
+from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_VECTORS, check
 from taskstore.models import Checkpoint
 from taskstore.models.compare import TensorPlan
 from taskstore.packing.job import PackJob
@@ -25,7 +23,7 @@ from taskstore.version import __version__
 
 Key = tuple[str | None, str, str]  # of a digest: task (None: base), tensor, tier ("": none)
 PENDING = "0" * 64
-VERSIONS: Mapping[tuple[str, ...], int] = {("mask",): 1, ("exact",): VERSION_OF_EXACT}
+PLAIN = (("mask",), ("exact",))  # tiers that a task does not list
 
 
 def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -> Manifest:
@@ -37,7 +35,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
     carried = options.base == "embed"
     return Manifest(
         format="taskstore",
-        version=_version(job),
+        version=VERSION_OF_VECTORS,
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -72,7 +70,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
                 names=dict(sorted(task.names.items())) or None,
                 codecs=_codecs(options),
                 bits=options.bits_of(task.name) if "rest" in options.tier_names else None,
-                tiers=None if options.tier_names in VERSIONS else list(options.tier_names),  # type: ignore[arg-type]
+                tiers=None if options.tier_names in PLAIN else list(options.tier_names),  # type: ignore[arg-type]
             )
             for task, planned in zip(job.family.tasks, plan.tasks, strict=True)
         },
@@ -83,14 +81,6 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
 
 def _imported(options: PackOptions) -> dict[str, float]:
     return {"imported": 1.0} if options.masks else {}
-
-
-def _version(job: PackJob) -> int:
-    if any(task.names for task in job.family.tasks):
-        return VERSION_OF_NAMES
-    options = job.options
-    plain = options.level == "speed"
-    return VERSIONS.get(options.tier_names, VERSION_OF_TIERS) if plain else VERSION_OF_TIERS
 
 
 def _codecs(options: PackOptions) -> dict[str, str] | None:
@@ -148,7 +138,6 @@ def completed(
 
     return msgspec.structs.replace(
         draft,
-        version=max(VERSION_OF_SHARDS if shards else 1, draft.version),
         base=with_files(draft.base, None),
         tensors={
             name: msgspec.structs.replace(t, blake3=digests[None, t.alias or name, ""])

@@ -39,8 +39,12 @@ class MaskCoder:
 
     def all_at_once(
         self, block: Block
-    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], list[CodedPart]] | None:
-        """Return W0 and W1, bits (N,), and a coded mask per task; None where NaN or Inf is met."""
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16], list[CodedPart]] | None:
+        """Return W0 (N,), the tasks' weights (S, N) and W1 (N,), bits, and a mask per task.
+
+        The tasks' lie in memory that the thread's next read uses again.
+        None where NaN or Inf is met.
+        """
         w0_N, theta_SN = read_bits(self._family, block)
         tasks = [self._family.tasks[t] for t in block.tasks]
         lam_S = np.array([self._options.lam_of(task.name) for task in tasks], np.float32)
@@ -52,7 +56,7 @@ class MaskCoder:
             differs = not np.array_equal(theta_SN[s], w0_N)
             streams = encode("bits", bits_SP[s])
             parts.append(_part(block, task, streams, bits_SP[s], chosen_SN[s], differs))
-        return w0_N, w1_N, parts
+        return w0_N, theta_SN, w1_N, parts
 
     def mask(
         self,

@@ -122,7 +122,9 @@ def remove(store: Store, tasks: list[str], *, jobs: int | None = None) -> Store:
         raise InputError(f"{store.path} would have no task left; delete the folder instead")
     kept = store.files_of(None, *left)
     assets = {d: a for d, a in store.manifest.assets.items() if f"assets/{d}" in kept}
-    done = msgspec.structs.replace(store.manifest, tasks=left, assets=assets)
+    known = store.manifest.vectors
+    vectors = known and known.of(left)
+    done = msgspec.structs.replace(store.manifest, tasks=left, vectors=vectors, assets=assets)
     _check_alone(store)
     return _rewrite(store, done, kept, jobs)
 

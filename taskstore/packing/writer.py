@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from taskstore.format.container_files import ShardedWriter
 from taskstore.format.digests import file_digests
 from taskstore.format.section import SectionWriter
 from taskstore.format.tiers import BY_NAME
+from taskstore.merging.similarity import F64, Gram
 from taskstore.models import Checkpoint
 from taskstore.packing.assets import AssetWriter
 from taskstore.packing.job import PackJob
@@ -50,7 +51,11 @@ class CodedPart:
 
 @dataclass
 class CodedBlock:
-    """One block, coded: streams for the sections, and what is rebuilt from them."""
+    """One block, coded: streams for the sections, and what is rebuilt from them.
+
+    tasks      those that share it, by number
+    products   inner products of their vectors (S, S); None where no task shares it
+    """
 
     name: str
     first: bool
@@ -58,6 +63,8 @@ class CodedBlock:
     read_bytes: int
     parts: list[CodedPart] = field(default_factory=list)
     multitask: list[bytes] | None = None
+    products: F64 | None = None
+    tasks: Sequence[int] = ()
 
     def strip(self) -> None:
         """Drop the streams: a tensor without elements has sections without any."""
@@ -92,6 +99,7 @@ class StoreWriter:
         self._hashes: dict[Key, Hash] = {}
         self._digests: dict[Key, str] = {}
         self._ones: dict[tuple[str, str], int] = {}
+        self._gram = Gram(len(draft.tasks))
         self.moved: set[str] = set()  # tasks with any weight that differs from the base's
 
     def write(self, block: CodedBlock) -> None:
@@ -102,6 +110,8 @@ class StoreWriter:
             for part in block.parts:
                 if part.stem is not None:
                     self._section(block, part.stem, part.streams)
+        if block.products is not None:
+            self._gram.add(block.tasks, block.products)
         for part in block.parts:
             if part.task is not None:
                 self._count(part.task, block.name, part.ones, moved=part.moved)
@@ -143,8 +153,11 @@ class StoreWriter:
         for writer in self._writers.values():
             writer.abort()
 
-    def finish(self) -> m.Manifest:
-        """Write assets, card and manifest; returns what was written."""
+    def finish(self, share: float) -> m.Manifest:
+        """Write assets, card and manifest; returns what was written.
+
+        `share`: of the weights, those whose products were taken.
+        """
         family, kept, executor = self._job.family, self._job.kept, self._job.executor
         for writer in self._writers.values():
             writer.finish()
@@ -162,6 +175,7 @@ class StoreWriter:
         paths += [f"assets/{digest}" for digest in assets.known]
         done = msgspec.structs.replace(
             completed(self._draft, self._digests, self._ones, beside, shards, index),
+            vectors=self._gram.vectors(list(self._draft.tasks), share),
             assets=dict(sorted(assets.known.items())),
             files=file_digests(self._root, paths, executor),
         )

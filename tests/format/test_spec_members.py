@@ -141,7 +141,7 @@ def test_a_folder_where_a_file_belongs(store: Path, path: str) -> None:
 
 def test_a_newer_version_is_told_before_anything_else(store: Path) -> None:
     text = (store / "taskstore.json").read_text()
-    (store / "taskstore.json").write_text(text.replace('"version": 1,', '"version": 7,'))
+    (store / "taskstore.json").write_text(text.replace('"version": 4,', '"version": 7,'))
     with pytest.raises(NewerVersion, match="format version 7"):
         taskstore.open(store)
     (store / "taskstore.json").write_text('{"format": "taskstore", "version": 9, "new": []}')

@@ -173,7 +173,7 @@ def test_what_is_recorded_and_reported(small: Family, tmp_path: Path) -> None:
     masks = published(small.base, small.tasks, dict(zip(small.tasks, LAMBDAS, strict=True)))
     report = pack(small, saved(tmp_path / "m.npy", masks), tmp_path / "s", lambdas={"beta": 0.5})
     manifest = taskstore.open(tmp_path / "s").manifest
-    assert manifest.version == 1
+    assert manifest.version == 4
     assert manifest.merge.options == {"imported": 1.0}
     assert {name: task.lam for name, task in manifest.tasks.items()} == {
         "alpha": 0, "beta": 0.5, "gamma": 0,

@@ -56,7 +56,7 @@ def test_every_bit_comes_back(dtype: torch.dtype, tmp_path: Path) -> None:
     tasks["two"]["norm.weight"] = base["norm.weight"].clone()  # untouched
     tasks["one"][W][0, :4] = torch.tensor([float("nan"), float("inf"), -0.0, 3e38]).to(dtype)
     store = archive(tmp_path, base, tasks)
-    assert store.manifest.version == 3
+    assert store.manifest.version == 4
     assert all(t.multitask is None for t in store.manifest.tensors.values())
     assert is_exact(store, tasks)
     assert verify(store, deep=True).ok

@@ -48,7 +48,7 @@ def test_every_tier_is_rebuilt(tiers: str, dtype: torch.dtype, level: str, tmp_p
     base = families.random_state(0, dtype)
     tasks = {name: families.tuned(base, i) for i, name in enumerate(("one", "two", "three"))}
     store = packed(tmp_path, base, tasks, tiers=tiers, level=level)
-    assert store.manifest.version == 3
+    assert store.manifest.version == 4
     assert verify(store, deep=True).ok
     for task, state in tasks.items():
         assert store.tiers(task) == tiers.split(",")
@@ -120,7 +120,7 @@ def test_the_archive_level_rebuilds_the_same(
         chosen = options(tiers=tiers, level=level)
         taskstore.pack(small.base_path, small.paths, tmp_path / level, chosen)
     speed, archive = (taskstore.open(tmp_path / level) for level in ("speed", "archive"))
-    assert archive.manifest.version == 3
+    assert archive.manifest.version == 4
     for task in speed.tasks:
         for tier in speed.tiers(task):
             rebuilt = archive.state_dict(task, tier=tier)

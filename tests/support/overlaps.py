@@ -16,5 +16,5 @@ def wide(tasks: int, types: int, layers: int) -> Overlap:
     ]  # fmt: skip
     square = [[i + j for j in range(tasks)] for i in range(tasks)]
     cosines = [[1 - abs(i - j) / 20 for j in range(tasks)] for i in range(tasks)]
-    vectors = Angles(dict.fromkeys(names, "mask"), dict.fromkeys(names, 1.0), cosines, None, None)
+    vectors = Angles(dict.fromkeys(names, "fine-tune"), dict.fromkeys(names, 1.0), cosines, 1)
     return Overlap(names, tensors, square, square, vectors)

@@ -18,7 +18,7 @@ from taskstore_cli.output.console import print_json, progress_bar
 @click.option(
     "--vectors",
     is_flag=True,
-    help="Also rebuild every task: lengths of the task vectors and angles between them; slower.",
+    help="Also say how long the task vectors are, and the angles between them.",
 )
 @base_from_option
 @jobs_option
@@ -55,4 +55,4 @@ def info(
     if found:
         from taskstore_cli.output.overlap import print_overlap
 
-        print_overlap(found)
+        print_overlap(found, vectors=vectors)

@@ -17,7 +17,8 @@ from taskstore_cli.output.console import Output, print_json, size
     "--vectors/--no-vectors",
     default=True,
     show_default=True,
-    help="Rebuild every task, for lengths of the task vectors and angles between them.",
+    help="Lengths of the task vectors and angles between them. Of a store that "
+    "does not record them, tasks with rests or exact tensors are rebuilt for it.",
 )
 @common.overwrite_option("a report that is there")
 @common.wait_option()

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
     from taskstore.analysis.overlap import Angles, Overlap
 
-WORDS = ("layers", "task", "tier", "nearest", "farthest")  # columns that hold no numbers
+WORDS = ("layers", "task", "model", "nearest", "farthest")  # columns that hold no numbers
 WIDE = 10  # tasks up to which a matrix fits into a terminal
 NO_MASKS = "no task of this store has masks, so there is no overlap to count"
+NO_VECTORS = (
+    "this store does not record the fine-tunes' vectors, and masks cannot tell them: masks of one "
+    "multi-task model look alike where the fine-tunes do not; pack the originals again to have them"
+)
 
 
-def print_overlap(overlap: Overlap) -> None:
+def print_overlap(overlap: Overlap, *, vectors: bool = False) -> None:
+    """Print what was counted; `vectors` were asked for."""
     console = stdout()
     if overlap.tensors:
         console.print(_headline(overlap), soft_wrap=True)
@@ -31,6 +36,8 @@ def print_overlap(overlap: Overlap) -> None:
         console.print(_norms(overlap.vectors))
         tasks = list(overlap.vectors.norms)
         console.print(_pairs(tasks, overlap.vectors.cosines, "cosine of two task vectors"))
+    elif vectors:
+        console.print(NO_VECTORS, soft_wrap=True)
 
 
 def _headline(overlap: Overlap) -> str:
@@ -79,13 +86,12 @@ def _pairs(tasks: Sequence[str], matrix: Sequence[Sequence[float | None]], title
 
 
 def _norms(vectors: Angles) -> Table:
-    columns = ("task", "tier", "length", "cosine with the multi-task vector")
-    table = _table("task vectors as they are rebuilt", *columns)
-    cosines = vectors.multitask_cosines or [None] * len(vectors.norms)
-    for (task, norm), cosine in zip(vectors.norms.items(), cosines, strict=True):
-        table.add_row(escape(task), vectors.tiers[task], f"{norm:.4g}", _number(cosine))
-    if vectors.multitask_norm is not None:
-        table.add_row("multi-task vector", "", f"{vectors.multitask_norm:.4g}", "", style="bold")
+    share = "" if vectors.share == 1 else f", on {vectors.share:.2%} of the weights"
+    table = _table(f"task vectors: model minus base{share}", "task", "model", "length")
+    for task, norm in vectors.norms.items():
+        of = vectors.of[task]
+        model = of if of == "fine-tune" else f"rebuilt, {of}"
+        table.add_row(escape(task), model, f"{norm:.4g}")
     return table
 
 

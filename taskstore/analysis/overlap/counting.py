@@ -38,7 +38,7 @@ Counts = NDArray[np.int64]
 def measure(
     store: Store, *, vectors: bool = False, jobs: int | None = None, progress: Callback = silent
 ) -> Overlap:
-    """Count the masks of a store; with `vectors`, also rebuild all tasks for their angles.
+    """Count the masks of a store; with `vectors`, also say how their vectors lie.
 
     A store without masks gives an Overlap without tensors. Raises FormatError where a mask does
     not have the ones that the manifest records, BaseUnavailable where a codec needs the base.

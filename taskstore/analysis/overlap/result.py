@@ -39,17 +39,17 @@ class TensorUse:
 
 @dataclass(frozen=True)
 class Angles:
-    """Task vectors as each task's best tier rebuilds them, over the tensors that a tier holds.
+    """Lengths of task vectors, and cosines of each pair, over the tensors that tasks share.
 
-    A cosine is None where a vector is zero; the multi-task vector's are None in a store without
-    one.
+    of        task -> "fine-tune", or the tier that it was rebuilt with in a store that records none
+    cosines   (T, T); None where a vector is zero
+    share     of the weights, those that were looked at
     """
 
-    tiers: Mapping[str, str]  # task -> the tier that it was rebuilt with
+    of: Mapping[str, str]
     norms: Mapping[str, float]
-    cosines: Matrix  # (T, T)
-    multitask_norm: float | None
-    multitask_cosines: Sequence[float | None] | None  # (T,)
+    cosines: Matrix
+    share: float
 
 
 @dataclass(frozen=True)

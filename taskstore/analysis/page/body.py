@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from taskstore.analysis.page import figures, keys, palette
+from taskstore.analysis.page import figures, keys, palette, words
 from taskstore.analysis.page.facts import Facts
 from taskstore.analysis.page.figures import HeatMap
 from taskstore.analysis.page.tables import Cell, Number, matrix, size, table
@@ -70,12 +70,16 @@ def _sizes(facts: Facts) -> Section:
     rows.append(("originals, all", size(s["original_bytes"]), s["original_bytes"] * per))
     counted = "base and fine-tunes" if s["base_carried"] else "fine-tunes; the base is not counted"
     intro = (
-        f"The store is {s['ratio']:.2f} times smaller than its originals ({counted}), "
-        f"{s['ratio_without_base']:.2f} times without the base."
-        if s["ratio"] > 1
-        else f"The store is larger than its originals ({counted})."
+        f"The originals ({counted}) take {s['ratio']:.2f} times the bytes of the store"
+        + (
+            f", the fine-tunes alone {s['ratio_without_base']:.2f} times those of the store less "
+            "its base."
+            if s["base_carried"]
+            else "."
+        )
+        + ("" if s["ratio"] > 1 else " The store is not smaller: keep the originals instead.")
     )
-    columns = ("part", "size", "bits per parameter")
+    columns = ("part", "size", "bits per parameter of the base")
     note = "Bytes of each part, powers of ten."
     key = keys.legend(series, figures.PARTS)
     chart = Chart("sizes", "Store and originals", note, figure, table(columns, rows), key)
@@ -86,11 +90,17 @@ def _tasks(facts: Facts) -> Section:
     tasks = facts["summary"]["tasks"]
     columns = ["task", "tiers", "lambda", "density", "masks", "rest", "exact", "private",
                "bits per parameter", "original"]  # fmt: skip
+    imported = bool(facts["summary"]["options"].get("imported"))
+
+    def known(task: dict[str, Any]) -> bool:
+        """Whether the task's mask was made with a lambda that is known."""
+        return "mask" in task["tiers"] and bool(task["lam"] or not imported)
+
     rows = [
         (
             task["name"],
             ", ".join(task["tiers"]),
-            Number(f"{task['lam']:g}") if "mask" in task["tiers"] else None,
+            Number(f"{task['lam']:g}") if known(task) else None,
             task["density"] if "mask" in task["tiers"] else None,
             *(size(task[f"{part}_bytes"]) for part in ("masks", "rest", "exact", "private")),
             Number(f"{task['bits_per_parameter']:.2f}"),
@@ -104,20 +114,19 @@ def _tasks(facts: Facts) -> Section:
         return Section("tasks", "Tasks", "", html=every)
     named = [task["name"] for task in masked]
     lams, densities = [task["lam"] for task in masked], [task["density"] for task in masked]
+    lambdas = Chart(
+        "lambdas",
+        "Lambda",
+        words.LAMBDA,
+        figures.dots(named, lams, unit="lambda"),
+        table(("task", "lambda"), zip(named, lams, strict=True)),
+    )
     charts = [
-        Chart(
-            "lambdas",
-            "Lambda",
-            "A task takes a weight from the multi-task model where its own step is larger than "
-            "lambda times what the other tasks add to it.",
-            figures.dots(named, lams, unit="lambda"),
-            table(("task", "lambda"), zip(named, lams, strict=True)),
-        ),
+        *([lambdas] if all(map(known, masked)) else []),
         Chart(
             "densities",
             "Density over all layers",
-            "Share of all masked weights that a task takes from the multi-task model. A small "
-            "lambda gives a dense mask.",
+            words.DENSITY,
             figures.bars(named, {"density": densities}, ALONE, unit="density", format=".2~f"),
             table(("task", "density"), zip(named, densities, strict=True)),
         ),
@@ -135,10 +144,8 @@ def _density(facts: Facts) -> Section:
             continue
         high = max((x for row in density["values"] for x in row if x is not None), default=1)
         shown = HeatMap(density["rows"], tasks, density["values"], "density", 0, max(high, 0.01))
-        note = "Share of a layer's weights that a task takes from the multi-task model."
-        charts.append(_heat_chart(f"density-{key}", title, note, "layer", shown))
-    intro = "Where in the model the tasks differ from the base: strong colours are where they do."
-    return Section("density", "Mask density", intro, charts, tabs=len(charts) > 1)
+        charts.append(_heat_chart(f"density-{key}", title, words.DENSITY_OF_LAYERS, "layer", shown))
+    return Section("density", "Mask density", words.WHERE, charts, tabs=len(charts) > 1)
 
 
 def _usage(facts: Facts) -> Section:
@@ -179,10 +186,6 @@ def _class(name: str) -> str:
 def _pairs(facts: Facts) -> Section:
     masks = facts["masks"]
     tasks = masks["tasks"]
-    intro = (
-        "How far two masks hold the same weights, over the tensors of which both tasks have one. "
-        "The rest of the two is what a swap between the tasks changes."
-    )
 
     def pairs(key: str, of: str, high: float) -> HeatMap:
         return HeatMap(tasks, tasks, masks[key], of, 0, high, masks["both"], "weights in both:")
@@ -204,39 +207,34 @@ def _pairs(facts: Facts) -> Section:
             pairs("contained", "share of the row's mask", 1),
         ),
     ]
-    return Section("overlap", "Overlap of tasks", intro, charts)
+    return Section("overlap", "Overlap of tasks", words.OVERLAP, charts)
 
 
 def _vectors(found: dict[str, Any]) -> Section:
-    tasks, merged = found["tasks"], found["multitask_norm"] is not None
-    names, norms = [*tasks], [*found["norms"]]
-    cosines = [list(row) for row in found["cosines"]]
-    if merged:
-        names.append("multi-task vector")
-        norms.append(found["multitask_norm"])
-        cosines = [[*row, x] for row, x in zip(cosines, found["multitask_cosines"], strict=True)]
-        cosines.append([*found["multitask_cosines"], 1.0])
-    rows = [(task, found["tiers"].get(task), norm) for task, norm in zip(names, norms, strict=True)]
+    names, norms, cosines = found["tasks"], found["norms"], found["cosines"]
+    rows = [(task, found["of"][task], norm) for task, norm in zip(names, norms, strict=True)]
     low = min((x for row in cosines for x in row if x is not None), default=0)
     high = _high(cosines) if low >= 0 else max(_high(cosines), -low)
     charts = [
         Chart(
             "norms",
             "Length",
-            "Euclidean norm of fine-tune minus base, as it is rebuilt.",
+            "Euclidean norm of fine-tune minus base, over the weights that both have.",
             figures.bars(names, {"length": norms}, ALONE, unit="norm", format=".3~g"),
-            table(("vector", "tier", "norm"), rows),
+            table(("task", "vector of", "length"), rows),
         ),
         _heat_chart(
             "cosines",
             "Direction",
             "Cosine of two vectors: 1 for the same direction, 0 for directions that have nothing "
             "in common, below 0 for tasks that pull against each other.",
-            "vector",
+            "task",
             HeatMap(names, names, cosines, "cosine", -high if low < 0 else 0, high),
         ),
     ]
-    intro = "Each task's difference from the base, rebuilt with its best tier."
+    part = "" if found["share"] == 1 else f", on {found['share']:.2%} of the weights"
+    recorded = set(found["of"].values()) == {"fine-tune"}
+    intro = f"{words.MEASURED}{part}." if recorded else words.REBUILT
     return Section("vectors", "Task vectors", intro, charts)
 
 

@@ -133,11 +133,11 @@ def _tiles(shown: Facts) -> str:
         "smaller" if s["ratio"] > 1 else "originals over store": f"{s['ratio']:.2f}x",
         "tasks": f"{len(s['tasks'])}",
         "parameters": f"{s['parameters']:,}",
-        "bits per parameter and task": f"{s['bits_per_parameter_and_task']:.2f}",
+        "bits per parameter and task, base not counted": f"{s['bits_per_parameter_and_task']:.2f}",
     }
     if masks:
         share = sum(masks["usage"][2:]) / max(1, masks["live"])
-        tiles["of live weights shared"] = f"{share:.0%}"
+        tiles["of live weights used by two tasks or more"] = f"{share:.0%}"
     return "".join(
         f"<div><strong>{escape(value)}</strong><span>{escape(name)}</span></div>"
         for name, value in tiles.items()

@@ -96,11 +96,10 @@ def _vectors(overlap: Overlap) -> Facts | None:
         return None
     return {
         "tasks": list(found.norms),
-        "tiers": dict(found.tiers),
+        "of": dict(found.of),
         "norms": list(found.norms.values()),
         "cosines": found.cosines,
-        "multitask_norm": found.multitask_norm,
-        "multitask_cosines": found.multitask_cosines,
+        "share": found.share,
     }
 
 
