@@ -7,6 +7,7 @@ rebuild the same model are evaluated once. A line that was cut off in the middle
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,9 +32,20 @@ class Journal:
             except OSError as error:
                 raise OutputError(f"{path} cannot be read: {error.strerror}") from None
             for line in lines:
-                with suppress(ValueError, TypeError, OverflowError, RecursionError):
-                    key, score = json.loads(line)
-                    self._known[tuple(map(str, key))] = float(score)
+                self._take(path, line)
+
+    def _take(self, path: Path, line: str) -> None:
+        """Remember a line's score; raises OutputError for one that no journal has."""
+        with suppress(ValueError, TypeError, OverflowError, RecursionError):
+            key, score = json.loads(line)
+            if math.isfinite(score):
+                self._known[tuple(map(str, key))] = float(score)
+            return
+        if not line.startswith("[[") and line not in ("", "["):
+            raise OutputError(
+                f"{path} is no journal of scores, and is left alone: it holds {line[:40]!r}; name "
+                "another file with --journal"
+            )
 
     def score(self, key: Key, evaluate: Callable[[], float]) -> float:
         """The score of a key; `evaluate` finds one that is not known, and it is written down."""

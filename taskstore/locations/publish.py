@@ -13,13 +13,13 @@ import ctypes
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 from taskstore.errors import OutputError, TargetExists
-from taskstore.locations import locks
+from taskstore.locations import locks, ownership
 from taskstore.locations.base import PathLike
 from taskstore.locations.os_errors import clear
 from taskstore.locations.scratch import sweep
@@ -27,6 +27,12 @@ from taskstore.locations.scratch import sweep
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _MOMENT = 5.0  # seconds, far more than a writer needs between two renames
+Foreign = Callable[[Path], Sequence[str]]  # of a folder: what taskstore did not write in it
+
+
+def everything(folder: Path) -> Sequence[str]:
+    """Find all files of a folder foreign."""
+    return ownership.foreign(folder, {})
 
 
 @contextmanager
@@ -48,17 +54,18 @@ def alone(target: Path) -> Iterator[None]:
 
 @contextmanager
 def folder(
-    target: Path, *, overwrite: bool = False, ours: Callable[[Path], bool] = lambda _: False
+    target: Path, *, overwrite: bool = False, foreign: Foreign = everything
 ) -> Iterator[Path]:
     """Yield an empty folder that becomes `target` when the block ends without an exception.
 
-    `ours` tells whether an existing folder is one that `overwrite` may replace. Raises
-    TargetExists or OutputError; a full disk or a missing permission becomes an OutputError.
+    `overwrite` may replace an existing folder in which `foreign` finds nothing: no file that
+    taskstore did not write. Raises TargetExists or OutputError; a full disk or a missing permission
+    becomes an OutputError.
     """
     target = Path(os.path.abspath(target))
-    check_target(target, overwrite=overwrite, ours=ours)
+    check_target(target, overwrite=overwrite, foreign=foreign)
     with alone(target):
-        check_target(target, overwrite=overwrite, ours=ours)
+        check_target(target, overwrite=overwrite, foreign=foreign)
         partial = _beside(target, "partial")
         with _made(target):
             partial.mkdir()
@@ -66,23 +73,25 @@ def folder(
             with _cleared(partial):
                 yield partial
                 _sync(partial)
-                check_target(target, overwrite=overwrite, ours=ours)
+                check_target(target, overwrite=overwrite, foreign=foreign)
                 _publish(partial, target)
         finally:
             _mend(target)
 
 
-def check_target(
-    target: Path, *, overwrite: bool, ours: Callable[[Path], bool] = lambda _: False
-) -> None:
+def check_target(target: Path, *, overwrite: bool, foreign: Foreign = everything) -> None:
     """Raise unless `target` is free or may be replaced; nothing is touched."""
     recover(_named(target))
     if not target.exists() and not target.is_symlink():
         return
     if not overwrite:
         raise TargetExists(target)
-    if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not ours(target)):
+    if target.is_symlink() or not target.is_dir():
         _not_ours(target)
+    with _cleared(target):
+        found = foreign(target)
+    if found:
+        _not_ours(target, found)
 
 
 @contextmanager
@@ -121,10 +130,17 @@ def check_file(
         _not_ours(target)
 
 
-def _not_ours(target: Path) -> NoReturn:
+def _not_ours(target: Path, found: Sequence[str] = ()) -> NoReturn:
+    if not found:
+        raise OutputError(
+            f"{target} is not something that taskstore wrote, and is never deleted: remove it "
+            "yourself or give another path"
+        )
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     raise OutputError(
-        f"{target} is not something that taskstore wrote, so --overwrite leaves it alone; "
-        "remove it yourself or give another path"
+        f"{target} holds {', '.join(map(repr, found[:3]))}{more}: not something that "
+        "taskstore wrote, or changed since, and never deleted; move it away, or remove the folder "
+        "yourself"
     )
 
 

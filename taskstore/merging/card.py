@@ -12,7 +12,6 @@ from taskstore.version import __version__
 if TYPE_CHECKING:
     from taskstore.merging.report import MergeReport
 
-MARK = "Merged by taskstore"  # what tells our folders from others
 _TEMPLATE = """---
 library_name: transformers
 tags:
@@ -22,7 +21,7 @@ tags:
 
 # {models} of {base}, merged
 
-{mark} {version} with `{method}`{options}, alpha {alpha:g}:
+Merged by taskstore {version} with `{method}`{options}, alpha {alpha:g}:
 
     {formula}
 
@@ -48,7 +47,6 @@ def render(report: MergeReport, family: Family) -> str:
         base_model=f"base_model:\n{listed}\nbase_model_relation: merge\n" if hubs else "",
         models=f"{count} fine-tune{'' if count == 1 else 's'}",
         base=cell(report.base),
-        mark=MARK,
         version=__version__,
         method=report.method,
         options=f" ({options})" if options else "",

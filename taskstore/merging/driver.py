@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.errors import OutputError
-from taskstore.locations import publish
+from taskstore.locations import ownership, publish
 from taskstore.locations.base import PathLike
-from taskstore.locations.files import read_regular
 from taskstore.merging import card, kinship
 from taskstore.merging.job import MergeJob, make_job, read_bytes
 from taskstore.merging.merged_blocks import merged_blocks
@@ -84,12 +83,13 @@ def _written(job: MergeJob, target: Path, section: str) -> MergeReport:
     """Write the weights, the files beside them and the model card."""
     report = MergeReport.of(job, target)
     publish.check_space(target.absolute().parent, report.bytes)
-    with publish.folder(target, overwrite=job.options.overwrite, ours=is_merged) as folder:
+    with publish.folder(target, overwrite=job.options.overwrite, foreign=not_of_a_merge) as folder:
         _write_weights(job, folder)
         job.family.prove()
         _write_assets(job, folder)
         text = card.render(report, job.family) + section
         (folder / "README.md").write_text(text, encoding="utf-8")
+        ownership.write_note(folder)
     return report
 
 
@@ -126,7 +126,7 @@ def _write_assets(job: MergeJob, folder: Path) -> None:
 
 def check_target(target: Path, options: MergeOptions, inputs: Iterable[PathLike]) -> None:
     """Raise TargetExists or OutputError unless `target` may be written; it may hold no input."""
-    publish.check_target(target.absolute(), overwrite=options.overwrite, ours=is_merged)
+    publish.check_target(target.absolute(), overwrite=options.overwrite, foreign=not_of_a_merge)
     place = Path(os.path.realpath(target))
     for path in map(Path, (*inputs, *options.statistics.values())):
         inside = path.iterdir() if path.is_dir() else ()  # a model's files may be links
@@ -135,9 +135,6 @@ def check_target(target: Path, options: MergeOptions, inputs: Iterable[PathLike]
             raise OutputError(f"{target} is or holds {path}, which is merged; write elsewhere")
 
 
-def is_merged(folder: Path) -> bool:
-    """Whether a merge wrote this folder, by its model card: `overwrite` may replace it."""
-    try:
-        return card.MARK.encode() in read_regular(folder / "README.md", 1 << 20)
-    except OSError:
-        return False
+def not_of_a_merge(folder: Path) -> list[str]:
+    """Return what a folder holds beside the files that its note lists."""
+    return ownership.foreign(folder, ownership.read_note(folder) or {})

@@ -27,7 +27,7 @@ from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.packing.writer import StoreWriter
 from taskstore.progress import Callback, silent
-from taskstore.store.contents import is_store
+from taskstore.store.contents import not_of_a_store
 
 
 def pack(
@@ -43,7 +43,9 @@ def pack(
     InputError for what cannot be packed and OutputError for a target that cannot be written.
     """
     options = options or PackOptions()
-    publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
+    publish.check_target(
+        Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
+    )
     options.check_tasks(finetunes)
     with closing(open_family(base, finetunes)) as family:
         if options.base == "reference" and names.has_control(family.base.source or ""):
@@ -57,7 +59,7 @@ def pack_family(
     """Pack models that are open, wherever they come from."""
     job = make_job(family, options, progress)
     with (
-        publish.folder(target, overwrite=options.overwrite, ours=is_store) as folder,
+        publish.folder(target, overwrite=options.overwrite, foreign=not_of_a_store) as folder,
         _fitted(job) as source,
     ):
         coder = Coder.of(job, source)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from taskstore.errors import BadName, InputError, OutputError
+from taskstore.errors import BadName, InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names
@@ -35,7 +35,7 @@ from taskstore.progress import Callback, silent
 from taskstore.store import Store
 from taskstore.store import open as open_store
 from taskstore.store.as_checkpoint import open_family
-from taskstore.store.contents import is_store
+from taskstore.store.contents import not_of_a_store
 
 
 @in_place
@@ -182,7 +182,7 @@ def _rewrite(
     store.check_files(kept, threads(jobs))
     files = {path: store.manifest.files[path] for path in kept}
     done = msgspec.structs.replace(manifest, files=files)
-    with publish.folder(store.path, overwrite=True, ours=is_store) as folder:
+    with publish.folder(store.path, overwrite=True, foreign=not_of_a_store) as folder:
         for path in kept:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             _link(resolve(store.path / path, store.path), folder / path)
@@ -200,14 +200,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _check_alone(store: Store) -> None:
     """Refuse a folder with files that are not the store's: they would go with the old folder."""
-    listed = {*store.manifest.files, names.MANIFEST}
-    for path in sorted(store.path.rglob("*")):
-        inside = path.relative_to(store.path).as_posix()
-        if inside not in listed and (path.is_symlink() or not path.is_dir()):
-            raise OutputError(
-                f"{store.path} holds {inside!r}, which is not part of the store and would be lost "
-                "when it is replaced; move it away first"
-            )
+    publish.check_target(store.path, overwrite=True, foreign=not_of_a_store)
 
 
 def _check_exact(store: Store, what: str) -> None:

@@ -33,7 +33,7 @@ from taskstore.packing.plan import make as make_plan
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
 from taskstore.store import open as open_store
-from taskstore.store.contents import is_store
+from taskstore.store.contents import not_of_a_store
 
 GRID = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # bits per parameter, about
 FINEST = 8.0
@@ -93,7 +93,9 @@ def aim_at_score(
     if not 0 < share <= 1:
         raise InputError(f"target {share} is no share of a score, above 0 and at most 1")
     with publish.alone(Path(target)):
-        publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
+        publish.check_target(
+            Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
+        )
         originals = {task: bench.original(path, task) for task, path in sorted(finetunes.items())}
         for task, score in originals.items():
             if score <= 0:
@@ -145,7 +147,9 @@ def aim_at_error(
     options = with_rest_alone(options or PackOptions())
     if not (math.isfinite(most) and most > 0):
         raise InputError(f"max-error {most} is not a number above 0")
-    publish.check_target(Path(target).absolute(), overwrite=options.overwrite, ours=is_store)
+    publish.check_target(
+        Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
+    )
     options.check_tasks(finetunes)
     with publish.alone(Path(target)), closing(open_family(base, finetunes)) as family:
         plan = make_plan(family, "rest")

@@ -22,7 +22,7 @@ from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
 from taskstore.store import open as open_store
-from taskstore.store.contents import is_store
+from taskstore.store.contents import not_of_a_store
 
 GRID = (0.2, 0.3, 0.4, 0.5, 0.6)  # the published one
 
@@ -70,7 +70,7 @@ def tune(
     trials = [replace(options, lam=lam, lambdas={}, overwrite=False) for lam in lambdas]
     overwrite = options.overwrite
     with publish.alone(Path(target)):
-        publish.check_target(Path(target).absolute(), overwrite=overwrite, ours=is_store)
+        publish.check_target(Path(target).absolute(), overwrite=overwrite, foreign=not_of_a_store)
         scores: dict[str, dict[float, float]] = {task: {} for task in sorted(finetunes)}
         for lam, trial in zip(lambdas, trials, strict=True):
             with scratch_folder(target, scratch) as folder:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskstore.errors import ChangedMeanwhile, FormatError, InputError, UnknownTask
+from taskstore.errors import ChangedMeanwhile, FormatError, InputError, TaskstoreError, UnknownTask
 from taskstore.executors import Executor, Threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names as filenames
@@ -15,6 +15,7 @@ from taskstore.format.digests import check_files
 from taskstore.format.names import of_stem
 from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
+from taskstore.locations import ownership
 from taskstore.locations.base import Location, PathLike
 from taskstore.locations.files import LocalFolder
 from taskstore.locations.publish import recover
@@ -28,8 +29,28 @@ ONE = Threads(1)
 
 
 def is_store(folder: Path) -> bool:
-    """Tell whether a folder has a manifest: one that `overwrite` may replace."""
+    """Tell whether a folder has a manifest."""
     return (folder / filenames.MANIFEST).is_file()
+
+
+def not_of_a_store(folder: Path) -> list[str]:
+    """Return what a folder holds beside a store's files as they were written; see `ownership`.
+
+    Of weights sizes are compared: nobody edits them, and damage is told by whoever reads them.
+    """
+    try:
+        files = manifests.read(folder).files
+        size = (folder / filenames.MANIFEST).lstat().st_size
+    except TaskstoreError:
+        return ownership.foreign(folder, {})
+    written = {
+        path: ownership.Written(
+            bytes=file.bytes, blake3=file.blake3 if path == filenames.CARD else None
+        )
+        for path, file in files.items()
+    }
+    own = {filenames.MANIFEST: ownership.Written(bytes=size)}
+    return ownership.foreign(folder, {**written, **own})
 
 
 class StoreContents:

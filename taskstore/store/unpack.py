@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from taskstore.executors import Executor, threads
 from taskstore.format.weight_files import SHARD_BYTES
-from taskstore.locations import publish
+from taskstore.locations import ownership, publish
+from taskstore.locations.ownership import Written
+from taskstore.locations.publish import Foreign
 from taskstore.models.folder import write_weights
 from taskstore.progress import Callback, Meter
 from taskstore.store import original_files
@@ -18,6 +20,7 @@ from taskstore.store.assets import write_assets
 from taskstore.store.rebuild import own_blocks
 
 if TYPE_CHECKING:
+    from taskstore.format.manifest import Base, Manifest, Task
     from taskstore.store.contents import StoreContents
     from taskstore.store.rebuild import ModelReader
 
@@ -52,8 +55,8 @@ def unpack(
     file that is written as it was at its end. Raises InputError, FormatError or ChecksumMismatch;
     the target then is as it was before.
     """
-    ours = _is_model_of(store)
-    _check(store, models, target, options, ours)
+    foreign = _not_of(store)
+    _check(store, models, target, options, foreign)
     with ExitStack() as stack:
         base = stack.enter_context(store.open_base(options.executor))
         readers = {
@@ -64,12 +67,16 @@ def unpack(
         publish.check_space(target.absolute().parent, total)
         meter = Meter(progress, total)
         overwrite = options.overwrite
-        folder = stack.enter_context(publish.folder(target, overwrite=overwrite, ours=ours))
+        folder = stack.enter_context(publish.folder(target, overwrite=overwrite, foreign=foreign))
+        as_they_were: set[str] = set()
         for below, reader in readers.items():
             meter.stage("writing", below or target.name)
             (folder / below).mkdir(exist_ok=True)
-            _write_weights(store, models[below], reader, folder / below, options, meter)
+            if _write_weights(store, models[below], reader, folder / below, options, meter):
+                as_they_were.add(below)
             write_assets(store.path, store.manifest, models[below], base.assets, folder / below)
+        for below in models.keys() - as_they_were:
+            ownership.write_note(folder / below)
     return target
 
 
@@ -78,7 +85,7 @@ def _check(
     models: Mapping[str, str | None],
     target: Path,
     options: UnpackOptions,
-    ours: Callable[[Path], bool],
+    foreign: Foreign,
 ) -> None:
     """Refuse what can be refused before anything is written.
 
@@ -87,7 +94,7 @@ def _check(
     tier = options.tier
     for task in models.values():
         store.check_tier(task, tier)
-    publish.check_target(target.absolute(), overwrite=options.overwrite, ours=ours)
+    publish.check_target(target.absolute(), overwrite=options.overwrite, foreign=foreign)
     everything = len(models) > 1
     paths = store.manifest.files if everything else store.files_of(*models.values(), tier=tier)
     store.check_files(paths, options.executor)
@@ -103,8 +110,11 @@ def _write_weights(
     folder: Path,
     options: UnpackOptions,
     meter: Meter,
-) -> None:
-    """Write the weight files as they were, where the store keeps them and no others are wanted."""
+) -> bool:
+    """Write the weight files as they were, where the store keeps them and no others are wanted.
+
+    Returns whether they are as they were.
+    """
     root, manifest, executor = store.path, store.manifest, options.executor
     kept = options.shard_bytes is None
     files = original_files.read(root, manifest, task, options.tier) if kept else []
@@ -116,22 +126,39 @@ def _write_weights(
         write_weights(
             folder, reader.own_tensors, limit, lambda n: own_blocks(reader, n, executor), meter.add
         )
+    return bool(files)
 
 
-def _is_model_of(store: StoreContents) -> Callable[[Path], bool]:
-    """Return a test for folders that `--overwrite` may replace: a model, or a folder of models."""
+def _not_of(store: StoreContents) -> Foreign:
+    """Return a test for what a folder holds beside models that `unpack` wrote.
+
+    Such a model has a note, but for one that is as it was before it was packed: of that, each file
+    must be the store's to the last bit.
+    """
     manifest = store.manifest
-    shards = [manifest.base.shards, *(task.shards for task in manifest.tasks.values())]
-    kept = [set(names) for names in shards if names]
+    packed: list[Base | Task] = [manifest.base, *manifest.tasks.values()]
+    models = [_listed(manifest, model) for model in packed]
 
-    def is_model(folder: Path) -> bool:
-        weights = {path.name for path in folder.glob("*.safetensors")}
-        return weights in kept or any(name.startswith("model") for name in weights)
+    def not_of_model(folder: Path) -> list[str]:
+        note = ownership.read_note(folder)
+        if note is not None:
+            return ownership.foreign(folder, note)
+        return min((ownership.foreign(folder, m, whole=True) for m in models), key=len)
 
-    def ours(folder: Path) -> bool:
-        inside = list(folder.iterdir())
-        return is_model(folder) or (
-            bool(inside) and all(path.is_dir() and is_model(path) for path in inside)
-        )
+    def not_of_models(folder: Path) -> list[str]:
+        found, inside = not_of_model(folder), sorted(folder.iterdir())
+        models = [path for path in inside if path.is_dir() and not path.is_symlink()]
+        below = [f"{model.name}/{name}" for model in models for name in not_of_model(model)]
+        beside = [path.name for path in inside if path not in models]
+        return min(found, [*beside, *below], key=len)
 
-    return ours
+    return not_of_models
+
+
+def _listed(manifest: Manifest, model: Base | Task) -> dict[str, Written]:
+    """List the files of a model that a store gives back as they were."""
+    files = {**model.assets, **(model.index or {})}
+    return {
+        **{p: Written(bytes=manifest.assets[d].bytes, blake3=d) for p, d in files.items()},
+        **{p: Written(bytes=s.bytes, blake3=s.blake3) for p, s in (model.shards or {}).items()},
+    }

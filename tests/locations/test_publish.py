@@ -10,8 +10,8 @@ from taskstore.errors import OutputError, TargetExists
 from taskstore.locations import publish
 
 
-def ours(folder: Path) -> bool:
-    return (folder / "mine").exists()
+def foreign(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if p.name != "mine"]
 
 
 def test_it_appears_whole(tmp_path: Path) -> None:
@@ -39,12 +39,12 @@ def test_an_existing_target_is_kept_unless_told(tmp_path: Path) -> None:
         pass
     with (
         pytest.raises(ZeroDivisionError),
-        publish.folder(target, overwrite=True, ours=ours) as folder,
+        publish.folder(target, overwrite=True, foreign=foreign) as folder,
     ):
         (folder / "mine").write_text("new")
         raise ZeroDivisionError
     assert (target / "mine").read_text() == "old"
-    with publish.folder(target, overwrite=True, ours=ours) as folder:
+    with publish.folder(target, overwrite=True, foreign=foreign) as folder:
         (folder / "mine").write_text("new")
     assert (target / "mine").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
@@ -54,7 +54,7 @@ def test_without_the_exchange_call(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(publish, "_exchange", lambda *_: False)
     target = tmp_path / "store"
     for text in ("old", "new"):
-        with publish.folder(target, overwrite=True, ours=ours) as folder:
+        with publish.folder(target, overwrite=True, foreign=foreign) as folder:
             (folder / "mine").write_text(text)
     assert (target / "mine").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
@@ -77,7 +77,7 @@ def test_a_kill_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(publish, "_sync_names", kill)  # the first thing after both renames
     rename = os.rename
     monkeypatch.setattr(os, "rename", lambda a, b: kill() if b == target else rename(a, b))
-    with pytest.raises(Killed), publish.folder(target, overwrite=True, ours=ours) as folder:
+    with pytest.raises(Killed), publish.folder(target, overwrite=True, foreign=foreign) as folder:
         (folder / "mine").write_text("new")
     monkeypatch.undo()
     assert not target.exists()
@@ -89,7 +89,7 @@ def test_a_kill_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.Monk
     os.rename(target, aside)
     with pytest.raises(TargetExists), publish.folder(target):
         pass
-    with publish.folder(target, overwrite=True, ours=ours) as folder:
+    with publish.folder(target, overwrite=True, foreign=foreign) as folder:
         (folder / "mine").write_text("new")
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
 
@@ -118,7 +118,7 @@ def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
             target.write_text("x")
         with (
             pytest.raises(OutputError, match="not something that taskstore wrote"),
-            publish.folder(target, overwrite=True, ours=ours),
+            publish.folder(target, overwrite=True, foreign=foreign),
         ):
             pass
     assert (tmp_path / "folder" / "thesis.tex").exists()
@@ -152,7 +152,7 @@ def test_files_that_come_while_it_is_written_are_kept(tmp_path: Path) -> None:
         (folder / "mine").write_text("old")
     with (
         pytest.raises(OutputError, match="not something that taskstore wrote"),
-        publish.folder(target, overwrite=True, ours=ours),
+        publish.folder(target, overwrite=True, foreign=foreign),
     ):
         (target / "mine").unlink()
         (target / "notes").write_text("x")

@@ -210,14 +210,14 @@ def test_bad_input_is_named_and_leaves_nothing(small: Family, tmp_path: Path) ->
         merge(small.base_path, small.paths, target, MergeOptions("sum"))
     merge(small.base_path, small.paths, target, MergeOptions("sum", overwrite=True))
     own = families.save(tmp_path / "own", small.tasks["alpha"])
-    with pytest.raises(OutputError, match="is not something that taskstore wrote"):
+    with pytest.raises(OutputError, match="not something that taskstore wrote"):
         merge(small.base_path, small.paths, own, MergeOptions("sum", overwrite=True))
     with pytest.raises(OutputError, match="is or holds .*out, which is merged"):
         models = {"out": target, "alpha": small.paths["alpha"]}
         merge(small.base_path, models, target, MergeOptions("sum", overwrite=True))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose")
-    with pytest.raises(OutputError, match="is not something that taskstore wrote"):
+    with pytest.raises(OutputError, match="not something that taskstore wrote"):
         merge(small.base_path, small.paths, tmp_path / "mine", MergeOptions("sum", overwrite=True))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taskstore.errors import MissingExtra, OutputError
+from taskstore.errors import MissingExtra, TargetExists
 from taskstore.merging import MergeReport
 from taskstore.merging.search import plot
 from taskstore.merging.search.grid_search import GridPoints, Searched
@@ -77,7 +77,7 @@ def test_a_page_needs_nothing_else(tmp_path: Path, axes: dict[str, tuple[float, 
 
 def test_plots_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.json").mkdir()
-    with pytest.raises(OutputError, match="cannot be written: Is a directory"):
+    with pytest.raises(TargetExists, match=r"x\.json exists already"):
         drawn(tmp_path / "x.json", {"k": (1,)}, [Scores({"": 3.0})], 0)
     monkeypatch.setitem(sys.modules, "plotly.io", None)
     plot.check(tmp_path / "y.json", 1)

@@ -22,6 +22,7 @@ from taskstore.errors import (
     TaskstoreError,
     UnknownTask,
 )
+from taskstore.locations.ownership import NOTE
 from taskstore.progress import Progress
 from taskstore.store.verify import verify
 from tests.support import families
@@ -62,7 +63,7 @@ def test_a_folder_of_a_task(packed: Path, small: Family, tmp_path: Path, jobs: i
     assert (tmp_path / "m" / "own.txt").read_text() == "beta"
     assert (tmp_path / "m" / "tokenizer.json").read_text() == '{"shared": true}'
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
-        "config.json", "model.safetensors", "own.txt", "tokenizer.json",
+        NOTE, "config.json", "model.safetensors", "own.txt", "tokenizer.json",
     ]  # fmt: skip
 
 

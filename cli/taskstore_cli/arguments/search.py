@@ -71,7 +71,7 @@ def asked(method: str, alpha: str | None, extra: tuple[str, ...], models: int) -
     )
 
 
-def check(wanted: Search, grids: Grids, procedure: str) -> None:
+def check(wanted: Search, grids: Grids, procedure: str, *, overwrite: bool) -> None:
     """Raise UsageError for options that do not go together, before any work is done."""
     from taskstore.merging.search import plot
 
@@ -83,4 +83,4 @@ def check(wanted: Search, grids: Grids, procedure: str) -> None:
     if procedure and (grids.axes or wanted.plot):
         raise click.UsageError(f"--method {procedure} has no grid and no --plot")
     if wanted.plot:
-        plot.check(wanted.plot, len(grids.axes))
+        plot.check(wanted.plot, len(grids.axes), overwrite=overwrite)

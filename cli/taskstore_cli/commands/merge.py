@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 @common.jobs_option
 @common.max_memory_option
 @search_options
-@common.overwrite_option("a model that is there")
+@common.overwrite_option("a model, and a plot, that is there")
 @common.wait_option()
 @common.says_options
 def merge(
@@ -151,7 +151,7 @@ def merge(
             tokenizer_from=tokenizer_from,
             **shared,
         )
-    check(evaluator, grids, searches)
+    check(evaluator, grids, searches, overwrite=options.overwrite)
     if evaluator.template is not None:
         merge_search.run(origin, target, options, grids, evaluator, searches, out)
         return

@@ -39,7 +39,7 @@ def run(
             else:
                 found = search(origin, target, options, grids, scorer, progress)
         if wanted.plot and isinstance(found, Searched):
-            plot.write(wanted.plot, found)
+            plot.write(wanted.plot, found, overwrite=options.overwrite)
     if out.as_json:
         print_json(found.to_dict())
     elif isinstance(found, Searched):

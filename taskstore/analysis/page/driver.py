@@ -23,13 +23,11 @@ from taskstore.analysis.page import figures, palette
 from taskstore.analysis.page.body import Chart, Section, sections
 from taskstore.analysis.page.facts import Facts, facts
 from taskstore.analysis.page.tables import size
-from taskstore.locations import publish
-from taskstore.locations.files import open_regular
+from taskstore.locations import ownership, publish
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
 
 WIDE = 1500  # pixels from which on a chart has a row of the page to itself
-MARK = '<meta name="generator" content="taskstore'
 
 
 @dataclass(frozen=True)
@@ -61,16 +59,15 @@ def write_page(
     figures.require()
     publish.check_file(target, overwrite=overwrite, ours=is_page)
     shown = facts(store, measure(store, vectors=vectors, jobs=jobs, progress=progress))
-    html = render(shown).encode()
+    html = ownership.sealed(render(shown), ownership.HTML).encode()
     with publish.file(target, overwrite=overwrite, ours=is_page) as partial:
         partial.write_bytes(html)
     return Page(target, len(html), shown)
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a report of ours, which `overwrite` may replace."""
-    with open(open_regular(path), "rb") as file:
-        return MARK.encode() in file.read(4096)
+    """Whether a file is a report as it was written, which `overwrite` may replace."""
+    return ownership.is_sealed(path, ownership.HTML)
 
 
 def render(shown: Facts) -> str:
@@ -81,7 +78,7 @@ def render(shown: Facts) -> str:
     code, library = _data("page.js"), get_plotlyjs()
     charts = {chart.id: chart.figure.to_plotly_json() for s in every for chart in s.charts}
     return Template(_data("page.html")).substitute(
-        mark=f'{MARK} {escape(shown["summary"]["writer"])}">',
+        mark=f'<meta name="generator" content="{escape(shown["summary"]["writer"])}">',
         policy=" ".join(map(_hash, (code, library))),
         title=escape(f"{shown['store']}: report"),
         subtitle=escape(_subtitle(shown)),

@@ -12,38 +12,43 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.errors import InputError, MissingExtra, OutputError
+from taskstore.locations import ownership, publish
 from taskstore.merging.search.grid_search import GridPoints, Searched, words
 
-SUFFIXES = (".html", ".json")
+ENDS = {".html": ownership.HTML, ".json": ownership.JSON}
 COLORS = ["#4c78a8", "#72b7b2", "#54a24b", "#b279a2", "#9d755d", "#f58518", "#bab0ac"]
 CHOSEN = {"symbol": "star", "size": 16, "color": "#d62728", "line": {"width": 1, "color": "white"}}
 
 
-def check(path: Path, axes: int) -> None:
+def check(path: Path, axes: int, *, overwrite: bool = False) -> None:
     """Raise InputError, OutputError or MissingExtra if `write` would; call it before a search."""
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"the plot {path} has no name that ends in {' or '.join(SUFFIXES)}")
+    if path.suffix not in ENDS:
+        raise InputError(f"the plot {path} has no name that ends in {' or '.join(ENDS)}")
     if axes not in (1, 2):
         raise InputError(f"a plot shows a search of one or two things; {axes} are searched")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"the plot {path} has no folder to be in; make {path.parent} first")
+    publish.check_file(path, overwrite=overwrite, ours=is_plot)
     if path.suffix == ".html":
         _plotly()
 
 
-def write(path: Path, found: Searched) -> None:
-    """Write the plot of a search; raises OutputError."""
+def write(path: Path, found: Searched, *, overwrite: bool = False) -> None:
+    """Write the plot of a search; raises OutputError, TargetExists."""
     picture = figure(found)
     if path.suffix == ".html":
         text = _plotly().to_html(
             picture, include_plotlyjs=True, default_height="95vh", config={"displaylogo": False}
         )
     else:
-        text = json.dumps(picture, indent=1) + "\n"
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+        text = json.dumps(picture, indent=1).removesuffix("}").rstrip()
+    with publish.file(path, overwrite=overwrite, ours=is_plot) as partial:
+        partial.write_text(ownership.sealed(text, ENDS[path.suffix]), encoding="utf-8")
+
+
+def is_plot(path: Path) -> bool:
+    """Whether a file is a plot as it was written, which `overwrite` may replace."""
+    return ownership.is_sealed(path, ENDS[path.suffix])
 
 
 def figure(found: Searched) -> dict[str, Any]:
