@@ -15,7 +15,7 @@ from taskstore.format import json_text
 from taskstore.format.names import MANIFEST, TIER_FILES
 from taskstore.locations.files import read_regular
 
-VERSION = 4  # the newest; what needs no more is still written as 1 to 3
+VERSION = 4  # the newest; what needs no more is still written as an older one
 TIERS = tuple(TIER_FILES)  # in the order in which they build on each other
 MAX_BYTES = 256 << 20
 MAX_ASSET = 256 << 20
@@ -99,6 +99,13 @@ class SavedAs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     shape: Shape | None = None
 
 
+class Sums(Struct, frozen=True, kw_only=True):
+    error: float
+    weights: float
+    vector: float
+    product: float
+
+
 class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam": "lambda"}):
     lam: float
     origin: str
@@ -110,6 +117,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     tiers: list[Literal["mask", "rest", "exact"]] | None = None
     bits: float | None = None
     codecs: dict[str, str] | None = None
+    fidelity: dict[str, Sums] | None = None
     scores: dict[str, Score] | None = None
     shards: dict[str, Shard] | None = None
     index: dict[str, Digest] | None = None

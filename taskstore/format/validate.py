@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from taskstore.errors import BadName, FormatError, UnknownCodec
@@ -35,6 +36,7 @@ def check(manifest: Manifest) -> None:
             raise FormatError(f"task {task_name!r} has scores of tiers, in an older store")
         _check_tiers(manifest, task_name, task)
         _check_codecs(manifest, task_name, task)
+        _check_fidelity(manifest, task_name, task)
         for name, entry in task.tensors.items():
             try:
                 _check_entry(manifest, task, name, entry)
@@ -121,7 +123,7 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
 
 VERSION_OF_EXACT = VERSION_OF_SCORES = 2
 VERSION_OF_TIERS = 3
-VERSION_OF_VECTORS = 4
+VERSION_OF_VECTORS = VERSION_OF_FIDELITY = 4
 CODECS_OF_TIERS = {"mask": "guided", "exact": "strides"}  # beside the usual ones
 MEMBERS = {
     "exact": {"shape"},
@@ -140,6 +142,20 @@ def _check_codecs(manifest: Manifest, name: str, task: Task) -> None:
         raise FormatError(f"task {name!r} has codecs, in a store of version {manifest.version}")
     if not task.codecs or not task.codecs.items() <= CODECS_OF_TIERS.items():
         raise FormatError(f"task {name!r} codes its tiers by {task.codecs}")
+
+
+def _check_fidelity(manifest: Manifest, name: str, task: Task) -> None:
+    if task.fidelity is None:
+        return
+    if manifest.version < VERSION_OF_FIDELITY:
+        raise FormatError(f"task {name!r} has fidelity, in a store of version {manifest.version}")
+    if not task.fidelity or not task.fidelity.keys() <= {*task.all_tiers} - {"exact"}:
+        of = ", ".join(task.fidelity) or "no tier"
+        raise FormatError(f"task {name!r} has the fidelity of {of}")
+    for tier, sums in task.fidelity.items():
+        sizes = (sums.error, sums.weights, sums.vector)
+        if not (all(0 <= x < math.inf for x in sizes) and math.isfinite(sums.product)):
+            raise FormatError(f"task {name!r} has a fidelity of {tier} that is no sum of squares")
 
 
 def _check_tiers(manifest: Manifest, name: str, task: Task) -> None:

@@ -15,7 +15,8 @@ from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.tiers import ABOVE, Bits, BlockSpec
-from taskstore.kernels import cpu
+from taskstore.kernels import cpu, floats
+from taskstore.kernels.fidelity import F32, four_sums
 from taskstore.merging import similarity
 from taskstore.merging.similarity import Weights
 from taskstore.merging.task_vectors import Block, Source, blocks, read_base
@@ -138,7 +139,8 @@ def _masked(coder: Coder, block: Block) -> CodedBlock:
         coded.parts.append(part)
         if coder.above:
             theta = _weights(coder, block, t)
-            coded.parts += _above(coder, block, t, theta, (part.rebuilt_N, own))
+            known = weights.theta0_N, weights.tau_SN[s]
+            coded.parts += _above(coder, block, t, theta, (part.rebuilt_N, own), known)
     return coded
 
 
@@ -148,9 +150,17 @@ def _weights(coder: Coder, block: Block, t: int) -> Weights:
 
 
 def _above(
-    coder: Coder, block: Block, t: int, theta: Weights, below: Weights
+    coder: Coder,
+    block: Block,
+    t: int,
+    theta: Weights,
+    below: Weights,
+    known: tuple[F32, F32] | None = None,
 ) -> Iterator[CodedPart]:
-    """Code the tiers above a mask, or above the base's weights, each over the one before."""
+    """Code the tiers above a mask, or above the base's weights, each over the one before.
+
+    `known`: theta_0 and tau, float32 (N,), where `below` are not the base's weights.
+    """
     job, task = coder.job, coder.job.family.tasks[t]
     info, theta_N = task.tensors[block.name], theta[0]
     rebuilt_N: Bits = cpu.cast(*below, info.dtype)
@@ -165,6 +175,10 @@ def _above(
     )
     for tier in coder.above:
         streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)
+        sums = None
+        if tier != "exact":
+            known = known or _vector(theta, below)
+            sums = four_sums(*known, rebuilt_N, info.dtype)
         yield CodedPart(
             ABOVE[tier].stem(task.name),
             streams,
@@ -172,8 +186,17 @@ def _above(
             rebuilt_N,
             (tier,),
             moved=moved,
+            sums=sums,
             open_ended=info.shape != block.info.shape,
         )
+
+
+def _vector(theta: Weights, base: Weights) -> tuple[F32, F32]:
+    """Return theta_0 and tau, float32 (N,)."""
+    theta0_N = floats.to_float32(*base)
+    tau_N = np.empty(theta0_N.size, np.float32)
+    cpu.task_vector(*theta, theta0_N, tau_N)
+    return theta0_N, tau_N
 
 
 def _private(coder: Coder, block: Block, start: int) -> CodedBlock:

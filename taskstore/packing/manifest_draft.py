@@ -11,7 +11,7 @@ import msgspec
 from taskstore.format import manifest as m
 from taskstore.format.digests import file_digest
 from taskstore.format.dtypes import plain_codec
-from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Task, TaskTensor, Tensor
+from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Sums, Task, TaskTensor, Tensor
 from taskstore.format.names import CARD, MANIFEST, plain
 from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_VECTORS, check
 from taskstore.models import Checkpoint
@@ -117,6 +117,7 @@ def completed(
     draft: Manifest,
     digests: Mapping[Key, str],
     ones: Mapping[tuple[str, str], int],
+    sums: Mapping[tuple[str, str], Any],
     beside: Mapping[str | None, dict[str, str]],
     shards: Mapping[str | None, dict[str, m.Shard]],
     index: Mapping[str | None, dict[str, str] | None],
@@ -124,6 +125,7 @@ def completed(
     """Fill in what is known once the blocks are coded.
 
     digests  of rebuilt tensors        ones   bits set in a task's mask of a tensor
+    sums     of kernels/fidelity.py, by task and tier
     beside, shards, index              a model's (None: the base's) assets, weight files and index
     """
 
@@ -147,6 +149,7 @@ def completed(
             name: with_files(
                 task,
                 name,
+                fidelity=_fidelity(name, task, sums),
                 tensors={
                     tensor: _completed_entry(name, task, tensor, digests, ones)
                     for tensor in task.tensors
@@ -155,6 +158,14 @@ def completed(
             for name, task in draft.tasks.items()
         },
     )
+
+
+def _fidelity(name: str, task: Task, sums: Mapping[tuple[str, str], Any]) -> dict[str, Sums] | None:
+    """Return the sums of each tier that was measured."""
+    found = {tier: sums[name, tier].tolist() for tier in TIERS if (name, tier) in sums}
+    return {
+        tier: Sums(error=e, weights=w, vector=t, product=p) for tier, (e, w, t, p) in found.items()
+    } or None
 
 
 def _completed_entry(

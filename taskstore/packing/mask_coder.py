@@ -12,6 +12,7 @@ from taskstore.format import names
 from taskstore.format.section import encode
 from taskstore.format.tiers.mask import encode_mask
 from taskstore.kernels import bits, cpu, floats, fused
+from taskstore.kernels.fidelity import four_sums
 from taskstore.kernels.tall import tall
 from taskstore.merging.methods import Method, Vectors
 from taskstore.merging.methods.sum import Sum
@@ -52,10 +53,13 @@ class MaskCoder:
         if not (finite and floats.all_finite(w0_N, "BF16")):
             return None
         parts = []
+        theta0_N, tau_N = floats.to_float32(w0_N, "BF16"), np.empty(w0_N.size, np.float32)
         for s, task in enumerate(tasks):
             differs = not np.array_equal(theta_SN[s], w0_N)
             streams = encode("bits", bits_SP[s])
-            parts.append(_part(block, task, streams, bits_SP[s], chosen_SN[s], differs))
+            cpu.task_vector(theta_SN[s], "BF16", theta0_N, tau_N)
+            sums = four_sums(theta0_N, tau_N, chosen_SN[s], "BF16")
+            parts.append(_part(block, task, streams, bits_SP[s], chosen_SN[s], differs, sums))
         return w0_N, theta_SN, w1_N, parts
 
     def mask(
@@ -83,7 +87,8 @@ class MaskCoder:
                 raise NotFinite(f"{task.name} rebuilt in {info.dtype}", block.name)
         archive, dtype = self._options.level == "archive", block.info.dtype
         streams = encode_mask(bits_P, weights.w0_N, w1_N, dtype, archive=archive)
-        return _part(block, task, streams, bits_P, rebuilt_N, bool(tau_N.any()))
+        sums = four_sums(weights.theta0_N, tau_N, rebuilt_N, info.dtype)
+        return _part(block, task, streams, bits_P, rebuilt_N, bool(sums[2] > 0), sums)
 
 
 def _part(
@@ -93,6 +98,7 @@ def _part(
     bits_P: NDArray[np.uint8],
     rebuilt_N: NDArray[Any],
     differs: bool,
+    sums: NDArray[np.float64],
 ) -> CodedPart:
     ones = bits.count(bits_P)
     return CodedPart(
@@ -103,5 +109,6 @@ def _part(
         ("mask",),
         ones=ones,
         moved=ones > 0 or differs,
+        sums=sums,
         open_ended=task.tensors[block.name].shape != block.info.shape,
     )

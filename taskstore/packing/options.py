@@ -122,6 +122,6 @@ class PackOptions:
     def executor(self, tasks: int, itemsize: int) -> Threads:
         """Return threads with as many blocks in flight as the memory allows, else InputError."""
         more = len(self.tier_names) - 1
-        block = self.chunk * (tasks * (itemsize + 5 + more * (itemsize + 3)) + 8 + 10 * itemsize)
+        block = self.chunk * (tasks * (itemsize + 5 + more * (itemsize + 3)) + 16 + 10 * itemsize)
         block += self.chunk * 24 * ("rest" in self.tier_names)
         return within(self.jobs, self.max_memory, block, f"{tasks} tasks")

@@ -43,6 +43,7 @@ class CodedPart:
     tiers: tuple[str, ...] = ("",)
     ones: int = 0
     moved: bool = False
+    sums: NDArray[Any] | None = None  # of kernels/fidelity.py, where the tier is no exact one
     open_ended: bool = False  # more rows of this tensor follow from another section
 
     def keys(self, tensor: str) -> list[Key]:
@@ -100,6 +101,7 @@ class StoreWriter:
         self._digests: dict[Key, str] = {}
         self._ones: dict[tuple[str, str], int] = {}
         self._gram = Gram(len(draft.tasks))
+        self._sums: dict[tuple[str, str], NDArray[Any]] = {}  # by task and tier
         self.moved: set[str] = set()  # tasks with any weight that differs from the base's
 
     def write(self, block: CodedBlock) -> None:
@@ -114,7 +116,7 @@ class StoreWriter:
             self._gram.add(block.tasks, block.products)
         for part in block.parts:
             if part.task is not None:
-                self._count(part.task, block.name, part.ones, moved=part.moved)
+                self._count(part.task, block.name, part)
             if block.last and not part.open_ended:
                 for key in part.keys(block.name):
                     done = self._hashes.pop(key, None) or blake3()
@@ -138,11 +140,14 @@ class StoreWriter:
         for future in waiting:
             future.result()
 
-    def _count(self, task: str, tensor: str, ones: int, *, moved: bool) -> None:
-        """Add up the bits set in a task's masks, and note whether it moved any weight."""
-        self._ones[task, tensor] = self._ones.get((task, tensor), 0) + ones
-        if moved:
+    def _count(self, task: str, tensor: str, part: CodedPart) -> None:
+        """Add up what was measured of a task, block by block in their order."""
+        self._ones[task, tensor] = self._ones.get((task, tensor), 0) + part.ones
+        if part.moved:
             self.moved.add(task)
+        if part.sums is not None:
+            (tier,) = part.tiers
+            self._sums[task, tier] = self._sums.get((task, tier), 0.0) + part.sums
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +179,7 @@ class StoreWriter:
         paths = [path for writer in self._writers.values() for path in writer.paths]
         paths += [f"assets/{digest}" for digest in assets.known]
         done = msgspec.structs.replace(
-            completed(self._draft, self._digests, self._ones, beside, shards, index),
+            completed(self._draft, self._digests, self._ones, self._sums, beside, shards, index),
             vectors=self._gram.vectors(list(self._draft.tasks), share),
             assets=dict(sorted(assets.known.items())),
             files=file_digests(self._root, paths, executor),

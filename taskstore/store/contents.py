@@ -12,6 +12,7 @@ from taskstore.executors import Executor, Threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names as filenames
 from taskstore.format.digests import check_files
+from taskstore.format.fidelity import EXACT, Fidelity, of_task
 from taskstore.format.names import of_stem
 from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
@@ -78,6 +79,14 @@ class StoreContents:
         """Return the tiers of a task: "mask", "rest", "exact", each building on those before."""
         self.check_task(task)
         return list(self.manifest.tasks[task].all_tiers)
+
+    def fidelity(self, task: str | None, tier: str | None = None) -> Fidelity:
+        """Say how near a task is to its fine-tune, rebuilt up to a tier (None: its best).
+
+        The base (task None) is exact. Raises as `check_tier` does.
+        """
+        self.check_tier(task, tier)
+        return EXACT if task is None else of_task(self.manifest.tasks[task], tier)
 
     def check_tier(self, task: str | None, tier: str | None) -> None:
         """Raise unless there is such a task (None: the base) with that tier (None: any)."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from taskstore.format import names
+from taskstore.format import fidelity, names
 from taskstore.format.dtypes import MASKED, nbytes, numel, vector_bytes
+from taskstore.format.fidelity import Fidelity
 from taskstore.format.manifest import TIERS, Manifest
 from taskstore.format.names import of_stem
 
@@ -29,6 +30,8 @@ class TaskSummary:
     """`density` is the share of masked weights that the task takes from the multi-task model."""
 
     name: str
+    fidelity: Fidelity  # at the best tier
+    lower_fidelity: dict[str, Fidelity]  # by tier, of those below it
     lam: float
     density: float
     tiers: list[str]
@@ -204,6 +207,8 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
     sizes = [parts[stem] for stem in names.stems_of(name)]
     return TaskSummary(
         name=name,
+        fidelity=fidelity.of_task(task),
+        lower_fidelity={t: fidelity.of_task(task, t) for t in task.all_tiers[:-1]},
         lam=task.lam,
         density=sum(masked) / max(1, weights),
         tiers=list(task.all_tiers),

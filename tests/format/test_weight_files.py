@@ -61,6 +61,7 @@ def test_a_store_of_masks_keeps_the_bases_files(
     """Its own only: what is rebuilt from masks are no original files."""
     store = packed(rich, tmp_path / "s", base=base)
     assert store.manifest.version == 4
+    assert (store.manifest.base.shards is not None) == (base == "embed")
     assert all(task.shards is None for task in store.manifest.tasks.values())
     if base == "embed":
         assert contents(store.unpack(None, tmp_path / "base")) == contents(rich.base_path)

@@ -1,0 +1,38 @@
+"""The four sums against plain float64, over sizes around those of the loop's steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from taskstore.kernels.fidelity import four_sums
+from taskstore.kernels.floats import from_float32, to_float32
+
+
+@pytest.mark.parametrize("n", [0, 1, 63, 64, 255, 256, 257, 1000, 4096])
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_as_in_plain_float64(n: int, dtype: str, scale: float) -> None:
+    if dtype == "F16" and scale != 1:
+        pytest.skip("beyond F16")
+    rng = np.random.default_rng(n)
+    theta0_N, tau_N = (
+        (rng.standard_normal(n) * size * scale).astype(np.float32) for size in (1, 0.1)
+    )
+    rebuilt_N = from_float32(theta0_N + tau_N * np.float32(0.9), dtype)
+    o, a, r = (x.astype(np.float64) for x in (theta0_N, tau_N, to_float32(rebuilt_N, dtype)))
+    e = r - o - a
+    expected = [(e * e).sum(), ((o + a) ** 2).sum(), (a * a).sum(), (a * (r - o)).sum()]
+    np.testing.assert_allclose(four_sums(theta0_N, tau_N, rebuilt_N, dtype), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+def test_what_is_not_finite_is_left_out(dtype: str) -> None:
+    theta0_N, tau_N = np.full(600, 2, np.float32), np.full(600, 0.5, np.float32)
+    rebuilt = np.full(600, 2.25, np.float32)
+    for i, value in ((3, np.inf), (400, -np.inf), (599, np.nan)):
+        theta0_N[i], tau_N[i], rebuilt[i] = value, 0, value
+    rebuilt[7], tau_N[7] = np.inf, 0  # a constant that overflows in the fine-tune's own dtype
+    n = 596
+    expected = [n / 16, n * 6.25, n / 4, n / 8]
+    assert four_sums(theta0_N, tau_N, from_float32(rebuilt, dtype), dtype).tolist() == expected
