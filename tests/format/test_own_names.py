@@ -91,5 +91,6 @@ def test_names_that_do_not_fit_are_refused(case: str, packed: Path, tmp_path: Pa
 
 def test_an_older_version_has_none(packed: Path, tmp_path: Path) -> None:
     store = edited(Path(shutil.copytree(packed, tmp_path / "s")), {"x": {"of": [W]}}, 3)
+    forge.edit(store, lambda d: [task.pop("fidelity") for task in d["tasks"].values()])
     with pytest.raises(FormatError, match="has names, in a store of version 3"):
         taskstore.open(store)
