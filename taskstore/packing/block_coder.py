@@ -16,7 +16,7 @@ from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.tiers import ABOVE, Bits, BlockSpec
 from taskstore.kernels import cpu, floats
-from taskstore.kernels.fidelity import F32, four_sums
+from taskstore.kernels.products import F32, four_sums
 from taskstore.merging import similarity
 from taskstore.merging.similarity import Weights
 from taskstore.merging.task_vectors import Block, Source, blocks, read_base

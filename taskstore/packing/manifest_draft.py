@@ -125,7 +125,7 @@ def completed(
     """Fill in what is known once the blocks are coded.
 
     digests  of rebuilt tensors        ones   bits set in a task's mask of a tensor
-    sums     of kernels/fidelity.py, by task and tier
+    sums     of kernels/products.py, by task and tier
     beside, shards, index              a model's (None: the base's) assets, weight files and index
     """
 

@@ -12,7 +12,7 @@ from taskstore.format import names
 from taskstore.format.section import encode
 from taskstore.format.tiers.mask import encode_mask
 from taskstore.kernels import bits, cpu, floats, fused
-from taskstore.kernels.fidelity import four_sums
+from taskstore.kernels.products import four_sums
 from taskstore.kernels.tall import tall
 from taskstore.merging.methods import Method, Vectors
 from taskstore.merging.methods.sum import Sum

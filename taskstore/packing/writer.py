@@ -43,7 +43,7 @@ class CodedPart:
     tiers: tuple[str, ...] = ("",)
     ones: int = 0
     moved: bool = False
-    sums: NDArray[Any] | None = None  # of kernels/fidelity.py, where the tier is no exact one
+    sums: NDArray[Any] | None = None  # of kernels/products.py, where the tier is no exact one
     open_ended: bool = False  # more rows of this tensor follow from another section
 
     def keys(self, tensor: str) -> list[Key]:

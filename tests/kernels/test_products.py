@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from taskstore.kernels.fidelity import four_sums
 from taskstore.kernels.floats import from_float32, to_float32
+from taskstore.kernels.products import four_sums
 
 
 @pytest.mark.parametrize("n", [0, 1, 63, 64, 255, 256, 257, 1000, 4096])
