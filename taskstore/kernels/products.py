@@ -60,9 +60,9 @@ def four_sums(theta0_N: F32, tau_N: F32, rebuilt_N: U, dtype: str) -> F64:
     """|e|^2, |w|^2, |tau|^2 and <tau, tau^>, float64 (4,): SPEC.md, `fidelity`.
 
     float32 (N,) twice, and the rebuilt weights as bits of `dtype`, (N,); w = theta_0 + tau, tau^ =
-    rebuilt - theta_0, e = tau^ - tau. All is float64, and each sum has 64 parts, of which each takes
-    every 64th element: the result is the same on any processor. Elements that are not finite, and so
-    the same in the base and the fine-tune, are left out.
+    rebuilt - theta_0, e = tau^ - tau. All is float64, and each sum has 64 parts, of which each
+    takes every 64th element: the result is the same on any processor. Elements that are not
+    finite, and so the same in the base and the fine-tune, are left out.
     """
     if dtype == "BF16":
         sums = np.array(_four_sums(theta0_N, tau_N, rebuilt_N, np.uint32(16)))
