@@ -33,9 +33,9 @@ def tensor(d: Document, name: str = W) -> Document:
     return found
 
 
-def forget(d: Document) -> None:
-    for task in d["tasks"].values():
-        del task["fidelity"]
+def forget(d: Document) -> list[Document]:
+    """Take out what stands in version 4 of every task."""
+    return [task.pop("fidelity") for task in d["tasks"].values()]
 
 
 def entry(d: Document, name: str = W) -> Document:
