@@ -62,10 +62,13 @@ def _loading(figures: Figures) -> list[Line]:
     attach = figures.timed("attach", f"attach, {figures.get('tasks')} tasks")
     ratio = figures.median("load") / figures.median("load_file")
     target = Target(f"<= {LOAD_GOAL}", ratio <= LOAD_GOAL)
+    unproved = figures.timed("attach, unproved", "attach, prove=False")
     against_load = figures.median("attach") / figures.median("load")
+    proof = figures.median("attach") / figures.median("attach, unproved")
     return [
         Line("load", load, file, ratio, "the time", target),
         Line("attach", attach, load, against_load, "the time"),
+        Line("attach, proved", attach, unproved, proof, "the time"),
     ]
 
 

@@ -108,13 +108,13 @@ def load_file(models: Models, device: str) -> Way:
     return Way("load_file", call, before=_warm(turns, lambda task: weights_of(models[task])))
 
 
-def attach(attach_all: Callable[[], Attached], store: Store) -> Way:
+def attach(name: str, attach_all: Callable[[], Attached], store: Store) -> Way:
     """All tasks, to a module that holds the base; taken off again outside the clock."""
 
     def prepare() -> None:
         Cache("warm").prepare(files_of(store.path))
 
-    return Way("attach", attach_all, before=prepare, after=Attached.close)
+    return Way(name, attach_all, before=prepare, after=Attached.close)
 
 
 def _warm(turns: Turns, files: Callable[[str], Sequence[Path]]) -> Callable[[], None]:

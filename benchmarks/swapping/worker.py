@@ -40,9 +40,13 @@ class Given:
     masks: Literal["host", "device"]
     repeat: int
 
-    def attach(self, module: nn.Module, tasks: list[str] | None = None) -> Attached:
+    def attach(
+        self, module: nn.Module, tasks: list[str] | None = None, *, prove: bool = True
+    ) -> Attached:
         ignore = self.ignored
-        return taskstore.attach(module, self.store, tasks, masks=self.masks, ignore=ignore)
+        return taskstore.attach(
+            module, self.store, tasks, masks=self.masks, ignore=ignore, prove=prove
+        )
 
     @property
     def ignored(self) -> list[str]:
@@ -115,7 +119,8 @@ def _loads(given: Given, other: nn.Module) -> Seconds:
     ways = [
         swap_ways.load(given.store, given.device),
         swap_ways.load_file(given.tasks, given.device),
-        swap_ways.attach(lambda: given.attach(other), given.store),
+        swap_ways.attach("attach", lambda: given.attach(other), given.store),
+        swap_ways.attach("attach, unproved", lambda: given.attach(other, prove=False), given.store),
     ]
     return in_turn(ways, given.repeat, given.device)
 

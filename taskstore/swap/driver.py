@@ -16,7 +16,7 @@ from taskstore.errors import SwapError
 from taskstore.executors import threads
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
-from taskstore.swap import memory
+from taskstore.swap import memory, prove
 from taskstore.swap.attached import Attached
 from taskstore.swap.binding import Prefix
 from taskstore.swap.from_store import Source
@@ -25,6 +25,7 @@ from taskstore.swap.identify import identify
 from taskstore.swap.job import SwapJob, SwapOptions, bound
 from taskstore.swap.lane import Lane
 from taskstore.swap.staged_lane import StagedLane
+from taskstore.swap.states import State
 from taskstore.swap.watch import Watch
 
 
@@ -38,6 +39,7 @@ def attach(
     prefix: Prefix = "",
     ignore: Sequence[str] = (),
     tier: str | None = None,
+    prove: bool = True,
     jobs: int | None = None,
     progress: Callback = silent,
 ) -> Attached:
@@ -47,7 +49,7 @@ def attach(
     UnknownTask, ModuleMismatch, UnknownWeights, SwapError, NotEnoughMemory, FormatError or
     ChecksumMismatch; the module is as it was, whatever happens.
     """
-    options = SwapOptions(masks, busy, prefix, ignore, tier)
+    options = SwapOptions(masks, busy, prefix, ignore, tier, prove)
     job = bound(module, store, tasks, options, threads(jobs))
     with ExitStack() as stack:
         watch = stack.enter_context(closing(Watch(module, job.lives)))
@@ -55,7 +57,7 @@ def attach(
         lanes = [stack.enter_context(closing(lane)) for lane in _lanes(job)]
         memory.require((lane.device, lane.memory(len(job.tasks))) for lane in lanes)
         _check_files(job)
-        _fill(job, lanes, progress)
+        _fill(job, lanes, active, progress)
         for lane in lanes:
             lane.start(active)
         watch.check()
@@ -93,12 +95,13 @@ def _check_files(job: SwapJob) -> None:
     job.store.check_files(weights, job.executor)
 
 
-def _fill(job: SwapJob, lanes: Sequence[Lane], progress: Callback) -> None:
-    """Stream D, masks and contents of all lanes from the store."""
+def _fill(job: SwapJob, lanes: Sequence[Lane], active: State, progress: Callback) -> None:
+    """Stream D, masks and contents of all lanes from the store, and prove what they give."""
     for lane in lanes:
         lane.allocate(job.tasks)
     sizes = memory.add(lane.memory(len(job.tasks)) for lane in lanes)
-    meter = Meter(progress, sizes.base + sizes.delta + sizes.masks)
+    proving = prove.work_of(job, lanes, active) if job.options.prove else 0
+    meter = Meter(progress, sizes.base + sizes.delta + sizes.masks + proving)
     with job.store.open_base(job.executor) as base:
         source = Source(job.store, base, job.executor)
         meter.stage("attaching", "base")
@@ -116,3 +119,6 @@ def _fill(job: SwapJob, lanes: Sequence[Lane], progress: Callback) -> None:
                 with job.store.reader(state, base, job.tier) as reader:
                     for name, start, target in targets:
                         source.contents(reader, name, start, target)
+        if job.options.prove:
+            meter.stage("checking", "tasks")
+            prove.prove(job, lanes, active, base, meter.add)

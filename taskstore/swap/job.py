@@ -28,6 +28,9 @@ class SwapOptions:
              every name
     ignore   shell patterns of names in the store that are left alone
     tier     "mask", "rest" or "exact"; None is the first of these that all the tasks have
+    prove    hash every tensor of every task as swaps would give it before the first swap; without
+             it, a section that was changed and whose file's checksum was made to fit goes unseen
+             until `Attached.verify`
     """
 
     masks: Literal["host", "device"] = "host"
@@ -35,6 +38,7 @@ class SwapOptions:
     prefix: Prefix = ""
     ignore: Sequence[str] = ()
     tier: str | None = None
+    prove: bool = True
 
     def __post_init__(self) -> None:
         if self.masks not in ("host", "device"):

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from taskstore.kernels.dispatch import kernel_for
@@ -21,9 +23,11 @@ from taskstore.swap.memory import SwapMemory, add, blank
 from taskstore.swap.rest_units import Rests, RestUnit
 from taskstore.swap.states import Added, Masked, State, Valued, weight_bytes
 
+Bytes = NDArray[np.uint8]
 ALIGN = 64
 UNIT = 4 << 20  # mask bytes that are swapped as one at most: 2^25 weights, one transfer
 LEAST = 1 << 17  # on the CPU, where threads share the units: fewer bytes are not worth the call
+BLOCK = 1 << 18  # weights that are foreseen at once, so that they stay in a core's cache
 SHARES = 64  # and so many units, so that no thread waits long for the last
 
 
@@ -146,6 +150,46 @@ class Lane:
     def close(self) -> None:
         """Release what is more than memory."""
 
+    @property
+    def parts(self) -> list[Masked | Added]:
+        """What is not copied whole."""
+        return [*self.masked, *self.rests.parts]
+
+    def foreseen(self, i: int, old: State, new: State) -> Iterator[Bytes]:
+        """Give the bytes of the tensor of part `i` after a swap, in blocks; it stays as it is.
+
+        A block is good until the next one. The state None gives the base's elements alone.
+        """
+        part = self.parts[i]
+        if isinstance(part, Masked):
+            blocks = self._flipped(i, old, new)
+        else:
+            blocks = self.rests.foreseen(part, new)
+        yield from map(_on_host, blocks)
+        for own, contents in zip(self.valued, self.contents, strict=True):
+            if own.live is part.live and new is not None:
+                yield _on_host(contents[own.keys[new]])
+
+    def _flipped(self, i: int, old: State, new: State) -> Iterator[Any]:
+        """A masked part's weights, copied and flipped from one state to another."""
+        part, begin = self.masked[i], self._offsets[i]
+        size = part.live.tensor.element_size()
+
+        def bits(state: State, at: int, stop: int) -> Any:
+            if state is None:
+                return self._native(blank(stop - at, self.device), 1)
+            return self._native(self.masks[state][at:stop].to(self.device), 1)
+
+        block = BLOCK if self.device.type == "cpu" else 8 * UNIT
+        room = torch.empty(min(part.n, block) * size, dtype=torch.uint8, device=self.device)
+        for at in range(0, part.n, block):
+            stop = min(part.n, at + block)
+            span, own = slice(at * size, stop * size), (begin + at // 8, begin + (stop + 7) // 8)
+            w_N = self._native(room[: (stop - at) * size].copy_(part.live.flat[span]), size)
+            d_N = self._native(self.deltas[i][span], size)
+            self._swap(bits(old, *own), bits(new, *own), d_N, w_N)
+            yield w_N
+
     def units(self) -> list[Unit]:
         """Everything a swap goes through, in order of memory."""
         pieces: list[list[Piece]] = [[] for _ in range(0, self.arena, self.unit)]
@@ -201,3 +245,9 @@ class Lane:
     def _flip_piece(self, unit: Masks, piece: Piece, old_P: Any, new_P: Any) -> None:
         bits = slice(piece.begin - unit.begin, piece.end - unit.begin)
         self._swap(old_P[bits], new_P[bits], piece.d_N, piece.w_N)
+
+
+def _on_host(w_N: Any) -> Bytes:
+    """Bytes of a native array."""
+    array: Any = w_N.view(torch.uint8).cpu().numpy() if isinstance(w_N, Tensor) else w_N
+    return np.asarray(array).view(np.uint8)

@@ -9,7 +9,7 @@ before, so to undo a unit is to apply the state before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -139,18 +139,28 @@ class Rests:
     def units(self) -> Iterator[RestUnit]:
         """Give a unit per chunk."""
         for part in self.parts:
-            size, native = part.live.tensor.element_size(), self._kernels.native
-            w_N, w0_N = native(part.live.flat, size), native(self.bases[part.source], size)
-            d_N = native(self.deltas[part.source], size) if part.merged else None
-            for number, begin in enumerate(range(0, part.n, part.chunk)):
-                span = slice(begin, min(part.n, begin + part.chunk))
-                yield RestUnit(
-                    part,
-                    number,
-                    w_N[span],
-                    w0_N[span],
-                    None if d_N is None else d_N[span],
-                    self.masks,
-                    self.vectors,
-                    self._kernels,
-                )
+            yield from self._units_of(part)
+
+    def _units_of(self, part: Added) -> Iterator[RestUnit]:
+        size, native = part.live.tensor.element_size(), self._kernels.native
+        w_N, w0_N = native(part.live.flat, size), native(self.bases[part.source], size)
+        d_N = native(self.deltas[part.source], size) if part.merged else None
+        for number, begin in enumerate(range(0, part.n, part.chunk)):
+            span = slice(begin, min(part.n, begin + part.chunk))
+            yield RestUnit(
+                part,
+                number,
+                w_N[span],
+                w0_N[span],
+                None if d_N is None else d_N[span],
+                self.masks,
+                self.vectors,
+                self._kernels,
+            )
+
+    def foreseen(self, part: Added, state: State) -> Iterator[Any]:
+        """Give the weights that a part would have in a state, chunk by chunk, in other memory."""
+        for unit in self._units_of(part):
+            w_N = self._kernels.clone(unit.w_N)
+            replace(unit, w_N=w_N).apply(state)
+            yield w_N

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 import taskstore
-from taskstore.errors import FormatError
+from taskstore.errors import FormatError, UnknownWeights
 from taskstore.format.manifest import Score
 from taskstore.merging.from_store import merge_store
 from taskstore.merging.options import MergeOptions
@@ -22,6 +23,7 @@ from taskstore.packing.revise import add, record, remove, retier
 from taskstore.store.verify import verify
 from tests.support import families, forge
 from tests.support.families import contents, options
+from tests.support.modules import Named, holds
 
 W, HEAD = "layers.1.mlp.weight", "head.weight"
 PARTS = {  # part -> its file, a section of it, the chunks of that
@@ -35,25 +37,54 @@ PARTS = {  # part -> its file, a section of it, the chunks of that
 ASSET = b'{"model_type": "tset"}'
 MASKS, TENSORS = ("base", "multitask", "mask"), tuple(PARTS)
 ALL = (*TENSORS, "asset")
-Maker = Callable[[taskstore.Store, families.Family, Path], object]
 
 
-def _retier(store: taskstore.Store, family: families.Family, out: Path) -> None:
-    retier(store, options(tiers="mask"), out)
+@dataclass(frozen=True)
+class Given:
+    """A forged store and the whole one, another fine-tune, and where to write."""
+
+    store: taskstore.Store
+    whole: taskstore.Store
+    finetune: Path
+    out: Path
 
 
 def _merge(method: str) -> Maker:
-    return lambda store, family, out: merge_store(store, out, MergeOptions(method))
+    return lambda given: merge_store(given.store, given.out, MergeOptions(method))
 
 
+def _attach(tier: str, task: str) -> Maker:
+    """To a module that holds a task as it should be."""
+
+    def attach(given: Given) -> None:
+        state = given.whole.state_dict(task, tier=tier)
+        module = Named(state)
+        try:
+            taskstore.attach(module, given.store, tier=tier).close()
+        finally:
+            assert holds(module, state)
+
+    return attach
+
+
+Maker = Callable[[Given], object]
 MAKERS: dict[str, tuple[Maker, tuple[str, ...]]] = {  # maker -> the parts that it decodes
-    "add": (lambda store, family, out: add(store, {"new": family.paths["gamma"]}), ALL),
-    "retier": (lambda store, family, out: retier(store, options()), ALL),
-    "retier elsewhere": (_retier, ALL),
+    "add": (lambda given: add(given.store, {"new": given.finetune}), ALL),
+    "retier": (lambda given: retier(given.store, options()), ALL),
+    "retier elsewhere": (lambda given: retier(given.store, options(), given.out), ALL),
     "merge": (_merge("average"), ("base", "multitask", "mask", "rest", "exact", "asset")),
-    "unpack": (lambda store, family, out: store.unpack("alpha", out), ALL),
-    "unpack all": (lambda store, family, out: store.unpack_all(out), ALL),
-    "state_dict": (lambda store, family, out: store.state_dict("alpha"), TENSORS),
+    "unpack": (lambda given: given.store.unpack("alpha", given.out), ALL),
+    "unpack all": (lambda given: given.store.unpack_all(given.out), ALL),
+    "state_dict": (lambda given: given.store.state_dict("alpha"), TENSORS),
+}
+MAKERS |= {
+    f"attach {tier} to {task}": (_attach(tier, task), parts)
+    for task in ("alpha", "beta")
+    for tier, parts in {
+        "mask": (*MASKS, "private"),
+        "rest": (*MASKS, "rest", "private"),
+        "exact": (*MASKS, "rest", "exact", "private"),
+    }.items()
 }
 CASES = [(maker, part) for maker, (_, parts) in MAKERS.items() for part in parts]
 
@@ -113,7 +144,9 @@ def test_nothing_is_made_of_a_forged_part(
     store = forged(whole, tmp_path, part)
     before = contents(store.path)
     with pytest.raises(FormatError, match="is damaged") as caught:
-        MAKERS[maker][0](store, family, tmp_path / "out")
+        MAKERS[maker][0](
+            Given(store, taskstore.open(whole), family.paths["gamma"], tmp_path / "out")
+        )
     named(str(caught.value), store.path, part)
     assert contents(store.path) == before
     assert contents(tmp_path / "out") == {}
@@ -145,4 +178,15 @@ def test_makers_take_the_whole_store(whole: Path, family: families.Family, tmp_p
     for i, (maker, _) in enumerate(MAKERS.values()):
         path = tmp_path / str(i)
         shutil.copytree(whole, path)
-        maker(taskstore.open(path), family, tmp_path / f"out{i}")
+        stores = taskstore.open(path), taskstore.open(whole)
+        maker(Given(*stores, family.paths["gamma"], tmp_path / f"out{i}"))
+
+
+def test_attach_without_proof_is_told_by_verify(whole: Path, tmp_path: Path) -> None:
+    store = forged(whole, tmp_path, "mask")
+    module = Named(taskstore.open(whole).state_dict("beta", tier="mask"))
+    with taskstore.attach(module, store, tier="mask", prove=False) as attached:
+        attached.verify()
+        attached.swap("alpha")
+        with pytest.raises(UnknownWeights, match=W):
+            attached.verify()

@@ -17,7 +17,7 @@ from taskstore.kernels import dispatch, reference
 from taskstore.swap import driver, lane
 from taskstore.swap.lane import Lane
 from taskstore.swap.staged_lane import StagedLane
-from tests.support import families
+from tests.support import families, forge
 from tests.support.modules import ConvNet, Named, holds, state_of
 
 STATES = ["alpha", "beta", "gamma", None]
@@ -33,6 +33,7 @@ def _use(monkeypatch: pytest.MonkeyPatch, kind: type[Lane], kernel: str) -> None
     """Run the lane that a GPU would have, or another device's kernel, on the CPU."""
     monkeypatch.setattr(driver, "lane_class", lambda *_: kind)
     monkeypatch.setattr(lane, "UNIT", 128)
+    monkeypatch.setattr(lane, "BLOCK", 128)
     if kernel == "torch":
         monkeypatch.setattr(lane, "kernel_for", lambda _: (reference.swap, dispatch._view))
     if kernel == "triton":
@@ -216,6 +217,22 @@ def test_a_damaged_store_is_refused(packed: Path, tmp_path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(ChecksumMismatch, match="tasks/beta/masks"):
         taskstore.attach(module, store)
+    with taskstore.attach(module, store, ["alpha", "gamma"]) as family:
+        family.swap("gamma")
+
+
+def test_a_forged_store_is_refused(lanes: None, packed: Path, tmp_path: Path) -> None:
+    """Its files are as the manifest records them; what swaps would give is not."""
+    copy = tmp_path / "copy"
+    shutil.copytree(packed, copy)
+    forge.swap_chunks(copy, "tasks/beta/masks.safetensors", "layers.1.mlp.weight", 4)
+    store = taskstore.open(copy)
+    for live, tasks in (("alpha", ["alpha", "beta"]), ("beta", None), (None, ["beta"])):
+        module = Named(taskstore.open(packed).state_dict(live))
+        before = state_of(module)
+        with pytest.raises(ChecksumMismatch, match="'layers.1.mlp.weight' of task 'beta'"):
+            taskstore.attach(module, store, tasks)
+        assert holds(module, before)
     with taskstore.attach(module, store, ["alpha", "gamma"]) as family:
         family.swap("gamma")
 
