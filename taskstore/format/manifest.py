@@ -59,6 +59,8 @@ class Base(Struct, frozen=True, kw_only=True, omit_defaults=True):
     assets: dict[str, Digest]
     shards: dict[str, Shard] | None = None
     index: dict[str, Digest] | None = None
+    beside: dict[str, Digest] | None = None
+    left_out: list[str] | None = None
 
 
 class Merge(Struct, frozen=True, kw_only=True):
@@ -122,6 +124,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     shards: dict[str, Shard] | None = None
     index: dict[str, Digest] | None = None
     names: dict[str, SavedAs] | None = None
+    beside: dict[str, Digest] | None = None
+    left_out: list[str] | None = None
 
     def tiers_of(self, tensor: str) -> tuple[str, ...]:
         """Return the tiers of a tensor, lowest first; empty where it has none."""

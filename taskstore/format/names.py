@@ -79,6 +79,23 @@ def check_asset_path(path: str) -> None:
         raise BadName("asset", path, "would stand for weights")
 
 
+PICKLES = (".bin", ".pt", ".pth")
+MAIN = ("model", "pytorch_model", "diffusion_pytorch_model", "adapter_model")
+
+
+def check_beside_path(path: str) -> None:
+    """Raise BadName unless weights of that name may lie beside a model's own.
+
+    A loader must not take them for the model: so says the name of a file that is in no sub-folder.
+    """
+    check_path(path, "weight file")
+    low, inside = path.lower(), "/" in path
+    good = (".safetensors", *PICKLES, *(INDEXES if inside else ()))
+    main = not inside and (low.startswith(MAIN) or low.endswith(INDEXES))
+    if main or not low.endswith(good) or path.split("/")[-1].startswith("."):
+        raise BadName("weight file", path, "cannot lie beside a model's own weights")
+
+
 def check_shard_name(name: str) -> None:
     """Raise BadName unless a weight file may have that name in a model's folder."""
     _check_weights(name, ".safetensors")

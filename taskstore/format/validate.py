@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from taskstore.errors import BadName, FormatError, UnknownCodec
 from taskstore.format import names, own_names, weight_files
 from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
-from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor, Tensor
+from taskstore.format.manifest import TIERS, Base, Manifest, Task, TaskTensor, Tensor
 
 MULTITASK_CODECS = ("rounded", "strides", "ulp")
 PLAIN_CODECS = ("planes", "rotated")
@@ -69,17 +69,32 @@ def _check_names(manifest: Manifest) -> None:
     for task_name, task in manifest.tasks.items():
         names.check_task_name(task_name)
         _check_assets(manifest, task.assets)
+        _check_beside(manifest, task, f"task {task_name!r}")
         weight_files.check(manifest, task, f"task {task_name!r}")
         for name in task.tensors:
             names.check_tensor_name(name)
     names.check_distinct(manifest.tasks)
     _check_assets(manifest, manifest.base.assets)
+    _check_beside(manifest, manifest.base, "the base")
     weight_files.check(manifest, manifest.base, "the base")
     for digest in manifest.assets:
         if f"assets/{digest}" not in manifest.files:
             raise FormatError(f"asset {digest} has no file")
     for name in manifest.tensors:
         names.check_tensor_name(name)
+
+
+def _check_beside(manifest: Manifest, model: Base | Task, label: str) -> None:
+    """Check weights that lie beside a model's own, and what was left out."""
+    newer = model.beside is not None or model.left_out is not None
+    if newer and manifest.version < own_names.VERSION_OF_NAMES:
+        raise FormatError(f"{label} has weights beside its own, in an older store")
+    for path, digest in (model.beside or {}).items():
+        names.check_beside_path(path)
+        if digest not in manifest.assets:
+            raise FormatError(f"{label} has weights {path!r} with a hash that is not listed")
+        if path in (model.shards or {}):
+            raise FormatError(f"{label} has the weight file {path!r} twice")
 
 
 def _check_assets(manifest: Manifest, assets: Mapping[str, str]) -> None:

@@ -120,7 +120,7 @@ def _write_assets(job: MergeJob, folder: Path) -> None:
     rows = None if head is donor else read_config(donor).get("vocab_size")
     if rows is not None:
         changes["vocab_size"] = rows
-    copy_assets(donor.assets, folder)
+    copy_assets({**donor.assets, **donor.beside}, folder)
     write_config(head, folder, changes)
 
 

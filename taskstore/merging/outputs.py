@@ -63,6 +63,7 @@ def decide(family: Family, plan: Plan, options: MergeOptions) -> Outputs:
             found.tensors[name] = _untouched(family, plan, name, found.notes)
     for t in range(len(family.tasks)):
         _add_private(family, plan, options, t, found)
+    _note_files(family, named(family, options.tokenizer_from) or family.base, found.notes)
     donor = named(family, options.private_from)
     if donor is not None and not any(output.copied is donor for output in found.tensors.values()):
         raise InputError(f"{donor.name} has no tensors of its own that --private-from could take")
@@ -124,6 +125,16 @@ def _add_private(family: Family, plan: Plan, options: MergeOptions, t: int, foun
             found.notes[name] = f"taken from {task.name} ({entry.reason})"
         else:
             found.notes.setdefault(f"{name} of {task.name}", f"left out: {entry.reason}")
+
+
+def _note_files(family: Family, donor: Checkpoint, notes: dict[str, str]) -> None:
+    """Note weights beside the models' own: those of one model are copied, none are merged."""
+    for model in (family.base, *family.tasks):
+        for path in model.beside:
+            taken = f"taken from {donor.name}" if path in donor.beside else "left out"
+            notes.setdefault(path, f"weights beside the model's own are not merged; {taken}")
+        for path in model.left_out:
+            notes[f"{path} of {model.name}"] = "left out: weights that the model is not read from"
 
 
 def _names(family: Family, tasks: list[int]) -> str:

@@ -1,14 +1,15 @@
-"""Collect what lies beside the weights: configs, tokenizers, chat templates, a model's own code."""
+"""Collect what lies beside the weights: configs, tokenizers, templates, code, further weights."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from taskstore.errors import BadName, CheckpointError
 from taskstore.format.manifest import MAX_ASSET
-from taskstore.format.names import INDEXES, check_asset_path
+from taskstore.format.names import INDEXES, PICKLES, check_asset_path, check_beside_path
 from taskstore.locations.files import resolve
 
 WEIGHTS = frozenset(
@@ -16,16 +17,30 @@ WEIGHTS = frozenset(
     | {".npz", ".npy", ".tflite", ".pkl", ".pickle"}
 )
 FOLDERS = ("checkpoint-", "runs", "logs", "wandb", "__pycache__")
+TRAINING = ("optimizer", "scheduler", "rng_state", "training_args", "trainer_state", "scaler")
+COPIES = ("model", "pytorch_model", "diffusion_pytorch_model", "consolidated", "adapter_model")
 
 
-def collect(folder: Path, weights: Collection[Path]) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Return path inside the folder -> where it lies, of every asset; and what was left out, why.
+@dataclass
+class Beside:
+    """Path inside the folder -> where it lies, or why it is left out."""
 
-    `weights` are the files that the model is read from. Raises CheckpointError for a link to a file
-    outside of the folder.
+    assets: dict[str, Path] = field(default_factory=dict)
+    weights: dict[str, Path] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What is left out and is no state of a training."""
+        return tuple(path for path, why in self.skipped.items() if why != "state of a training")
+
+
+def collect(folder: Path, weights: Collection[Path]) -> Beside:
+    """Find what lies beside `weights`, the files that the model is read from.
+
+    Raises CheckpointError for a link to a file outside of the folder.
     """
-    assets: dict[str, Path] = {}
-    skipped: list[str] = []
+    found = Beside()
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(
             f for f in folders if not f.startswith((".", *FOLDERS)) and not _link(root, f)
@@ -33,14 +48,16 @@ def collect(folder: Path, weights: Collection[Path]) -> tuple[dict[str, Path], t
         for file in sorted(files):
             path = Path(root) / file
             inside = path.relative_to(folder).as_posix()
-            if file.startswith(".") or file.endswith(INDEXES) or path in weights:
+            index = file.endswith(INDEXES)
+            if file.startswith(".") or path in weights or (index and inside == file):
                 continue
-            reason = _reason(path, inside)
-            if reason is None:
-                assets[inside] = _real(path, folder)
+            is_weights = index or path.suffix in WEIGHTS
+            reason = _reason(path, inside, is_weights)
+            if reason is not None:
+                found.skipped[inside] = reason
             else:
-                skipped.append(f"{inside} ({reason})")
-    return assets, tuple(skipped)
+                (found.weights if is_weights else found.assets)[inside] = _real(path, folder)
+    return found
 
 
 def _real(path: Path, folder: Path) -> Path:
@@ -54,16 +71,28 @@ def _link(root: str, name: str) -> bool:
     return os.path.islink(os.path.join(root, name))
 
 
-def _reason(path: Path, inside: str) -> str | None:
-    """Return why a file is left out; None for an asset."""
+def _reason(path: Path, inside: str, is_weights: bool) -> str | None:
+    """Return why a file is left out; None for one that is carried."""
     if not path.is_file():
         return "not a regular file"
-    if path.suffix in WEIGHTS:
+    if is_weights and path.name.startswith(TRAINING):
+        return "state of a training"
+    if is_weights and inside == path.name and inside.startswith(COPIES):
         return "weights that the model is not read from"
     try:
-        check_asset_path(inside)
+        (check_beside_path if is_weights else check_asset_path)(inside)
     except BadName:
-        return "its name is not portable"
+        return "weights of another kind" if is_weights else "its name is not portable"
     if path.stat().st_size > MAX_ASSET:
         return f"larger than {MAX_ASSET >> 20} MB"
+    return None if path.suffix not in PICKLES else _pickle(path)
+
+
+def _pickle(path: Path) -> str | None:
+    from taskstore.models.readers.pytorch import check_plain  # loads torch
+
+    try:
+        check_plain(path)
+    except CheckpointError:
+        return "a pickle that is not plain tensors"
     return None

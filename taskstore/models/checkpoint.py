@@ -70,6 +70,8 @@ class Checkpoint:
     prove: Callable[[], None] = nothing_recorded  # raises unless what was read is as recorded
     names: Mapping[str, SavedAs] = field(default_factory=dict)  # own tensors that have others here
     spelling: str = ""  # by which rule these were found
+    beside: Mapping[str, Path] = field(default_factory=dict)  # weights beside the model's own
+    left_out: tuple[str, ...] = ()  # weights of its folder that are not carried
     failed: tuple[str, ...] = ()  # rules for names whose weights are not the base's
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from taskstore.errors import CheckpointError
@@ -32,14 +33,17 @@ def open_checkpoint(
         reader, files, index_path = _open_adapter(adapter, base), [adapter], None
     else:
         reader, files, index_path = _open_folder(path)
-    assets, skipped = collect(path, files)
-    total = sum(f.stat().st_size for f in (*files, *assets.values()))
+    beside = collect(path, files)
+    assets, weights = beside.assets, beside.weights
+    total = sum(f.stat().st_size for f in (*files, *assets.values(), *weights.values()))
     if adapter is not None and base is not None:
-        assets = _adapter_assets(assets, base.assets)
+        assets, weights = _adapter_assets(assets, base.assets), {**base.beside, **weights}
     kept = _originals(reader, index_path)
-    return Checkpoint(
+    skipped = tuple(f"{inside} ({why})" for inside, why in beside.skipped.items())
+    found = Checkpoint(
         name or path.name, path, reader, assets, skipped, total, source, revision, kept
     )
+    return replace(found, beside=weights, left_out=beside.left_out)
 
 
 def _originals(reader: Reader, index_path: Path | None) -> Originals | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import zstandard
@@ -12,9 +12,9 @@ from taskstore.errors import CheckpointError
 from taskstore.executors import Executor
 from taskstore.format.manifest import MAX_ASSET, Asset, Shard
 from taskstore.locations.files import read_plain
-from taskstore.models import Checkpoint, Originals, WeightFile
+from taskstore.models import Originals, WeightFile
 
-LEVEL = 12  # of zstd
+LEVEL, OF_WEIGHTS = 12, 1  # of zstd
 
 
 class AssetWriter:
@@ -24,15 +24,15 @@ class AssetWriter:
         self._root = root
         self.known: dict[str, Asset] = {}
 
-    def beside(self, model: Checkpoint) -> dict[str, str]:
-        """Store the files beside a model's weights; path inside its folder -> hash."""
+    def beside(self, files: Mapping[str, Path], level: int = LEVEL) -> dict[str, str]:
+        """Store files beside a model's weights; path inside its folder -> hash."""
         stored = {}
-        for inside, path in sorted(model.assets.items()):
+        for inside, path in sorted(files.items()):
             try:
                 raw = read_plain(path, MAX_ASSET)
             except OSError as error:
                 raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
-            stored[inside] = self._put(raw)
+            stored[inside] = self._put(raw, level)
         return stored
 
     def shards(
@@ -50,11 +50,11 @@ class AssetWriter:
         """Store a model's index; its name -> hash, None where there is none."""
         return {name: self._put(read()) for name, read in model.index.items()} or None
 
-    def _put(self, raw: bytes) -> str:
+    def _put(self, raw: bytes, level: int = LEVEL) -> str:
         """Store a content unless it is there; return its hash."""
         digest = blake3(raw).hexdigest()
         if digest not in self.known:
-            frame = zstandard.ZstdCompressor(level=LEVEL).compress(raw)
+            frame = zstandard.ZstdCompressor(level=level).compress(raw)
             smaller = len(frame) < len(raw)
             self.known[digest] = Asset(bytes=len(raw), stored="zstd" if smaller else "raw")
             target = self._root / "assets" / digest

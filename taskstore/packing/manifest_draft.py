@@ -45,6 +45,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
             revision=base.revision,
             original_bytes=base.original_bytes,
             assets={},
+            left_out=_left_out(base, options) if carried else None,
         ),
         merge=Merge(method=options.method, options={**merge, **_imported(options)}),
         tensors={
@@ -68,6 +69,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
                 assets={},
                 tensors={name: _entry(name, entry, base) for name, entry in planned.items()},
                 names=dict(sorted(task.names.items())) or None,
+                left_out=_left_out(task, options),
                 codecs=_codecs(options),
                 bits=options.bits_of(task.name) if "rest" in options.tier_names else None,
                 tiers=None if options.tier_names in PLAIN else list(options.tier_names),  # type: ignore[arg-type]
@@ -81,6 +83,11 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
 
 def _imported(options: PackOptions) -> dict[str, float]:
     return {"imported": 1.0} if options.masks else {}
+
+
+def _left_out(model: Checkpoint, options: PackOptions) -> list[str] | None:
+    """Return what an archive lacks of a model's folder."""
+    return [*map(plain, model.left_out)] or None if "exact" in options.tier_names else None
 
 
 def _codecs(options: PackOptions) -> dict[str, str] | None:
@@ -121,12 +128,14 @@ def completed(
     beside: Mapping[str | None, dict[str, str]],
     shards: Mapping[str | None, dict[str, m.Shard]],
     index: Mapping[str | None, dict[str, str] | None],
+    weights: Mapping[str | None, dict[str, str] | None],
 ) -> Manifest:
     """Fill in what is known once the blocks are coded.
 
     digests  of rebuilt tensors        ones   bits set in a task's mask of a tensor
     sums     of kernels/products.py, by task and tier
-    beside, shards, index              a model's (None: the base's) assets, weight files and index
+    beside, shards, index, weights     a model's (None: the base's) assets, weight files, their
+                                       index, and further weights
     """
 
     def with_files(model: Any, name: str | None, **changes: object) -> Any:
@@ -135,6 +144,7 @@ def completed(
             assets=beside.get(name, {}),
             shards=shards.get(name),
             index=index.get(name),
+            beside=weights.get(name),
             **changes,
         )
 

@@ -21,7 +21,7 @@ from taskstore.format.section import SectionWriter
 from taskstore.format.tiers import BY_NAME
 from taskstore.merging.similarity import F64, Gram
 from taskstore.models import Checkpoint
-from taskstore.packing.assets import AssetWriter
+from taskstore.packing.assets import OF_WEIGHTS, AssetWriter
 from taskstore.packing.job import PackJob
 from taskstore.packing.manifest_draft import Key, completed, seal
 
@@ -170,7 +170,8 @@ class StoreWriter:
         models: dict[str | None, Checkpoint] = {task.name: task for task in family.tasks}
         if self._draft.base.carried:
             models[None] = family.base
-        beside = {name: assets.beside(model) for name, model in models.items()}
+        beside = {name: assets.beside(model.assets) for name, model in models.items()}
+        weights = {name: assets.beside(m.beside, OF_WEIGHTS) or None for name, m in models.items()}
         shards = {
             name: assets.shards(files, executor, self._job.meter.add)
             for name, files in kept.items()
@@ -179,7 +180,9 @@ class StoreWriter:
         paths = [path for writer in self._writers.values() for path in writer.paths]
         paths += [f"assets/{digest}" for digest in assets.known]
         done = msgspec.structs.replace(
-            completed(self._draft, self._digests, self._ones, self._sums, beside, shards, index),
+            completed(
+                self._draft, self._digests, self._ones, self._sums, beside, shards, index, weights
+            ),
             vectors=self._gram.vectors(list(self._draft.tasks), share),
             assets=dict(sorted(assets.known.items())),
             files=file_digests(self._root, paths, executor),

@@ -17,6 +17,7 @@ from taskstore.locations.scratch import scratch
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.family import Family
 from taskstore.store import original_files
+from taskstore.store.assets import write_weights_beside
 from taskstore.store.base import BaseSource, ReferencedBase
 from taskstore.store.proof import Proof
 from taskstore.store.rebuild import ModelReader
@@ -129,7 +130,14 @@ def _model(
         original_files.stored(store.path, manifest, task),
         reader.prove,
         (manifest.tasks[task].names or {}) if task is not None else {},
+        beside=_beside(store, task, folder.with_name(f"{folder.name}-weights")),
+        left_out=tuple(recorded.left_out or ()),
     )
+
+
+def _beside(store: Store, task: str | None, folder: Path) -> dict[str, Path]:
+    written = write_weights_beside(store.path, store.manifest, task, {}, folder)
+    return {path.relative_to(folder).as_posix(): path for path in written}
 
 
 def _assets(store: Store, task: str | None, folder: Path) -> dict[str, Path]:

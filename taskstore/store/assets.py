@@ -7,9 +7,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from taskstore.errors import ChecksumMismatch, FormatError
+from taskstore.errors import CheckpointError, ChecksumMismatch, FormatError
 from taskstore.format.codecs.stream import inflate
 from taskstore.format.manifest import Manifest
+from taskstore.format.names import PICKLES
 from taskstore.locations.files import read_regular
 from taskstore.models.folder import copy_assets
 
@@ -29,6 +30,38 @@ def write_assets(
         target.write_bytes(raw)
     if task is None:
         copy_assets(beside, folder)
+
+
+def write_weights_beside(
+    root: Path, manifest: Manifest, task: str | None, beside: Mapping[str, Path], folder: Path
+) -> list[Path]:
+    """Write further weights of a model as they were, whole; see `write_assets`.
+
+    Raises FormatError for a pickle that is more than plain tensors; the file is there then.
+    """
+    model = manifest.base if task is None else manifest.tasks[task]
+    written = []
+    for inside, digest in sorted((model.beside or {}).items()):
+        target = folder / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(read_asset(root, manifest, digest))
+        written.append(target)
+        if target.suffix in PICKLES:
+            _check_pickle(target, inside)
+    if task is None:
+        copy_assets(beside, folder)
+    return written
+
+
+def _check_pickle(path: Path, inside: str) -> None:
+    from taskstore.models.readers.pytorch import check_plain  # loads torch
+
+    try:
+        check_plain(path)
+    except CheckpointError:
+        raise FormatError(
+            f"{inside!r} of the store is a pickle that is not plain tensors"
+        ) from None
 
 
 def read_asset(root: Path, manifest: Manifest, digest: str) -> bytes:

@@ -79,6 +79,10 @@ class BaseSource(Protocol):
     def assets(self) -> Mapping[str, Path]:
         """List the files beside a referenced base's weights; a carried base's are in the store."""
 
+    @property
+    def beside(self) -> Mapping[str, Path]:
+        """List further weights of a referenced base; a carried base's are in the store."""
+
     def close(self) -> None:
         """Release what is open."""
 
@@ -91,6 +95,7 @@ class CarriedBase:
             location, filenames.BASE, manifest.files, layouts.base_layouts(manifest)
         )
         self.assets: Mapping[str, Path] = {}
+        self.beside: Mapping[str, Path] = {}
 
     def chunks(self, name: str) -> Callable[[int], Bits]:
         return self._reader.section(name).chunk
@@ -107,7 +112,7 @@ class ReferencedBase:
 
     def __init__(self, checkpoint: Checkpoint, chunk: int) -> None:
         self.checkpoint, self._chunk = checkpoint, chunk
-        self.assets = checkpoint.assets
+        self.assets, self.beside = checkpoint.assets, checkpoint.beside
 
     def chunks(self, name: str) -> Callable[[int], Bits]:
         n = self.checkpoint.tensors[name].numel

@@ -71,8 +71,16 @@ def render(manifest: Manifest) -> str:
         scores=_scores(figures),
         sizes="\n".join(f"| {part} | {size:,} |" for part, size in sizes.items()),
         example=cell(figures.tasks[0].name),
-        fidelity=_CHECKED if exact else _approximate(manifest.merge.method, tiers),
+        fidelity=_CHECKED + _left_out(figures)
+        if exact
+        else _approximate(manifest.merge.method, tiers),
     )
+
+
+def _left_out(figures: Summary) -> str:
+    """Name what an archive lacks of the originals' folders."""
+    lines = [f"- {cell(t.name)}: {cell(path)}" for t in figures.tasks for path in t.left_out]
+    return "\nLeft out when it was packed:\n\n" + "\n".join(lines) if lines else ""
 
 
 def _approximate(method: str, tiers: list[str]) -> str:

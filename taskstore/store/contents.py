@@ -161,7 +161,8 @@ class StoreContents:
         stems, assets = {filenames.BASE: None}, set[str]()
         for task in tasks:
             model = self.manifest.base if task is None else self.manifest.tasks[task]
-            needed = {*model.assets.values(), *digests_of(model)}
+            beside = (model.beside or {}).values()
+            needed = {*model.assets.values(), *beside, *digests_of(model)}
             assets |= {f"assets/{digest}" for digest in needed}
             if task is not None:
                 stems |= dict.fromkeys(filenames.stems_up_to(tier, task))

@@ -47,6 +47,7 @@ class TaskSummary:
     scores: dict[str, dict[str, Any]]  # evaluation -> "rebuilt", "base", "original", "lower"
     private: list[PrivateTensor]
     absent: list[str]  # tensors of the base that the task does not have
+    left_out: list[str]  # weights of its folder that an archive does not have
 
 
 @dataclass(frozen=True)
@@ -224,4 +225,5 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
         scores={label: msgspec.to_builtins(s) for label, s in (task.scores or {}).items()},
         private=sorted(private, key=lambda p: p.name),
         absent=sorted(set(manifest.tensors) - set(task.tensors)),
+        left_out=list(task.left_out or ()),
     )

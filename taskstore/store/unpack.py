@@ -16,7 +16,7 @@ from taskstore.locations.publish import Foreign
 from taskstore.models.folder import write_weights
 from taskstore.progress import Callback, Meter
 from taskstore.store import original_files
-from taskstore.store.assets import write_assets
+from taskstore.store.assets import write_assets, write_weights_beside
 from taskstore.store.rebuild import own_blocks
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ def unpack(
             (folder / below).mkdir(exist_ok=True)
             if _write_weights(store, models[below], reader, folder / below, options, meter):
                 as_they_were.add(below)
-            write_assets(store.path, store.manifest, models[below], base.assets, folder / below)
+            root, manifest, task = store.path, store.manifest, models[below]
+            write_assets(root, manifest, task, base.assets, folder / below)
+            write_weights_beside(root, manifest, task, base.beside, folder / below)
         for below in models.keys() - as_they_were:
             ownership.write_note(folder / below)
     return target
@@ -157,7 +159,7 @@ def _not_of(store: StoreContents) -> Foreign:
 
 def _listed(manifest: Manifest, model: Base | Task) -> dict[str, Written]:
     """List the files of a model that a store gives back as they were."""
-    files = {**model.assets, **(model.index or {})}
+    files = {**model.assets, **(model.beside or {}), **(model.index or {})}
     return {
         **{p: Written(bytes=manifest.assets[d].bytes, blake3=d) for p, d in files.items()},
         **{p: Written(bytes=s.bytes, blake3=s.blake3) for p, s in (model.shards or {}).items()},

@@ -30,6 +30,7 @@ class VerifyReport:
     tensors: int = 0
     problems: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)  # files that are not the store's
+    left_out: list[str] = field(default_factory=list)  # of an archive's originals, never packed
 
     @property
     def ok(self) -> bool:
@@ -49,9 +50,10 @@ def verify(
     """
     files = store.manifest.files
     total = sum(f.bytes for f in files.values()) + (_deep_bytes(store) if deep else 0)
-    job = _Job(
-        store, VerifyReport(unlisted=_unlisted(store)), threads(jobs), Meter(progress, total)
-    )
+    tasks = store.manifest.tasks.items()
+    left_out = [f"{path} of {name}" for name, task in tasks for path in task.left_out or ()]
+    report = VerifyReport(unlisted=_unlisted(store), left_out=left_out)
+    job = _Job(store, report, threads(jobs), Meter(progress, total))
     job.meter.stage("checking", "files")
     for path, problem in job.executor.map(_problem_of_file, store, files):
         job.report.files += 1

@@ -61,7 +61,7 @@ def test_json_for_machines(small: Family, tmp_path: Path) -> None:
     assert out["models"] == {"alpha": str(tmp_path / "m")}
     checked = json.loads(process("verify", store, "--deep", "--json").stdout)
     assert checked == {"ok": True, "files": checked["files"], "tensors": 24, "problems": [],
-                       "unlisted": []}  # fmt: skip
+                       "unlisted": [], "left_out": []}  # fmt: skip
 
 
 def test_quiet_says_nothing(packed: Path, tmp_path: Path) -> None:

@@ -79,3 +79,6 @@ def unpack(
     elif not out.quiet:
         what = f"{len(models)} tasks" if every else task or "the base"
         click.echo(f"{what} -> {target} ({len(files)} files, {size(total)}, checked)")
+    for name in models if not base else ():
+        for path in opened.manifest.tasks[name or str(task)].left_out or ():
+            click.echo(f"note: {path} of {name or task} was left out when it was packed", err=True)

@@ -36,6 +36,8 @@ def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, ou
             click.echo(f"{click.style('damaged:', fg='red', bold=True)} {problem}", err=True)
         for path in report.unlisted if not out.quiet else ():
             click.echo(f"note: {path} is not part of the store", err=True)
+        for path in report.left_out if not out.quiet else ():
+            click.echo(f"note: {path} was left out when it was packed", err=True)
         if report.ok and not out.quiet:
             rebuilt = f", {report.tensors:,} tensors rebuilt" if deep else ""
             click.echo(f"{store} is whole: {report.files + 1} files{rebuilt}")

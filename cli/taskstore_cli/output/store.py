@@ -58,7 +58,7 @@ def print_summary(path: str, summary: Summary) -> None:
     console.print(_tasks(summary))
     for table in _evaluations(summary):
         console.print(table)
-    for line in _private(summary):
+    for line in (*_private(summary), *_left_out(summary)):
         console.print(line, soft_wrap=True)
     console.print(_provenance(summary), soft_wrap=True)
 
@@ -163,6 +163,11 @@ def _private(s: Summary) -> list[str]:
         if len(t.private) > 8:
             lines.append(f"private: {escape(t.name)} and {len(t.private) - 8} more; see --json")
     return lines
+
+
+def _left_out(s: Summary) -> list[str]:
+    """What an archive is not: files of the folders that it does not have."""
+    return [escape(f"left out: {t.name} {path}") for t in s.tasks for path in t.left_out]
 
 
 def _provenance(s: Summary) -> str:

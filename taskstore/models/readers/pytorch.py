@@ -93,6 +93,11 @@ def _check_file(path: str) -> None:
             raise OSError(errno.EINVAL, "its parts are compressed, as no torch.save does it")
 
 
+def check_plain(path: Path) -> None:
+    """Raise CheckpointError unless a pickle is a dict of plain tensors; nothing else is run."""
+    _load(path, None)
+
+
 def _load(path: Path, folder: Path | None) -> dict[Any, Any]:
     try:
         with closing(LocalFile(path, folder)) as file:
