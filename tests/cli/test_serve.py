@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import shutil
 import socket
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -14,6 +16,7 @@ from taskstore_serving.checks import platform, versions
 
 import taskstore
 from tests.cli.test_cli import run
+from tests.support import families
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +44,7 @@ def vllm_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--", "--worker_cls", "x"], "vLLM's --worker-cls cannot be used with a store"),
         (["--", "--port=1"], "give it before the --"),
         (["eager"], "'eager' is no option; after the -- come options of vLLM"),
+        (["--residual", "1", "--tasks", "alpha,nobody"], "no task 'nobody'"),
     ],
 )
 def test_it_is_refused_in_one_line(packed: Path, words: list[str], message: str) -> None:
@@ -61,6 +65,22 @@ def test_wrong_usage(packed: Path, words: list[str], message: str) -> None:
     done = run("serve", packed, *words)
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_what_cannot_be_served_is_told_before_anything_is_loaded(
+    small: families.Family, tmp_path: Path
+) -> None:
+    config = {"model_type": "test", "max_position_embeddings": 64}
+    base = shutil.copytree(small.base_path, tmp_path / "base")
+    (base / "config.json").write_text(json.dumps(config))
+    for tiers in ("mask", "exact"):
+        taskstore.pack(base, small.paths, tmp_path / tiers, families.options(tiers=tiers))
+    done = run("serve", tmp_path / "mask", "--", "--max-model-len", "65")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "--max-model-len 65 is longer than the base takes: max_position" in done.stderr
+    done = run("serve", tmp_path / "exact", "--skip-unservable")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert f"taskstore retier {tmp_path / 'exact'} --tiers rest -o NEW" in done.stderr
 
 
 def test_a_port_that_is_taken(packed: Path) -> None:

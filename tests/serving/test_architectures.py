@@ -77,7 +77,9 @@ def test_what_is_not_plainly_swappable_is_refused_by_name(tmp_path: Path) -> Non
     ):
         pass
     store = packed(tmp_path / "gpt2", "gpt2")
-    turned = r"tensor 'transformer\.h\.0\.attn\.c_attn\.weight' of task 'one' is turned .*=0"
+    turned = (
+        r"tensor 'transformer\.h\.0\.attn\.c_attn\.weight' of task 'one' is turned .*--residual 0"
+    )
     with (
         pytest.raises(SwapError, match=turned),
         architectures.loaded(tmp_path / "gpt2" / "assets", **serving(store, residual=1)),

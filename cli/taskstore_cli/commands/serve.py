@@ -88,10 +88,10 @@ class Serve(click.Command):
 )
 @click.option(
     "--residual",
-    type=click.Choice(["0", "1"]),
-    default="0",
+    type=click.Choice(["auto", "0", "1"]),
+    default="auto",
     show_default=True,
-    help="1: with the tier rest, where a task has it.",
+    help="Tiers above the mask. 1: the tier rest, where a task has it; auto: the best there is.",
 )
 @base_from_option
 @click.option(
@@ -134,6 +134,7 @@ def serve(
     """
     from taskstore_serving.checks import choice, versions
     from taskstore_serving.checks.command_line import check_words
+    from taskstore_serving.checks.length import check_length
     from taskstore_serving.checks.platform import on_cpu, room
     from taskstore_serving.launch.arguments import Launch
     from taskstore_serving.launch.server import listen
@@ -142,7 +143,11 @@ def serve(
     import taskstore
 
     opened = taskstore.open(store, base=base_from)
-    above, named = int(residual), [task for task in tasks.split(",") if task]
+    check_words(given)
+    named = [task for task in tasks.split(",") if task]
+    above, why = choice.best_residual(opened, named, given)
+    if residual != "auto":
+        above, why = int(residual), ""
     chosen = choice.choose(
         opened, named, residual=above, default=default_task, skip=skip_unservable
     )
@@ -155,7 +160,7 @@ def serve(
         quantum=quantum,
         default_task=default_task,
     )
-    check_words(given)
+    check_length(given, choice.base_settings(opened))
     versions.check()
     cpu = on_cpu()
     of_base = choice.base_names(opened, names, tuple(chosen.tiers))
@@ -170,8 +175,10 @@ def serve(
         room=room(),
         given=given,
     )
-    for task, why in chosen.left_out.items():
-        _say(f"left out: {why}" if task in why else f"left out {task}: {why}")
+    if why:
+        _say(f"masks alone are served: {why}; --residual 1 tries the tier rest")
+    for task, reason in chosen.left_out.items():
+        _say(f"left out: {reason}" if task in reason else f"left out {task}: {reason}")
     if bound is None:
         _print_command(launch, api_key)
         return

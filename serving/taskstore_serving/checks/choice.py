@@ -6,13 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from taskstore.errors import InputError, SwapError
 from taskstore.format.manifest import Manifest
-from taskstore.models.config import TORCH
+from taskstore.models.config import CONFIG, TORCH, read_settings
 from taskstore.store import Store
+from taskstore_serving.checks.command_line import option_value
 from taskstore_serving.checks.configs import check_written
-from taskstore_serving.checks.servable import Tier, check_servable, tier_of
+from taskstore_serving.checks.servable import Tier, check_servable, tier_of, unservable
+
+_TURNED = {"gpt2"}  # models whose matrices lie turned in the checkpoint
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,15 @@ def choose(
     """
     for task in (*tasks, *([default] if default else [])):
         store.check_task(task)
+    wanted = list(dict.fromkeys(tasks or store.tasks))
+    if wanted and all(store.manifest.tasks[task].all_tiers == ("exact",) for task in wanted):
+        raise InputError(
+            f"{store.path} is an archive (tier exact), and a swap needs masks or rests; `taskstore "
+            f"retier {store.path} --tiers rest -o NEW` packs a store to serve from its exact "
+            "copies (--tiers mask: smaller, and further from them)"
+        )
     tiers, left_out = dict[str, Tier](), dict[str, str]()
-    for task in dict.fromkeys(tasks or store.tasks):
+    for task in wanted:
         try:
             check_servable(store.manifest, [task], residual)
             check_written(store, task)
@@ -51,6 +63,38 @@ def choose(
         why = left_out.get(default, "it is not among --tasks")
         raise InputError(f"--default-task {default!r} is not served: {why}")
     return Choice(tiers, left_out)
+
+
+def best_residual(store: Store, tasks: Sequence[str], given: Sequence[str]) -> tuple[int, str]:
+    """How many tiers above the mask are served by default, and why not more where there are.
+
+    `given` are vLLM's options. Raises UnknownTask.
+    """
+    for task in tasks:
+        store.check_task(task)
+    manifest, wanted = store.manifest, list(tasks or store.tasks)
+    having = [task for task in wanted if "rest" in manifest.tasks[task].all_tiers]
+    if not having:
+        return 0, ""
+    if all("mask" not in manifest.tasks[task].all_tiers for task in having):
+        return 1, ""
+    if option_value(given, "tensor-parallel-size", "tp") not in (None, "1"):
+        return 0, "tensor parallel cuts what rests are added to"
+    if base_settings(store).get("model_type") in _TURNED:
+        return 0, "this model keeps its matrices turned"
+    for task in having:
+        problem = unservable(manifest, task, 1)
+        if problem and not unservable(manifest, task):
+            return 0, f"tensor {problem} (task {task!r})"
+    return 1, ""
+
+
+def base_settings(store: Store) -> dict[str, Any]:
+    """The base's config as it is written; empty without one."""
+    if CONFIG not in store.manifest.base.assets:
+        return {}
+    with TemporaryDirectory(prefix="taskstore-") as scratch:
+        return read_settings(store.write_assets(None, scratch) / CONFIG)
 
 
 def base_names(store: Store, names: Sequence[str], tasks: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from taskstore.errors import InputError
 
@@ -78,3 +79,12 @@ def option_names(words: Sequence[str]) -> set[str]:
         for word in words
         if word.startswith("-") and not word.lstrip("-")[:1].isdigit()
     }
+
+
+def option_value(words: Sequence[str], *names: str) -> str | None:
+    """The value of the last option of these names (`option_names`); None without one."""
+    found = None
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if option_names([word]) & set(names):
+            found = word.partition("=")[2] if "=" in word else following
+    return found

@@ -1,8 +1,10 @@
 """Refuses a task whose config computes something else than the base's: an engine has one config.
 
-Configs are compared as the engine's library completes them, since a file leaves out defaults, and
-which ones depends on the version that wrote it. Settings that say how a model was trained, saved
-or is to be sampled from do not count; nor do token ids, names of labels, and the longest input.
+Configs are compared as transformers completes them, since a file leaves out defaults, and which
+depends on the version that wrote it. A setting that the model's class does not have counts where
+vLLM reads it (`reads`): trainers leave notes. Of the others, settings that say how a model was
+trained, saved or is to be sampled from do not count; nor do token ids, names of labels, the longest
+input, and how weights were once quantised: those of a store are what they are.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 from taskstore.errors import SwapError
 from taskstore.models.config import CONFIG, read_settings
 from taskstore.store import Store
+from taskstore_serving.checks.reads import completed, counts
 
 _LISTED = """
     _name_or_path name_or_path transformers_version torch_dtype dtype architectures auto_map
@@ -23,7 +26,7 @@ _LISTED = """
     initializer_range initializer_factor gradient_checkpointing pretraining_tp classifier_dropout
     router_aux_loss_coef router_jitter_noise chunk_size_feed_forward max_position_embeddings
     max_window_layers do_sample temperature top_k top_p max_length min_length num_beams
-    repetition_penalty length_penalty no_repeat_ngram_size early_stopping
+    repetition_penalty length_penalty no_repeat_ngram_size early_stopping quantization_config
 """
 _NOTES = frozenset(_LISTED.split())
 _ENDINGS = ("_token_id", "_token_ids", "dropout", "_pdrop", "_attn_implementation")
@@ -32,6 +35,8 @@ _ENDINGS = ("_token_id", "_token_ids", "dropout", "_pdrop", "_attn_implementatio
 def check_config(task: str, own: Mapping[str, Any], base: Mapping[str, Any]) -> None:
     """Raise SwapError, with the setting's name, where two configs compute differently."""
     for name, mine, theirs in differing(own, base):
+        if not (mine or theirs) or not counts(name.rpartition(".")[2], base):
+            continue
         raise SwapError(
             f"task {task!r} cannot be served with the others: its config says {name}={mine!r}, "
             f"the base's {theirs!r}; leave it out"
@@ -39,13 +44,22 @@ def check_config(task: str, own: Mapping[str, Any], base: Mapping[str, Any]) -> 
 
 
 def check_written(store: Store, task: str) -> None:
-    """Check the settings that both files give, before vLLM is loaded. Raises SwapError."""
+    """Check both files before vLLM is loaded; of what no class completes, what both give.
+
+    Raises SwapError.
+    """
     own_file = store.manifest.tasks[task].assets.get(CONFIG)
     if own_file is not None and own_file == store.manifest.base.assets.get(CONFIG):
         return  # one file, as nearly always: nothing to write out and read
     with TemporaryDirectory(prefix="taskstore-") as scratch:
         own, base = (_written(store, t, Path(scratch) / str(t is None)) for t in (task, None))
-    check_config(task, _common(own, base), _common(base, own))
+    if not any(differing(own, base)):
+        return
+    whole = completed(own), completed(base)
+    if whole[0] and whole[1]:
+        check_config(task, whole[0], whole[1])
+    else:
+        check_config(task, _common(own, base), _common(base, own))
 
 
 def _common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

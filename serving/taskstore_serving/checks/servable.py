@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Literal
 
 from taskstore.errors import SwapError
 from taskstore.format.manifest import Manifest
-from taskstore.store.catalog import rebuilt_tensors, resolved
+from taskstore.store.catalog import Rebuilt, rebuilt_tensors, resolved
 
 Tier = Literal["mask", "rest"]
+_WIDER = {("BF16", "F32"), ("F16", "F32")}  # of the base, of a task: no value is rounded
+_CONSTANT = re.compile(  # buffers that old files hold; modules compute them, and loaders skip them
+    r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|h\.\d+\.attn\.(masked_)?bias)$"
+)
 
 
 def tier_of(manifest: Manifest, task: str, residual: int) -> Tier:
@@ -27,26 +32,52 @@ def check_servable(manifest: Manifest, tasks: Iterable[str], residual: int = 0) 
             )
 
 
+def served_as(manifest: Manifest, task: str, name: str) -> str:
+    """The task's tensor that a tensor of the base is loaded from; "" where the base's stays.
+
+    A task that did not save a tie has the tensor under its other name alone.
+    """
+    own, tied = manifest.tasks[task].tensors, manifest.tensors[name].alias
+    return next((one for one in (name, tied) if one and one in own), "")
+
+
 def unservable(manifest: Manifest, task: str, residual: int = 0) -> str:
-    """The first tensor that cannot be swapped, and why; "" where all can."""
-    entries, tier = manifest.tasks[task].tensors, tier_of(manifest, task, residual)
+    """The first tensor that cannot be swapped, and why; "" where all can.
+
+    No reason are constant buffers, a tie that only one of the two saved, and a model saved in fp32
+    whose base has 16 bits: an engine in the base's dtype loads the same weights from it.
+    """
+    tier = tier_of(manifest, task, residual)
     base, tensors = rebuilt_tensors(manifest, None), rebuilt_tensors(manifest, task, tier)
     for name in sorted({*base, *tensors}):
-        if name not in tensors or name not in base:
-            return (
-                f"{name!r} is only in the base" if name in base else f"{name!r} is not in the base"
-            )
-        if (tensors[name].dtype, tensors[name].shape) != (base[name].dtype, base[name].shape):
-            return f"{name!r} has another dtype or shape than the base's"
-        of, entry = resolved(manifest.tasks[task], name)
+        if _CONSTANT.search(name):
+            continue
+        if name not in base:
+            if manifest.tasks[task].tensors[name].kind == "alias":
+                continue
+            return f"{name!r} is not in the base"
+        mine = served_as(manifest, task, name)
+        if not mine:
+            return f"{name!r} is only in the base"
+        if problem := _unlike(base[name], tensors[mine]):
+            return f"{name!r} {problem}"
+        of, entry = resolved(manifest.tasks[task], mine)
         if entry.kind == "private":
-            return f"{name!r} is its own ({entries[name].reason})"
+            return f"{name!r} is its own ({entry.reason})"
         lowest = (*manifest.tasks[task].tiers_of(of), "")[0]
         if lowest == "rest" and tier == "mask":
-            return f"{name!r} has no mask, only a rest (residual=1 serves it)"
+            return f"{name!r} has no mask, only a rest (--residual 1 serves it)"
         tied = manifest.tensors[name].alias or name
-        if tier == "rest" and of != tied and tensors[name] != base[name]:
+        if tier == "rest" and of != tied and tensors[mine].blake3 != base[name].blake3:
             return f"{name!r} is {of!r} in it, and {tied!r} in the base"
         if lowest == "exact":
-            return f"{name!r} has neither mask nor rest"
+            return f"{name!r} has neither mask nor rest; `taskstore retier` adds one"
+    return ""
+
+
+def _unlike(base: Rebuilt, mine: Rebuilt) -> str:
+    if mine.shape != base.shape:
+        return f"has the shape {list(mine.shape)}, and {list(base.shape)} in the base"
+    if mine.dtype != base.dtype and (base.dtype, mine.dtype) not in _WIDER:
+        return f"is {mine.dtype}, and {base.dtype} in the base"
     return ""

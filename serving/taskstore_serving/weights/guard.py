@@ -63,7 +63,10 @@ def check_heads(model: nn.Module, manifest: Manifest, tasks: Iterable[str], resi
     for state in states:
         tier = None if state is None else tier_of(manifest, state, residual)
         tensors = rebuilt_tensors(manifest, state, tier)
-        twins = {name for name in twins if tensors[name].blake3 == tensors[head].blake3}
+        if head not in tensors:  # a tie that was not saved
+            continue
+        mine = tensors[head].blake3
+        twins = {name for name in twins if name in tensors and tensors[name].blake3 == mine}
         if not twins:
             raise SwapError(
                 f"{label_of(state)} has a head of its own, {head!r}, and the engine ties it to the "

@@ -14,14 +14,12 @@ from taskstore.executors import Executor
 from taskstore.format import layouts
 from taskstore.kernels.quantise import Quantised
 from taskstore.kernels.torch_dtypes import TORCH
-from taskstore.progress import silent
 from taskstore.store import Store
 from taskstore.store.catalog import Rebuilt, tiers_up_to
 from taskstore.store.rebuild import ModelReader, rebuild
-from taskstore.store.to_torch import load
 from taskstore.swap.from_store import Source, Target
 from taskstore.swap.memory import blank
-from taskstore_serving.checks.servable import tier_of
+from taskstore_serving.checks.servable import served_as, tier_of
 
 _LAYER = re.compile(r"(?:.*?\.)??\d+(?=\.)")  # up to the first number in a name
 
@@ -81,14 +79,16 @@ class Streams:
     def changed(self, task: str, names: Sequence[str]) -> list[str]:
         """Of these tensors, those in which a task differs from the base."""
         base, mine = self._readers[None].tensors, self._readers[task].tensors
-        return [name for name in names if mine[name].blake3 != base[name].blake3]
+        served = {name: served_as(self.manifest, task, name) for name in names}
+        return [n for n, own in served.items() if own and mine[own].blake3 != base[n].blake3]
 
     def base(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        return self._read(self._readers[None], names)
+        return ((name, self._tensor(self._readers[None], name)) for name in names)
 
     def task(self, task: str, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """A task's tensors that differ from the base's."""
-        return self._read(self._readers[task], self.changed(task, names))
+        for name in self.changed(task, names):
+            yield name, self._tensor(self._readers[task], served_as(self.manifest, task, name))
 
     def multitask(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """The multi-task model's tensors that differ from the base's: W1 = W0 ^ D."""
@@ -97,10 +97,7 @@ class Streams:
             of, like = self.source(name), base.tensors[name]
             flat = blank(like.nbytes, torch.device("cpu"))
             self.deltas([(of, flat)])
-            bytes_N = flat.numpy()
-            for _, offset, bits_N in rebuild(base, [name], self.executor):
-                bytes_N[offset : offset + bits_N.nbytes] ^= bits_N.view("u1")
-            yield name, flat.view(TORCH[like.dtype]).view(like.shape)
+            yield name, self._into(flat, base, name)
 
     def deltas(self, targets: Sequence[Target]) -> None:
         """Read D of tensors of the store into uint8 memory."""
@@ -134,9 +131,16 @@ class Streams:
         """The tensor whose sections hold this one, which may be an alias."""
         return self.manifest.tensors[name].alias or name
 
-    def _read(self, reader: ModelReader, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        for name in names:
-            yield name, load(reader, [name], {}, self.executor, silent, "cpu")[name]
+    def _tensor(self, reader: ModelReader, name: str) -> Tensor:
+        reader.chunk_count(name)  # its files prove its size
+        return self._into(blank(reader.tensors[name].nbytes, torch.device("cpu")), reader, name)
+
+    def _into(self, flat: Tensor, reader: ModelReader, name: str) -> Tensor:
+        """A tensor of a model, combined by XOR with bytes that are there; blank ones are zero."""
+        like, bytes_N = reader.tensors[name], flat.numpy()
+        for _, offset, bits_N in rebuild(reader, [name], self.executor):
+            bytes_N[offset : offset + bits_N.nbytes] ^= bits_N.view("u1")
+        return flat.view(TORCH[like.dtype]).view(like.shape)
 
 
 def _silent(name: str, nbytes: int) -> None:
