@@ -139,6 +139,17 @@ def stems_up_to(tier: str | None, task: str) -> list[str]:
     return [private_of(task), MULTITASK, *(stem_of(one, task) for one in tiers)]
 
 
+def by_stem(files: Iterable[str]) -> dict[str, list[str]]:
+    """Return stem -> the listed files of it, in the order of their numbers, for all at once."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(files):
+        folder, slash, name = path.rpartition("/")
+        if name.endswith(".safetensors"):
+            stem = name.removesuffix(".safetensors").split("-", 1)[0]
+            found.setdefault(f"{folder}{slash}{stem}", []).append(path)
+    return found
+
+
 def of_stem(stem: str, files: Iterable[str]) -> list[str]:
     """Return the listed files of one stem, in the order of their numbers."""
     return sorted(

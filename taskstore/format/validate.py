@@ -44,6 +44,7 @@ def check(manifest: Manifest) -> None:
                 raise FormatError(f"task {task_name!r}: {error}") from None
         own_names.check(manifest, task_name, task)
     _check_vectors(manifest)
+    _check_claims(manifest)
 
 
 def _check_vectors(manifest: Manifest) -> None:
@@ -59,6 +60,38 @@ def _check_vectors(manifest: Manifest) -> None:
     bounded = all(-1 <= x <= 1 for x in cosines) and all(x >= 0 for x in found.norms.values())
     if rows != list(range(len(found.norms))) or not bounded:
         raise FormatError("the lengths or cosines of the store's vectors are none")
+
+
+# A section of zeros takes 4 bytes per chunk and stream, so some kilobytes could claim any size.
+# Weights are packed to a fifth at most, causal masks and the like to a thousandth.
+CLAIM_PER_BYTE = 1000
+FREE_CLAIM = 4 << 30
+
+
+def _check_claims(manifest: Manifest) -> None:
+    """Refuse tensors of a size that their files cannot plausibly hold.
+
+    They are the base's, where it is carried, and the tasks' own. What a task shares with the base
+    is no larger than the base, and a referenced base is another model's files.
+    """
+    stems, claimed = [names.private_of(task) for task in manifest.tasks], 0
+    if manifest.base.carried:
+        stems.append(names.BASE)
+        held = (t for t in manifest.tensors.values() if t.alias is None)
+        claimed = sum(nbytes(tensor.dtype, tensor.shape) for tensor in held)
+    for task in manifest.tasks.values():
+        for name, entry in task.tensors.items():
+            if entry.shape is not None:
+                base = manifest.tensors[name] if entry.kind in TIERS else None
+                dtype = entry.dtype or (base.dtype if base else "U8")
+                claimed += nbytes(dtype, entry.shape) - (nbytes(dtype, base.shape) if base else 0)
+    files = names.by_stem(manifest.files)
+    there = sum(manifest.files[path].bytes for stem in stems for path in files.get(stem, ()))
+    if claimed > FREE_CLAIM + CLAIM_PER_BYTE * there:
+        raise FormatError(
+            f"the store claims {claimed >> 30} GiB of tensors in files of {there >> 10} KiB, which "
+            "no weights are packed to"
+        )
 
 
 def _check_names(manifest: Manifest) -> None:

@@ -68,7 +68,8 @@ def read_asset(root: Path, manifest: Manifest, digest: str) -> bytes:
     """Read one asset by its hash; raises FormatError where it is missing or damaged."""
     recorded = manifest.assets[digest]
     try:
-        raw = read_regular(root / "assets" / digest, recorded.bytes, root)
+        size = manifest.files[f"assets/{digest}"].bytes
+        raw = read_regular(root / "assets" / digest, size, root)
     except OSError as error:
         raise FormatError(f"assets/{digest} cannot be read: {error.strerror}") from None
     if recorded.stored == "zstd":

@@ -13,7 +13,7 @@ from taskstore.format import manifest as manifests
 from taskstore.format import names as filenames
 from taskstore.format.digests import check_files
 from taskstore.format.fidelity import EXACT, Fidelity, of_task
-from taskstore.format.names import of_stem
+from taskstore.format.names import by_stem
 from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
 from taskstore.locations import ownership
@@ -166,15 +166,19 @@ class StoreContents:
             assets |= {f"assets/{digest}" for digest in needed}
             if task is not None:
                 stems |= dict.fromkeys(filenames.stems_up_to(tier, task))
-        weights = [p for stem in stems for p in of_stem(stem, self.manifest.files)]
+        files = by_stem(self.manifest.files)
+        weights = [path for stem in stems for path in files.get(stem, ())]
         return [*weights, *sorted(assets)]
 
     def write_assets(self, task: str | None, target: PathLike) -> Path:
         """Write a model's config, tokenizer and templates into a folder, without weights."""
+        from taskstore.locations.publish import check_space
         from taskstore.store.assets import write_assets
+        from taskstore.store.summary import assets_bytes
 
         if task is not None:
             self.check_task(task)
+        check_space(Path(target).absolute(), assets_bytes(self.manifest, task))
         Path(target).mkdir(parents=True, exist_ok=True)
         beside: Mapping[str, Path] = {}
         if task is None and not self.manifest.base.carried:

@@ -12,7 +12,8 @@ from taskstore.format import fidelity, names
 from taskstore.format.dtypes import MASKED, nbytes, numel, vector_bytes
 from taskstore.format.fidelity import Fidelity
 from taskstore.format.manifest import TIERS, Manifest
-from taskstore.format.names import of_stem
+from taskstore.format.names import by_stem
+from taskstore.store.catalog import own_tensors
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Summary:
     other_bytes: int  # manifest and card
     store_bytes: int
     original_bytes: int  # base and tasks
+    unpacked_bytes: int  # of all models that can be rebuilt, with the files beside their weights
     ratio: float
     ratio_without_base: float
     bits_per_parameter: float  # the whole store
@@ -111,7 +113,8 @@ class Summary:
 def of(manifest: Manifest, manifest_bytes: int) -> Summary:
     """Sum up a store, from its manifest alone."""
     files = manifest.files
-    parts = {stem: sum(files[p].bytes for p in of_stem(stem, files)) for stem in _stems(manifest)}
+    listed = by_stem(files)
+    parts = {s: sum(files[p].bytes for p in listed.get(s, ())) for s in _stems(manifest)}
     assets = sum(f.bytes for path, f in files.items() if path.startswith("assets/"))
     total = sum(f.bytes for f in files.values()) + manifest_bytes
     parameters = sum(
@@ -148,6 +151,7 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
         other_bytes=total - base - multitask - masks - rest - exact - private - assets,
         store_bytes=total,
         original_bytes=base_counted,
+        unpacked_bytes=unpacked_bytes(manifest),
         ratio=base_counted / total,
         ratio_without_base=task_originals / (total - base),
         bits_per_parameter=8 * total / max(1, parameters),
@@ -156,6 +160,23 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
         tiers=_tiers(manifest, (multitask + masks, rest, exact), parameters),
         tasks=tasks,
     )
+
+
+def unpacked_bytes(manifest: Manifest) -> int:
+    """Return what all models take when they are unpacked."""
+    models = [None, *manifest.tasks] if manifest.base.carried else list(manifest.tasks)
+    return sum(model_bytes(manifest, model) + assets_bytes(manifest, model) for model in models)
+
+
+def model_bytes(manifest: Manifest, task: str | None) -> int:
+    """Return the bytes of a model's tensors; `task` None is the base."""
+    return sum(tensor.nbytes for tensor in own_tensors(manifest, task).values())
+
+
+def assets_bytes(manifest: Manifest, task: str | None) -> int:
+    """Return the bytes of the files beside a model's weights."""
+    model = manifest.base if task is None else manifest.tasks[task]
+    return sum(manifest.assets[digest].bytes for digest in model.assets.values())
 
 
 def _tiers(manifest: Manifest, bytes_: Sequence[int], parameters: int) -> list[TierSummary]:

@@ -18,6 +18,7 @@ from taskstore.progress import Callback, Meter
 from taskstore.store import original_files
 from taskstore.store.assets import write_assets, write_weights_beside
 from taskstore.store.rebuild import own_blocks
+from taskstore.store.summary import assets_bytes
 
 if TYPE_CHECKING:
     from taskstore.format.manifest import Base, Manifest, Task
@@ -64,7 +65,8 @@ def unpack(
             for below, task in models.items()
         }
         total = sum(t.nbytes for reader in readers.values() for t in reader.tensors.values())
-        publish.check_space(target.absolute().parent, total)
+        beside = sum(assets_bytes(store.manifest, task) for task in models.values())
+        publish.check_space(target.absolute().parent, total + beside)
         meter = Meter(progress, total)
         overwrite = options.overwrite
         folder = stack.enter_context(publish.folder(target, overwrite=overwrite, foreign=foreign))

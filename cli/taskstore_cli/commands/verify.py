@@ -24,6 +24,7 @@ from taskstore_cli.output.console import Output, print_json
 def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, out: Output) -> None:
     """Prove that STORE holds what was packed; exit status 1 where it does not."""
     import taskstore
+    from taskstore.format.names import plain
     from taskstore.store.verify import verify as run
 
     opened = taskstore.open(store, base=base_from)
@@ -35,9 +36,9 @@ def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, ou
         for problem in report.problems:
             click.echo(f"{click.style('damaged:', fg='red', bold=True)} {problem}", err=True)
         for path in report.unlisted if not out.quiet else ():
-            click.echo(f"note: {path} is not part of the store", err=True)
+            click.echo(f"note: {plain(path)} is not part of the store", err=True)
         for path in report.left_out if not out.quiet else ():
-            click.echo(f"note: {path} was left out when it was packed", err=True)
+            click.echo(f"note: {plain(path)} was left out when it was packed", err=True)
         if report.ok and not out.quiet:
             rebuilt = f", {report.tensors:,} tensors rebuilt" if deep else ""
             click.echo(f"{store} is whole: {report.files + 1} files{rebuilt}")

@@ -68,7 +68,8 @@ def _headline(path: str, s: Summary) -> str:
     word = "smaller" if s.is_smaller else "the originals over the store, so it is [red]larger[/]"
     return (
         f"[bold]{escape(path)}[/]: {size(s.store_bytes)} for {size(s.original_bytes)} of {counted}"
-        f", [bold]{s.ratio:.2f}x[/] {word} ({s.ratio_without_base:.2f}x without the base)"
+        f", [bold]{s.ratio:.2f}x[/] {word} ({s.ratio_without_base:.2f}x without the base); "
+        f"unpacked {size(s.unpacked_bytes)}"
     )
 
 
