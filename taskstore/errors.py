@@ -100,7 +100,8 @@ class BadExample(InputError):
 
 class BadName(InputError):
     def __init__(self, kind: str, name: str, problem: str) -> None:
-        super().__init__(f"{kind} {name!r} {problem}")
+        shown = name if len(name) <= 200 else f"{name[:200]}..."
+        super().__init__(f"{kind} {shown!r} {problem}")
 
 
 class FormatError(TaskstoreError):

@@ -7,11 +7,14 @@ offsets with plain reads: a memory map would count every page towards the proces
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from taskstore.format import json_text
+from taskstore.format.dtypes import MAX_TENSOR_BYTES
+from taskstore.format.names import MAX_TENSOR_NAME
 from taskstore.locations.base import OpenFile
 
 MAX_HEADER = 100_000_000
@@ -75,6 +78,8 @@ def _parse(raw: bytes) -> dict[str, Any]:
 
 
 def _entry(name: str, value: Any, data: int, size: int, itemsize: Mapping[str, int]) -> Place:
+    if len(name) > MAX_TENSOR_NAME:
+        raise BadHeader(f"names a tensor {name[:40]!a}... of {len(name)} characters")
     try:
         dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
         numbers = [*shape, begin, end]
@@ -84,9 +89,9 @@ def _entry(name: str, value: Any, data: int, size: int, itemsize: Mapping[str, i
         raise BadHeader(f"gives tensor {name!r} an impossible shape or offset")
     if not isinstance(dtype, str) or dtype not in itemsize:
         raise BadHeader(f"holds tensor {name!r} of dtype {dtype!r}, which is not supported")
-    count = itemsize[dtype]
-    for n in shape:
-        count *= n
+    count = itemsize[dtype] * math.prod(shape)
+    if math.prod(n or 1 for n in shape) > MAX_TENSOR_BYTES:
+        raise BadHeader(f"gives tensor {name!r} an impossible shape")
     if not begin <= end or data + end > size:
         raise BadHeader(f"is truncated: tensor {name!r} goes past the end of the file")
     if end - begin != count:

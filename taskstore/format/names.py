@@ -10,6 +10,7 @@ from taskstore.errors import BadName
 MANIFEST = "taskstore.json"
 CARD = "README.md"
 MAX_NAME = 128
+MAX_TENSOR_NAME = 1024
 BASE = "base"
 MULTITASK = "multitask"
 # Tiers in the order in which they build on each other, and the stems of their files.
@@ -114,8 +115,11 @@ def _check_weights(name: str, suffix: str) -> None:
 
 def check_tensor_name(name: str) -> None:
     """Raise BadName for a tensor name that no safetensors file should hold."""
-    if not name or len(name) > 1024 or has_control(name) or name == "__metadata__":
-        raise BadName("tensor name", name, "is empty, too long or holds a control character")
+    long = len(name) > MAX_TENSOR_NAME
+    if not name or long or has_control(name) or name == "__metadata__":
+        raise BadName(
+            "tensor name", name[:MAX_TENSOR_NAME], "is empty, too long or holds a control character"
+        )
 
 
 def stem_of(tier: str, task: str) -> str:

@@ -140,7 +140,7 @@ def _check_assets(manifest: Manifest, assets: Mapping[str, str]) -> None:
 def _check_layout(name: str, dtype: str, shape: list[int]) -> None:
     if dtype not in ITEMSIZE:
         raise FormatError(f"tensor {name!r} has unknown dtype {dtype!r}")
-    if len(shape) > 64 or nbytes(dtype, shape) > MAX_TENSOR_BYTES:
+    if len(shape) > 64 or nbytes(dtype, [n or 1 for n in shape]) > MAX_TENSOR_BYTES:
         raise FormatError(f"tensor {name!r} of shape {shape} is too large")
 
 

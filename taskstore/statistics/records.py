@@ -37,6 +37,8 @@ class Record:
         found = self.value.get(key)
         if not isinstance(found, str):
             raise self.fail(f"{key!r} is not there, or is no string")
+        if any("\ud800" <= char <= "\udfff" for char in found):
+            raise self.fail(f"{key!r} holds half a character, which no tokenizer takes")
         return found
 
 
