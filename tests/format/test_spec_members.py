@@ -81,6 +81,21 @@ def test_a_huge_tensor_in_a_small_section(store: Path) -> None:
     assert broken.told(store)
 
 
+def test_a_claim_out_of_proportion(store: Path) -> None:
+    """Zeros take nothing, so a small file can be right and rebuild to any size."""
+    replaced(W, kind="private", dtype="F32", shape=[1 << 33])(store)
+    raw = forge.container({W: forge.section([0] * 1000, b"")})
+    forge.replace_file(store, "tasks/alpha/private.safetensors", raw)
+    with pytest.raises(FormatError, match="claims 32 GiB of tensors in files of"):
+        taskstore.open(store)
+
+
+def test_no_elements_and_an_impossible_shape(store: Path) -> None:
+    replaced(W, kind="private", dtype="F32", shape=[0, 1 << 52])(store)
+    with pytest.raises(FormatError, match="is too large"):
+        taskstore.open(store)
+
+
 SURROGATES: dict[str, Callable[[Document], object]] = {
     "member": lambda d: d.update({SURROGATE: 1}),
     "member of a tensor": lambda d: entry(d).update({SURROGATE: 1}),
