@@ -54,7 +54,7 @@ class Command:
             raise InputError(f"--eval {self.template!r} is no command line: {error}") from None
         if not any("{model}" in word for word in words):
             raise InputError(f"--eval {self.template!r} does not say where {{model}} goes")
-        if self.timeout <= 0:
+        if not 0 < self.timeout < math.inf:
             raise InputError(f"time limit {self.timeout} is not a positive number of seconds")
 
     def __call__(self, model: Path, task: str) -> float:
@@ -124,7 +124,7 @@ def _score(text: str, key: str) -> float | None:
         if isinstance(found.get("results"), dict):
             return _lm_eval(found["results"], key)
         found = found.get(key)
-    return float(found) if _is_number(found) else None
+    return _float(found) if _is_number(found) else None
 
 
 def _lm_eval(results: Mapping[str, Any], key: str) -> float | None:
@@ -138,8 +138,16 @@ def _lm_eval(results: Mapping[str, Any], key: str) -> float | None:
         }
         metric = next((name for name in (key, *METRICS) if name in values), None)
         if metric is not None:
-            scores.append(float(values[metric]))
+            scores.append(_float(values[metric]))
     return sum(scores) / len(scores) if scores else None
+
+
+def _float(number: float) -> float:
+    """The number as a float: infinite where it is an integer too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _is_number(value: object) -> bool:
@@ -149,6 +157,6 @@ def _is_number(value: object) -> bool:
 def checked(evaluator: Evaluator, model: Path, task: str) -> float:
     """The score of a function or command, a finite number; raises EvaluationFailed."""
     score = evaluator(model, task)
-    if not _is_number(score) or not math.isfinite(score):
-        raise EvaluationFailed(task, f"gave {score!r}, which is no finite number", "")
+    if not _is_number(score) or not math.isfinite(_float(score)):
+        raise EvaluationFailed(task, f"gave {score!r:.99}, which is no finite number", "")
     return float(score)

@@ -181,11 +181,14 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 def to_bytes(manifest: Manifest) -> bytes:
     """Render the manifest: one line per tensor, keys in a fixed order, its checksum last.
 
-    Raises InputError where it would be larger than a reader takes.
+    Raises InputError where it would be larger than a reader takes, or holds NaN or Inf.
     """
     document: dict[str, Any] = msgspec.to_builtins(manifest)
     document["checksum"] = _ZEROS.decode()
-    text = "\n".join(_lines(document)) + "\n"
+    try:
+        text = "\n".join(_lines(document)) + "\n"
+    except ValueError:
+        raise InputError("a store cannot record a number that is not finite") from None
     raw = text.encode()
     assert raw.endswith(_TAIL + _ZEROS + _END)
     try:
@@ -208,7 +211,9 @@ def _lines(document: Mapping[str, Any], depth: int = 0) -> list[str]:
             first, *rest = _lines(value, depth + 1)
             lines += [f"{pad}{name}: {first}", *rest[:-1], f"{rest[-1]}{comma}"]
         else:
-            lines.append(f"{pad}{name}: {json.dumps(value, ensure_ascii=False)}{comma}")
+            lines.append(
+                f"{pad}{name}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}{comma}"
+            )
     return [*lines, " " * depth + "}"]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from taskstore.merging.methods import MERGES, split
 from taskstore.models.family import Family
-from taskstore.store.card import cell
+from taskstore.store.card import cell, yaml
 from taskstore.version import __version__
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def render(report: MergeReport, family: Family) -> str:
     """Markdown, ending in a newline; the same text for the same merge."""
     parts = [MERGES[part].INFO for part in split(report.method) if part]
     hubs = [m.source for m in (family.base, *family.tasks) if m.revision and m.source]
-    listed = "\n".join(f"- {hub}" for hub in hubs)
+    listed = "\n".join(f"- {yaml(hub)}" for hub in hubs)
     options = ", ".join(f"{name} {value:g}" for name, value in report.options.items())
     count = len(report.models)
     notes = "".join(f"- {cell(what)}: {cell(why)}\n" for what, why in report.notes.items())

@@ -9,6 +9,7 @@ left out, the others are linked. Nor does a note of scores.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
@@ -138,8 +139,9 @@ def record(
     may have come or gone since. Raises UnknownTask, ChangedMeanwhile where a task that was scored
     is another one now, and BadName for a label that no manifest may hold.
     """
-    for task in scores:
+    for task, score in scores.items():
         store.check_task(task)
+        _check_finite(task, score)
     with publish.alone(store.path):
         now = open_store(store.path, base=store.base_path)
         if any(_unscored(now, task) != _unscored(store, task) for task in scores):
@@ -162,6 +164,14 @@ def _unscored(store: Store, task: str) -> tuple[object, object]:
     """Return the base and a task without its scores; None: it is gone."""
     found = store.manifest.tasks.get(task)
     return store.manifest.base, found and msgspec.structs.replace(found, scores=None)
+
+
+def _check_finite(task: str, score: manifests.Score) -> None:
+    for number in (score.rebuilt, score.base, score.original, *(score.lower or {}).values()):
+        if number is not None and not abs(number) <= sys.float_info.max:
+            raise InputError(
+                f"a score of task {task!r} is {number!r:.99}, which is no finite number"
+            )
 
 
 def check_record(store: Store, label: str) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+
 from taskstore.format.manifest import Manifest
+from taskstore.format.names import plain
 from taskstore.store import summary
 from taskstore.store.summary import Summary
 
@@ -32,6 +37,7 @@ Rebuild one model as a Hugging Face folder, or all of them:
 
 {fidelity}
 """
+_MARKUP = re.compile(r"[\\|`*\[\]<>#~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=www)\.|:(?=//)|@")
 COLUMNS = {"mask": ("lambda", "density", "mask"), "rest": ("rest",), "exact": ("exact",)}
 _MASKED = (
     """with [TALL-masks](https://arxiv.org/abs/2405.07813): {parts} and one bit mask per task."""
@@ -62,7 +68,7 @@ def render(manifest: Manifest) -> str:
         "configs and tokenizers": figures.assets_bytes,
     }
     return _TEMPLATE.format(
-        base_model=f"base_model:\n- {hub}\n" if hub else "",
+        base_model=f"base_model:\n- {yaml(hub)}\n" if hub else "",
         name=cell(manifest.base.name),
         tasks=f"{count} fine-tune{plural}",
         full=f"{count} full fine-tune{plural}",
@@ -70,7 +76,7 @@ def render(manifest: Manifest) -> str:
         rows="\n".join(_rows(figures, tiers)),
         scores=_scores(figures),
         sizes="\n".join(f"| {part} | {size:,} |" for part, size in sizes.items()),
-        example=cell(figures.tasks[0].name),
+        example=shlex.quote(figures.tasks[0].name),
         fidelity=_CHECKED + _left_out(figures)
         if exact
         else _approximate(manifest.merge.method, tiers),
@@ -124,4 +130,17 @@ def _scores(figures: Summary) -> str:
 
 def cell(text: str) -> str:
     """Escape a name, so that it cannot break out of a table or become markup."""
-    return "".join(f"\\{c}" if c in "|`*[]<>#" else c for c in text)
+    return _MARKUP.sub(r"\\\g<0>", plain(text))
+
+
+def yaml(text: str) -> str:
+    """Quote a hub id for the head of a card, unless it is plain."""
+    return text if re.fullmatch(r"[A-Za-z0-9][\w./-]*", text, re.ASCII) else json.dumps(text)
+
+
+def code(text: str) -> str:
+    """Make a code span of a command, whatever stands in it; on one line."""
+    line = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    pad = " " if len(fence) > 1 else ""
+    return f"{fence}{pad}{line}{pad}{fence}"

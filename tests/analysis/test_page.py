@@ -155,6 +155,7 @@ def test_the_page_needs_nothing_and_runs_only_its_own(packed: Path, tmp_path: Pa
     for script in (library, code):
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
+    assert "base-uri 'none'" in policy and "form-action 'none'" in policy
     assert "unsafe-eval" not in policy and "http" not in policy
     dark = json.loads(parsed.script("dark"))
     figures = parsed.script("figures").lower()

@@ -59,6 +59,10 @@ def test_another_key(tmp_path: Path) -> None:
         ("print('no score'); sys.exit(0)", "printed no 'score'; it wrote: no score"),
         ("print('some'); sys.exit('it broke')", "ended with status 1; it wrote: some it broke"),
         ("print(json.dumps({'score': float('nan')}))", "gave the score nan"),
+        ("print('1e999')", "gave the score inf"),
+        ("print(10**400)", "gave the score inf"),
+        ("print(json.dumps({'score': float('-inf')}))", "gave the score -inf"),
+        ("print(json.dumps({'results': {'a': {'acc': 10**400}}}))", "gave the score inf"),
         ("print(json.dumps({'score': True}))", "printed no 'score'"),
         ("print(json.dumps({'results': {}}))", "printed no 'score'"),
         ("os.kill(os.getpid(), 9)", "ended with status -9"),
@@ -101,11 +105,12 @@ def test_commands_that_make_no_sense(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             Command(template)
-    with pytest.raises(InputError, match="not a positive number"):
-        Command("x {model}", timeout=0)
+    for timeout in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="not a positive number"):
+            Command("x {model}", timeout=timeout)
     with pytest.raises(EvaluationFailed, match="cannot be run"):
         Command("/no/such/program {model}")(tmp_path, "alpha")
-    values: tuple[Any, ...] = (float("inf"), "0.5", None, True)
+    values: tuple[Any, ...] = (float("inf"), float("nan"), 10**400, "0.5", None, True)
     for bad in values:
         with pytest.raises(EvaluationFailed, match="no finite number"):
             checked(lambda *_, bad=bad: bad, tmp_path, "alpha")

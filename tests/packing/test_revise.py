@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import taskstore
@@ -20,6 +21,7 @@ from taskstore.errors import (
     UnknownTask,
 )
 from taskstore.executors import threads
+from taskstore.format import manifest as manifests
 from taskstore.format.manifest import Score
 from taskstore.packing.revise import add, record, remove, retier
 from taskstore.store.as_checkpoint import open_family
@@ -251,3 +253,24 @@ def test_a_reader_of_a_store_that_was_changed(small: families.Family, tmp_path: 
     ):
         with pytest.raises(ChangedMeanwhile):
             read()
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan"), 10**400])
+def test_scores_that_are_not_finite(small: families.Family, tmp_path: Path, number: float) -> None:
+    """Readers refuse such a manifest, so the store would be lost."""
+    store = packed(small, tmp_path / "s", tiers="exact")
+    before = contents(store.path)
+    for score in (
+        Score(rebuilt=number),
+        Score(rebuilt=1, base=number),
+        Score(rebuilt=1, original=number),
+        Score(rebuilt=1, lower={"mask": number}),
+    ):
+        with pytest.raises(InputError, match="no finite number"):
+            record(store, "x", {"alpha": score})
+    assert contents(store.path) == before
+    lam = msgspec.structs.replace(store.manifest.tasks["alpha"], lam=number)
+    done = msgspec.structs.replace(store.manifest, tasks={"alpha": lam})
+    if isinstance(number, float):
+        with pytest.raises(InputError, match="not finite"):
+            manifests.to_bytes(done)

@@ -23,7 +23,7 @@ from taskstore.merging.methods import registry
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.search.origins import Origin
 from taskstore.progress import Callback
-from taskstore.store.card import cell
+from taskstore.store.card import cell, code
 from taskstore.version import __version__
 
 Made = Callable[[], AbstractContextManager[Path]]
@@ -114,11 +114,10 @@ class Scorer:
         self, title: str, text: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     ) -> str:
         """A section of a model card: what was scored, how, and a table of it."""
-        code = f"`{' '.join(self.label.split()).replace('`', ' ')}`"  # on one line
         head = " | ".join(map(cell, columns)).rstrip()
         lines = [f"| {head} |", f"|{'---|' * len(columns)}"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
-        return f"\n## {title}\n\n{text} with {code}:\n\n" + "\n".join(lines) + "\n"
+        return f"\n## {title}\n\n{text} with {code(self.label)}:\n\n" + "\n".join(lines) + "\n"
 
 
 @contextmanager
