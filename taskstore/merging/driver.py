@@ -85,7 +85,7 @@ def _written(job: MergeJob, target: Path, section: str) -> MergeReport:
     publish.check_space(target.absolute().parent, report.bytes)
     with publish.folder(target, overwrite=job.options.overwrite, foreign=not_of_a_merge) as folder:
         _write_weights(job, folder)
-        job.family.prove()
+        job.source.prove()
         _write_assets(job, folder)
         text = card.render(report, job.family) + section
         (folder / "README.md").write_text(text, encoding="utf-8")

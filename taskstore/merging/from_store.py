@@ -5,6 +5,9 @@ counts the store's masks (k of them must want a weight; arXiv 2405.07813), and a
 packed by `sum` merges by `sum` without its tasks. All other methods merge the models that the store
 rebuilds, each at its best tier: the same as the fine-tune at tier exact, else an approximation.
 
+No checksum is that of the multi-task model. It is proved where a mask selects it, by the tasks' own
+checksums at tier mask; elsewhere by that of its file alone.
+
 Legend: N = elements of a chunk.
 """
 
@@ -24,15 +27,18 @@ from taskstore.format import layouts, names, tiers
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.section import Layout
 from taskstore.format.tiers.mask import moved
-from taskstore.kernels import bits, cpu
+from taskstore.kernels import bits, cpu, floats
 from taskstore.locations.base import PathLike
 from taskstore.merging.driver import check_target, merge_family
 from taskstore.merging.methods import F32, Info, Method, Vectors, registry
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
 from taskstore.merging.task_vectors import Block, Source, read
+from taskstore.models.family import Family
 from taskstore.progress import Callback, silent
 from taskstore.store import Store, as_checkpoint
+from taskstore.store.base import BaseSource, ReferencedBase
+from taskstore.store.proof import Proof
 
 
 def merge_store(
@@ -61,7 +67,12 @@ def merge_store(
         best = sorted({store.manifest.tasks[task].all_tiers[-1] for task in chosen})
         note = f"merged from the models that it rebuilds (tier {', '.join(best)})"
         if _as_it_stands(store, options, chosen):
-            vector = stack.enter_context(closing(StoredVector(store, chosen, options)))
+            base = (
+                stack.enter_context(store.open_base(executor))
+                if store.manifest.base.carried
+                else ReferencedBase(family.base, store.manifest.chunk)
+            )
+            vector = stack.enter_context(closing(StoredVector(store, base, chosen, options)))
             source = StoredSource(family, vector, options.chunk)
             note = f"merged from its own multi-task model (merged by {store.manifest.merge.method})"
         notes = {store.path.name: note}
@@ -94,17 +105,18 @@ class StoredVector(Method):
 
     INFO = Info("The store's multi-task vector", "", "")
 
-    def __init__(self, store: Store, tasks: list[str], options: MergeOptions) -> None:
+    def __init__(
+        self, store: Store, base: BaseSource, tasks: list[str], options: MergeOptions
+    ) -> None:
         self.options = {k: v for k, v in options.made().options.items() if k == "k"}
         self._least = int(self.options.get("k", 0))
-        self._manifest = store.manifest
+        self._manifest, self._executor = store.manifest, threads(options.jobs)
         files = store.manifest.files
         wanted: dict[str, Mapping[str, Layout]] = {
             names.MULTITASK: layouts.multitask_layouts(store.manifest)
         }
-        for name in tasks if self._least else ():
+        for name in tasks:
             wanted |= tiers.BY_NAME["mask"].files(store.manifest, name)
-        self._tasks = {names.stem_of("mask", name): store.manifest.tasks[name] for name in tasks}
         with ExitStack() as stack:
             self._readers = {
                 stem: stack.enter_context(
@@ -112,32 +124,52 @@ class StoredVector(Method):
                 )
                 for stem, layout in wanted.items()
             }
+            self._proofs = {
+                name: Proof(stack.enter_context(store.reader(name, base, "mask")), 2 * options.jobs)
+                for name in tasks
+            }
             self.close = stack.pop_all().close
 
     def merge(self, block: Vectors) -> F32:
         k = block.start // self._manifest.chunk
         w1_N = self._readers[names.MULTITASK].section(block.tensor).chunk(k, block.w0_N)
-        vector_N = np.empty(block.w0_N.size, np.float32)
-        cpu.task_vector(w1_N, block.dtype, block.theta0_N, vector_N)
+        vector_N: F32 = floats.to_float32(w1_N, block.dtype) - block.theta0_N
+        counts_N = self._counts(block, k, w1_N)
         if self._least:
-            vector_N[self._counts(block, k, w1_N) < self._least] = 0
+            vector_N[counts_N < self._least] = 0
         return vector_N
 
     def _counts(self, block: Vectors, k: int, w1_N: NDArray[Any]) -> NDArray[np.uint16]:
-        """The number of masks that want each weight, uint16 (N,)."""
+        """The number of masks that want each weight, uint16 (N,); what they select is proved."""
         counts_N = np.zeros(block.w0_N.size, np.uint16)
-        for stem, task in self._tasks.items():
-            entry = task.tensors.get(block.tensor)
+        for name, proof in self._proofs.items():
+            entry = self._manifest.tasks[name].tensors.get(block.tensor)
             if entry is None or entry.kind != "mask":
                 continue
-            mask = self._readers[stem].section(block.tensor)
+            mask = self._readers[names.stem_of("mask", name)].section(block.tensor)
             given_N = moved(block.w0_N, w1_N, block.dtype) if mask.guided else None
-            counts_N += bits.unpack(mask.chunk(k, given_N), counts_N.size)
+            bits_P = mask.chunk(k, given_N)
+            counts_N += bits.unpack(bits_P, counts_N.size)
+            chosen_N = cpu.select(bits_P, block.w0_N, w1_N)
+            proof.add(block.tensor, k, cpu.cast(chosen_N, block.dtype, entry.dtype or block.dtype))
         return counts_N
+
+    def prove(self) -> None:
+        """Raise ChecksumMismatch unless masks and W1 give the recorded tensors."""
+        for proof in self._proofs.values():
+            proof.finish(self._executor)
 
 
 class StoredSource(Source):
     """Blocks without the tasks' vectors, which the method does not need."""
 
+    def __init__(self, family: Family, vector: StoredVector, chunk: int) -> None:
+        super().__init__(family, vector, chunk)
+        self._vector = vector
+
     def block(self, block: Block) -> Vectors:
         return read(self.family, replace(block, tasks=()))
+
+    def prove(self) -> None:
+        super().prove()
+        self._vector.prove()

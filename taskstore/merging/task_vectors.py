@@ -140,6 +140,10 @@ class Source:
                     tau_N *= weight
         return replace(vectors, weight_S=weight_S, statistics=self._measured(block))
 
+    def prove(self) -> None:
+        """Raise ChecksumMismatch where what was read out of a store is not what was packed."""
+        self.family.prove()
+
     def merge(self, vectors: Vectors) -> F32:
         """The merged vector of a block, float32 (N,)."""
         if not self.method.wants_whole(vectors.tensor, vectors.shape):

@@ -73,6 +73,8 @@ MAKERS: dict[str, tuple[Maker, tuple[str, ...]]] = {  # maker -> the parts that 
     "retier": (lambda given: retier(given.store, options()), ALL),
     "retier elsewhere": (lambda given: retier(given.store, options(), given.out), ALL),
     "merge": (_merge("average"), ("base", "multitask", "mask", "rest", "exact", "asset")),
+    "merge as it stands": (_merge("sum"), (*MASKS, "asset")),
+    "merge by consensus": (_merge("consensus"), (*MASKS, "asset")),
     "unpack": (lambda given: given.store.unpack("alpha", given.out), ALL),
     "unpack all": (lambda given: given.store.unpack_all(given.out), ALL),
     "state_dict": (lambda given: given.store.state_dict("alpha"), TENSORS),
