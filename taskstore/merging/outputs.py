@@ -15,6 +15,7 @@ from taskstore.merging.options import MergeOptions
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
+from taskstore.models.tied import twins
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Outputs:
 def decide(family: Family, plan: Plan, options: MergeOptions) -> Outputs:
     """The outputs of a merge; raises InputError if a tensor that is asked for cannot be had."""
     found = Outputs()
+    for one, two in twins(family):
+        found.notes[two] = f"the same model as {one}, bit for bit; it counts twice"
     for task in family.tasks:
         if task.spelling:
             found.notes[f"names of {task.name}"] = task.spelling

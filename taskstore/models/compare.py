@@ -13,7 +13,7 @@ is refused with the first differences.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -56,15 +56,25 @@ class Plan:
         )
 
 
-def compare(family: Family) -> Plan:
-    """Compare all models of a family; raises NotOneFamily for a fine-tune of something else."""
+def compare(family: Family, keep_private: bool | Collection[str] = True) -> Plan:
+    """Compare all models of a family.
+
+    `keep_private`: tasks, or all, whose tensors of other shapes than the base's are private. Raises
+    NotOneFamily for a fine-tune of something else, InputError for such tensors of another task.
+    """
     if not any(i.dtype in MASKED and i.numel for i in family.base.tensors.values()):
         raise InputError(f"{family.base.name} holds no BF16, F16 or F32 weights")
     base, *tasks = (_Model(model, language_config(model)) for model in (family.base, *family.tasks))
     for task in tasks:
         _check_config(base, task)
     aliases = tied(family)
-    return Plan(tuple(_plan_task(base, task, aliases) for task in tasks), aliases)
+    plans = []
+    for task in tasks:
+        plans.append(_plan_task(base, task, aliases))
+        name = task.checkpoint.name
+        if not keep_private or (keep_private is not True and name not in keep_private):
+            _check_shapes(base.checkpoint, task.checkpoint, plans[-1])
+    return Plan(tuple(plans), aliases)
 
 
 class _Model(NamedTuple):
@@ -107,6 +117,32 @@ def _compare(base: _Model, task: _Model, name: str) -> TensorPlan:
         return TensorPlan("base", ours)
     reason = f"{ours.dtype} is never masked, and it differs from the base"
     return TensorPlan("private", ours, reason)
+
+
+def _check_shapes(base: Checkpoint, task: Checkpoint, entries: TaskPlan) -> None:
+    """Refuse tensors that are in the base in another shape, and are no vocabulary."""
+    private = [n for n, entry in entries.items() if entry.kind == "private" and n in base.tensors]
+    other = [n for n in private if base.tensors[n].shape != task.tensors[n].shape]
+    holes = [n for n in other if base.tensors[n].numel and not task.tensors[n].numel]
+    if holes:
+        raise InputError(
+            f"{task.name}: {len(holes)} of {len(task.tensors)} tensors have no elements where the "
+            f"base has some ({some(holes)}), as ZeRO-3 saves weights that lie on other devices; "
+            "gather them when you save (stage3_gather_16bit_weights_on_model_save), or run "
+            "zero_to_fp32.py on the checkpoint; --keep-private packs them as they are"
+        )
+    if other:
+        ours, theirs = task.tensors[other[0]].shape, base.tensors[other[0]].shape
+        raise InputError(
+            f"{task.name}: {len(other)} of {len(task.tensors)} tensors have another shape than the "
+            f"base's and are no vocabulary ({some(other)}; the first {list(ours)}, "
+            f"{list(theirs)} in the base); --keep-private keeps them whole, beside the base's"
+        )
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Name the first of many."""
+    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
 
 
 def _grew(name: str, base: _Model, task: _Model) -> bool:

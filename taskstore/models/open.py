@@ -47,7 +47,10 @@ def open_checkpoint(
 
 
 def _originals(reader: Reader, index_path: Path | None) -> Originals | None:
-    return of_files(reader.files, index_path) if isinstance(reader, SafetensorsReader) else None
+    """Return the weight files as they are; None where a store could not write them again."""
+    if not isinstance(reader, SafetensorsReader) or reader.repeats:
+        return None
+    return of_files(reader.files, index_path)
 
 
 def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:

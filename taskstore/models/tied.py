@@ -11,7 +11,7 @@ import numpy as np
 from taskstore.models import Checkpoint
 from taskstore.models.family import Family
 
-BLOCK = 1 << 20
+BLOCK, SAMPLED = 1 << 20, 32
 
 
 def same_bytes(a: Checkpoint, name_a: str, b: Checkpoint, name_b: str) -> bool:
@@ -26,6 +26,24 @@ def same_bytes(a: Checkpoint, name_a: str, b: Checkpoint, name_b: str) -> bool:
         )
         for start in range(0, info.numel, BLOCK)
     )
+
+
+def twins(family: Family) -> list[tuple[str, str]]:
+    """Return pairs of fine-tunes that are the same model, bit for bit; each is named once more."""
+    found: list[tuple[str, str]] = []
+    kinds: dict[object, list[Checkpoint]] = {}
+    for task in family.tasks:
+        names = sorted(task.tensors)
+        sample = names[:: max(1, len(names) // SAMPLED)]
+        heads = [task.read(n, 0, min(64, task.tensors[n].numel)).tobytes() for n in sample]
+        key = (tuple((n, task.tensors[n]) for n in names), tuple(heads))
+        for other in kinds.setdefault(key, []):
+            if all(same_bytes(task, name, other, name) for name in names):
+                found.append((other.name, task.name))
+                break
+        else:
+            kinds[key].append(task)
+    return found
 
 
 def tied(family: Family) -> dict[str, str]:

@@ -73,9 +73,9 @@ def pack_family(
             _check_moved(job, writer.moved)
             manifest = writer.finish(coder.share)
     report = PackReport.of(target, manifest, family)
-    return replace(
-        report, warnings=[*report.warnings, *(job.masks.warnings() if job.masks else ())]
-    )
+    more = [f"{b}: the same model as {a}, bit for bit" for a, b in job.twins]
+    more += job.masks.warnings() if job.masks else ()
+    return replace(report, warnings=[*report.warnings, *more])
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from taskstore.merging.methods import make
 from taskstore.models import Checkpoint, Originals
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
+from taskstore.models.tied import twins
 from taskstore.packing import plan as planning
 from taskstore.packing.mask_files import matching
 from taskstore.packing.mask_files.matching import Imported
@@ -24,6 +25,7 @@ from taskstore.progress import Callback, Meter
 class PackJob:
     """masks     out of files, where masks are not to be made
     kept      models (None: the base) whose weight files are to come back as they were
+    twins     pairs of tasks that are one model
     executor  runs blocks; as many are in flight as the options' memory allows
     """
 
@@ -32,19 +34,20 @@ class PackJob:
     options: PackOptions
     masks: Imported | None
     kept: Mapping[str | None, Originals]
+    twins: list[tuple[str, str]]
     meter: Meter
     executor: Executor
 
 
 def make_job(family: Family, options: PackOptions, progress: Callback) -> PackJob:
     """Decide what a pack does; raises NotOneFamily or InputError for what cannot be packed."""
-    plan = planning.make(family, options.tier_names[0])
+    plan = planning.make(family, options.tier_names[0], options.keep_private)
     masks = matching.of(family, plan, options)
     kept = _originals(family, plan, options)
     meter = Meter(progress, _total_bytes(family, options, kept))
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
     executor = options.executor(len(family.tasks), itemsize)
-    return PackJob(family, plan, options, masks, kept, meter, executor)
+    return PackJob(family, plan, options, masks, kept, twins(family), meter, executor)
 
 
 def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None, Originals]) -> int:

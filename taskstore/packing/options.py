@@ -44,6 +44,8 @@ class PackOptions:
                    for)
     level          "speed", or "archive": smaller masks, multi-task model and exact tensors, which
                    take longer to code and to decode
+    keep_private   tasks, or all (True), whose tensors of another shape than the base's, or without
+                   elements, are kept as they are; else such a task is refused
     base           "embed": carry the base losslessly coded; "reference": only where it is
     max_memory     bytes above the imports; fewer blocks are in flight when it is small
     chunk          elements that are coded together; part of the format, not of the machine
@@ -60,6 +62,7 @@ class PackOptions:
     residual: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
     level: Literal["speed", "archive"] = "speed"
+    keep_private: bool | frozenset[str] = False
     base: Literal["embed", "reference"] = "embed"
     jobs: int = field(default_factory=default_jobs)
     max_memory: int = 2 << 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from taskstore.models import Checkpoint
@@ -9,12 +10,12 @@ from taskstore.models.compare import Plan, TaskPlan, TensorPlan, compare
 from taskstore.models.family import Family
 
 
-def make(family: Family, first: str) -> Plan:
+def make(family: Family, first: str, keep_private: bool | Collection[str] = True) -> Plan:
     """Compare a family and start each shared tensor with the tier `first`, the lowest.
 
-    Raises NotOneFamily for a fine-tune of something else.
+    Raises what `compare` raises.
     """
-    plan = compare(family)
+    plan = compare(family, keep_private)
     tasks = tuple(_started(family.base, task, first) for task in plan.tasks)
     return replace(plan, tasks=tasks)
 

@@ -44,6 +44,7 @@ def add(
     store: Store,
     finetunes: Mapping[str, PathLike],
     *,
+    keep_private: bool = False,
     jobs: int | None = None,
     progress: Callback = silent,
 ) -> PackReport:
@@ -67,6 +68,7 @@ def add(
         )
     _check_alone(store)
     options = _options(store, executor.jobs)
+    options = replace(options, keep_private=keep_private or frozenset(store.tasks))
     store.check_files(store.files_of(None, *store.tasks), executor)
     with ExitStack() as stack:
         family = stack.enter_context(open_family(store, store.tasks, executor, store.path))
@@ -101,6 +103,7 @@ def retier(
         store.check_files(store.files_of(None, *store.tasks), executor)
         chosen = replace(
             options,
+            keep_private=True,
             base="embed" if store.manifest.base.carried else "reference",
             overwrite=options.overwrite or target is None,
             chunk=store.manifest.chunk,

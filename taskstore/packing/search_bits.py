@@ -152,7 +152,7 @@ def aim_at_error(
     )
     options.check_tasks(finetunes)
     with publish.alone(Path(target)), closing(open_family(base, finetunes)) as family:
-        plan = make_plan(family, "rest")
+        plan = make_plan(family, "rest", options.keep_private)
         bits: dict[str, float] = {}
         reached: dict[str, float] = {}
         for t, task in enumerate(family.tasks):

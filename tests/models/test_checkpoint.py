@@ -202,7 +202,6 @@ def test_wrong_indexes(tmp_path: Path) -> None:
         ({**good, first: "../x.safetensors"}, "which is not beside it"),
         ({**good, first: ".."}, "which is not beside it"),
         ({**good, "new": good[first]}, "names 'new', which no shard holds"),
-        ({n: f for n, f in good.items() if n != first}, f"does not name '{first}'"),
         ([], "has no weight_map"),
     ):
         index.write_text(json.dumps({"weight_map": place}))
@@ -215,9 +214,33 @@ def test_wrong_indexes(tmp_path: Path) -> None:
 
 def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
     for i in (1, 2):
-        save_file({"w": torch.ones(2)}, tmp_path / f"model-0000{i}-of-00002.safetensors")
-    with pytest.raises(CheckpointError, match=r"'w' stands in model-00001-of-00002"):
-        open_checkpoint(tmp_path)
+        state = {"w": torch.ones(2), f"v{i}": torch.ones(3)}
+        save_file(state, tmp_path / f"model-0000{i}-of-00002.safetensors")
+    model = open_checkpoint(tmp_path)
+    model.close()
+    assert sorted(model.tensors) == ["v1", "v2", "w"] and model.originals is None
+    for other in (torch.zeros(2), torch.ones(3), torch.ones(2).half()):
+        save_file({"w": other}, tmp_path / "model-00002-of-00002.safetensors")
+        with pytest.raises(CheckpointError, match=r"'w' stands in model-00001-of-00002.* other w"):
+            open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("tied", ["lm_head.weight", "model.embed_tokens.weight", "x.wte.weight"])
+def test_an_index_as_transformers_reads_it(tied: str, tmp_path: Path) -> None:
+    """A tied name that no shard holds, a tensor that it does not name, and an old index."""
+    state = {**STATE, "shared.weight": torch.ones(2, 2), "more": torch.ones(2)}
+    folder = save(tmp_path / "m", state, shards=2)
+    index = folder / "model.safetensors.index.json"
+    place = json.loads(index.read_text())["weight_map"]
+    first = place.pop("more")
+    index.write_text(json.dumps({"weight_map": {**place, tied: first}}))
+    model = open_checkpoint(folder)
+    model.close()
+    assert set(model.tensors) == set(state)
+    save_file({"w": torch.ones(2)}, folder / "model.safetensors")
+    alone = open_checkpoint(folder)
+    alone.close()
+    assert set(alone.tensors) == {"w"}
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:

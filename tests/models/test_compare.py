@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import taskstore
+from taskstore.errors import InputError
 from taskstore.store import Store
 from tests.support import families, oracle
 from tests.support.families import Family, State, options, random_state, same, tuned
@@ -21,13 +22,17 @@ Configs = Mapping[str, dict[str, object]]
 
 
 def pack(
-    root: Path, base: State, tasks: dict[str, State], configs: Configs = MappingProxyType({})
+    root: Path,
+    base: State,
+    tasks: dict[str, State],
+    configs: Configs = MappingProxyType({}),
+    **more: object,
 ) -> Store:
     def saver(folder: Path, state: State, files: dict[str, str]) -> Path:
         return families.save(folder, state, files=files, config=configs.get(folder.name))
 
     family = Family(root, base, tasks, saver)
-    taskstore.pack(family.base_path, family.paths, root / "store", options())
+    taskstore.pack(family.base_path, family.paths, root / "store", options(**more))
     return taskstore.open(root / "store")
 
 
@@ -129,7 +134,9 @@ def test_a_larger_head_is_no_vocabulary(tmp_path: Path) -> None:
     base = {**random_state(0), "classifier.weight": torch.randn(5, 16)}
     tasks = {"a": tuned(base, 0)}
     tasks["a"]["classifier.weight"] = torch.randn(9, 16)
-    store = pack(tmp_path, base, tasks)
+    with pytest.raises(InputError, match=r"a: 1 of .* \(classifier.weight; .*--keep-private"):
+        pack(tmp_path, base, tasks)
+    store = pack(tmp_path, base, tasks, keep_private=True)
     entry = store.manifest.tasks["a"].tensors["classifier.weight"]
     assert entry.kind == "private"
     assert entry.reason == "shape [9, 16], [5, 16] in the base"
@@ -216,3 +223,17 @@ def test_any_mix_of_missing_tied_added_and_cast(
                 want = oracle.rebuild(base[name], vectors[task][name], merged, 0.4)
                 assert same(tensor, want.to(state[name].dtype))
     shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_holes_of_zero3(keep: bool, tmp_path: Path) -> None:
+    """Named, with what mends them; kept where that is asked for."""
+    base, own = random_state(0), tuned(random_state(0), 1)
+    own["layers.0.attn.weight"] = torch.empty(0, dtype=torch.bfloat16)
+    own["norm.weight"] = torch.empty(0, dtype=torch.bfloat16)
+    if not keep:
+        with pytest.raises(InputError, match=r"a: 2 of 6 tensors have no elements .*zero_to_fp32"):
+            pack(tmp_path, base, {"a": own})
+        return
+    back = pack(tmp_path, base, {"a": own}, keep_private=True).state_dict("a")
+    assert back["norm.weight"].numel() == 0

@@ -148,7 +148,12 @@ def test_several_files_are_one_model(suffix: str, tmp_path: Path) -> None:
 
 
 def test_a_name_in_two_files_is_refused(suffix: str, tmp_path: Path) -> None:
-    files = [saved(suffix, tmp_path, {"w": torch.ones(2)}, stem) for stem in ("one", "two")]
+    values = {"one": torch.ones(2), "two": torch.ones(2), "three": torch.tensor([1.0, 2.0])}
+    files = [saved(suffix, tmp_path, {"w": value}, stem) for stem, value in values.items()]
+    both = open_files(files[:2])  # the same weights
+    assert both.read("w", 0, 2).size == 2
+    both.close()
+    files = files[1:]
     with pytest.raises(CheckpointError, match="tensor 'w' stands in") as caught:
         open_files(files)
     assert str(files[1]) in str(caught.value)

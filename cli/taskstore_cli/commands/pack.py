@@ -66,6 +66,11 @@ from taskstore_cli.output.console import Output
     show_default=True,
     help="Carry the base losslessly coded, or only where it is and its checksums.",
 )
+@click.option(
+    "--keep-private",
+    is_flag=True,
+    help="Also take tensors of another shape than the base's, and ones without elements.",
+)
 @common.jobs_option
 @common.max_memory_option
 @click.option(

@@ -17,6 +17,7 @@ from taskstore_cli.output.console import Output, print_json
 @click.command()
 @click.argument("store", type=common.StorePath())
 @click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
+@click.option("--keep-private", is_flag=True, help="As of pack.")
 @common.base_from_option
 @common.jobs_option
 @common.wait_option()
@@ -24,6 +25,7 @@ from taskstore_cli.output.console import Output, print_json
 def add(
     store: Path,
     finetunes: tuple[str, ...],
+    keep_private: bool,
     base_from: Path | None,
     jobs: int | None,
     out: Output,
@@ -36,7 +38,9 @@ def add(
     from taskstore_cli.output.store import print_report
 
     with common.store_to_change(store, base_from) as opened, out.progress() as progress:
-        report = run(opened, named(finetunes), jobs=jobs, progress=progress)
+        report = run(
+            opened, named(finetunes), keep_private=keep_private, jobs=jobs, progress=progress
+        )
     print_report(report, out)
 
 

@@ -14,6 +14,11 @@ from taskstore.models.checkpoint import TensorInfo
 MAX_FILE_NAME = 255  # bytes, of any usual file system
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
+TIED = (  # ends of the names of a vocabulary's matrix, of which a model may have saved one
+    *("lm_head.weight", "embed_out.weight", "decoder.weight", "embed_tokens.weight"),
+    *("wte.weight", "shared.weight", "word_embeddings.weight", "tok_embeddings.weight"),
+)
+
 
 def weight_map(index: Path) -> dict[str, str]:
     """Read an index, tensor -> file name; raises CheckpointError where one leaves its folder."""
@@ -47,16 +52,19 @@ def _is_file_name(name: str) -> bool:
 def check_against_index(
     index: Path, tensors: Mapping[str, TensorInfo], names: Mapping[str, str]
 ) -> None:
-    """Raise CheckpointError unless the index and the shards hold the same tensors."""
+    """Raise CheckpointError unless the shards hold what the index names, as transformers wants it.
+
+    A tied matrix may be missing under one of its names; what shards hold beside it counts, too.
+    """
     missing = sorted(set(names) - set(tensors))
-    extra = sorted(set(tensors) - set(names))
-    if missing or extra:
-        what = (
-            f"names {missing[0]!r}, which no shard holds"
-            if missing
-            else (f"does not name {extra[0]!r}, which a shard holds")
+    ends = [end for end in TIED if any(name.endswith(end) for name in tensors)]
+    lost = [name for name in missing if not (ends and name.endswith(TIED))]
+    if lost:
+        raise CheckpointError(
+            index,
+            f"names {lost[0]!r}, which no shard holds ({len(lost)} such); fetch the shards again, "
+            "or remove the index where it is an old one",
         )
-        raise CheckpointError(index, what)
 
 
 def find(
@@ -70,11 +78,11 @@ def find(
     """
     for stem in stems:
         index = folder / f"{stem}{suffix}.index.json"
+        if (folder / f"{stem}{suffix}").is_file():  # first, as transformers takes them
+            return [folder / f"{stem}{suffix}"], None, {}
         if index.is_file():
             names = weight_map(index)
             return [folder / f for f in sorted(set(names.values()))], index, names
-        if (folder / f"{stem}{suffix}").is_file():
-            return [folder / f"{stem}{suffix}"], None, {}
     files = sorted(p for p in folder.glob(f"*{suffix}") if _is_model(p))
     if len(files) > 1:
         _check_complete(folder, files)

@@ -55,8 +55,8 @@ class PytorchReader:
             check_tensor_name(name)
         except BadName as error:
             raise CheckpointError(path, str(error)) from None
-        if name in self._values:
-            raise CheckpointError(path, f"tensor {name!r} stands in two files")
+        if name in self._values and not _same(self._values[name], value):
+            raise CheckpointError(path, f"tensor {name!r} stands in two files, with other weights")
         self._values[name] = value.detach()
         self.tensors[name] = TensorInfo(DTYPES[value.dtype], tuple(value.shape))
 
@@ -82,6 +82,13 @@ class PytorchReader:
     def close(self) -> None:
         self._values.clear()
         self._flat = ("", torch.empty(0))
+
+
+def _same(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """Tell whether dtype, shape and bits are equal."""
+    same = (one.dtype, one.shape) == (two.dtype, two.shape)
+    flat = [value.detach().reshape(-1).view(torch.uint8) for value in (one, two) if same]
+    return same and torch.equal(*flat)
 
 
 def _check_file(path: str) -> None:

@@ -18,6 +18,8 @@ from taskstore.locations.files import LocalFile
 from taskstore.models.checkpoint import TensorInfo
 from taskstore.models.original_files import WeightFile, weight_file
 
+BLOCK = 1 << 20
+
 
 class SafetensorsReader:
     """All tensors of some safetensors files, read with plain positioned reads."""
@@ -28,6 +30,7 @@ class SafetensorsReader:
         self._places: dict[str, tuple[LocalFile, header.Place]] = {}
         self._open_files: list[LocalFile] = []
         self.files: list[WeightFile] = []
+        self.repeats = False  # whether a tensor stands in two files
         try:
             for path in files:
                 self._open(path, folder)
@@ -54,11 +57,28 @@ class SafetensorsReader:
             except BadName as error:
                 raise CheckpointError(path, str(error)) from None
             if name in self._places:
-                raise CheckpointError(
-                    path, f"tensor {name!r} stands in {self._places[name][0].path.name} too"
-                )
+                self._repeated(path, name, (file, entry))
+                continue
             self._places[name] = (file, entry)
             self.tensors[name] = TensorInfo(entry.dtype, entry.shape)
+
+    def _repeated(self, path: Path, name: str, again: tuple[LocalFile, header.Place]) -> None:
+        """Take a tensor that stands in two files once; raises CheckpointError where they differ."""
+        first, info = self._places[name], self.tensors[name]
+        same = (info.dtype, info.shape) == (again[1].dtype, again[1].shape)
+        for start in range(0, info.numel if same else 0, BLOCK):
+            one, two = (
+                np.empty(min(BLOCK, info.numel - start), f"<u{ITEMSIZE[info.dtype]}")
+                for _ in range(2)
+            )
+            _read(first, start, one)
+            _read(again, start, two)
+            same = same and bool(np.array_equal(one, two))
+        if not same:
+            raise CheckpointError(
+                path, f"tensor {name!r} stands in {first[0].path.name} too, with other weights"
+            )
+        self.repeats = True
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         out_N = np.empty(stop - start, f"<u{ITEMSIZE[self.tensors[name].dtype]}")
@@ -66,18 +86,22 @@ class SafetensorsReader:
         return out_N
 
     def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
-        file, place = self._places[name]
-        view = memoryview(out).cast("B") if out.size else memoryview(b"")
-        offset = place.begin + start * ITEMSIZE[place.dtype]
-        try:
-            while view:
-                got = os.preadv(file.fd, [view], offset)
-                if not got:
-                    raise CheckpointError(file.path, "became shorter while it was read")
-                view, offset = view[got:], offset + got
-        except OSError as error:
-            raise CheckpointError(file.path, f"cannot be read: {error.strerror}") from None
+        _read(self._places[name], start, out)
 
     def close(self) -> None:
         while self._open_files:
             self._open_files.pop().close()
+
+
+def _read(where: tuple[LocalFile, header.Place], start: int, out: NDArray[Any]) -> None:
+    file, place = where
+    view = memoryview(out).cast("B") if out.size else memoryview(b"")
+    offset = place.begin + start * ITEMSIZE[place.dtype]
+    try:
+        while view:
+            got = os.preadv(file.fd, [view], offset)
+            if not got:
+                raise CheckpointError(file.path, "became shorter while it was read")
+            view, offset = view[got:], offset + got
+    except OSError as error:
+        raise CheckpointError(file.path, f"cannot be read: {error.strerror}") from None
