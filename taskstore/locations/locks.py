@@ -23,6 +23,7 @@ from taskstore.locations.files import read_regular
 
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _STEP = 0.05  # seconds between two tries
+_MOMENT = 0.2  # seconds for which a reader may hold it, which puts something back
 _held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
 _patience: ContextVar[float] = ContextVar("patience", default=0.0)
 
@@ -104,7 +105,7 @@ def lock_of(target: Path) -> Path:
 
 
 def _patiently(target: Path) -> Lock:
-    until = time.monotonic() + _patience.get()
+    until = time.monotonic() + max(_patience.get(), _MOMENT)
     while (lock := attempt(lock_of(target))) is None:
         if time.monotonic() >= until:
             raise busy(target)

@@ -1,7 +1,7 @@
 """Folders for what a command needs meanwhile; the next command removes what a killed one left.
 
-`.NAME.scratch-*` lies beside the target, or where the user says. A lock inside tells whether it
-is in use.
+`.NAME.scratch-*` lies beside the target, or where the user says. It has a folder for the files and
+a lock, which tells whether it is in use.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ def scratch(
     for temporary files. Raises OutputError where no folder can be written, or the disk is full.
     """
     target = Path(os.path.abspath(target))
-    folder, lock = _made(target, Path(place) if place else _place(target, small=small))
+    folder, lock = _made(target, Path(place) if place else writable(target, small=small))
     try:
-        yield folder
+        inside = folder / "files"
+        inside.mkdir()
+        yield inside
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -85,8 +87,8 @@ def _made(target: Path, place: Path) -> tuple[Path, locks.Lock]:
         raise clear(error, place / _prefix(target)) from error
 
 
-def _place(target: Path, *, small: bool) -> Path:
-    """Choose a folder that can be written."""
+def writable(target: Path, *, small: bool) -> Path:
+    """Choose a folder for scratch, as `scratch` does without a place of the user's."""
     places = [target.parent]
     with suppress(FileNotFoundError):  # where no folder for temporary files can be written
         if os.path.isdir(common := tempfile.gettempdir()):

@@ -31,6 +31,7 @@ ONE = Threads(1)
 
 def is_store(folder: Path) -> bool:
     """Tell whether a folder has a manifest."""
+    recover(folder)
     return (folder / filenames.MANIFEST).is_file()
 
 
@@ -54,14 +55,25 @@ def not_of_a_store(folder: Path) -> list[str]:
     return ownership.foreign(folder, {**written, **own})
 
 
+def _manifest(path: Path) -> manifests.Manifest:
+    """Read the manifest of a folder; for a moment it has no name while it is replaced."""
+    recover(path)
+    try:
+        return manifests.read(path)
+    except FormatError as error:
+        if not isinstance(error.__context__, OSError):
+            raise
+    recover(path)
+    return manifests.read(path)
+
+
 class StoreContents:
     """A store's manifest and the files of its models; every call opens what it reads."""
 
     def __init__(self, path: Path, base: PathLike | None = None) -> None:
-        recover(path)
         self.path = path
         self.location: Location = LocalFolder(path)
-        self.manifest = manifests.read(path)
+        self.manifest = _manifest(path)
         check(self.manifest)
         self.base_path = base
 
@@ -107,7 +119,7 @@ class StoreContents:
 
     def check_unchanged(self) -> None:
         """Raise ChangedMeanwhile where another writer has replaced the store since it was read."""
-        if manifests.read(self.path) != self.manifest:
+        if _manifest(self.path) != self.manifest:
             raise ChangedMeanwhile(
                 f"{self.path} was changed by another taskstore since it was read; run the command "
                 "again"

@@ -18,8 +18,9 @@ def names(folder: Path) -> list[str]:
 
 def test_it_lies_beside_the_target_and_is_removed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), scratch(tmp_path / "store") as folder:
-        assert folder.parent == tmp_path
-        assert folder.name.startswith(".store.scratch-")
+        assert folder.parent.parent == tmp_path
+        assert list(folder.iterdir()) == []
+        assert folder.parent.name.startswith(".store.scratch-")
         (folder / "file").write_text("x")
         raise KeyboardInterrupt
     assert names(tmp_path) == []
@@ -32,7 +33,7 @@ def test_the_next_removes_what_a_killed_one_left(tmp_path: Path) -> None:
         (left / "model").write_text("x")
         (left / ".lock").write_text("17 elsewhere\n")
         with scratch(tmp_path / "store") as second:
-            assert names(tmp_path) == sorted([used.name, other.name, second.name])
+            assert names(tmp_path) == sorted(f.parent.name for f in (used, other, second))
         left.mkdir()
         with publish.folder(tmp_path / "store"):
             assert not left.exists()
@@ -50,7 +51,7 @@ def test_a_link_is_not_swept(tmp_path: Path) -> None:
 
 def test_a_place_of_the_users(tmp_path: Path) -> None:
     with scratch(tmp_path / "store", tmp_path / "disk") as folder:
-        assert folder.parent == tmp_path / "disk"
+        assert folder.parent.parent == tmp_path / "disk"
     assert names(tmp_path / "disk") == []
 
 
@@ -63,7 +64,7 @@ def test_small_files_go_to_the_temporary_folder(
         if there:
             (tmp_path / "tmp").mkdir()
         with scratch(tmp_path / "deep" / "store", small=True) as folder:
-            assert folder.parent == tmp_path / ("tmp" if there else "deep")
+            assert folder.parent.parent == tmp_path / ("tmp" if there else "deep")
     monkeypatch.setattr("taskstore.locations.scratch._ROOM", 1 << 70)
     with (
         pytest.raises(OutputError, match="name one that can be written in TMPDIR"),
@@ -78,7 +79,7 @@ def test_no_temporary_folder_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(tempfile, "gettempdir", none)
     with scratch(tmp_path / "store", small=True) as folder:
-        assert folder.parent == tmp_path
+        assert folder.parent.parent == tmp_path
 
 
 def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:

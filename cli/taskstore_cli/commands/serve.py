@@ -195,9 +195,12 @@ def _serve(
     from taskstore_serving.launch.children import PREFIX
     from taskstore_serving.launch.server import run
 
+    from taskstore.locations.scratch import writable
+
     if api_key:
         os.environ["VLLM_API_KEY"] = api_key
-    with TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as scratch:
+    place = writable(store.path.absolute(), small=True)
+    with TemporaryDirectory(prefix=PREFIX, dir=place, ignore_cleanup_errors=True) as scratch:
         try:
             assets = store.write_assets(None, Path(scratch) / "base")
             run(launch, assets, Path(scratch), bound, _refuse, ready)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from taskstore.errors import SwapError
+from taskstore.locations.scratch import scratch
 from taskstore.models.config import CONFIG, read_settings
 from taskstore.store import Store
 from taskstore_serving.checks.reads import completed, counts
@@ -51,8 +51,8 @@ def check_written(store: Store, task: str) -> None:
     own_file = store.manifest.tasks[task].assets.get(CONFIG)
     if own_file is not None and own_file == store.manifest.base.assets.get(CONFIG):
         return  # one file, as nearly always: nothing to write out and read
-    with TemporaryDirectory(prefix="taskstore-") as scratch:
-        own, base = (_written(store, t, Path(scratch) / str(t is None)) for t in (task, None))
+    with scratch(store.path, small=True) as folder:
+        own, base = (_written(store, t, folder / str(t is None)) for t in (task, None))
     if not any(differing(own, base)):
         return
     whole = completed(own), completed(base)

@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import copy
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.structured_output import StructuredOutputManager
 
+from taskstore.locations.scratch import scratch
 from taskstore_serving.assets import assets_key
 from taskstore_serving.options import ServeOptions
 
@@ -102,8 +102,9 @@ class TaskGrammars(StructuredOutputManager):
 
     def _make(self, task: str) -> StructuredOutputManager:
         options = ServeOptions.parse(self.vllm_config.load_config.model_loader_extra_config)
-        with TemporaryDirectory(prefix="taskstore-grammar-") as scratch:
-            folder = options.open_store().write_assets(task, scratch)
+        store = options.open_store()
+        with scratch(store.path, small=True) as written:
+            folder = store.write_assets(task, written)
             key = assets_key(folder)
             if key not in self._others:
                 config = copy(self.vllm_config)

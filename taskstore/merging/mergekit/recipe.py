@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskstore.format import names
+from taskstore.locations.publish import recover
 from taskstore.merging.mergekit.fields import Node, load
 from taskstore.merging.mergekit.methods import (
     ELSEWHERE,
@@ -135,6 +136,7 @@ def _model(node: Node, depth: int = 2) -> str:
     text = node.text()
     places = (Path(os.path.expanduser(text)), node.file.parent / text)  # mergekit's is the first
     for place in places:
+        recover(place)
         if place.exists():
             return str(place)
     if "+" in text:
