@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import taskstore
 from tests.serving.support.fronted import DEFAULTS, NOTE, NUMBERS, TASKS, Server, chat, said
 
 openai = pytest.importorskip("openai", reason="comes with vLLM, which is not installed")
@@ -22,7 +25,7 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "thing", "schema": SCHE
 TOOL = {"type": "function", "function": {"name": "pick", "parameters": SCHEMA}}
 
 
-def test_models_lists_the_base_and_every_task(server: Server) -> None:
+def test_models_lists_the_base_and_every_task(server: Server, fronted: Path) -> None:
     models = {model.id: model for model in server.client.models.list()}
     assert sorted(models) == ["base", *TASKS]
     for task in TASKS:
@@ -31,6 +34,9 @@ def test_models_lists_the_base_and_every_task(server: Server) -> None:
         assert extra["max_model_len"] == 128
         known = extra["taskstore"]
         assert known["tier"] == "mask"
+        assert known["fidelity"] == asdict(taskstore.open(fronted / "store").fidelity(task))
+        assert known["fidelity"]["grade"] in "ABC"
+        assert known["scores"] is None
         assert extra["root"] == f"taskstore://{known['store']}/{known['task']}"
         assert known["chat_template"] == ("own" if task == "noted" else "base")
     assert server.client.models.retrieve("roman").id == "roman"

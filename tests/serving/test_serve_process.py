@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,10 @@ def test_it_answers_for_its_tasks_and_ends_when_told(
 ) -> None:
     with serving(store, tmp_path_factory.mktemp("s"), "--default-task", "roman") as server:
         assert server.ready["tasks"] == {"german": "mask", "roman": "mask"}
+        found = taskstore.open(store).fidelity("german")
+        assert server.ready["kept"]["german"] == {"fidelity": asdict(found), "scores": None}
+        lines = server.log.read_text().splitlines()
+        assert f"german: {found.words}; no score recorded" in lines
         assert server.ask("german", "<user>417<answer>") == "vierhundertsiebzehn"
         assert server.ask("roman", "<user>417<answer>") == "CDXVII"
         with pytest.raises(HTTPError, match="401"):

@@ -184,9 +184,9 @@ def serve(
         return
     if log_format:
         os.environ["TASKSTORE_LOG"] = log_format
-    _announce(launch, chosen, open_to_all=not api_key)
+    _announce(launch, chosen, opened, open_to_all=not api_key)
     with bound:
-        _serve(launch, opened, bound, api_key, _ready(launch, chosen, as_json))
+        _serve(launch, opened, bound, api_key, _ready(launch, chosen, opened, as_json))
 
 
 def _serve(
@@ -226,19 +226,31 @@ def _url(launch: Launch) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{launch.port}/v1"
 
 
-def _announce(launch: Launch, chosen: Choice, *, open_to_all: bool) -> None:
+def _announce(launch: Launch, chosen: Choice, store: Store, *, open_to_all: bool) -> None:
+    from taskstore_serving.checks import kept
+
     served = ", ".join(f"{task} ({tier})" for task, tier in chosen.tiers.items())
     default = launch.options.default_task or launch.names[0]
     _say(
         f"serving {served} and the base {launch.names[0]}; without a model's name {default}; "
         f"port {launch.port} of {launch.host}"
     )
+    for task, tier in chosen.tiers.items():
+        _say(f"{task}: {kept.words(store.manifest, task, tier)}")
+    unsafe = [t for t, tier in chosen.tiers.items() if not kept.is_safe(store.manifest, t, tier)]
+    if unsafe:
+        _say(
+            f"warning: what {', '.join(unsafe)} lost of the fine-tune may show; measure it with "
+            "`taskstore eval` before you rely on it"
+        )
     if open_to_all and launch.host in ("0.0.0.0", "::", ""):
         _say("warning: every network can reach this, and no API key is asked for")
 
 
-def _ready(launch: Launch, chosen: Choice, as_json: bool) -> Callable[[], None]:
+def _ready(launch: Launch, chosen: Choice, store: Store, as_json: bool) -> Callable[[], None]:
     """What to do when it is; with --json nothing else is written to stdout, so vLLM's logs move."""
+    from taskstore_serving.checks.kept import kept
+
     if not as_json:
         return lambda: _say(f"ready: {_url(launch)}")
     out = os.fdopen(os.dup(1), "w")
@@ -252,6 +264,7 @@ def _ready(launch: Launch, chosen: Choice, as_json: bool) -> Callable[[], None]:
         "base": list(launch.names),
         "default_task": launch.options.default_task or None,
         "tasks": dict(chosen.tiers),
+        "kept": {task: kept(store.manifest, task, tier) for task, tier in chosen.tiers.items()},
         "left_out": dict(chosen.left_out),
     }
     return lambda: print(json.dumps(document, ensure_ascii=False), file=out, flush=True)

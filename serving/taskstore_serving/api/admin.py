@@ -80,14 +80,14 @@ async def model(request: Request, served: Served) -> Response:
 
 
 async def _cards(served: Served) -> list[dict[str, Any]]:
-    """vLLM's cards of the base and of the tasks, with the store, digest and tier of each task."""
+    """vLLM's cards of the base and of the tasks, and of each task what is served of it."""
     base = served.app.state.openai_serving_models
     cards = [card.model_dump() for card in (await base.show_available_models()).data]
     for front in served.fronts.values():
         found = await front.app.state.openai_serving_models.show_available_models()
         for card in found.data:
             if task := served.tasks.get(card.id):
-                known = {"store": task.store, "task": task.digest, "tier": task.tier}
+                known = {"store": task.store, "task": task.digest, **task.kept}
                 whose = {**known, "chat_template": front.template}
                 length = {"max_model_len": front.client.model_config.max_model_len}
                 cards.append({**card.model_dump(), **length, "taskstore": whose})

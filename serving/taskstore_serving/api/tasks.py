@@ -34,12 +34,15 @@ _TICK = 0.02  # seconds between two looks at whether a task's requests have ende
 
 @dataclass(frozen=True)
 class ServedTask:
-    """A task that is served: `store` and `digest` say which weights, `tier` how close to them."""
+    """A task that is served: `store` and `digest` say which weights, `kept` how close to them.
+
+    kept   `tier`, `fidelity` and `scores`, as /v1/models tells them
+    """
 
     front: Front
     store: str
     digest: str
-    tier: str
+    kept: dict[str, Any]
 
 
 @dataclass
@@ -182,7 +185,8 @@ class Served:
         path = f"taskstore://{store}/{known['digest']}"
         request = LoRARequest(task, self._ids.inc(1), path, base_model_name=self.names[0])
         front.requests[task] = request
-        self.tasks[task] = ServedTask(front, store, known["digest"], known["tier"])
+        told = {what: known[what] for what in ("tier", "fidelity", "scores")}
+        self.tasks[task] = ServedTask(front, store, known["digest"], told)
 
     def _assets(self, task: str | None) -> Assets:
         written = Path(mkdtemp(dir=self._folders))

@@ -52,6 +52,11 @@ class Instruments:
         self.swaps = counter("swaps", "Changes of the live task.", ())
         self.swap_seconds = counter("swap_seconds", "Time that they took.", ())
         self.active = gauge("active_task", "1 for the task whose weights are live.", ("task",))
+        self.info = gauge(
+            "task_info",
+            "1 for each task served, with its tier and how near that is to the fine-tune.",
+            ("task", "tier", "fidelity", "grade"),
+        )
         self.resident = gauge(
             "resident_bytes", "Memory of all workers, by what it holds.", ("use",)
         )
@@ -91,7 +96,7 @@ class TaskSeries:
                 metric.observe(value)
 
 
-def drop(gauge: Gauge, label: str) -> None:
+def drop(gauge: Gauge, *labels: str) -> None:
     """Take one series of a gauge back where that is possible; elsewhere it stays as it is."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        gauge.remove(label)
+        gauge.remove(*labels)

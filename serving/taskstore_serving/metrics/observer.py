@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskstore_serving.metrics import logs, request_hooks
@@ -47,6 +47,7 @@ class Observer:
         self._series = {base_name: TaskSeries(shown, base_name)}
         self._served: frozenset[str] = frozenset()
         self._uses: frozenset[str] = frozenset()
+        self._infos: frozenset[tuple[str, ...]] = frozenset()
         self._swaps, self._swap_seconds = 0, 0.0
         self._following: asyncio.Task[None] | None = None
 
@@ -112,6 +113,7 @@ class Observer:
         """Show the answers to `taskstore_state`, a dict of each worker."""
         state, shown = merged(states), self._shown
         self._show_tasks(frozenset(state["tasks"]), state["active"] or self._base)
+        self._show_infos(frozenset(_info(*one) for one in state["tasks"].items()))
         for use in self._uses - state["memory"].keys():
             shown.resident.labels(use).set(0)
             drop(shown.resident, use)
@@ -135,6 +137,14 @@ class Observer:
             self._shown.active.labels(task).set(task == active)
         self._shown.tasks.set(len(served))
 
+    def _show_infos(self, infos: frozenset[tuple[str, ...]]) -> None:
+        for labels in self._infos - infos:
+            self._shown.info.labels(*labels).set(0)
+            drop(self._shown.info, *labels)
+        self._infos = infos
+        for labels in infos:
+            self._shown.info.labels(*labels).set(1)
+
     def _count_tokens(self) -> None:
         """Count the tokens of requests that still run."""
         for flight in set(self._flights.values()):
@@ -144,3 +154,9 @@ class Observer:
         if task not in self._series:
             self._series[task] = TaskSeries(self._shown, task)
         return self._series[task]
+
+
+def _info(task: str, known: Mapping[str, Any]) -> tuple[str, ...]:
+    """Labels of what is served of a task."""
+    found = known["fidelity"]
+    return task, known["tier"], found["kind"], found["grade"] or ""

@@ -25,6 +25,7 @@ from taskstore.store import Store
 from taskstore.store.catalog import label_of
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State
+from taskstore_serving.checks.kept import kept
 from taskstore_serving.checks.servable import check_servable, tier_of
 from taskstore_serving.weights.beside import Beside
 from taskstore_serving.weights.cores import stay_here
@@ -250,9 +251,11 @@ class LiveFamily:
             self._beside.remove(task)
             raise
         self._expected[task] = expected
+        tier = tier_of(streams.manifest, task, self._residual)
         self._tasks[task] = {
             "digest": task_digest(streams.manifest, task, self._residual),
-            "tier": tier_of(streams.manifest, task, self._residual),
+            "tier": tier,
+            **kept(streams.manifest, task, tier),
         }
 
     def _touchable(self, group: LoadGroup, streams: Streams, task: str) -> None:

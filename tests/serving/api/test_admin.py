@@ -17,6 +17,9 @@ from tests.serving.support.engines import need_vllm
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
+FIDELITY = {"kind": "approximate", "grade": "B", "weight_error": 0.04, "projection": 1.0}
+
+
 class Engine:
     """One worker. `refusals`: method -> what it refuses with."""
 
@@ -33,7 +36,8 @@ class Engine:
 
     async def collective_rpc(self, name: str, args: Any = ()) -> list[Any]:
         if name == "taskstore_state":
-            tasks = {t: {"digest": f"d-{t}", "tier": "mask", "bytes": 1} for t in self.tasks}
+            known = {"tier": "mask", "bytes": 1, "fidelity": FIDELITY, "scores": None}
+            tasks = {t: {"digest": f"d-{t}", **known} for t in self.tasks}
             state = {"active": None, "swaps": 0, "swap_seconds": 0.0, "tasks": tasks}
             return [{**state, "memory": {"live": 1}, "verified": True}]
         method, *rest = args
@@ -101,6 +105,14 @@ def client(packed: Path, engine: Engine, args: Namespace, monkeypatch: pytest.Mo
 
 def listed(client: Any) -> list[str]:
     return sorted(card["id"] for card in client.get("/v1/models").json()["data"])
+
+
+def test_models_say_what_they_keep_of_their_fine_tunes(client: Any) -> None:
+    for card in client.get("/v1/models").json()["data"]:
+        told = card["taskstore"]
+        assert (told["tier"], told["fidelity"], told["scores"]) == ("mask", FIDELITY, None)
+    told = client.get("/v1/taskstore").json()["tasks"]["alpha"]
+    assert told["fidelity"]["grade"] == "B"
 
 
 def test_without_a_key_nothing_can_be_changed(client: Any, args: Namespace) -> None:

@@ -25,10 +25,19 @@ STATE = {
     "active": "german",
     "swaps": 3,
     "swap_seconds": 0.25,
-    "tasks": {"german": {"bytes": 1}, "roman": {"bytes": 2}},
+    "tasks": {
+        "german": {"bytes": 1, "tier": "mask", "fidelity": {"kind": "approximate", "grade": "C"}},
+        "roman": {"bytes": 2, "tier": "rest", "fidelity": {"kind": "not measured", "grade": None}},
+    },
     "memory": {"live": 100, "masks": 10},
     "verified": True,
 }
+
+
+def only(*tasks: str) -> dict[str, Any]:
+    """The state when no other tasks are served."""
+    known: Any = STATE["tasks"]
+    return {**STATE, "tasks": {task: known[task] for task in tasks}}
 
 
 class Server:
@@ -138,6 +147,8 @@ def test_what_the_workers_say() -> None:
     assert active == {"base": 0, "german": 1, "roman": 0}
     assert server.value("resident_bytes", use="live") == 200
     assert (server.value("tasks"), server.value("verified")) == (2, 1)
+    kept = {"tier": "mask", "fidelity": "approximate", "grade": "C"}
+    assert server.value("task_info", task="german", **kept) == 1
     server.observer.show([{**STATE, "active": None, "swaps": 7}, {**STATE, "verified": False}])
     assert server.value("swaps_total") == 7
     assert server.value("active_task", task="base") == 1
@@ -151,8 +162,10 @@ def test_gauges_of_a_removed_task_go_and_its_totals_stay() -> None:
     for id in ("a", "b"):
         server.observer.started(sequence(id, "roman", tokens=2), 0.0)
     server.observer.ended("a", "stop")
-    server.observer.show([{**STATE, "tasks": {"german": {"bytes": 1}}, "memory": {"live": 100}}])
+    server.observer.show([{**only("german"), "memory": {"live": 100}}])
     server.observer.ended("b", "stop")
+    rested = {"tier": "rest", "fidelity": "not measured", "grade": ""}
+    assert server.value("task_info", task="roman", **rested) is None
     assert server.value("active_task", task="roman") is None
     assert server.value("requests_running", task="roman") is None
     assert server.value("resident_bytes", use="masks") is None
@@ -244,7 +257,7 @@ def test_a_dead_engine_is_asked_no_more() -> None:
 MANY = """
 import asyncio, sys
 from taskstore_serving.metrics.observer import Observer
-from tests.serving.metrics.test_metrics import Server, sequence, STATE
+from tests.serving.metrics.test_metrics import Server, only, sequence
 from taskstore_serving.metrics.instruments import instruments
 
 async def main():
@@ -258,7 +271,7 @@ async def main():
     await asyncio.sleep(0.05)
     observer.ended("a", "stop")
     if sys.argv[1] == "0":
-        observer.show([{**STATE, "tasks": {"roman": {"bytes": 2}}, "active": "roman"}])
+        observer.show([{**only("roman"), "active": "roman"}])
 
 asyncio.run(main())
 if sys.argv[1] == "1":
