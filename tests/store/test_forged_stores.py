@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import taskstore
+from taskstore.analysis.overlap import measure
 from taskstore.errors import FormatError, UnknownWeights
 from taskstore.format.manifest import Score
 from taskstore.merging.from_store import merge_store
@@ -182,6 +183,18 @@ def test_makers_take_the_whole_store(whole: Path, family: families.Family, tmp_p
         shutil.copytree(whole, path)
         stores = taskstore.open(path), taskstore.open(whole)
         maker(Given(*stores, family.paths["gamma"], tmp_path / f"out{i}"))
+
+
+def test_overlap_counts_only_recorded_files(whole: Path, tmp_path: Path) -> None:
+    """Without the base nothing is rebuilt: files and the number of ones are what is proved."""
+    path = tmp_path / "store"
+    shutil.copytree(whole, path)
+    measure(taskstore.open(path))
+    masks = path / "tasks/alpha/masks.safetensors"
+    raw = masks.read_bytes()
+    masks.write_bytes(raw[:-80] + bytes([raw[-80] ^ 1]) + raw[-79:])
+    with pytest.raises(FormatError, match=r"tasks/alpha/masks.safetensors is damaged"):
+        measure(taskstore.open(path))
 
 
 def test_attach_without_proof_is_told_by_verify(whole: Path, tmp_path: Path) -> None:

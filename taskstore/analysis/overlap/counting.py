@@ -27,6 +27,7 @@ from taskstore.analysis.overlap.places import places
 from taskstore.analysis.overlap.result import Overlap, TensorUse
 from taskstore.errors import FormatError
 from taskstore.executors import Executor, Threads, threads
+from taskstore.format import names
 from taskstore.format.dtypes import numel
 from taskstore.kernels import bits
 from taskstore.progress import Callback, Meter, silent
@@ -40,10 +41,12 @@ def measure(
 ) -> Overlap:
     """Count the masks of a store; with `vectors`, also say how their vectors lie.
 
-    A store without masks gives an Overlap without tensors. Raises FormatError where a mask does
-    not have the ones that the manifest records, BaseUnavailable where a codec needs the base.
+    A store without masks gives an Overlap without tensors. Nothing is rebuilt to count: the
+    files and the number of ones of each mask are proved, and `verify --deep` proves where they are.
+    Raises FormatError where one is not as recorded, BaseUnavailable where a codec needs the base.
     """
     executor, masked = workers(jobs), masked_tensors(store)
+    _check_files(store, masked, executor)
     total = sum(work_of(store, name, len(tasks)) for name, tasks in masked.items())
     meter = Meter(progress, total + (angles.work_of(store) if vectors else 0))
     sums = count(store, masked, executor, meter)
@@ -115,6 +118,13 @@ def _one(
         both_SS += bits.intersections(rows)
         usage_K += bits.usage(rows, live_P[block])
     return chunk, both_SS, usage_K
+
+
+def _check_files(store: Store, masked: Masked, executor: Executor) -> None:
+    tasks = {task for having in masked.values() for task in having}
+    stems = [names.MULTITASK, *(names.stem_of("mask", task) for task in sorted(tasks))]
+    paths = [path for stem in stems for path in names.of_stem(stem, store.manifest.files)]
+    store.check_files(paths if masked else (), executor)
 
 
 def _check(store: Store, masked: Masked, sums: Sums) -> None:
