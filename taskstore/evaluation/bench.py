@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,7 +50,8 @@ class TaskScores:
     @property
     def kept(self) -> float | None:
         """The rebuilt model's share of the fine-tune's score."""
-        return self.rebuilt / self.original if self.original else None
+        kept = self.rebuilt / self.original if self.original else math.inf
+        return kept if math.isfinite(kept) else None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from taskstore.errors import CheckpointError, ChecksumMismatch, FormatError
+from taskstore.errors import CheckpointError, ChecksumMismatch, FormatError, TargetExists
 from taskstore.format.codecs.stream import inflate
 from taskstore.format.manifest import Manifest
 from taskstore.format.names import PICKLES
@@ -27,7 +27,11 @@ def write_assets(
         raw = read_asset(root, manifest, digest)
         target = folder / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(raw)
+        try:
+            with target.open("xb") as file:
+                file.write(raw)
+        except FileExistsError:
+            raise TargetExists(target) from None
     if task is None:
         copy_assets(beside, folder)
 

@@ -183,7 +183,10 @@ class StoreContents:
         return [*weights, *sorted(assets)]
 
     def write_assets(self, task: str | None, target: PathLike) -> Path:
-        """Write a model's config, tokenizer and templates into a folder, without weights."""
+        """Write a model's config, tokenizer and templates into a folder, without weights.
+
+        Raises TargetExists where one of them is there already.
+        """
         from taskstore.locations.publish import check_space
         from taskstore.store.assets import write_assets
         from taskstore.store.summary import assets_bytes

@@ -220,6 +220,13 @@ def test_a_store_that_is_changed(small: Family, tmp_path: Path, change: str) -> 
         assert contents(target) == before
 
 
+def test_assets_replace_no_file(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("mine")
+    with pytest.raises(OutputError, match=r"config\.json exists already"):
+        taskstore.open(packed).write_assets("alpha", tmp_path)
+    assert (tmp_path / "config.json").read_text() == "mine"
+
+
 def test_what_comes_while_it_is_written(
     small: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
