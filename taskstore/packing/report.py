@@ -26,8 +26,30 @@ class PackReport:
         figures = summary.of(manifest, (path / MANIFEST).stat().st_size)
         return cls(path, figures, _warnings(figures, family))
 
+    @property
+    def advice(self) -> str:
+        """What to do for more of the fine-tunes; "" where every bit is kept."""
+        if all(task.fidelity.kind == "exact" for task in self.summary.tasks):
+            return ""
+        masks = all(tier.name == "mask" for tier in self.summary.tiers)
+        return f"{_MORE_THAN_MASKS if masks else _MORE_THAN_REST}; {_UNTIL_THEN}"
+
     def to_dict(self) -> dict[str, Any]:
-        return {"store": str(self.path), "warnings": self.warnings, **self.summary.to_dict()}
+        about = {"store": str(self.path), "warnings": self.warnings, "advice": self.advice}
+        return {**about, **self.summary.to_dict()}
+
+
+_MORE_THAN_MASKS = (
+    "for more: --tiers rest keeps more of each fine-tune than masks, with --residual 1 in fewer "
+    "bits; --tiers exact keeps every bit"
+)
+_MORE_THAN_REST = (
+    "for more: --max-error A, or more bits (--residual 3); --tiers exact keeps every bit"
+)
+_UNTIL_THEN = (
+    "an approximate task is not its fine-tune: keep the originals until you have measured it "
+    "(taskstore eval)"
+)
 
 
 def _warnings(figures: Summary, family: Family) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 
+from taskstore.format.fidelity import EXPLAINED, listed
 from taskstore.format.manifest import Manifest
 from taskstore.format.names import plain
 from taskstore.store import summary
@@ -24,7 +25,7 @@ tags:
 One base model and {full} of it, packed by taskstore {how}
 
 {rows}
-{scores}
+{explained}{scores}
 | part | bytes |
 |---|---|
 {sizes}
@@ -46,6 +47,7 @@ _REST = """with one quantised vector per task, a few bits per weight."""
 _EXACT = """as an archive: every fine-tune comes back bit for bit."""
 _APPROXIMATE = """A rebuilt model is an approximation of its fine-tune: {formula}."""
 _SELECTED = "where(mask, base + merged vector, base), merged by `{method}`"
+_EXPLAINED = f"\n{EXPLAINED}\n"
 _CHECKED = """Every tensor is compared with its recorded checksum when it is rebuilt."""
 
 
@@ -74,6 +76,7 @@ def render(manifest: Manifest) -> str:
         full=f"{count} full fine-tune{plural}",
         how=_EXACT if exact else _MASKED.format(parts=parts) if "mask" in tiers else _REST,
         rows="\n".join(_rows(figures, tiers)),
+        explained="" if all(t.fidelity.kind == "exact" for t in figures.tasks) else _EXPLAINED,
         scores=_scores(figures),
         sizes="\n".join(f"| {part} | {size:,} |" for part, size in sizes.items()),
         example=shlex.quote(figures.tasks[0].name),
@@ -97,7 +100,7 @@ def _approximate(method: str, tiers: list[str]) -> str:
 
 def _rows(figures: Summary, tiers: list[str]) -> list[str]:
     """Make a table with a line per task."""
-    head = ["task", *(column for tier in tiers for column in COLUMNS[tier])]
+    head = ["task", "fidelity", "score", *(column for tier in tiers for column in COLUMNS[tier])]
     lines = [[*head, "private tensors"], ["---"] * (len(head) + 1)]
     for t in figures.tasks:
         cells = {
@@ -106,7 +109,16 @@ def _rows(figures: Summary, tiers: list[str]) -> list[str]:
             "exact": (f"{t.exact_bytes:,} B",),
         }
         own = [cell for tier in tiers for cell in cells[tier]]
-        lines.append([cell(t.name), *own, ", ".join(cell(p.name) for p in t.private) or "-"])
+        kept = listed(t.fidelity, t.lower_fidelity)
+        lines.append(
+            [
+                cell(t.name),
+                kept,
+                cell(t.scored()),
+                *own,
+                ", ".join(cell(p.name) for p in t.private) or "-",
+            ]
+        )
     return [
         f"|{'|'.join(line)}|" if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines
     ]

@@ -15,6 +15,8 @@ from taskstore.format.manifest import TIERS, Manifest
 from taskstore.format.names import by_stem
 from taskstore.store.catalog import own_tensors
 
+NOT_MEASURED = "not measured"
+
 
 @dataclass(frozen=True)
 class PrivateTensor:
@@ -49,6 +51,16 @@ class TaskSummary:
     private: list[PrivateTensor]
     absent: list[str]  # tensors of the base that the task does not have
     left_out: list[str]  # weights of its folder that an archive does not have
+
+    def scored(self, tier: str | None = None) -> str:
+        """Say which scores of a tier (None: of the best) are recorded."""
+        best = tier in (None, *self.tiers[-1:])
+        found = {
+            label: s["rebuilt"] if best else (s.get("lower") or {}).get(tier)
+            for label, s in self.scores.items()
+        }
+        parts = [f"{label} {x:.4g}" for label, x in found.items() if x is not None]
+        return "; ".join(parts) or NOT_MEASURED
 
 
 @dataclass(frozen=True)

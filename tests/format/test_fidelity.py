@@ -65,17 +65,10 @@ def test_the_words_without_figures() -> None:
 
 def test_an_older_store_does_not_know(small: Family, tmp_path: Path) -> None:
     taskstore.pack(small.base_path, small.paths, tmp_path / "s", families.options())
-    forge.edit(tmp_path / "s", older)
+    forge.make_older(tmp_path / "s", 1)
     manifest = taskstore.open(tmp_path / "s").manifest
     assert manifest.version == 1
     assert {of_task(task).kind for task in manifest.tasks.values()} == {"not measured"}
-
-
-def older(document: dict[str, Any]) -> None:
-    document["version"] = 1
-    del document["vectors"]
-    for task in document["tasks"].values():
-        del task["fidelity"]
 
 
 CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

@@ -14,7 +14,10 @@ def test_a_card_of_a_store(packed: Path) -> None:
     text = (packed / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: taskstore\n")
     assert "# base: 3 fine-tunes of one base" in text
-    assert "| beta | 0.4 |" in text
+    fidelity = taskstore.open(packed).fidelity("beta").words
+    assert fidelity.startswith("approximate, ")
+    assert f"| beta | {fidelity} | not measured | 0.4 |" in text
+    assert "Weight error is" in text
     assert "taskstore unpack FAMILY alpha -o alpha" in text
 
 

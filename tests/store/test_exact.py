@@ -165,7 +165,7 @@ def test_the_commands(small: families.Family, packed: Path, tmp_path: Path) -> N
     assert not (tmp_path / "no").exists()
     card = (store / "README.md").read_text()
     assert "every fine-tune comes back bit for bit" in card
-    assert "| task | exact | private tensors |" in card
+    assert "| task | fidelity | score | exact | private tensors |" in card
 
 
 def test_options_that_make_no_sense() -> None:

@@ -41,6 +41,18 @@ def edit(store: Path, change: Callable[[Document], object]) -> None:
     seal(store, document)
 
 
+def make_older(store: Path, version: int) -> None:
+    """Turn a store into one of an older version, which says nothing of its fine-tunes."""
+
+    def change(document: Document) -> None:
+        document["version"] = version
+        document.pop("vectors", None)
+        for task in document["tasks"].values():
+            task.pop("fidelity", None)
+
+    edit(store, change)
+
+
 def replace_file(store: Path, path: str, raw: bytes) -> None:
     """Put other bytes where a file was, with the right size and checksum in the manifest."""
     (store / path).write_bytes(raw)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from taskstore_cli.arguments import common
-from taskstore_cli.output.console import Output, print_json
+from taskstore_cli.output.console import Output, print_json, stdout
 
 
 @click.command()
@@ -22,16 +23,22 @@ from taskstore_cli.output.console import Output, print_json
 @common.jobs_option
 @common.says_options
 def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, out: Output) -> None:
-    """Prove that STORE holds what was packed; exit status 1 where it does not."""
+    """Prove that every byte of STORE is as packed; exit status 1 where one is not.
+
+    A task that is an approximation stays one: the table says how near it is to its fine-tune.
+    """
     import taskstore
     from taskstore.format.names import plain
     from taskstore.store.verify import verify as run
+    from taskstore_cli.output.store import fidelity_table
 
     opened = taskstore.open(store, base=base_from)
     with out.progress() as progress:
         report = run(opened, deep=deep, jobs=jobs, progress=progress)
+    summary = opened.summary()
     if out.as_json:
-        print_json(report.to_dict())
+        kept = {task.name: asdict(task.fidelity) for task in summary.tasks}
+        print_json({**report.to_dict(), "fidelity": kept})
     else:
         for problem in report.problems:
             click.echo(f"{click.style('damaged:', fg='red', bold=True)} {problem}", err=True)
@@ -41,6 +48,7 @@ def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, ou
             click.echo(f"note: {plain(path)} was left out when it was packed", err=True)
         if report.ok and not out.quiet:
             rebuilt = f", {report.tensors:,} tensors rebuilt" if deep else ""
-            click.echo(f"{store} is whole: {report.files + 1} files{rebuilt}")
+            click.echo(f"{store}: every byte is as packed: {report.files + 1} files{rebuilt}")
+            stdout().print(fidelity_table(summary))
     if not report.ok:
         sys.exit(1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
+from rich.text import Text
 
 from taskstore_cli.output.console import Output, plain_table, print_json, size, stdout
 
@@ -28,6 +29,8 @@ def print_report(report: PackReport, out: Output) -> None:
         return
     if not out.quiet:
         print_summary(str(report.path), report.summary)
+        if report.advice:
+            stdout().print(report.advice, soft_wrap=True)
     for warning in report.warnings:
         click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
 
@@ -55,6 +58,7 @@ def print_summary(path: str, summary: Summary) -> None:
     console.print(_parts(summary))
     if len(summary.tiers) > 1 or any(t.name == "rest" for t in summary.tiers):
         console.print(_tiers(summary))
+    console.print(fidelity_table(summary))
     console.print(_tasks(summary))
     for table in _evaluations(summary):
         console.print(table)
@@ -103,6 +107,18 @@ def _tiers(s: Summary) -> Table:
     for tier in s.tiers:
         bits = f"{tier.bits_per_parameter_and_task:.2f}"
         table.add_row(tier.name, size(tier.bytes), bits, f"about {size(tier.serving_bytes)}")
+    return table
+
+
+def fidelity_table(s: Summary) -> Table:
+    """Make a table of what is kept of each fine-tune, a line per tier, the best first."""
+    table = plain_table("task", "tier", "fidelity", "score", words=["task", "tier", "fidelity"])
+    for t in s.tasks:
+        best = t.tiers[-1] if t.tiers else "-"
+        for tier, found in [(best, t.fidelity), *reversed(t.lower_fidelity.items())]:
+            name = escape(t.name) if tier == best else ""
+            colour = "" if found.is_safe else "yellow"
+            table.add_row(name, tier, Text(found.words, colour), escape(t.scored(tier)))
     return table
 
 

@@ -11,6 +11,7 @@ from taskstore.analysis.page import figures, keys, palette, words
 from taskstore.analysis.page.facts import Facts
 from taskstore.analysis.page.figures import HeatMap
 from taskstore.analysis.page.tables import Cell, Number, matrix, size, table
+from taskstore.format.fidelity import EXPLAINED
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -88,8 +89,9 @@ def _sizes(facts: Facts) -> Section:
 
 def _tasks(facts: Facts) -> Section:
     tasks = facts["summary"]["tasks"]
-    columns = ["task", "tiers", "lambda", "density", "masks", "rest", "exact", "private",
-               "bits per parameter", "original"]  # fmt: skip
+    columns = ["task", "fidelity", "score", "tiers", "lambda", "density", "masks", "rest", "exact",
+               "private", "bits per parameter", "original"]  # fmt: skip
+    explained = "" if all(t["fidelity"]["kind"] == "exact" for t in tasks) else EXPLAINED
     imported = bool(facts["summary"]["options"].get("imported"))
 
     def known(task: dict[str, Any]) -> bool:
@@ -99,6 +101,7 @@ def _tasks(facts: Facts) -> Section:
     rows = [
         (
             task["name"],
+            *facts["fidelity"][task["name"]],
             ", ".join(task["tiers"]),
             Number(f"{task['lam']:g}") if known(task) else None,
             task["density"] if "mask" in task["tiers"] else None,
@@ -111,7 +114,7 @@ def _tasks(facts: Facts) -> Section:
     every = table(columns, rows)
     masked = [task for task in tasks if "mask" in task["tiers"]]
     if not masked:
-        return Section("tasks", "Tasks", "", html=every)
+        return Section("tasks", "Tasks", explained, html=every)
     named = [task["name"] for task in masked]
     lams, densities = [task["lam"] for task in masked], [task["density"] for task in masked]
     lambdas = Chart(
@@ -131,7 +134,7 @@ def _tasks(facts: Facts) -> Section:
             table(("task", "density"), zip(named, densities, strict=True)),
         ),
     ]
-    return Section("tasks", "Tasks", "", charts, html=f"<h3>All figures</h3>{every}")
+    return Section("tasks", "Tasks", explained, charts, html=f"<h3>All figures</h3>{every}")
 
 
 def _density(facts: Facts) -> Section:

@@ -10,6 +10,7 @@ from typing import Any
 
 from taskstore.analysis.overlap import Overlap, TensorUse
 from taskstore.analysis.overlap.classes import classes, grouped
+from taskstore.format.fidelity import listed
 from taskstore.store import Store
 from taskstore.store.summary import Summary
 
@@ -22,6 +23,9 @@ def facts(store: Store, overlap: Overlap) -> Facts:
     return {
         "store": store.path.resolve().name,
         "summary": summary.to_dict(),
+        "fidelity": {
+            t.name: (listed(t.fidelity, t.lower_fidelity), t.scored()) for t in summary.tasks
+        },
         "sizes": {"originals": _originals(summary), "store": _parts(summary)},
         "masks": _masks(overlap) if overlap.tensors else None,
         "vectors": _vectors(overlap),
