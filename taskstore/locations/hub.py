@@ -15,8 +15,13 @@ _HUB_CACHE = re.compile(r"models--(?P<id>[^/]+)/snapshots/(?P<revision>[0-9a-f]{
 def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
     """Return local path, source and revision of a model as a user names it."""
     path = Path(os.path.abspath(os.path.expanduser(model)))
-    recover(path)
-    if not path.exists():
+    try:
+        recover(path)
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(repr(model)[:200], f"is no path: {why}") from None
+    if not there:
         raise CheckpointError(model, "there is no such folder or file")
     found = _HUB_CACHE.search(path.as_posix())
     if found:

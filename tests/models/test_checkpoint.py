@@ -296,3 +296,10 @@ def test_reading_back_what_safetensors_reads(tmp_path: Path) -> None:
         n: i.shape for n, i in checkpoint.tensors.items()
     }
     assert np.array_equal(checkpoint.read("ids", 10, 20), np.arange(10, 20, dtype=np.uint64))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "a\0b"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(CheckpointError, match="is no path|there is no such") as caught:
+        open_checkpoint(name)
+    assert len(str(caught.value)) < 400 or name.startswith("a/")

@@ -180,6 +180,9 @@ YAML: dict[str, Make] = {
     "zero byte": text("merge_method: a\x00b"),
     "two documents": text("a: 1\n---\nb: 2\n"),
     "large": text("a: " + "x" * (1 << 20)),
+    "long path": text("merge_method: ties\nbase_model: " + "é" * 300 + "\nmodels: [{model: a}]"),
+    "half a path": text('{merge_method: linear, models: [{model: "\\ud800"}, {model: a}]}'),
+    "zero byte in a path": text('{merge_method: linear, models: [{model: "a\\0"}, {model: a}]}'),
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,10 +135,13 @@ def _model(node: Node, depth: int = 2) -> str:
             node.fail("names no model")
         return _model(inner, depth - 1)
     text = node.text()
+    if names.has_control(text):
+        node.fail(f"is {text[:80]!a}, which is no path")
     places = (Path(os.path.expanduser(text)), node.file.parent / text)  # mergekit's is the first
     for place in places:
-        recover(place)
-        if place.exists():
+        with suppress(OSError):  # a name that no file can have
+            recover(place)
+        if os.path.exists(place):
             return str(place)
     if "+" in text:
         node.fail(
