@@ -1,7 +1,7 @@
 """Mutated manifests, headers, adapters' configs, recipes: read, or refused in one line of words.
 
-TASKSTORE_FUZZ gives the examples of each (100, in CI 400), for a longer search. What one finds becomes an
-entry of tests/support/hostile.py or an `@example`.
+TASKSTORE_FUZZ gives the examples of each (100, in CI 400), for a longer search. What one finds
+becomes an entry of tests/support/hostile.py or an `@example`.
 """
 
 from __future__ import annotations
