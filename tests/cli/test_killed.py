@@ -35,7 +35,7 @@ COMMANDS = {
     "remove": "remove archive alpha",
     "retier": "retier archive --tiers mask --drop-exact",
     "retier -o": "retier archive --tiers mask -o store --overwrite",
-    "eval --record": f"eval archive --record mine {EVAL}",
+    "eval --record": f"eval archive alpha --record mine {EVAL}",
     "unpack": "unpack archive alpha -o model --overwrite",
     "unpack --all": "unpack archive --all -o models --overwrite",
     "merge": "merge BASE ALPHA BETA -o merged --method average --overwrite",
