@@ -39,6 +39,8 @@ def private_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
         elif entry.kind in TIERS and entry.shape is not None:
             base = manifest.tensors[name]
             dtype, n = entry.dtype or base.dtype, numel(entry.shape) - numel(base.shape)
+            if n <= 0:
+                continue  # a vocabulary that was cut
         else:
             continue
         layouts[name] = Layout(plain_codec(dtype), n, ITEMSIZE[dtype], manifest.chunk)

@@ -171,7 +171,7 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
 
 VERSION_OF_EXACT = VERSION_OF_SCORES = 2
 VERSION_OF_TIERS = 3
-VERSION_OF_VECTORS = VERSION_OF_FIDELITY = 4
+VERSION_OF_VECTORS = VERSION_OF_FIDELITY = VERSION_OF_CUTS = 4
 CODECS_OF_TIERS = {"mask": "guided", "exact": "strides"}  # beside the usual ones
 MEMBERS = {
     "exact": {"shape"},
@@ -246,22 +246,19 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
             raise FormatError(f"tensor {name!r} cannot be coded against the base's")
         if entry.dtype is not None and entry.dtype not in MASKED:
             raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
-        _check_grown(name, entry, base)
+        _check_rows(manifest, name, entry, base)
     elif entry.kind == "exact":
         if manifest.version < VERSION_OF_EXACT:
             raise FormatError(f"tensor {name!r} is exact, in a store of version 1")
         if base.dtype not in MASKED or base.alias is not None:
             raise FormatError(f"tensor {name!r} cannot be coded against the base's")
-        _check_grown(name, entry, base)
+        _check_rows(manifest, name, entry, base)
 
 
-def _check_grown(name: str, entry: TaskTensor, base: Tensor) -> None:
+def _check_rows(manifest: Manifest, name: str, entry: TaskTensor, base: Tensor) -> None:
     if entry.shape is not None:
+        cut = manifest.version >= VERSION_OF_CUTS and entry.shape < base.shape
         _check_layout(name, entry.dtype or base.dtype, entry.shape)
-        if (
-            not base.shape
-            or entry.shape[1:] != base.shape[1:]
-            or len(entry.shape) != len(base.shape)
-            or entry.shape[0] <= base.shape[0]
-        ):
+        same = len(entry.shape) == len(base.shape) > 0 and entry.shape[1:] == base.shape[1:]
+        if not same or (entry.shape[0] <= base.shape[0] and not cut):
             raise FormatError(f"tensor {name!r} grew from {base.shape} to {entry.shape}")

@@ -43,7 +43,8 @@ def _units(job: MergeJob, names: list[str]) -> Iterator[MergeUnit]:
         output = job.outputs.tensors[name]
         if output.source:
             for block in blocks(output.source, base[output.source], output.tasks, chunk):
-                yield MergeUnit(name, block, copied=False)
+                if block.start < output.info.numel:  # fewer where a vocabulary was cut
+                    yield MergeUnit(name, block, copied=False)
         if output.copied is not None:
             theirs = output.copied.tensors[name]
             left = TensorInfo(theirs.dtype, (theirs.numel - output.start,))
@@ -56,12 +57,14 @@ def _block(job: MergeJob, unit: MergeUnit) -> tuple[str, Bits]:
     if unit.copied:
         assert output.copied is not None
         return name, _copied(output, output.copied, block)
+    left = output.info.numel - block.start
     if not block.tasks:
         bits_N = job.family.base.read(block.name, block.start, block.stop)
-        return name, cpu.cast(bits_N, block.info.dtype, output.info.dtype)
+        return name, cpu.cast(bits_N, block.info.dtype, output.info.dtype)[:left]
     vectors = job.source.block(block)
     merged_N = job.source.merge(vectors)
-    return name, added(vectors.theta0_N, merged_N, job.options.scale, output.info.dtype, name)
+    bits_N = added(vectors.theta0_N, merged_N, job.options.scale, output.info.dtype, name)
+    return name, bits_N[:left]
 
 
 def _copied(output: Output, model: Checkpoint, block: Block) -> Bits:

@@ -92,11 +92,18 @@ def _merged(
         notes[name] = "left as in the base; no model has it, or not like that"
     for task in (family.tasks[t] for t in tasks):
         shape = task.tensors[source].shape
-        if shape != base.shape and task.name == options.tokenizer_from:
-            info, donor = TensorInfo(info.dtype, shape), task
-        elif shape != base.shape:
-            more = f"{shape[0] - base.shape[0]} rows past the base's {base.shape[0]} left out"
-            notes.setdefault(f"{name} of {task.name}", more)
+        if shape == base.shape:
+            continue
+        if task.name == options.tokenizer_from:
+            info = TensorInfo(info.dtype, shape)
+            donor = task if shape > base.shape else None
+            continue
+        more = f"{shape[0] - base.shape[0]} rows past the base's {base.shape[0]} left out"
+        if shape < base.shape:
+            more = (
+                f"{base.shape[0] - shape[0]} of the base's {base.shape[0]} rows count as unchanged"
+            )
+        notes.setdefault(f"{name} of {task.name}", more)
     return Output(info, source, tasks, donor, base.numel if donor else 0)
 
 

@@ -1,7 +1,7 @@
 """Compare fine-tunes with their base, tensor by tensor, by headers, and by content where needed.
 
-    shared    float, in the base, same shape. A vocabulary that grew is shared in the base's rows
-              and private in the others.
+    shared    float, in the base, same shape. A vocabulary that grew or was cut is shared in the
+              rows that both have, and private in the others.
     base      not a maskable dtype, bit for bit the base's
     private   everything else: heads, other shapes, integers that changed. Always with a reason.
     alias     the same bytes as another tensor of the task, tied in every model that has both
@@ -22,9 +22,10 @@ from taskstore.format.dtypes import MASKED
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.config import language_config
 from taskstore.models.family import Family
+from taskstore.models.likeness import LEAST, cosine
 from taskstore.models.tied import same_bytes, tied
 
-MIN_SHARED, MANY_SHARED = 0.5, 0.9  # of elements, of tensors
+MIN_SHARED, MANY_SHARED = 0.5, 0.75  # of elements, of tensors
 _ARCHITECTURE = ("model_type", "hidden_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
 _VOCABULARY = re.compile(r"(embed_tokens|wte|word_embeddings|lm_head|shared|tok_embeddings)\b")
 
@@ -85,6 +86,7 @@ class _Model(NamedTuple):
 def _plan_task(base_model: _Model, model: _Model, aliases: Mapping[str, str]) -> TaskPlan:
     base, task = base_model.checkpoint, model.checkpoint
     entries: dict[str, TensorPlan] = {}
+    rows = _vocabularies(base_model, model)
     for name in sorted(task.tensors):
         info = task.tensors[name]
         if name in aliases:
@@ -92,7 +94,7 @@ def _plan_task(base_model: _Model, model: _Model, aliases: Mapping[str, str]) ->
         elif name not in base.tensors:
             entries[name] = TensorPlan("private", info, "not in the base")
         else:
-            entries[name] = _compare(base_model, model, name)
+            entries[name] = _compare(base, task, name, rows)
     _check_shared(base, task, entries)
     for name, entry in list(entries.items()):
         of = _own_alias(task, entries, name) if entry.reason == "not in the base" else None
@@ -101,11 +103,11 @@ def _plan_task(base_model: _Model, model: _Model, aliases: Mapping[str, str]) ->
     return entries
 
 
-def _compare(base: _Model, task: _Model, name: str) -> TensorPlan:
-    ours, theirs = task.checkpoint.tensors[name], base.checkpoint.tensors[name]
+def _compare(base: Checkpoint, task: Checkpoint, name: str, rows: Collection[str]) -> TensorPlan:
+    ours, theirs = task.tensors[name], base.tensors[name]
     both_float = ours.dtype in MASKED and theirs.dtype in MASKED
     if ours.shape != theirs.shape:
-        if both_float and _grew(name, base, task):
+        if name in rows:
             return TensorPlan("shared", ours)
         reason = f"shape {list(ours.shape)}, {list(theirs.shape)} in the base"
         return TensorPlan("private", ours, reason)
@@ -113,7 +115,7 @@ def _compare(base: _Model, task: _Model, name: str) -> TensorPlan:
         return TensorPlan("shared", ours)
     if ours.dtype != theirs.dtype:
         return TensorPlan("private", ours, f"{ours.dtype}, {theirs.dtype} in the base")
-    if same_bytes(base.checkpoint, name, task.checkpoint, name):
+    if same_bytes(base, name, task, name):
         return TensorPlan("base", ours)
     reason = f"{ours.dtype} is never masked, and it differs from the base"
     return TensorPlan("private", ours, reason)
@@ -145,15 +147,28 @@ def some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
 
 
-def _grew(name: str, base: _Model, task: _Model) -> bool:
-    """Tell whether a vocabulary got rows: by the configs' vocab_size, else by its name."""
-    old, new = base.checkpoint.tensors[name], task.checkpoint.tensors[name]
-    if not old.shape or old.shape[1:] != new.shape[1:] or new.shape[0] <= old.shape[0]:
-        return False
-    sizes = base.config.get("vocab_size"), task.config.get("vocab_size")
-    if None not in sizes:
-        return sizes == (old.shape[0], new.shape[0])
-    return bool(_VOCABULARY.search(name))
+def _vocabularies(base_model: _Model, model: _Model) -> set[str]:
+    """Find tensors that have more or fewer rows than the base's, and the others in common.
+
+    Told by the configs' vocab_size, by the name, or because the common rows are alike; and what
+    changed by the same rows as one of those, as a bias does.
+    """
+    base, task = base_model.checkpoint, model.checkpoint
+    sizes = base_model.config.get("vocab_size"), model.config.get("vocab_size")
+    found, by_rows = set(), dict[str, tuple[int, int]]()
+    for name, ours in task.tensors.items():
+        theirs = base.tensors.get(name)
+        if theirs is None or not {ours.dtype, theirs.dtype} <= MASKED or not ours.shape:
+            continue
+        same = len(ours.shape) == len(theirs.shape) and ours.shape[1:] == theirs.shape[1:]
+        if not same or ours.shape == theirs.shape or not (ours.numel and theirs.numel):
+            continue
+        by_rows[name] = (theirs.shape[0], ours.shape[0])
+        named = sizes == by_rows[name] or _VOCABULARY.search(name)
+        if named or (cosine(base, task, [(name, name)]) or 0) >= LEAST:
+            found.add(name)
+    changes = {by_rows[name] for name in found}
+    return {name for name, change in by_rows.items() if change in changes}
 
 
 def _own_alias(task: Checkpoint, entries: Mapping[str, TensorPlan], name: str) -> str | None:

@@ -85,7 +85,7 @@ class Coder:
         if kind == "private":
             return 0
         base = self.job.family.base.tensors
-        return base[name].numel if kind in TIERS and info.shape != base[name].shape else None
+        return base[name].numel if kind in TIERS and info.numel > base[name].numel else None
 
 
 def _shared(job: PackJob) -> list[tuple[TensorInfo, int]]:
@@ -187,7 +187,8 @@ def _above(
             (tier,),
             moved=moved,
             sums=sums,
-            open_ended=info.shape != block.info.shape,
+            kept=max(0, info.numel - block.start),
+            open_ended=info.numel > block.info.numel,
         )
 
 

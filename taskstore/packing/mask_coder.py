@@ -100,7 +100,7 @@ def _part(
     differs: bool,
     sums: NDArray[np.float64],
 ) -> CodedPart:
-    ones = bits.count(bits_P)
+    ones, info = bits.count(bits_P), task.tensors[block.name]
     return CodedPart(
         names.stem_of("mask", task.name),
         streams,
@@ -110,5 +110,6 @@ def _part(
         ones=ones,
         moved=ones > 0 or differs,
         sums=sums,
-        open_ended=task.tensors[block.name].shape != block.info.shape,
+        kept=max(0, info.numel - block.start),
+        open_ended=info.numel > block.info.numel,
     )

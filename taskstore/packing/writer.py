@@ -44,6 +44,7 @@ class CodedPart:
     ones: int = 0
     moved: bool = False
     sums: NDArray[Any] | None = None  # of kernels/products.py, where the tier is no exact one
+    kept: int | None = None  # so many of the elements are the task's, where rows were cut
     open_ended: bool = False  # more rows of this tensor follow from another section
 
     def keys(self, tensor: str) -> list[Key]:
@@ -106,7 +107,9 @@ class StoreWriter:
 
     def write(self, block: CodedBlock) -> None:
         """Write one block's streams while its rebuilt elements go into their checksums."""
-        with self._hashing((k, p.rebuilt_N) for p in block.parts for k in p.keys(block.name)):
+        with self._hashing(
+            (k, p.rebuilt_N[: p.kept]) for p in block.parts for k in p.keys(block.name)
+        ):
             if block.multitask is not None:
                 self._section(block, names.MULTITASK, block.multitask)
             for part in block.parts:

@@ -16,6 +16,7 @@ from taskstore.format.dtypes import ITEMSIZE
 from taskstore.locations.scratch import scratch
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.family import Family
+from taskstore.models.spelling import padded
 from taskstore.store import original_files
 from taskstore.store.assets import write_weights_beside
 from taskstore.store.base import BaseSource, ReferencedBase
@@ -108,7 +109,7 @@ def open_family(
             base = source.checkpoint
         else:
             base = opened(None, folder / "base")
-        yield Family(base, tuple(models))
+        yield Family(base, tuple(padded(base, model) for model in models))
 
 
 def _model(

@@ -107,7 +107,7 @@ class ModelReader:
         if self._task is not None:
             of, entry = resolved(self._task, name)
             if entry.kind in TIERS and entry.shape is not None:
-                base = numel(self._manifest.tensors[of].shape)
+                base = min(n, numel(self._manifest.tensors[of].shape))
         parts = [base, n - base] if base else [n]
         return [min(chunk, part - at) for part in parts for at in range(0, part, chunk)]
 
@@ -123,9 +123,8 @@ class ModelReader:
         """Return stem -> sections of the files that the model needs beside the base's."""
         if self._task is None or self._name is None:
             return {}
-        found: dict[str, Mapping[str, Layout]] = {
-            names.private_of(self._name): layouts.private_layouts(self._manifest, self._task)
-        }
+        self._private_rows = layouts.private_layouts(self._manifest, self._task)
+        found: dict[str, Mapping[str, Layout]] = {names.private_of(self._name): self._private_rows}
         needed = {t for name in self._task.tensors for t in self._tiers_of(self._task, name)}
         for tier in (tier for tier in TIERS if tier in needed):
             found |= tiers.BY_NAME[tier].files(self._manifest, self._name)
@@ -146,7 +145,7 @@ class ModelReader:
         if entry.kind == "private":
             return (self._private(self._task, self._name, name),)
         shared = self._shared(self._task, self._name, name)
-        if entry.shape is None:
+        if name not in self._private_rows:
             return (shared,)
         return shared, self._private(self._task, self._name, name)
 
@@ -162,14 +161,15 @@ class ModelReader:
         spot = tiers.Spot(task_name, name, dtype, lambda stem: self._readers[stem].section(name))
         steps = [tiers.BY_NAME[tier].step(spot) for tier in self._tiers_of(task, name)]
         count, base = self._of_base(name)
+        n, chunk = numel(self.tensors[name].shape), self._manifest.chunk
 
         def decoded(k: int) -> Bits:
             w_N, below = base(k), tensor.dtype
             for step in steps:
                 w_N, below = step(k, w_N, below), dtype
-            return w_N
+            return w_N[: n - k * chunk]  # fewer where a vocabulary was cut
 
-        return count, decoded
+        return min(count, -(-n // chunk)), decoded
 
     def _private(self, task: Task, task_name: str, name: str) -> Part:
         count = layouts.private_layouts(self._manifest, task)[name].chunks

@@ -234,7 +234,7 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
     ]
     for n, e in shared.items():
         base = manifest.tensors[n]
-        if e.shape is not None:
+        if e.shape is not None and numel(e.shape) > numel(base.shape):
             rows = [e.shape[0] - base.shape[0], *e.shape[1:]]
             reason = f"rows past the base's {base.shape[0]}"
             private.append(PrivateTensor(n, rows, e.dtype or base.dtype, reason))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from taskstore.errors import ModuleMismatch
 from taskstore.format.dtypes import ITEMSIZE, numel, vector_bytes
-from taskstore.format.manifest import Manifest
+from taskstore.format.manifest import TIERS, Manifest
 from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, tiers_up_to
 from taskstore.swap.binding import Live, ignored, prefix_hint
 
@@ -100,6 +100,14 @@ class States:
                 found.append(f"the module ties {tied}, which differ in it")
             else:
                 found += _difference(there[0], live)
+        own = self._manifest.tasks[state].tensors if state is not None else {}
+        for name, entry in own.items():
+            if (
+                entry.kind in TIERS
+                and entry.shape
+                and entry.shape < self._manifest.tensors[name].shape
+            ):
+                found.append(f"its vocabulary {name!r} was cut; load it alone")
         bound = {name for live in self._lives for name in live.names}
         for name in tensors:
             if name not in bound and not ignored(name, self._ignore):

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from taskstore.models.spelling.aligned import aligned
+from taskstore.models.spelling.view import padded
 
-__all__ = ["aligned"]
+__all__ = ["aligned", "padded"]

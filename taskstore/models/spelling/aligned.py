@@ -15,7 +15,7 @@ from taskstore.models.checkpoint import Checkpoint, TensorInfo
 from taskstore.models.config import language_config, read_config
 from taskstore.models.likeness import LEAST, cosine
 from taskstore.models.spelling import experts, library, prefixes
-from taskstore.models.spelling.view import SpelledReader
+from taskstore.models.spelling.view import SpelledReader, padded
 
 SAMPLED = 8  # matrices of which a rule's likeness is taken
 IN, OUT = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "shared"), ("lm_head",)
@@ -60,12 +60,12 @@ def aligned(base: Checkpoint, task: Checkpoint) -> Checkpoint:
             found.infos |= infos
             found.rules.append(words)
     if not found.saved:
-        return replace(task, failed=tuple(found.failed)) if found.failed else task
+        return padded(base, replace(task, failed=tuple(found.failed)) if found.failed else task)
     reader = SpelledReader(task.reader, found.infos, found.saved)
     said = f"{'; '.join(found.rules)} to match the base"
-    return replace(
-        task, reader=reader, names=found.saved, spelling=said, failed=tuple(found.failed)
-    )
+    failed = tuple(found.failed)
+    named = replace(task, reader=reader, names=found.saved, spelling=said, failed=failed)
+    return padded(base, named)
 
 
 Infos = Mapping[str, TensorInfo]

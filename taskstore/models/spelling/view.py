@@ -1,17 +1,18 @@
-"""A reader that gives a model's tensors other names, and cuts or joins them on the way."""
+"""Readers that give a model's tensors other names, cuts, or more rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.format.dtypes import ITEMSIZE
+from taskstore.format.dtypes import ITEMSIZE, MASKED
 from taskstore.format.manifest import SavedAs
-from taskstore.models.checkpoint import Reader, TensorInfo
+from taskstore.kernels import cpu
+from taskstore.models.checkpoint import Checkpoint, Reader, TensorInfo
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,51 @@ class SpelledReader:
 
     def close(self) -> None:
         self._own.close()
+
+
+class PaddedReader:
+    """A model whose tensors of `short` are read as if they had the base's further rows, too."""
+
+    def __init__(self, own: Reader, base: Reader, short: frozenset[str]) -> None:
+        self._own, self._base, self._short = own, base, short
+        self.tensors = own.tensors
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        info, theirs = self.tensors[name], self._base.tensors.get(name)
+        if name not in self._short or theirs is None or stop <= info.numel:
+            return self._own.read(name, start, stop)
+        rows_N = self._base.read(name, max(start, info.numel), stop)
+        rows_N = cpu.cast(rows_N, theirs.dtype, info.dtype)
+        if start >= info.numel:
+            return rows_N
+        return np.concatenate([self._own.read(name, start, info.numel), rows_N])
+
+    def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
+        if name in self._short:
+            out[:] = self.read(name, start, start + out.size)
+        else:
+            self._own.read_into(name, start, out)
+
+    def close(self) -> None:
+        self._own.close()
+
+
+def padded(base: Checkpoint, task: Checkpoint) -> Checkpoint:
+    """Return a fine-tune whose vocabulary, if it was cut, can be read up to the base's end.
+
+    `tensors` still say how many rows it has.
+    """
+    theirs = base.tensors
+    short = frozenset(
+        name
+        for name, info in task.tensors.items()
+        if name in theirs
+        and {info.dtype, theirs[name].dtype} <= MASKED
+        and 0 < info.numel < theirs[name].numel
+        and info.shape[1:] == theirs[name].shape[1:]
+        and len(info.shape) == len(theirs[name].shape)
+    )
+    return replace(task, reader=PaddedReader(task.reader, base.reader, short)) if short else task
 
 
 def _pieces(
