@@ -149,7 +149,8 @@ class StoredVector(Method):
             mask = self._readers[names.stem_of("mask", name)].section(block.tensor)
             given_N = moved(block.w0_N, w1_N, block.dtype) if mask.guided else None
             bits_P = mask.chunk(k, given_N)
-            counts_N += bits.unpack(bits_P, counts_N.size)
+            if self._least:
+                counts_N += bits.unpack(bits_P, counts_N.size)
             chosen_N = cpu.select(bits_P, block.w0_N, w1_N)
             proof.add(block.tensor, k, cpu.cast(chosen_N, block.dtype, entry.dtype or block.dtype))
         return counts_N
