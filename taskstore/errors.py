@@ -2,11 +2,12 @@
 
     TaskstoreError                 one line: what is wrong, with what, and the way out
     ├── InputError                 the models or options that were given
+    │   ├── OptionError            an option makes no sense, or does nothing beside the others
+    │   │   └── UnknownMethod      no merge method of that name
     │   ├── CheckpointError        a model folder or file cannot be read
     │   ├── NotFinite              NaN or Inf in the difference of a tensor from the base's
     │   ├── NotOneFamily           a fine-tune of another architecture
     │   ├── UnknownTask            no task of that name in the store
-    │   ├── UnknownMethod          no merge method of that name
     │   ├── StatisticsError        a statistics file is damaged, or another model's
     │   ├── BadExample             a line of a data file that cannot be used
     │   └── BadName                a task, tensor or file name that is not allowed
@@ -45,6 +46,10 @@ class InputError(TaskstoreError):
     """The models or options that were given."""
 
 
+class OptionError(InputError):
+    """An option makes no sense, or does nothing beside the others; the command's status is 2."""
+
+
 class FileError(InputError):
     """A file or folder that was given cannot be used."""
 
@@ -80,7 +85,7 @@ class UnknownTask(InputError):
         super().__init__(f"no task {name!r} in this store; {hint}")
 
 
-class UnknownMethod(InputError):
+class UnknownMethod(OptionError):
     def __init__(self, name: str, near: Iterable[str], known: Iterable[str]) -> None:
         names = " or ".join(repr(other) for other in near)
         hint = f"did you mean {names}?" if names else f"there are {', '.join(known)}"
@@ -212,7 +217,9 @@ class TargetNotReached(TaskstoreError):
 
 class MissingExtra(TaskstoreError):
     def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}: pip install 'taskstore[{extra}]'")
+        super().__init__(
+            f"{what} needs {package}: pip install '.[{extra}]' in the folder of taskstore's sources"
+        )
 
 
 class OutputError(TaskstoreError):

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from taskstore.errors import InputError
+from taskstore.errors import OptionError
 
 S = TypeVar("S")
 U = TypeVar("U")
@@ -72,12 +72,12 @@ def threads(jobs: int | None = None) -> Threads:
 def within(jobs: int, max_memory: int, block: int, models: str) -> Threads:
     """Threads with as many results of `block` bytes in flight as fit into `max_memory`.
 
-    Raises InputError, which names the `models`, where not one fits.
+    Raises OptionError, which names the `models`, where not one fits.
     """
     fixed = 64 << 20  # headers, manifest, threads
     fits = (max_memory - fixed) // block
     if fits < 1:
-        raise InputError(
+        raise OptionError(
             f"max-memory of {max_memory >> 20} MiB is too little for {models}; "
             f"one block needs {(block + fixed + (1 << 20)) >> 20} MiB"
         )

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import click
 
 from taskstore import TaskstoreError, __version__
+from taskstore.errors import OptionError
+from taskstore_cli.arguments.combinations import checked
 from taskstore_cli.commands.evaluate import evaluate
 from taskstore_cli.commands.info import info
 from taskstore_cli.commands.load import load
@@ -35,7 +37,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except TaskstoreError as error:
-            fail(str(error))
+            fail(str(error), 2 if isinstance(error, OptionError) else 1)
         except KeyboardInterrupt:
             click.echo("interrupted; nothing was written", err=True)
             sys.exit(130)
@@ -46,11 +48,11 @@ class Group(click.Group):
             sys.exit(141)
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line on stderr and leave with status 1."""
+def fail(message: str, status: int = 1) -> NoReturn:
+    """Print one line on stderr and leave."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
-    sys.exit(1)
+    sys.exit(status)
 
 
 def _terminate(_: int, __: Any) -> NoReturn:
@@ -72,4 +74,4 @@ for command in (
     *(pack, tune, unpack, load, info, verify, evaluate, add, remove, retier),
     *(merge, methods, measure, report, serve),
 ):
-    main.add_command(command)
+    main.add_command(checked(command))

@@ -15,6 +15,7 @@ from taskstore.evaluation.command import Evaluator, checked
 from taskstore.evaluation.journal import Journal
 from taskstore.format import manifest as manifests
 from taskstore.format.digests import model_digest
+from taskstore.format.names import folder_of
 from taskstore.locations.base import PathLike
 from taskstore.locations.publish import recover
 from taskstore.locations.scratch import scratch
@@ -98,7 +99,7 @@ class Bench:
 
         def evaluate() -> float:
             with scratch(store.path, self.scratch) as folder:
-                path = store.unpack(model, folder / (model or "base"), tier=tier)
+                path = store.unpack(model, folder / folder_of(model or "base"), tier=tier)
                 return self._told(path, task, what)
 
         tensors = rebuilt_tensors(store.manifest, model, tier)

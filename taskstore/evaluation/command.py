@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taskstore.errors import EvaluationFailed, InputError
+from taskstore.errors import EvaluationFailed, OptionError
 from taskstore.locations.files import read_regular
 from taskstore.locations.scratch import scratch
 
@@ -51,11 +51,11 @@ class Command:
         try:
             words = shlex.split(self.template)
         except ValueError as error:
-            raise InputError(f"--eval {self.template!r} is no command line: {error}") from None
+            raise OptionError(f"--eval {self.template!r} is no command line: {error}") from None
         if not any("{model}" in word for word in words):
-            raise InputError(f"--eval {self.template!r} does not say where {{model}} goes")
+            raise OptionError(f"--eval {self.template!r} does not say where {{model}} goes")
         if not 0 < self.timeout < math.inf:
-            raise InputError(f"time limit {self.timeout} is not a positive number of seconds")
+            raise OptionError(f"time limit {self.timeout} is not a positive number of seconds")
 
     def __call__(self, model: Path, task: str) -> float:
         """The score of a model folder on a task; raises EvaluationFailed."""

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch, FormatError, InputError, NewerVersion
 from taskstore.format import json_text
-from taskstore.format.names import MANIFEST, TIER_FILES
+from taskstore.format.names import MANIFEST, TIER_FILES, WEIGHT_FILES
 from taskstore.locations.files import read_regular
 
 VERSION = 4  # the newest; what needs no more is still written as an older one
@@ -249,6 +249,16 @@ def _check_sum(raw: bytes) -> None:
         raise ChecksumMismatch(MANIFEST, digits.decode("ascii", "replace"), found)
 
 
+def _way_out(path: Path) -> str:
+    """Say what to do with a model."""
+    model = path.name.endswith(WEIGHT_FILES) or any(path.glob("*config.json"))
+    return (
+        "; it is a model: make a store with `taskstore pack BASE MODEL... -o STORE`"
+        if model
+        else ""
+    )
+
+
 def read(folder: Path) -> Manifest:
     """Read the manifest of a store folder; checks its size and its checksum."""
     path = folder / MANIFEST
@@ -256,9 +266,10 @@ def read(folder: Path) -> Manifest:
         raw = read_regular(path, MAX_BYTES, folder)
     except FileNotFoundError:
         what = "there is no such folder" if not folder.exists() else f"it holds no {MANIFEST}"
-        raise FormatError(f"{folder} is not a taskstore store: {what}") from None
+        raise FormatError(f"{folder} is not a taskstore store: {what}{_way_out(folder)}") from None
     except NotADirectoryError:
-        raise FormatError(f"{folder} is not a taskstore store: it is not a folder") from None
+        what = f"it is not a folder{_way_out(folder)}"
+        raise FormatError(f"{folder} is not a taskstore store: {what}") from None
     except OSError as error:
         raise FormatError(f"{path} cannot be read as a manifest: {error.strerror}") from None
     return from_bytes(raw)

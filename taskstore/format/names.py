@@ -30,25 +30,30 @@ def plain(text: str) -> str:
 
 
 def check_task_name(name: str) -> None:
-    """Raise BadName unless `name` can be a task: a folder name, a model name in an API."""
+    """Raise BadName unless `name` can be a task: a model's name in an API, such as org/name:tag."""
     problem = None
     if not name or len(name) > MAX_NAME:
         problem = f"must have 1 to {MAX_NAME} characters"
     elif has_control(name):
         problem = "holds a control character"
-    elif any(c in name for c in "/\\:"):
-        problem = "must not hold '/', '\\' or ':'"
+    elif "\\" in name:
+        problem = "must not hold a backslash"
     elif name[0] in ".-" or name != name.strip() or name.endswith("."):
         problem = "must not start with '.' or '-', end with '.', or have spaces around it"
     if problem:
         raise BadName("task name", name, f"{problem}; give another as NAME=MODEL")
 
 
+def folder_of(task: str) -> str:
+    """Return the name of a task's folder: `/` and `:` stand in no folder's name."""
+    return task.replace("/", "--").replace(":", "--")
+
+
 def check_distinct(names: Iterable[str]) -> None:
-    """Raise BadName where two task names are equal or differ only in case or normal form."""
+    """Raise BadName where the folders of two tasks are equal, but for case or normal form."""
     seen: dict[str, str] = {}
     for name in names:
-        key = unicodedata.normalize("NFC", name).casefold()
+        key = unicodedata.normalize("NFC", folder_of(name)).casefold()
         if key in seen:
             raise BadName(
                 "task name", name, f"is given twice ({seen[key]!r}); name one as NAME=MODEL"
@@ -124,11 +129,11 @@ def check_tensor_name(name: str) -> None:
 
 def stem_of(tier: str, task: str) -> str:
     """Return the stem of the files that a task has of a tier."""
-    return f"tasks/{task}/{TIER_FILES[tier]}"
+    return f"tasks/{folder_of(task)}/{TIER_FILES[tier]}"
 
 
 def private_of(task: str) -> str:
-    return f"tasks/{task}/private"
+    return f"tasks/{folder_of(task)}/private"
 
 
 def stems_of(task: str) -> tuple[str, ...]:

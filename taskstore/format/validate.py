@@ -101,6 +101,8 @@ def _check_names(manifest: Manifest) -> None:
             raise FormatError("the manifest lists itself")
     for task_name, task in manifest.tasks.items():
         names.check_task_name(task_name)
+        if names.folder_of(task_name) != task_name and manifest.version < VERSION_OF_VECTORS:
+            raise FormatError(f"task {task_name!r} has such a name in an older store")
         _check_assets(manifest, task.assets)
         _check_beside(manifest, task, f"task {task_name!r}")
         weight_files.check(manifest, task, f"task {task_name!r}")

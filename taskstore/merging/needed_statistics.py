@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from taskstore.errors import InputError
+from taskstore.errors import InputError, OptionError
 from taskstore.executors import Executor
 from taskstore.merging.methods import Method, info_of
 from taskstore.models import digest_of
@@ -26,7 +26,7 @@ def opened(
     kinds = info_of(name).statistics
     if not kinds:
         if paths:
-            raise InputError(f"method {name!r} uses no statistics; leave --statistics out")
+            raise OptionError(f"method {name!r} uses no statistics; leave --statistics out")
         yield {}
         return
     needed = ",".join(kinds)

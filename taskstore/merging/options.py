@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taskstore.errors import InputError
+from taskstore.errors import OptionError
 from taskstore.executors import Threads, default_jobs, within
 from taskstore.format.dtypes import MASKED
 from taskstore.format.weight_files import SHARD_BYTES
@@ -16,7 +16,7 @@ from taskstore.merging.methods import Info, Method, registry
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """The options of one merge; raises UnknownMethod or InputError for a value that makes no sense.
+    """The options of one merge; raises OptionError for a value that makes no sense.
 
     method          one of methods.MERGES, or "dare+ties"
     method_options  the numbers that the method takes
@@ -51,18 +51,18 @@ class MergeOptions:
         registry.check(self.method, self.method_options)
         registry.check(self.method, self._numbers)
         if self.weights and not self.info.weights:
-            raise InputError(
+            raise OptionError(
                 f"method {self.method!r} takes no weights; leave them out, or merge by average"
             )
         if self.alpha is not None and not math.isfinite(self.alpha):
-            raise InputError(f"alpha {self.alpha} is not a finite number")
+            raise OptionError(f"alpha {self.alpha} is not a finite number")
         for name, weight in self.weights.items():
             if not math.isfinite(weight):
-                raise InputError(f"weight {weight} of {name!r} is not a finite number")
+                raise OptionError(f"weight {weight} of {name!r} is not a finite number")
         if self.dtype is not None and self.dtype not in MASKED:
-            raise InputError(f"dtype {self.dtype!r} is none of {', '.join(sorted(MASKED))}")
+            raise OptionError(f"dtype {self.dtype!r} is none of {', '.join(sorted(MASKED))}")
         if self.jobs < 1:
-            raise InputError(f"jobs {self.jobs} is not a positive number")
+            raise OptionError(f"jobs {self.jobs} is not a positive number")
 
     @property
     def info(self) -> Info:
@@ -92,7 +92,7 @@ class MergeOptions:
         return {**self.method_options, "alpha": self.alpha}
 
     def check_tasks(self, tasks: Iterable[str]) -> None:
-        """Raise InputError for a name that is no model's, or a number the method does not take."""
+        """Raise OptionError for a name that is no model's, or a number the method does not take."""
         known = set(tasks)
         named = {
             "a weight": self.weights,
@@ -102,19 +102,19 @@ class MergeOptions:
         }
         for what, names in named.items():
             if unknown := sorted(set(names) - known):
-                raise InputError(
+                raise OptionError(
                     f"{what} is given for {unknown[0]!r}, which is none of the models "
                     f"({', '.join(sorted(known))})"
                 )
         if len(known) < self.info.least or 0 < self.info.most < len(known):
             wanted = f"at least {self.info.least}" if len(known) < self.info.least else "only one"
-            raise InputError(
+            raise OptionError(
                 f"method {self.method!r} takes {wanted} of the models beside the base, and "
                 f"{len(known)} {'is' if len(known) == 1 else 'are'} given"
             )
 
     def executor(self, tasks: int) -> Threads:
-        """Return threads with as many blocks in flight as the memory allows, else InputError."""
+        """Return threads with as many blocks in flight as the memory allows, else OptionError."""
         kinds = 1 + len(self.info.statistics)
         block = self.chunk * (tasks * (4 + 4 * kinds) + 24)
         return within(self.jobs, self.max_memory, block, f"{tasks} models")

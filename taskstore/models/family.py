@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from taskstore.errors import InputError
+from taskstore.errors import InputError, OptionError
 from taskstore.format import names
 from taskstore.locations.base import PathLike
 from taskstore.models import Checkpoint, open_checkpoint
@@ -16,7 +16,7 @@ from taskstore.models.spelling import aligned
 def check_names(finetunes: Mapping[str, PathLike]) -> None:
     """Raise InputError unless they can be the tasks of a family."""
     if not finetunes:
-        raise InputError("no fine-tune is given; a family needs at least one")
+        raise OptionError("no fine-tune is given; a family needs at least one")
     for name in finetunes:
         names.check_task_name(name)
     names.check_distinct(finetunes)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from taskstore.errors import CheckpointError
-from taskstore.locations.hub import locate
+from taskstore.format.names import MANIFEST
+from taskstore.locations.hub import locate, name_of
 from taskstore.models.assets import collect
 from taskstore.models.checkpoint import Checkpoint, Reader
 from taskstore.models.original_files import Originals, of_files
@@ -27,7 +28,15 @@ def open_checkpoint(
     if path.is_file():
         reader = open_files([path])
         total, kept = path.stat().st_size, _originals(reader, None)
-        return Checkpoint(name or path.stem, path, reader, {}, (), total, source, revision, kept)
+        return Checkpoint(
+            name or name_of(path), path, reader, {}, (), total, source, revision, kept
+        )
+    if (path / MANIFEST).is_file():
+        raise CheckpointError(
+            path,
+            "is a store, not a model: write its models with `taskstore unpack`, or give the "
+            "store to `taskstore merge` as BASE",
+        )
     adapter = lora.adapter_file(path)
     if adapter is not None:
         reader, files, index_path = _open_adapter(adapter, base), [adapter], None
@@ -41,7 +50,7 @@ def open_checkpoint(
     kept = _originals(reader, index_path)
     skipped = tuple(f"{inside} ({why})" for inside, why in beside.skipped.items())
     found = Checkpoint(
-        name or path.name, path, reader, assets, skipped, total, source, revision, kept
+        name or name_of(path), path, reader, assets, skipped, total, source, revision, kept
     )
     return replace(found, beside=weights, left_out=beside.left_out)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskstore.errors import CheckpointError
+from taskstore.format.names import MANIFEST
 from taskstore.locations.files import resolve
 from taskstore.models.readers import lora, weights_in
 
@@ -30,7 +31,7 @@ class Run:
 def expand(path: str | os.PathLike[str]) -> Run | None:
     """Open a run, or return None. Raises CheckpointError where two folders have one step."""
     folder = Path(os.path.expanduser(path))
-    if not folder.is_dir() or _has_weights(folder):
+    if not folder.is_dir() or (folder / MANIFEST).is_file() or _has_weights(folder):
         return None
     found: dict[int, Path] = {}
     skipped = []

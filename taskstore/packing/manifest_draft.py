@@ -14,6 +14,7 @@ from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Sums, Task, TaskTensor, Tensor
 from taskstore.format.names import CARD, MANIFEST, plain
 from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_VECTORS, check
+from taskstore.locations.hub import name_of
 from taskstore.models import Checkpoint
 from taskstore.models.compare import TensorPlan
 from taskstore.packing.job import PackJob
@@ -62,7 +63,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
         tasks={
             task.name: Task(
                 lam=options.lam_of(task.name),
-                origin=plain(task.path.name),
+                origin=plain(name_of(task.path)),
                 source=_hub_id(task),
                 revision=task.revision,
                 original_bytes=task.original_bytes,

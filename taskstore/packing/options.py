@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from taskstore.errors import InputError
+from taskstore.errors import OptionError
 from taskstore.executors import Threads, default_jobs, within
 from taskstore.format.manifest import TIERS
 from taskstore.merging.methods import registry
 
 # Thresholds that need no data: the best single value, or next to it, on every family that was
 # measured (docs/fidelity.md). With lsq the choice hardly matters between 0.4 and 0.6.
+METHOD = "lsq"
 REST_BITS = 2.0  # keeps 99 % and more on every family that was measured (docs/fidelity.md)
 AUTO: Mapping[str, float] = {"lsq": 0.45}
 OTHERS = 0.5
@@ -25,9 +26,32 @@ def auto_lambda(method: str) -> float:
     return AUTO.get(method, OTHERS)
 
 
+# Option -> the tiers that it changes; beside other tiers alone it would do nothing and is refused.
+USED_BY: Mapping[str, tuple[str, ...]] = {
+    "lambda": ("mask",),
+    "method": ("mask",),
+    "option": ("mask",),
+    "statistics": ("mask",),
+    "masks": ("mask",),
+    "level": ("mask", "exact"),
+}
+
+
+def check_used(given: Iterable[str], tiers: Collection[str]) -> None:
+    """Raise OptionError for an option of `USED_BY` that was given, and that no tier uses."""
+    for option in given:
+        users = USED_BY.get(option, TIERS)
+        if not set(users) & set(tiers):
+            there = ",".join(tiers)
+            raise OptionError(
+                f"{option} does nothing with tiers {there}, only with {' and '.join(users)}: leave "
+                f"it out, or ask for tiers {users[0]},{there}"
+            )
+
+
 @dataclass(frozen=True)
 class PackOptions:
-    """How a family is packed. Raises InputError where a value makes no sense.
+    """How a family is packed. Raises OptionError for a value that makes no sense or does nothing.
 
     method         how task vectors are merged, one of merging.MERGES, what it takes, and files of
     merge_options  `measure` where it needs them: task -> file, "" -> that of the base
@@ -54,7 +78,7 @@ class PackOptions:
 
     lam: float | None = None
     lambdas: Mapping[str, float] = field(default_factory=dict)
-    method: str = "lsq"
+    method: str = METHOD
     merge_options: Mapping[str, float] = field(default_factory=dict)
     statistics: Mapping[str, Path] = field(default_factory=dict)
     masks: Mapping[str, Path] = field(default_factory=dict)
@@ -74,24 +98,31 @@ class PackOptions:
         registry.check(self.method, self.merge_options, packing=True)
         for name, lam in (("all tasks", self.lam_of("")), *self.lambdas.items()):
             if not (math.isfinite(lam) and 0 <= lam <= 1000):
-                raise InputError(f"lambda {lam} of {name} is not a number from 0 to 1000")
+                raise OptionError(f"lambda {lam} of {name} is not a number from 0 to 1000")
         for tier in self.tiers.split(","):
             if tier not in TIERS:
-                raise InputError(f"tiers {self.tiers!r}: {tier!r} is none of {', '.join(TIERS)}")
+                raise OptionError(f"tiers {self.tiers!r}: {tier!r} is none of {', '.join(TIERS)}")
         for name, bits in (("all tasks", self.bits_of("")), *self.residuals.items()):
             if not (math.isfinite(bits) and 0.25 <= bits <= 8):
-                raise InputError(f"residual {bits} of {name} is no number of bits from 0.25 to 8")
+                raise OptionError(f"residual {bits} of {name} is no number of bits from 0.25 to 8")
         if self.level not in ("speed", "archive"):
-            raise InputError(f"level {self.level!r} is neither speed nor archive")
+            raise OptionError(f"level {self.level!r} is neither speed nor archive")
         if self.masks and self.method not in ("sum", "ties"):
-            raise InputError(
+            raise OptionError(
                 f"masks of a file select from the vector they were made for, {self.method} makes "
                 "another; add --method sum, or ties where the masks are of ties"
             )
-        if self.masks and "mask" not in self.tier_names:
-            raise InputError(f"masks are given, and tiers {self.tiers!r} keep none; add mask")
+        given = {
+            "lambda": self.lam is not None or self.lambdas,
+            "method": self.method != METHOD,
+            "option": self.merge_options,
+            "statistics": self.statistics,
+            "masks": self.masks,
+            "level": self.level != "speed",
+        }
+        check_used([name for name, value in given.items() if value], self.tier_names)
         if self.jobs < 1:
-            raise InputError(f"jobs {self.jobs} is not a positive number")
+            raise OptionError(f"jobs {self.jobs} is not a positive number")
 
     @property
     def tier_names(self) -> tuple[str, ...]:
@@ -100,7 +131,7 @@ class PackOptions:
         return tuple(tier for tier in TIERS if tier in wanted)
 
     def check_tasks(self, tasks: Iterable[str]) -> None:
-        """Raise InputError unless every lambda, residual and mask by name names a task."""
+        """Raise OptionError unless every lambda, residual and mask by name names a task."""
         given_by_name: tuple[tuple[str, Iterable[str]], ...] = (
             ("lambda", self.lambdas),
             ("residual", self.residuals),
@@ -109,7 +140,7 @@ class PackOptions:
         measured = {name: path for name, path in self.statistics.items() if name}
         for what, given in (*given_by_name, ("statistics", measured)):
             if unknown := sorted(set(given) - set(tasks)):
-                raise InputError(
+                raise OptionError(
                     f"{what} is given for {unknown[0]!r}, which is no task of this family"
                 )
 
@@ -123,7 +154,7 @@ class PackOptions:
         return self.residuals.get(task, REST_BITS if self.residual is None else self.residual)
 
     def executor(self, tasks: int, itemsize: int) -> Threads:
-        """Return threads with as many blocks in flight as the memory allows, else InputError."""
+        """Return threads with as many blocks in flight as the memory allows, else OptionError."""
         more = len(self.tier_names) - 1
         block = self.chunk * (tasks * (itemsize + 5 + more * (itemsize + 3)) + 16 + 10 * itemsize)
         block += self.chunk * 24 * ("rest" in self.tier_names)

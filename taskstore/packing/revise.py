@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -238,19 +239,23 @@ def _options(store: Store, jobs: int) -> PackOptions:
         method, merge_options = "lsq", {}
     lambdas = {name: task.lam for name, task in tasks.items()}
     bits = {name: task.bits for name, task in tasks.items() if task.bits is not None}
+    tiers = list({tier: None for name in tasks for tier in store.tiers(name)})
+    masked: dict[str, Any] = {
+        "method": method,
+        "merge_options": merge_options,
+        "lam": _common(lambdas.values()),
+        "lambdas": lambdas,
+    }
     return PackOptions(
-        tiers=",".join({tier: None for name in tasks for tier in store.tiers(name)}),
-        method=method,
-        merge_options=merge_options,
+        tiers=",".join(tiers),
         level="archive" if any(task.codecs for task in tasks.values()) else "speed",
-        lam=_common(lambdas.values()),
-        lambdas=lambdas,
         residual=_common(bits.values()),
         residuals=bits,
         base="embed" if manifest.base.carried else "reference",
         jobs=jobs,
         overwrite=True,
         chunk=manifest.chunk,
+        **(masked if "mask" in tiers else {}),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from taskstore.errors import InputError, TargetNotReached
+from taskstore.errors import InputError, OptionError, TargetNotReached
 from taskstore.evaluation.bench import Bench
 from taskstore.executors import threads
 from taskstore.format.tiers import ABOVE, BlockSpec
@@ -66,9 +66,14 @@ class Aimed:
 
 
 def with_rest_alone(options: PackOptions) -> PackOptions:
-    """The same options with the rest as lowest tier; exact stays where it was asked for."""
+    """The same options with the rest as lowest tier; exact stays where it was asked for.
+
+    Raises OptionError for options that would do nothing then.
+    """
+    if options.residual or options.residuals:
+        raise OptionError("residual does nothing where the bits are searched; leave it out")
     tiers = "rest,exact" if "exact" in options.tier_names else "rest"
-    return replace(options, tiers=tiers, residual=None, residuals={})
+    return replace(options, tiers=tiers)
 
 
 def aim_at_score(
@@ -91,7 +96,7 @@ def aim_at_score(
     """
     options = with_rest_alone(options or PackOptions())
     if not 0 < share <= 1:
-        raise InputError(f"target {share} is no share of a score, above 0 and at most 1")
+        raise OptionError(f"target {share} is no share of a score, above 0 and at most 1")
     with publish.alone(Path(target)):
         publish.check_target(
             Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
@@ -146,7 +151,7 @@ def aim_at_error(
     """
     options = with_rest_alone(options or PackOptions())
     if not (math.isfinite(most) and most > 0):
-        raise InputError(f"max-error {most} is not a number above 0")
+        raise OptionError(f"max-error {most} is not a number above 0")
     publish.check_target(
         Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from taskstore.errors import InputError
+from taskstore.errors import OptionError
 from taskstore.evaluation.bench import Bench
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
@@ -65,7 +65,7 @@ def tune(
     """
     options = options or PackOptions()
     if not grid:
-        raise InputError("the grid of lambdas is empty")
+        raise OptionError("the grid of lambdas is empty")
     lambdas = sorted(set(grid))
     trials = [replace(options, lam=lam, lambdas={}, overwrite=False) for lam in lambdas]
     overwrite = options.overwrite

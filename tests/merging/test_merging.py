@@ -116,7 +116,7 @@ def test_a_weight_that_is_given_twice_is_refused(small: Family, tmp_path: Path) 
     words = ["--weight", "alpha=1", "--weight", "alpha=2", "-o", str(tmp_path / "out")]
     models = [str(small.base_path), *map(str, small.paths.values())]
     result = run("merge", *models, "--method", "sum", *words)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--weight of alpha is given twice" in result.stderr
 
 
@@ -261,7 +261,7 @@ def test_errors_of_the_command(
     small: Family, tmp_path: Path, words: list[str], message: str
 ) -> None:
     done = run("merge", small.base_path, *small.paths.values(), *words, "-o", tmp_path / "out")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert message in done.output
     assert done.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -274,7 +274,7 @@ def test_methods_are_listed() -> None:
     assert "--option mean=1" in done.output
     found = json.loads(run("methods", "ties", "--json").output)
     assert list(found) == ["ties"]
-    assert run("methods", "tis").exit_code == 1
+    assert run("methods", "tis").exit_code == 2
 
 
 def test_weights_and_alpha_where_the_method_has_its_own_idea(small: Family, tmp_path: Path) -> None:

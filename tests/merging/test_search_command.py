@@ -133,22 +133,22 @@ def test_a_run_is_its_checkpoints(small: Family, tmp_path: Path) -> None:
     [
         (["--alpha", "0.1,0.2"], 2, "a grid needs --eval"),
         (["--option", "density=auto"], 2, "a grid needs --eval"),
-        (["--plot", "x.html"], 2, "--minimise, --plot and --journal belong to --eval"),
-        (["--minimise"], 2, "--minimise, --plot and --journal belong to --eval"),
-        (["--eval", "x {model}", "--alpha", "0:1"], 1, "--alpha '0:1' is not a number"),
-        (["--eval", "x {model}", "--option", "mean=auto"], 1, "mean has no published grid"),
+        (["--plot", "x.html"], 2, "does nothing without --eval"),
+        (["--minimise"], 2, "does nothing without --eval"),
+        (["--eval", "x {model}", "--alpha", "0:1"], 2, "--alpha '0:1' is not a number"),
+        (["--eval", "x {model}", "--option", "mean=auto"], 2, "mean has no published grid"),
         (
             ["--eval", "x {model}", "--alpha", "auto", "--plot", "x.png"],
-            1,
+            2,
             "ends in .html or .json",
         ),
-        (["--eval", "x {model}", "--plot", "x.json"], 1, "0 are searched"),
+        (["--eval", "x {model}", "--plot", "x.json"], 2, "0 are searched"),
         (
             ["--eval", "x {model}", "--alpha", "auto", "--plot", "no/x.json"],
             1,
             "no folder to be in",
         ),
-        (["--eval", "x", "--alpha", "auto"], 1, "does not say where {model} goes"),
+        (["--eval", "x", "--alpha", "auto"], 2, "does not say where {model} goes"),
     ],
 )
 def test_errors_of_the_command(

@@ -232,11 +232,11 @@ def test_the_base_as_a_task(small: families.Family, tmp_path: Path) -> None:
 
 def test_names(small: families.Family, tmp_path: Path) -> None:
     path = small.paths["alpha"]
-    for name in ("a/b", "..", "a\\b", "a\nb", "", " a", ".a", "x" * 129, "a:b", "a\u202eb"):
+    for name in ("..", "a\\b", "a\nb", "", " a", ".a", "x" * 129, "a\u202eb"):
         with pytest.raises(BadName, match="task name"):
             taskstore.pack(small.base_path, {name: path}, tmp_path / "s", options())
     with pytest.raises(BadName, match="given twice"):
-        taskstore.pack(small.base_path, {"A": path, "a": path}, tmp_path / "s", options())
+        taskstore.pack(small.base_path, {"A:b": path, "a/b": path}, tmp_path / "s", options())
     with pytest.raises(InputError, match="no fine-tune"):
         taskstore.pack(small.base_path, {}, tmp_path / "s", options())
     assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,7 @@ def closeness(small: families.Family, wanted: dict[str, float]) -> Bench:
 def test_each_task_gets_the_fewest_bits_that_do(small: families.Family, tmp_path: Path) -> None:
     bench = closeness(small, {"alpha": 0.1, "beta": 1, "gamma": 5})
     aimed = aim_at_score(
-        small.base_path, small.paths, tmp_path / "s", 0.9, bench, options=options()
+        small.base_path, small.paths, tmp_path / "s", 0.9, bench, options=options(tiers="rest")
     )
     assert aimed.bits["alpha"] < aimed.bits["beta"] < aimed.bits["gamma"]
     assert min(aimed.reached.values()) >= 0.9
@@ -53,17 +53,19 @@ def test_a_target_out_of_reach(small: families.Family, tmp_path: Path) -> None:
     bench = closeness(small, {"alpha": 0.1, "beta": 1, "gamma": 80})
     where = small.base_path, small.paths, tmp_path / "s", 0.9
     with pytest.raises(TargetNotReached, match=r"'gamma' keeps [0-9.]+% at 4 bits") as caught:
-        aim_at_score(*where, bench, options=options())
+        aim_at_score(*where, bench, options=options(tiers="rest"))
     assert set(caught.value.best) == {"gamma"}
     assert not list(tmp_path.iterdir())
-    aimed = aim_at_score(*where, bench, options=options(), anyway=True)
+    aimed = aim_at_score(*where, bench, options=options(tiers="rest"), anyway=True)
     assert aimed.bits["gamma"] == 4
     assert taskstore.open(tmp_path / "s").manifest.tasks["gamma"].bits == 4
 
 
 @pytest.mark.parametrize("most", [0.3, 0.05, 0.004])
 def test_the_error_is_kept(most: float, small: families.Family, tmp_path: Path) -> None:
-    aimed = aim_at_error(small.base_path, small.paths, tmp_path / "s", most, options=options())
+    aimed = aim_at_error(
+        small.base_path, small.paths, tmp_path / "s", most, options=options(tiers="rest")
+    )
     coarser = options(tiers="rest", residuals={t: b - 0.25 for t, b in aimed.bits.items()})
     taskstore.pack(small.base_path, small.paths, tmp_path / "less", coarser)
     for task, state in small.tasks.items():
@@ -83,14 +85,16 @@ def test_the_error_is_kept(most: float, small: families.Family, tmp_path: Path) 
 def test_what_makes_no_sense(small: families.Family, tmp_path: Path) -> None:
     where = small.base_path, small.paths, tmp_path / "s"
     with pytest.raises(InputError, match="is no share of a score"):
-        aim_at_score(*where, 1.5, closeness(small, {}), options=options())
+        aim_at_score(*where, 1.5, closeness(small, {}), options=options(tiers="rest"))
     with pytest.raises(InputError, match="'alpha' has the score 0, not above 0"):
-        aim_at_score(*where, 0.9, Bench(lambda *_: 0.0, Journal(None)), options=options())
+        aim_at_score(
+            *where, 0.9, Bench(lambda *_: 0.0, Journal(None)), options=options(tiers="rest")
+        )
     for most in (0.0, float("nan")):
         with pytest.raises(InputError, match="is not a number above 0"):
-            aim_at_error(*where, most, options=options())
+            aim_at_error(*where, most, options=options(tiers="rest"))
     with pytest.raises(InputError, match=r"an error of .* at 8 bits.*--tiers exact"):
-        aim_at_error(*where, 1e-9, options=options())
+        aim_at_error(*where, 1e-9, options=options(tiers="rest"))
     assert not list(tmp_path.iterdir())
 
 

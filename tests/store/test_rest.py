@@ -41,13 +41,18 @@ def error(base: State, task: State, rebuilt: State, name: str = W) -> float:
     return float((rebuilt[name].float() - task[name].float()).norm() ** 2 / tau.norm() ** 2)
 
 
+def leveled(tiers: str, level: str) -> dict[str, str]:
+    """The level, where a tier is coded by it."""
+    return {} if tiers == "rest" else {"level": level}
+
+
 @pytest.mark.parametrize("level", ["speed", "archive"])
 @pytest.mark.parametrize("tiers", COMBINATIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_tier_is_rebuilt(tiers: str, dtype: torch.dtype, level: str, tmp_path: Path) -> None:
     base = families.random_state(0, dtype)
     tasks = {name: families.tuned(base, i) for i, name in enumerate(("one", "two", "three"))}
-    store = packed(tmp_path, base, tasks, tiers=tiers, level=level)
+    store = packed(tmp_path, base, tasks, tiers=tiers, **leveled(tiers, level))
     assert store.manifest.version == 4
     assert verify(store, deep=True).ok
     for task, state in tasks.items():
@@ -97,7 +102,7 @@ def test_tensors_of_every_kind(tiers: str, level: str, tmp_path: Path) -> None:
     del three["norm.weight"]
     three["score.weight"] = torch.ones(3, 3)
     tasks = {"one": one, "two": two, "three": three}
-    store = packed(tmp_path, base, tasks, tiers=tiers, level=level, shard_bytes=900)
+    store = packed(tmp_path, base, tasks, tiers=tiers, shard_bytes=900, **leveled(tiers, level))
     assert verify(store, deep=True).ok
     for task, state in tasks.items():
         for tier in store.tiers(task):
@@ -246,7 +251,7 @@ def test_the_commands(small: families.Family, packed_rest: Path, tmp_path: Path)
     code, _, err = run("load", str(packed_rest), "beta", "--tier", "mask")
     assert (code, "has no tier 'mask'" in err) == (1, True)
     code, _, err = run("pack", *words, "-o", str(tmp_path / "x"), "--residual", "much")
-    assert (code, "--residual 'much' is not a number or NAME=either" in err) == (1, True)
+    assert (code, "--residual 'much' is not a number or NAME=either" in err) == (2, True)
     args = ["unpack", str(packed_rest), "beta", "-o", str(tmp_path / "e")]
     assert run(*args, "--tier", "rest", "--exact")[0] == 2
     assert run(*args, "--exact")[0] == 0

@@ -25,8 +25,10 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
 
 
 def options(**changes: object) -> PackOptions:
-    """Options with small chunks, and a method and lambda that do not follow the defaults."""
-    return PackOptions(**{"chunk": CHUNK, "jobs": 2, "lam": 0.4, "method": "sum", **changes})  # type: ignore[arg-type]
+    """Options with small chunks; masks with a method and lambda that are not the defaults."""
+    masked = "mask" in str(changes.get("tiers", "mask"))
+    own = {"lam": 0.4, "method": "sum"} if masked else {}
+    return PackOptions(**{"chunk": CHUNK, "jobs": 2, **own, **changes})  # type: ignore[arg-type]
 
 
 def random_state(

@@ -91,9 +91,19 @@ def store_to_change(store: Path, base_from: Path | None = None) -> Iterator[task
     """Open a store that the block replaces, and let no other writer at it meanwhile."""
     from taskstore.locations import publish
 
-    taskstore.open(store)  # what is no store is not locked
+    opened(store, base_from)  # what is no store is not locked
     with publish.alone(store):
-        yield taskstore.open(store, base=base_from)
+        yield opened(store, base_from)
+
+
+def opened(path: Path, base_from: Path | None = None) -> taskstore.Store:
+    """Open a store; raises OptionError where it carries the base, so that another is not read."""
+    from taskstore.errors import OptionError
+
+    store = taskstore.open(path, base=base_from)
+    if base_from is not None and store.manifest.base.carried:
+        raise OptionError(f"--base-from does nothing: {path} carries its base; leave it out")
+    return store
 
 
 base_argument = click.argument("base", type=click.Path(path_type=Path))

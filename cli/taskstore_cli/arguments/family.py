@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskstore.errors import BadName, InputError
+from taskstore.errors import OptionError
 from taskstore.executors import default_jobs
+from taskstore.locations.hub import name_of
 from taskstore_cli.arguments.method import parse_options, parse_statistics
 from taskstore_cli.arguments.sizes import parse_bytes
 
@@ -16,27 +18,29 @@ if TYPE_CHECKING:
 
 
 def named(finetunes: tuple[str, ...]) -> dict[str, str]:
-    """NAME=MODEL or MODEL -> name -> model; raises BadName where two have one name."""
+    """NAME=MODEL or MODEL -> name -> model; raises OptionError where two have one name."""
     tasks: dict[str, str] = {}
     for word in finetunes:
         name, equals, model = word.partition("=")
-        if not equals or "/" in name or (Path(word).exists() and not Path(model).exists()):
-            name, model = Path(word).resolve().name, word
+        is_path = "/" in name or os.path.exists(word)
+        is_named = equals and (os.path.exists(model) or not is_path)
+        if not is_named or name.startswith(("./", "../", "/", "~")):
+            name, model = name_of(word), word
         if name in tasks:
-            raise BadName("task name", name, "is given twice; name one as NAME=MODEL")
+            raise OptionError(f"task name {name!r} is given twice; name one as NAME=MODEL")
         tasks[name] = model
     return tasks
 
 
 def masks_of(words: tuple[str, ...], tasks: Mapping[str, str]) -> dict[str, Path]:
-    """[NAME=]FILE -> task -> file; raises BadName where two are given for one task."""
+    """[NAME=]FILE -> task -> file; raises OptionError where two are given for one task."""
     files: dict[str, Path] = {}
     for word in words:
         name, equals, path = word.partition("=")
         whole = not equals or "/" in name or (Path(word).exists() and not Path(path).exists())
         for task in tasks if whole else (name,):
             if task in files:
-                raise BadName("task name", task, "has two --masks; give one for each")
+                raise OptionError(f"task name {task!r} has two --masks; give one for each")
             files[task] = Path(word if whole else path)
     return files
 
@@ -56,7 +60,7 @@ def make_options(
 ) -> PackOptions:
     """Read the options of `pack` as the command declares them.
 
-    Raises InputError for values that make no sense.
+    Raises OptionError for values that make no sense.
     """
     from taskstore.packing.options import PackOptions, auto_lambda
 
@@ -80,16 +84,16 @@ def make_options(
 
 
 def by_task(option: str, words: tuple[str, ...], auto: float | None = None) -> dict[str, float]:
-    """[NAME=]NUMBER -> name, "" for all tasks -> number; raises InputError."""
+    """[NAME=]NUMBER -> name, "" for all tasks -> number; raises OptionError."""
 
     values: dict[str, float] = {}
     for word in words:
         name, _, number = word.rpartition("=")
         if name in values:
-            raise InputError(f"{option} of {name or 'all tasks'} is given twice")
+            raise OptionError(f"{option} of {name or 'all tasks'} is given twice")
         try:
             values[name] = auto if number == "auto" and auto is not None else float(number)
         except ValueError:
             kinds = "a number" if auto is None else "a number, auto"
-            raise InputError(f"{option} {word!r} is not {kinds} or NAME=either") from None
+            raise OptionError(f"{option} {word!r} is not {kinds} or NAME=either") from None
     return values

@@ -56,8 +56,8 @@ statistics_option = click.option(
 
 
 def parse_statistics(words: tuple[str, ...]) -> dict[str, Path]:
-    """NAME=FILE -> task, "" for the base -> file; raises InputError."""
-    from taskstore.errors import InputError
+    """NAME=FILE -> task, "" for the base -> file; raises OptionError."""
+    from taskstore.errors import OptionError
 
     files: dict[str, Path] = {}
     for word in words:
@@ -65,33 +65,33 @@ def parse_statistics(words: tuple[str, ...]) -> dict[str, Path]:
         if not equals or "/" in name or Path(word).exists():
             name, file = "", word
         if name in files:
-            raise InputError(f"--statistics of {name or 'the base'!r} is given twice")
+            raise OptionError(f"--statistics of {name or 'the base'!r} is given twice")
         files[name] = Path(file)
     return files
 
 
 def parse_options(words: tuple[str, ...]) -> dict[str, float]:
-    """K=V -> K -> number; raises InputError."""
-    from taskstore.errors import InputError
+    """K=V -> K -> number; raises OptionError."""
+    from taskstore.errors import OptionError
 
     values: dict[str, float] = {}
     for name, number in split_options(words).items():
         try:
             values[name] = float(number)
         except ValueError:
-            raise InputError(f"--option {name}: {number!r} is not a number") from None
+            raise OptionError(f"--option {name}: {number!r} is not a number") from None
     return values
 
 
 def split_options(words: tuple[str, ...]) -> dict[str, str]:
-    """K=V -> K -> V as it stands; raises InputError."""
-    from taskstore.errors import InputError
+    """K=V -> K -> V as it stands; raises OptionError."""
+    from taskstore.errors import OptionError
 
     values: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or name in values:
             problem = "is given twice" if equals else "is not K=V"
-            raise InputError(f"--option {word!r} {problem}")
+            raise OptionError(f"--option {word!r} {problem}")
         values[name] = value
     return values

@@ -50,7 +50,7 @@ class Asked:
 
 
 def asked(method: str, alpha: str | None, extra: tuple[str, ...], models: int) -> Asked:
-    """--alpha and --option, each a number or a grid; raises InputError."""
+    """--alpha and --option, each a number or a grid; raises OptionError."""
     from taskstore.merging.methods import registry
     from taskstore.merging.search.grids import Grids, parse, published
 
@@ -78,8 +78,6 @@ def check(wanted: Search, grids: Grids, procedure: str, *, overwrite: bool) -> N
     if wanted.template is None and (grids.axes or procedure):
         what = f"--method {procedure}" if procedure else "a grid"
         raise click.UsageError(f"{what} needs --eval, the command that scores a model")
-    if wanted.template is None and (wanted.minimise or wanted.plot or wanted.journal):
-        raise click.UsageError("--minimise, --plot and --journal belong to --eval")
     if procedure and (grids.axes or wanted.plot):
         raise click.UsageError(f"--method {procedure} has no grid and no --plot")
     if wanted.plot:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from taskstore_cli.arguments import common
 from taskstore_cli.arguments.common import (
     StorePath,
     base_from_option,
@@ -54,12 +55,11 @@ def evaluate(
     """
     from msgspec import to_builtins
 
-    import taskstore
     from taskstore.evaluation.bench import evaluate as run
     from taskstore.packing import revise
     from taskstore_cli.output.store import score_table
 
-    opened = taskstore.open(store, base=base_from)
+    opened = common.opened(store, base_from)
     if record is not None:
         revise.check_record(opened, record)
     bench = evaluator.bench(evaluator.journal, silent=out.silent)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from taskstore_cli.arguments import common
 from taskstore_cli.arguments.common import StorePath, base_from_option, jobs_option, json_option
 from taskstore_cli.output.console import print_json, progress_bar
 
@@ -36,10 +37,9 @@ def info(
     Reads the manifest alone, unless --overlap or --vectors is given; `verify` proves that the
     rest is there.
     """
-    import taskstore
     from taskstore_cli.output.store import print_summary
 
-    opened = taskstore.open(store, base=base_from)
+    opened = common.opened(store, base_from)
     summary = opened.summary()
     found = None
     if overlap or vectors:

@@ -52,12 +52,11 @@ def load(
     With --time it tells how fast the loader is on this machine. The first load also fills the page
     cache and loads the compiled loops, so it stands apart.
     """
-    import taskstore
     from taskstore.devices import resolve
 
     if (task is not None) + base != 1:
         raise click.UsageError("name one TASK, or give --base")
-    opened = taskstore.open(store, base=base_from)
+    opened = common.opened(store, base_from)
     resolve(device)
     with out.progress() as progress:
         loads = [

@@ -164,13 +164,14 @@ def _origin(
     base: Path, models: tuple[str, ...], base_from: Path | None, *, averaged: bool
 ) -> Origin:
     """Models, or those of a store; the checkpoints of runs that are averaged."""
-    import taskstore
     from taskstore.merging.search.origins import Folders, Stored
     from taskstore.merging.training_runs import spread
     from taskstore.store.contents import is_store
 
     if is_store(base):
-        return Stored(taskstore.open(base, base=base_from), models)
+        return Stored(common.opened(base, base_from), models)
+    if base_from is not None:
+        raise click.UsageError(f"--base-from does nothing: {base} is no store; leave it out")
     if averaged:
         return Folders(base, *spread(named(models), "average"))
     return Folders(base, named(models))

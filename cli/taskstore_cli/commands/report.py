@@ -39,10 +39,9 @@ def report(
     The page needs no network and no other file. It reads well on a phone, in the dark and on
     paper.
     """
-    import taskstore
     from taskstore.analysis.page import write_page
 
-    opened = taskstore.open(store, base=base_from)
+    opened = common.opened(store, base_from)
     with out.progress() as progress:
         page = write_page(
             opened, target, vectors=vectors, overwrite=overwrite, jobs=jobs, progress=progress

@@ -93,11 +93,14 @@ def retier(
     \b
     taskstore retier archive --tiers mask -o family
     """
-    import taskstore
     from taskstore.packing.revise import retier as run
     from taskstore_cli.output.store import print_report
 
     options = make_options(**packing)
+    if drop_exact and "exact" in options.tier_names:
+        raise click.UsageError(
+            "--drop-exact does nothing with --tiers exact: leave one of them out"
+        )
     if target is None and "exact" not in options.tier_names and not drop_exact:
         raise click.UsageError(
             "a store without --tiers exact in place of the archive would lose the fine-tunes; give "
@@ -107,7 +110,7 @@ def retier(
         if target is None:
             opened = stack.enter_context(common.store_to_change(store, base_from))
         else:
-            opened = taskstore.open(store, base=base_from)
+            opened = common.opened(store, base_from)
         progress = stack.enter_context(out.progress())
         report = run(opened, options, target, progress=progress)
     print_report(report, out)

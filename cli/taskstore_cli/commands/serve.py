@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from taskstore_cli.arguments import common
 from taskstore_cli.arguments.common import StorePath, base_from_option
 from taskstore_cli.arguments.serve import Quantum, ServedName, ServedNames
 
@@ -140,9 +141,7 @@ def serve(
     from taskstore_serving.launch.server import listen
     from taskstore_serving.options import ServeOptions
 
-    import taskstore
-
-    opened = taskstore.open(store, base=base_from)
+    opened = common.opened(store, base_from)
     check_words(given)
     named = [task for task in tasks.split(",") if task]
     above, why = choice.best_residual(opened, named, given)

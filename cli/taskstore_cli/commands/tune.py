@@ -80,12 +80,12 @@ def tune(
 
 
 def _grid(text: str) -> list[float]:
-    from taskstore.errors import InputError
+    from taskstore.errors import OptionError
 
     try:
         return [float(word) for word in text.split(",") if word.strip()]
     except ValueError:
-        raise InputError(f"--grid {text!r} is not a list of numbers such as 0.2,0.3") from None
+        raise OptionError(f"--grid {text!r} is not a list of numbers such as 0.2,0.3") from None
 
 
 def _choices(found: Tuning) -> Table:

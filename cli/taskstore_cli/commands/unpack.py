@@ -48,12 +48,12 @@ def unpack(
     Every file that is read and every tensor that is written is checked; where one is damaged,
     nothing is written.
     """
-    import taskstore
+    from taskstore.format.names import folder_of
     from taskstore_cli.arguments.sizes import parse_bytes
 
     if (task is not None) + every + base != 1:
         raise click.UsageError("name one TASK, or give --all or --base")
-    opened = taskstore.open(store, base=base_from)
+    opened = common.opened(store, base_from)
     limit = None if shard_size is None else parse_bytes(shard_size)
     if exact:
         if tier not in (None, "exact"):
@@ -72,7 +72,11 @@ def unpack(
         )
     files = sorted(p for p in target.rglob("*") if p.is_file())
     total = sum(p.stat().st_size for p in files)
-    models = {n: str(target / n) for n in opened.tasks} if every else {task or "": str(target)}
+    models = (
+        {n: str(target / folder_of(n)) for n in opened.tasks}
+        if every
+        else {task or "": str(target)}
+    )
     if out.as_json:
         names = {name or "base": path for name, path in models.items()}
         print_json({"models": names, "files": len(files), "bytes": total})

@@ -27,12 +27,11 @@ def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, ou
 
     A task that is an approximation stays one: the table says how near it is to its fine-tune.
     """
-    import taskstore
     from taskstore.format.names import plain
     from taskstore.store.verify import verify as run
     from taskstore_cli.output.store import fidelity_table
 
-    opened = taskstore.open(store, base=base_from)
+    opened = common.opened(store, base_from)
     with out.progress() as progress:
         report = run(opened, deep=deep, jobs=jobs, progress=progress)
     summary = opened.summary()

@@ -23,7 +23,8 @@ def on_cpu() -> bool:
     if not torch.cuda.is_available():
         raise DeviceError(
             "this vLLM computes on a GPU, and torch finds none here; on the CPU serves "
-            "pip install 'taskstore[serve-cpu]', without the package vllm beside it"
+            "pip install '.[serve-cpu]' in the folder of taskstore's sources, "
+            "without the package vllm beside it"
         )
     return False
 

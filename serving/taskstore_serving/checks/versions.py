@@ -29,7 +29,7 @@ def check() -> str:
     """The installed version; raises MissingExtra without vLLM, InputError for an untested one."""
     found = installed()
     if found is None:
-        raise MissingExtra("serving", "vLLM", "serve]' or 'taskstore[serve-cpu")
+        raise MissingExtra("serving", "vLLM", "serve]' or '.[serve-cpu")
     release = re.match(r"(\d+)\.(\d+)\.(\d+)", found)
     if release is None or not FIRST <= tuple(map(int, release.groups())) <= LAST:
         first, last = (".".join(map(str, v)) for v in (FIRST, LAST))

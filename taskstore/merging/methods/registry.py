@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from taskstore.errors import InputError, UnknownMethod
+from taskstore.errors import OptionError, UnknownMethod
 from taskstore.merging.methods.api import Info, Method, Option
 from taskstore.merging.methods.average import Average, Warm
 from taskstore.merging.methods.consensus import Consensus
@@ -90,18 +90,18 @@ ALIASES: Mapping[str, str] = {
 def split(name: str) -> tuple[str, str]:
     """A method and the one that it works on, "" if none: "dare+ties" -> ("dare", "ties").
 
-    Raises UnknownMethod with the nearest names, and InputError for a pair that makes no sense.
+    Raises UnknownMethod with the nearest names, and OptionError for a pair that makes no sense.
     """
     whole = ALIASES.get(_plain(name), name)
     outer, plus, inner = whole.partition("+")
     outer, inner = _known(outer), _known(inner) if plus else ""
     over = MERGES[outer].INFO.over
     if inner and not over:
-        raise InputError(f"method {outer!r} does not work on another; leave out {plus + inner!r}")
+        raise OptionError(f"method {outer!r} does not work on another; leave out {plus + inner!r}")
     if inner and MERGES[inner].INFO.over:
-        raise InputError(f"method {inner!r} works on another itself; {outer!r} cannot work on it")
+        raise OptionError(f"method {inner!r} works on another itself; {outer!r} cannot work on it")
     if inner and MERGES[inner].INFO.whole and not MERGES[outer].INFO.whole:
-        raise InputError(f"method {inner!r} merges whole matrices; {outer!r} cannot work on it")
+        raise OptionError(f"method {inner!r} merges whole matrices; {outer!r} cannot work on it")
     return outer, inner or over
 
 
@@ -120,7 +120,7 @@ def _known(name: str) -> str:
     if plain in MERGES:
         return plain
     if plain in PROCEDURES:
-        raise InputError(
+        raise OptionError(
             f"method {name!r} tries models with an evaluator of yours, so it needs one and makes a "
             f"model, not a store: taskstore merge BASE MODEL... --method {plain} --eval CMD -o DIR"
         )
@@ -158,7 +158,7 @@ def options_of(name: str) -> dict[str, Option]:
 def make(name: str, options: Mapping[str, float] | None = None, *, merging: bool = False) -> Method:
     """The method with its options, as a store or, if `merging`, as one merged model needs it.
 
-    Raises UnknownMethod, or InputError for an option that it does not have or a value out of range.
+    Raises UnknownMethod, or OptionError for an option that it lacks or a value out of range.
     """
     outer, inner = split(name)
     given, known = dict(options or {}), options_of(name)
@@ -166,7 +166,7 @@ def make(name: str, options: Mapping[str, float] | None = None, *, merging: bool
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
-            raise InputError(f"method {name!r} has no option {key!r}; {hint}")
+            raise OptionError(f"method {name!r} has no option {key!r}; {hint}")
         _check(name, known[key], value)
     below = [_made(inner, given, merging and not MERGES[outer].INFO.masks)] if inner else []
     method: Method = _made(outer, given, merging, *below)
@@ -174,11 +174,11 @@ def make(name: str, options: Mapping[str, float] | None = None, *, merging: bool
 
 
 def check(name: str, options: Mapping[str, float], *, packing: bool = False) -> None:
-    """Raise what `make` would, or InputError if `packing` and a store cannot take the method."""
+    """Raise what `make` would, or OptionError if `packing` and a store cannot take the method."""
     make(name, options)
     if packing and not info_of(name).packs:
         fitting = ", ".join(n for n, method in MERGES.items() if method.INFO.packs)
-        raise InputError(
+        raise OptionError(
             f"method {name!r} makes no multi-task vector that masks can use; pack by {fitting}"
         )
 
@@ -193,7 +193,7 @@ def _made(name: str, given: Mapping[str, float], merging: bool, *inner: Method) 
 def _check(method: str, option: Option, value: float) -> None:
     if not option.low <= value <= option.high or (option.whole and value != int(value)):
         kind = "a whole number" if option.whole else "a number"
-        raise InputError(
+        raise OptionError(
             f"option {option.name}={value:g} of {method!r} is not {kind} from {option.low:g} to "
             f"{option.high:g}"
         )

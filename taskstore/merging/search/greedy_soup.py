@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from taskstore.errors import InputError
+from taskstore.errors import OptionError
 from taskstore.evaluation.bench import fingerprint
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
@@ -73,11 +73,11 @@ def greedy_soup(
     """Write the soup to the folder `target`; the method that `options` name is not used.
 
     If `tokenizer_from` or `private_from` name no ingredient, they mean the best fine-tune. Raises
-    InputError for options that no average has, EvaluationFailed, and what `merge` does. Then
+    OptionError for options that no average has, EvaluationFailed, and what `merge` does. Then
     nothing is at `target`, and the scores are in the journal.
     """
     if options.alpha is not None or options.weights or options.method_options:
-        raise InputError("a greedy soup is a plain average; leave alpha, weights and options out")
+        raise OptionError("a greedy soup is a plain average; leave alpha, weights and options out")
     target = Path(target)
     with publish.alone(target):
         origin.check(target, options)

@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import product
 from math import prod
 
-from taskstore.errors import InputError
+from taskstore.errors import OptionError
 from taskstore.merging.options import MergeOptions
 
 Values = tuple[float, ...]
@@ -45,11 +45,11 @@ class Grids:
     def trials(self, options: MergeOptions) -> list[tuple[Values, MergeOptions]]:
         """Each point of the product with its options; alpha changes last.
 
-        Raises InputError for a value that makes no sense, or for too many points.
+        Raises OptionError for a value that makes no sense, or for too many points.
         """
         axes = self.axes
         if prod(map(len, axes.values())) > MOST:
-            raise InputError(f"the grids have more than {MOST:,} points; search fewer values")
+            raise OptionError(f"the grids have more than {MOST:,} points; search fewer values")
         return [(point, self._at(options, point)) for point in product(*axes.values())]
 
     def _at(self, options: MergeOptions, point: Values) -> MergeOptions:
@@ -59,19 +59,19 @@ class Grids:
 
 
 def parse(text: str, what: str, auto: Values = ()) -> Values:
-    """The values of a text, ascending, each once: "0:1:0.5" -> (0, 0.5, 1); raises InputError."""
+    """The values of a text, ascending, each once: "0:1:0.5" -> (0, 0.5, 1); raises OptionError."""
     if text.strip() == "auto":
         if not auto:
-            raise InputError(f"{what} has no published grid; write the values: 0.1,0.3 or 0:1:0.1")
+            raise OptionError(f"{what} has no published grid; write the values: 0.1,0.3 or 0:1:0.1")
         return auto
     try:
         values = {value for part in text.split(",") for value in _part(part)}
     except (InvalidOperation, ValueError):
-        raise InputError(
+        raise OptionError(
             f"{what} {text!r} is not a number, a list (0.1,0.3), a range (0:1:0.1) or auto"
         ) from None
     if len(values) > MOST:
-        raise InputError(f"{what} {text!r} has more than {MOST:,} values")
+        raise OptionError(f"{what} {text!r} has more than {MOST:,} values")
     return tuple(sorted(values))
 
 

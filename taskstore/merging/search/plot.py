@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from taskstore.errors import InputError, MissingExtra, OutputError
+from taskstore.errors import MissingExtra, OptionError, OutputError
 from taskstore.locations import ownership, publish
 from taskstore.merging.search.grid_search import GridPoints, Searched, words
 
@@ -21,11 +21,11 @@ CHOSEN = {"symbol": "star", "size": 16, "color": "#d62728", "line": {"width": 1,
 
 
 def check(path: Path, axes: int, *, overwrite: bool = False) -> None:
-    """Raise InputError, OutputError or MissingExtra if `write` would; call it before a search."""
+    """Raise OptionError, OutputError or MissingExtra if `write` would; call it before a search."""
     if path.suffix not in ENDS:
-        raise InputError(f"the plot {path} has no name that ends in {' or '.join(ENDS)}")
+        raise OptionError(f"the plot {path} has no name that ends in {' or '.join(ENDS)}")
     if axes not in (1, 2):
-        raise InputError(f"a plot shows a search of one or two things; {axes} are searched")
+        raise OptionError(f"a plot shows a search of one or two things; {axes} are searched")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"the plot {path} has no folder to be in; make {path.parent} first")
     publish.check_file(path, overwrite=overwrite, ours=is_plot)

@@ -56,7 +56,7 @@ def ours() -> dict[str, set[str]]:
 def vllms() -> set[str]:
     spec = find_spec("vllm")
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("vLLM is not installed: pip install 'taskstore[serve-cpu]'")
+        pytest.skip("vLLM is not installed: pip install '.[serve-cpu]'")
     source = Path(spec.submodule_search_locations[0]) / "v1" / "metrics" / "loggers.py"
     plain = re.findall(r'name="(vllm:\w+)"', source.read_text())
     return {name + end for name in plain for end in ("", "_total", "_bucket")}

@@ -27,7 +27,7 @@ SMALL = {
 def need_vllm() -> None:
     """Skip, and say why, where vLLM is not installed."""
     if versions.installed() is None:
-        pytest.skip("vLLM is not installed: pip install 'taskstore[serve-cpu]'")
+        pytest.skip("vLLM is not installed: pip install '.[serve-cpu]'")
     os.environ |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_CI_ENV": "1",

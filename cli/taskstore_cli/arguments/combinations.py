@@ -1,0 +1,95 @@
+"""Refuses options that would do nothing beside the others, before a command runs.
+
+What the tiers of a store, or the kinds of statistics, use is known to the library.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+EVALUATOR = ("key", "timeout", "journal", "scratch")
+EVAL, COUNTED = ("template",), ("overlap", "vectors")
+# Command -> option -> the options of which it needs one.
+NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "pack": {**dict.fromkeys(EVALUATOR, EVAL), "anyway": ["share"]},
+    "merge": dict.fromkeys((*EVALUATOR, "minimise", "plot"), EVAL),
+    "retier": {"overwrite": ["target"]},
+    "load": {"repeat": ["timed"]},
+    "info": dict.fromkeys(("jobs", "base_from"), COUNTED),
+    "verify": {"base_from": ["deep"]},
+}
+# Command -> option -> the options beside which it does nothing.
+WITHOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "pack": {"residuals": ["share", "max_error"]},
+    "retier": {"drop_exact": ["target"]},
+    "load": {"tier": ["base"]},
+    "unpack": {"tier": ["base"], "exact": ["base"]},
+    "serve": {"as_json": ["print_command"], "log_format": ["print_command"]},
+}
+WORDS = {"lambdas": "lambda", "extra": "option", "mask_files": "masks"}  # as the library has them
+
+
+def checked(command: click.Command) -> click.Command:
+    """Make a command refuse what does not go together; its status is 2."""
+    inner = command.callback
+    assert inner is not None
+
+    @functools.wraps(inner)
+    def run(**given: Any) -> Any:
+        check(click.get_current_context())
+        return inner(**given)
+
+    command.callback = run
+    return command
+
+
+def check(context: click.Context) -> None:
+    """Raise UsageError or OptionError for an option that was given and does nothing."""
+    name, given = context.command.name or "", _given(context)
+    flags = {p.name: max(p.opts, key=len) for p in context.command.params if p.name}
+    for option, needed in NEEDS.get(name, {}).items():
+        if option in given and not given & set(needed):
+            words = " or ".join(flags[other] for other in needed)
+            raise click.UsageError(
+                f"{flags[option]} does nothing without {words}: add it, or leave "
+                f"{flags[option]} out"
+            )
+    for option, others in WITHOUT.get(name, {}).items():
+        if option in given and (found := given & set(others)):
+            raise click.UsageError(
+                f"{flags[option]} does nothing with {flags[found.pop()]}: leave one of them out"
+            )
+    _check_library(context.params, [WORDS.get(option, option) for option in sorted(given)])
+
+
+def _check_library(params: Mapping[str, Any], given: Sequence[str]) -> None:
+    """What PackOptions and MeasureOptions refuse, also where a default was typed."""
+    if "tiers" in params:
+        from taskstore.packing.options import check_used
+
+        tiers = params["tiers"].split(",")
+        if params.get("share") is not None or params.get("max_error") is not None:
+            tiers = ["rest", *(["exact"] if "exact" in tiers else [])]
+            if "tiers" in given and "mask" in params["tiers"]:
+                raise click.UsageError(
+                    "--target and --max-error choose the bits of the tier rest: leave mask out"
+                )
+        check_used(given, [*tiers, *(["rest"] if params.get("residuals") else [])])
+    elif "statistics" in params and "labels" in params:
+        from taskstore.statistics.options import check_used as check_kinds
+
+        check_kinds(given, params["statistics"].split(","))
+
+
+def _given(context: click.Context) -> set[str]:
+    """Options that were typed."""
+    return {
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }

@@ -1,0 +1,58 @@
+"""Names of models as users type them, and what to do with an id of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taskstore.errors import CheckpointError
+from taskstore.locations.hub import locate, name_of
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    folder = tmp_path / f"models--acme--billing-v2/snapshots/{REVISION}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    return folder
+
+
+def test_a_snapshot_is_called_after_its_repository(snapshot: Path, tmp_path: Path) -> None:
+    link = tmp_path / "latest"
+    link.symlink_to(snapshot)
+    for path in (snapshot, link, snapshot / "model.safetensors"):
+        assert name_of(path) == "billing-v2"
+    for path in (snapshot, link):
+        assert locate(path)[1:] == ("acme/billing-v2", REVISION)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("runs/final", "final"),
+        ("runs/legal/model.safetensors", "legal"),
+        ("runs/legal/pytorch_model.bin", "legal"),
+        ("runs/legal/model.fp16.safetensors", "legal"),
+        ("runs/legal/billing.safetensors", "billing"),
+        ("runs/legal/modelling.safetensors", "modelling"),
+    ],
+)
+def test_a_file_is_called_after_its_folder_where_its_name_says_nothing(
+    path: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / path).parent.mkdir(parents=True)
+    if "." in path:
+        (tmp_path / path).touch()
+    assert name_of(tmp_path / path) == name
+
+
+def test_an_id_of_the_hub_is_told_from_a_path() -> None:
+    with pytest.raises(
+        CheckpointError, match="no such folder or file; .* hf download acme/billing"
+    ):
+        locate("acme/billing")
+    with pytest.raises(CheckpointError, match="no such folder or file$"):
+        locate("./runs/legal/final")
