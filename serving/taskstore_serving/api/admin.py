@@ -73,7 +73,7 @@ async def models(_: Request, served: Served) -> Response:
 
 async def model(request: Request, served: Served) -> Response:
     cards = {card["id"]: card for card in await _cards(served)}
-    name = request.path_params["name"]
+    name = served.named(request.path_params["name"])
     if name not in cards:
         raise unknown_model(name, cards)
     return JSONResponse(cards[name])

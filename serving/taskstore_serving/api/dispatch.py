@@ -35,7 +35,7 @@ _NAMED = msgspec.json.Decoder(_Named)
 
 
 class Dispatch:
-    """The middleware. It uses `default`, `resolve` and `running` of `app.state.taskstore`."""
+    """The middleware; `app.state.taskstore` has `default`, `named`, `resolve` and `running`."""
 
     def __init__(self, app: Any, limit: int = LIMIT, patience: float = PATIENCE) -> None:
         self.app, self._limit, self._patience = app, limit, patience
@@ -53,6 +53,9 @@ class Dispatch:
                 name = model_of(body)
                 if name in (None, "") and served.default and not _is_own(scope):
                     name, body = served.default, with_model(body, served.default)
+                    _set_length(scope, len(body))
+                if isinstance(name, str) and (own := served.named(name)) != name:
+                    name, body = own, with_model(body, own)
                     _set_length(scope, len(body))
                 front = served.resolve(name) if isinstance(name, str) and name else None
         except Refusal as refusal:

@@ -63,12 +63,15 @@ class Served:
         self._folders = Path(mkdtemp(prefix="taskstore-front-"))
         weakref.finalize(self, shutil.rmtree, self._folders, ignore_errors=True)
         self._running: Counter[str] = Counter()
+        self._hub: dict[str, str] = {}  # task, or the base's name -> id at the hub it came from
         self._ids = AtomicCounter(0)
         self._change = asyncio.Lock()
 
     async def start(self) -> None:
         """Take over what the engine loaded. Raises InputError where it cannot be served."""
         self._base = self._assets(None)
+        base = self.store.manifest.base
+        self._came_from(self.names[0], base.source, base.revision)
         state = await self.state()
         self.verified = bool(state["verified"])
         for task, known in state["tasks"].items():
@@ -80,6 +83,11 @@ class Served:
     def store(self) -> Store:
         """The store as it is on disk now: tasks may have been added."""
         return self.options.open_store()
+
+    def named(self, name: str) -> str:
+        """The name of the only model that came from the hub under this id; else the id itself."""
+        found = [own for own, of in self._hub.items() if of == name]
+        return found[0] if len(found) == 1 else name
 
     def resolve(self, name: str) -> Front | None:
         """The front of a task; None for the base. Raises Refusal."""
@@ -143,6 +151,7 @@ class Served:
                 if request is not None:
                     known.front.requests[task] = request
                 raise
+            self._hub.pop(task, None)
             self._drop_unused(known.front)
 
     async def verify(self, task: str | None) -> list[dict[str, Any]]:
@@ -185,8 +194,14 @@ class Served:
         path = f"taskstore://{store}/{known['digest']}"
         request = LoRARequest(task, self._ids.inc(1), path, base_model_name=self.names[0])
         front.requests[task] = request
+        manifest = self.store.manifest.tasks[task]
+        self._came_from(task, manifest.source, manifest.revision)
         told = {what: known[what] for what in ("tier", "fidelity", "scores")}
         self.tasks[task] = ServedTask(front, store, known["digest"], told)
+
+    def _came_from(self, name: str, source: str | None, revision: str | None) -> None:
+        if source and revision:  # without a revision it is a folder
+            self._hub[name] = source
 
     def _assets(self, task: str | None) -> Assets:
         written = Path(mkdtemp(dir=self._folders))

@@ -115,6 +115,21 @@ def test_models_say_what_they_keep_of_their_fine_tunes(client: Any) -> None:
     assert told["fidelity"]["grade"] == "B"
 
 
+def test_a_model_answers_to_its_id_at_the_hub_where_no_other_has_it(client: Any) -> None:
+    served = client.app.state.taskstore
+    assert served.named("org/model") == "org/model"
+    served._came_from("alpha", "org/model", "f00d")
+    served._came_from("base", "org/base", "f00d")
+    served._came_from("beta", "/a/folder", None)
+    assert [served.named(n) for n in ("org/model", "org/base", "/a/folder")] == [
+        "alpha", "base", "/a/folder"
+    ]  # fmt: skip
+    assert client.get("/v1/models/org/model").json()["id"] == "alpha"
+    served._came_from("beta", "org/model", "f00d")
+    assert served.named("org/model") == "org/model"
+    assert client.get("/v1/models/org/model").status_code == 404
+
+
 def test_without_a_key_nothing_can_be_changed(client: Any, args: Namespace) -> None:
     args.api_key = None
     for method, path in (

@@ -24,6 +24,9 @@ class Served:
     def __init__(self) -> None:
         self.now: list[str] = []
 
+    def named(self, name: str) -> str:
+        return {"org/model": "german"}.get(name, name)
+
     def resolve(self, name: str) -> Any:
         if name not in ("base", "german"):
             raise unknown_model(name, ["base", "german"])
@@ -165,6 +168,14 @@ def test_requests_without_a_name_go_to_the_default() -> None:
     for path in ("/v1/taskstore/verify", "/v1/load_lora_adapter", "/p/v1/taskstore/verify"):
         _, _, inner = call(b"{}", path, served, root_path="/p" if path[1] == "p" else "")
         assert inner.body == b"{}"
+
+
+def test_an_id_at_the_hub_becomes_the_name_that_vllm_knows() -> None:
+    body = b'{"model": "org/model", "n": 1}'
+    status, _, inner = call(body, headers=[(b"content-length", b"%d" % len(body))])
+    assert (status, json.loads(inner.body)) == (200, {"model": "german", "n": 1})
+    assert (inner.app, inner.length) == (FRONT.app, b"%d" % len(inner.body))
+    assert call(b'{"model": "org/other"}')[0] == 404
 
 
 def test_the_name_is_read_as_python_reads_it() -> None:
