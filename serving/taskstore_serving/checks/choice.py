@@ -102,7 +102,10 @@ def base_names(store: Store, names: Sequence[str], tasks: Sequence[str]) -> tupl
     for name in names:
         if name in tasks:
             raise InputError(f"--served-model-name {name!r} names the base, but is a task's name")
-    own = store.manifest.base.name
+    base = store.manifest.base
+    own = base.name
+    if base.source and own == base.revision:  # of a snapshot in a hub's cache
+        own = base.source.rpartition("/")[2]
     return tuple(dict.fromkeys(names)) or (f"{own}-base" if own in tasks else own,)
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from taskstore_serving.checks.choice import Choice, base_names, choose, dtype
 
@@ -86,6 +87,10 @@ def test_names_of_the_base(packed: Path) -> None:
     own = store.manifest.base.name
     assert base_names(store, (), ("alpha",)) == (own,)
     assert base_names(store, (), (own,)) == (f"{own}-base",)
+    hash_of = {"name": "f00d", "source": "org/model", "revision": "f00d"}
+    base = msgspec.structs.replace(store.manifest.base, **hash_of)
+    store.manifest = msgspec.structs.replace(store.manifest, base=base)
+    assert base_names(store, (), ()) == ("model",)
     assert base_names(store, ("x", "y", "x"), ("alpha",)) == ("x", "y")
     with pytest.raises(InputError, match="'alpha' names the base, but is a task's name"):
         base_names(store, ("alpha",), ("alpha",))
