@@ -177,4 +177,4 @@ def test_units_of_searches_are_plain_data(small: Family, tmp_path: Path, sent: s
         chosen = options(tiers="rest")
         plan = planning.make(family, "rest")
         assert 0 < rest_error(family, plan, 0, 2.0, chosen) < 1
-    assert {"taskstore.packing.search_bits._missed"} == sent
+    assert {"taskstore.packing.search_bits._sums"} == sent

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from taskstore.errors import InputError
 from taskstore.format.manifest import Sums, Task
 
 GRADES: Mapping[str, float] = {"A": 0.030, "B": 0.055}  # the largest error of each
@@ -97,6 +98,15 @@ def of_sums(sums: Sums) -> Fidelity:
 def grade_of(error: float) -> str:
     """Return the grade of an error."""
     return next((grade for grade, most in GRADES.items() if error <= most), WORST)
+
+
+def largest_error(word: str) -> float:
+    """Read an error, or the largest one of a grade; raises InputError."""
+    try:
+        return GRADES[word.upper()] if word.upper() in GRADES else float(word)
+    except ValueError:
+        known = " or ".join(GRADES)
+        raise InputError(f"{word!r} is no error and no grade; give a number, {known}") from None
 
 
 def _ratio(part: float, whole: float, otherwise: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -106,6 +106,12 @@ class Sums(Struct, frozen=True, kw_only=True):
     weights: float
     vector: float
     product: float
+
+    @classmethod
+    def of(cls, sums: Sequence[float]) -> Sums:
+        """Return the sums, given in this order."""
+        error, weights, vector, product = sums
+        return cls(error=error, weights=weights, vector=vector, product=product)
 
 
 class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam": "lambda"}):

@@ -52,6 +52,14 @@ def task_vector(theta_N: U, dtype: str, theta0_N: F32, tau_N: F32) -> bool:
     return all_finite(tau_N.view(np.uint32), "F32")
 
 
+def task_vector_of(theta_N: U, dtype: str, w0_N: U, base: str) -> tuple[F32, F32]:
+    """Return theta_0 and tau, float32 (N,), of bits of `dtype` over the base's of dtype `base`."""
+    theta0_N = to_float32(w0_N, base)
+    tau_N = np.empty(theta0_N.size, np.float32)
+    task_vector(theta_N, dtype, theta0_N, tau_N)
+    return theta0_N, tau_N
+
+
 def add(theta0_N: F32, tau_N: F32, w0_N: U, dtype: str) -> U:
     """W1 = round(theta_0 + tau) as bits of `dtype`; W0 where that is not finite."""
     if dtype == "BF16":

@@ -15,7 +15,7 @@ from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.tiers import ABOVE, Bits, BlockSpec
-from taskstore.kernels import cpu, floats
+from taskstore.kernels import cpu
 from taskstore.kernels.products import F32, four_sums
 from taskstore.merging import similarity
 from taskstore.merging.similarity import Weights
@@ -177,7 +177,7 @@ def _above(
         streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)
         sums = None
         if tier != "exact":
-            known = known or _vector(theta, below)
+            known = known or cpu.task_vector_of(*theta, *below)
             sums = four_sums(*known, rebuilt_N, info.dtype)
         yield CodedPart(
             ABOVE[tier].stem(task.name),
@@ -190,14 +190,6 @@ def _above(
             kept=max(0, info.numel - block.start),
             open_ended=info.numel > block.info.numel,
         )
-
-
-def _vector(theta: Weights, base: Weights) -> tuple[F32, F32]:
-    """Return theta_0 and tau, float32 (N,)."""
-    theta0_N = floats.to_float32(*base)
-    tau_N = np.empty(theta0_N.size, np.float32)
-    cpu.task_vector(*theta, theta0_N, tau_N)
-    return theta0_N, tau_N
 
 
 def _private(coder: Coder, block: Block, start: int) -> CodedBlock:

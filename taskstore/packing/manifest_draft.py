@@ -173,10 +173,8 @@ def completed(
 
 def _fidelity(name: str, task: Task, sums: Mapping[tuple[str, str], Any]) -> dict[str, Sums] | None:
     """Return the sums of each tier that was measured."""
-    found = {tier: sums[name, tier].tolist() for tier in TIERS if (name, tier) in sums}
-    return {
-        tier: Sums(error=e, weights=w, vector=t, product=p) for tier, (e, w, t, p) in found.items()
-    } or None
+    measured = [tier for tier in TIERS if (name, tier) in sums]
+    return {tier: Sums.of(sums[name, tier].tolist()) for tier in measured} or None
 
 
 def _completed_entry(

@@ -1,7 +1,7 @@
 """Find the smallest store that is good enough: bits per task, by measurement.
 
 A store is good enough by one of two measures: a share of the fine-tune's score, by the user's own
-evaluation of rebuilt models; or, without any, the relative error of the task vector. Both use the
+evaluation of rebuilt models; or, without any, the error of format/fidelity.py. Both use the
 tier `rest` alone: at every rate it keeps more than masks do (docs/fidelity.md).
 """
 
@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from taskstore.errors import InputError, OptionError, TargetNotReached
 from taskstore.evaluation.bench import Bench
 from taskstore.executors import threads
+from taskstore.format.fidelity import of_sums
+from taskstore.format.manifest import Sums
 from taskstore.format.tiers import ABOVE, BlockSpec
-from taskstore.kernels import cpu, floats
+from taskstore.kernels import cpu
+from taskstore.kernels.products import four_sums
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.scratch import scratch as scratch_folder
@@ -44,7 +48,7 @@ SAMPLE = 64  # blocks on which an error is first measured
 class Aimed:
     """What was chosen: bits per task, what they reach, and the store packed with them.
 
-    reached   task -> share of the fine-tune's score, or relative error
+    reached   task -> share of the fine-tune's score, or error
     scores    task -> bits -> score, where models were evaluated
     """
 
@@ -146,8 +150,9 @@ def aim_at_error(
 ) -> Aimed:
     """Pack with about the fewest bits at which no task's error is above `most`.
 
-    The error is |rebuilt - fine-tune|^2 / |task vector|^2 over the tensors that are quantised. The
-    bits are found on a sample of blocks, then proved on all of them. Raises InputError.
+    The error is that of format/fidelity.py: |rebuilt - fine-tune| / |fine-tune| + 0.2 |1 -
+    projection| over the tensors that are quantised. The bits are found on a sample of blocks, then
+    proved on all of them. Raises InputError.
     """
     options = with_rest_alone(options or PackOptions())
     if not (math.isfinite(most) and most > 0):
@@ -188,7 +193,7 @@ def _fewest(error: Any, most: float) -> float:
 def rest_error(
     family: Family, plan: Plan, t: int, bits: float, options: PackOptions, *, sample: bool = False
 ) -> float:
-    """Measure |rebuilt - fine-tune|^2 / |task vector|^2 of task `t`, whose lowest tier is the rest.
+    """Measure the error (format/fidelity.py) of task `t`, whose lowest tier is the rest.
 
     It runs over all quantised tensors, or over a sample of about SAMPLE blocks, spread over them.
     """
@@ -201,13 +206,12 @@ def rest_error(
     if sample and len(every) > SAMPLE:
         every = [every[k] for k in np.linspace(0, len(every) - 1, SAMPLE).round().astype(int)]
 
-    found = list(threads(options.jobs).map(_missed, (family, t, bits), every))
-    missed, size = (sum(part) for part in zip(*found, strict=True)) if found else (0.0, 0.0)
-    return missed / size if size else 0.0
+    found = threads(options.jobs).map(_sums, (family, t, bits), every)
+    return of_sums(Sums.of(sum(found, np.zeros(4)).tolist())).error or 0.0
 
 
-def _missed(shared: tuple[Family, int, float], block: Block) -> tuple[float, float]:
-    """Return |rebuilt - fine-tune|^2 and |task vector|^2 of a block."""
+def _sums(shared: tuple[Family, int, float], block: Block) -> NDArray[np.float64]:
+    """Return the four sums of a block."""
     family, t, bits = shared
     task, w0_N = family.tasks[t], read_base(family, block)
     dtype, label = task.tensors[block.name].dtype, (task.name, block.name)
@@ -215,8 +219,5 @@ def _missed(shared: tuple[Family, int, float], block: Block) -> tuple[float, flo
     below_N = cpu.cast(w0_N, block.info.dtype, dtype)
     spec = BlockSpec(dtype, block.info.shape, block.start, bits, archive=False, label=label)
     _, rebuilt_N = ABOVE["rest"].encode(theta_N, below_N, spec)
-    missed_N, tau_N = (
-        floats.to_float32(theta_N, dtype) - floats.to_float32(other_N, dtype)
-        for other_N in (rebuilt_N, below_N)
-    )
-    return float(np.dot(missed_N, missed_N)), float(np.dot(tau_N, tau_N))
+    vector = cpu.task_vector_of(theta_N, dtype, w0_N, block.info.dtype)
+    return four_sums(*vector, rebuilt_N, dtype)

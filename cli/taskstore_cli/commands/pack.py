@@ -17,6 +17,17 @@ from taskstore_cli.arguments.method import (
 from taskstore_cli.output.console import Output
 
 
+def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> float | None:
+    """Read a number, or the largest error of a grade."""
+    from taskstore.errors import InputError
+    from taskstore.format.fidelity import largest_error
+
+    try:
+        return None if word is None else largest_error(word)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command()
 @common.base_argument
 @click.argument("finetunes", metavar="[NAME=]FINETUNE...", nargs=-1)
@@ -83,10 +94,10 @@ from taskstore_cli.output.console import Output
 )
 @click.option(
     "--max-error",
-    type=float,
-    metavar="X",
-    help="The fewest bits per task at which |rebuilt - fine-tune|^2 is at most this share (0.05) "
-    "of |task vector|^2. The tier is rest.",
+    metavar="X|GRADE",
+    callback=_largest_error,
+    help="The fewest bits per task at which weight error + 0.2 |1 - projection| is at most X "
+    "(0.03), or of a grade: A (at most 0.030), B (0.055); docs/fidelity.md. The tier is rest.",
 )
 @click.option("--anyway", is_flag=True, help="Write the best, where --target is not reached.")
 @evaluator_options(required=False)
