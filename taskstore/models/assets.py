@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from taskstore.errors import BadName, CheckpointError
 from taskstore.format.manifest import MAX_ASSET
 from taskstore.format.names import INDEXES, PICKLES, check_asset_path, check_beside_path
 from taskstore.locations.files import resolve
+from taskstore.locations.pointers import pointer
 
 WEIGHTS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
@@ -38,7 +40,8 @@ class Beside:
 def collect(folder: Path, weights: Collection[Path]) -> Beside:
     """Find what lies beside `weights`, the files that the model is read from.
 
-    Raises CheckpointError for a link to a file outside of the folder.
+    Raises CheckpointError for a link to a file outside of the folder, and for a Git LFS pointer in
+    the place of a file that would be carried, but for pictures and the like.
     """
     found = Beside()
     for root, folders, files in os.walk(folder):
@@ -53,6 +56,12 @@ def collect(folder: Path, weights: Collection[Path]) -> Beside:
                 continue
             is_weights = index or path.suffix in WEIGHTS
             reason = _reason(path, inside, is_weights)
+            if reason is None and (wrong := pointer(_real(path, folder))):
+                if wrong.size <= MAX_ASSET and not _is_media(inside):
+                    raise CheckpointError(path, wrong.problem)
+                reason = wrong.problem.removeprefix("is ")
+            elif reason is None and path.suffix in PICKLES:
+                reason = _pickle(path)
             if reason is not None:
                 found.skipped[inside] = reason
             else:
@@ -65,6 +74,10 @@ def _real(path: Path, folder: Path) -> Path:
         return resolve(path, folder)
     except OSError as error:
         raise CheckpointError(path, str(error.strerror)) from None
+
+
+def _is_media(name: str) -> bool:
+    return (mimetypes.guess_type(name)[0] or "").startswith(("image/", "video/", "audio/"))
 
 
 def _link(root: str, name: str) -> bool:
@@ -85,7 +98,7 @@ def _reason(path: Path, inside: str, is_weights: bool) -> str | None:
         return "weights of another kind" if is_weights else "its name is not portable"
     if path.stat().st_size > MAX_ASSET:
         return f"larger than {MAX_ASSET >> 20} MB"
-    return None if path.suffix not in PICKLES else _pickle(path)
+    return None
 
 
 def _pickle(path: Path) -> str | None:

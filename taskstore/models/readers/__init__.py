@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskstore.errors import CheckpointError
+from taskstore.locations.pointers import pointer
 from taskstore.models.checkpoint import Reader
 from taskstore.models.readers import index
 from taskstore.models.readers.safetensors import SafetensorsReader
@@ -48,6 +49,9 @@ def open_files(files: Sequence[Path], folder: Path | None = None) -> Reader:
     suffix = files[0].suffix
     if suffix not in READERS:
         raise CheckpointError(files[0], "is neither a safetensors file nor a PyTorch weight file")
+    for file in files:
+        if wrong := pointer(file, folder):
+            raise CheckpointError(file, wrong.problem)
     return READERS[suffix].reader(files, folder)
 
 

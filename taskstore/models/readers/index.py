@@ -9,6 +9,7 @@ from pathlib import Path
 
 from taskstore.errors import CheckpointError
 from taskstore.format import json_text
+from taskstore.locations.pointers import pointer
 from taskstore.models.checkpoint import TensorInfo
 
 MAX_FILE_NAME = 255  # bytes, of any usual file system
@@ -26,7 +27,9 @@ def weight_map(index: Path) -> dict[str, str]:
         files = json_text.read(index, index.parent)["weight_map"]
         pairs = {str(name): str(file) for name, file in files.items()}
     except ValueError as error:
-        raise CheckpointError(index, f"is not an index: {error}") from None
+        wrong = pointer(index, index.parent)
+        problem = wrong.problem if wrong else f"is not an index: {error}"
+        raise CheckpointError(index, problem) from None
     except (KeyError, TypeError, AttributeError):
         raise CheckpointError(index, "is not an index: it has no weight_map") from None
     except OSError as error:

@@ -26,6 +26,7 @@ from taskstore.errors import CheckpointError
 from taskstore.format import json_text
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
+from taskstore.locations.pointers import pointer
 from taskstore.models.checkpoint import Reader, TensorInfo
 from taskstore.models.readers.patterns import Patterns
 
@@ -181,7 +182,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json_text.read(folder / CONFIG, folder)
     except (ValueError, OSError) as error:
         why = getattr(error, "strerror", None) or error
-        raise CheckpointError(folder / CONFIG, f"cannot be read as JSON: {why}") from None
+        wrong = pointer(folder / CONFIG, folder)
+        problem = wrong.problem if wrong else f"cannot be read as JSON: {why}"
+        raise CheckpointError(folder / CONFIG, problem) from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise CheckpointError(folder, "is an adapter of a kind other than LoRA")
     for option in _REFUSED:
