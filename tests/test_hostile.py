@@ -147,7 +147,7 @@ KINDS: dict[str, Kind] = {
         "scores.jsonl",
         ANYTHING | JSON,
         {"open": lambda root: Journal(root / "scores.jsonl").score(("x",), lambda: 1.0)},
-        lenient=("empty", "one byte", "noise", "link to nowhere", *JSON),
+        lenient=("empty", "link to nowhere", "deep lists"),  # new, or cut off
     ),
 }
 CASES = [

@@ -89,7 +89,7 @@ def _remote_class(folder: Path, label: str, config: Any) -> Any:
         raise InputError(f"the code of {label} cannot be loaded: {one_line(error)}") from None
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return the first line of what a library says."""
     return plain((str(error).strip() or type(error).__name__).splitlines()[0][:300])
 

@@ -67,7 +67,9 @@ def _tokenizer(subject: Subject) -> Any:
     try:
         with offline():
             return AutoTokenizer.from_pretrained(subject.folder, trust_remote_code=False)
-    except Exception as error:  # whatever a tokenizer's files lead to
+    except BaseException as error:  # whatever its files lead to; a panic of Rust is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         why = one_line(error)
         raise InputError(f"the tokenizer of {subject.label} cannot be loaded: {why}") from None
 

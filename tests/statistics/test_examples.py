@@ -139,6 +139,17 @@ def test_of_many_lines_some_are_drawn(tmp_path: Path) -> None:
     assert (abs(times - 500) < 100).all()  # five standard deviations
 
 
+def test_a_tokenizer_that_panics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library in Rust ends in an error that is no Exception."""
+
+    def panic(*_: object, **__: object) -> None:
+        raise type("PanicException", (BaseException,), {})("index out of bounds")
+
+    monkeypatch.setattr(tf.AutoTokenizer, "from_pretrained", panic)
+    with pytest.raises(InputError, match="tokenizer of m cannot be loaded: index out of bounds"):
+        measure(llama(tmp_path / "m"), pairs(tmp_path), tmp_path / "s", MeasureOptions())
+
+
 def test_models_that_cannot_be_measured(tmp_path: Path) -> None:
     data, out = pairs(tmp_path), tmp_path / "s"
 
