@@ -36,7 +36,9 @@ def write(path: Path, who: str, model: Path, seconds: float, *, exchange: bool) 
                 with locks.waiting(60), publish.alone(path):
                     _change(taskstore.open(path), task, model, adds=task not in own)
             else:
-                _change(taskstore.open(path), task, model, adds=task not in own)
+                store = taskstore.open(path)
+                time.sleep(0.1)  # in which the other may change it
+                _change(store, task, model, adds=task not in own)
         except OutputError as error:
             if not isinstance(error, ChangedMeanwhile) and "is being written" not in str(error):
                 raise
