@@ -9,6 +9,7 @@ from typing import Any
 from taskstore.format.manifest import Manifest
 from taskstore.format.names import MANIFEST
 from taskstore.models.family import Family
+from taskstore.models.readers.lora import LoraReader
 from taskstore.store import summary
 from taskstore.store.summary import Summary
 
@@ -55,14 +56,17 @@ _UNTIL_THEN = (
 def _warnings(figures: Summary, family: Family) -> list[str]:
     found = []
     if not figures.is_smaller:
-        why = (
-            ": the multi-task model costs as much as a fine-tune, and "
-            f"{len(family.tasks)} of them do not pay for it; masks save from about three full "
-            "fine-tunes on, --tiers rest from one"
-            if figures.multitask_bytes
-            else ""
+        way_out = _smaller(figures, family)
+        found.append(
+            f"the store is not smaller than its originals ({figures.ratio:.2f}x): {way_out}"
         )
-        found.append(f"the store is not smaller than its originals ({figures.ratio:.2f}x){why}")
+    elif figures.ratio_without_base <= 1:
+        taken = figures.store_bytes - figures.base_bytes
+        came = sum(task.original_bytes for task in figures.tasks)
+        found.append(
+            f"without the base the store takes {taken:,} bytes, what came in {came:,}: "
+            f"{_smaller(figures, family)}"
+        )
     found += [f"{task.name}: names: {task.spelling}" for task in family.tasks if task.spelling]
     for model in (family.base, *family.tasks):
         if model.skipped:
@@ -72,3 +76,21 @@ def _warnings(figures: Summary, family: Family) -> list[str]:
             some = ", ".join(task.absent[:3]) + (" ..." if len(task.absent) > 3 else "")
             found.append(f"{task.name}: has no {some}; {len(task.absent)} of the base's tensors")
     return found
+
+
+def _smaller(figures: Summary, family: Family) -> str:
+    """Say why a store is larger than what came in, and what to do."""
+    adapters = [task.name for task in family.tasks if isinstance(task.reader, LoraReader)]
+    if adapters:
+        named = ", ".join(adapters[:3]) + (" ..." if len(adapters) > 3 else "")
+        return (
+            f"{named} came as LoRA adapters, which are smaller than any tier; keep the adapters, "
+            "unless whole models are to be swapped or served from the store"
+        )
+    if figures.multitask_bytes:
+        return (
+            f"the multi-task model costs as much as a fine-tune, and {len(family.tasks)} of them "
+            "do not pay for it; masks save from about three full fine-tunes on, --tiers rest from "
+            "one"
+        )
+    return "--tiers rest takes the least; where that is not less either, keep the originals"

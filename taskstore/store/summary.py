@@ -11,7 +11,7 @@ import msgspec
 from taskstore.format import fidelity, names
 from taskstore.format.dtypes import MASKED, nbytes, numel, vector_bytes
 from taskstore.format.fidelity import Fidelity
-from taskstore.format.manifest import TIERS, Manifest
+from taskstore.format.manifest import TIERS, Manifest, Task
 from taskstore.format.names import by_stem
 from taskstore.store.catalog import own_tensors
 
@@ -42,7 +42,7 @@ class TaskSummary:
     rest_bytes: int
     exact_bytes: int
     private_bytes: int
-    bits_per_parameter: float  # of its own files, per parameter that it shares with the base
+    bits_per_parameter: float  # of its own files, per float parameter of the task
     original_bytes: int
     origin: str
     source: str | None
@@ -73,7 +73,7 @@ class TierSummary:
 
     name: str
     bytes: int
-    bits_per_parameter_and_task: float
+    own_bits_per_parameter_and_task: float
     serving_bytes: int
 
 
@@ -222,6 +222,15 @@ def _stems(manifest: Manifest) -> list[str]:
     return [names.BASE, names.MULTITASK, *own]
 
 
+def _parameters(manifest: Manifest, task: Task) -> int:
+    """Count the float weights of a task, tied ones once, whatever it shares with the base."""
+    base = manifest.tensors
+    entries = [(n, e) for n, e in task.tensors.items() if e.kind != "alias"]
+    dtypes = {n: e.dtype or (base[n].dtype if n in base else "") for n, e in entries}
+    shapes = {n: base[n].shape if e.shape is None else e.shape for n, e in entries}
+    return sum(numel(shapes[n]) for n, _ in entries if dtypes[n] in MASKED)
+
+
 def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
     task = manifest.tasks[name]
     shared = {n: e for n, e in task.tensors.items() if e.kind in TIERS}
@@ -250,7 +259,7 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
         rest_bytes=sizes[1],
         exact_bytes=sizes[2],
         private_bytes=sizes[3],
-        bits_per_parameter=8 * sum(sizes) / max(1, weights),
+        bits_per_parameter=8 * sum(sizes) / max(1, _parameters(manifest, task)),
         original_bytes=task.original_bytes,
         origin=task.origin,
         source=task.source,

@@ -26,7 +26,7 @@ from taskstore.store.store import Store
 class VerifyReport:
     """What was checked and every problem that was found, one line each."""
 
-    files: int = 0
+    files: int = 1  # the manifest, and those that it lists
     tensors: int = 0
     problems: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)  # files that are not the store's

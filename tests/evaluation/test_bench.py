@@ -104,7 +104,7 @@ def test_eval_and_tune_as_commands(small: families.Family, tmp_path: Path) -> No
     )
     assert code == 0, err
     assert out.splitlines()[1].split() == ["beta", "4.1", "4", "4", "100.0%"]
-    assert "kept 100.0% on average" in out
+    assert "kept 100.0% on average of 1 task, their best tiers" in " ".join(out.split())
     code, out, err = run("eval", store, "--eval", command, "--json", "--original", models[0])
     assert (code, err) == (0, "")
     assert json.loads(out)["scores"][0]["kept"] == 1

@@ -47,7 +47,7 @@ def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, ou
             click.echo(f"note: {plain(path)} was left out when it was packed", err=True)
         if report.ok and not out.quiet:
             rebuilt = f", {report.tensors:,} tensors rebuilt" if deep else ""
-            click.echo(f"{store}: every byte is as packed: {report.files + 1} files{rebuilt}")
+            click.echo(f"{store}: every byte is as packed: {report.files} files{rebuilt}")
             stdout().print(fidelity_table(summary))
     if not report.ok:
         sys.exit(1)

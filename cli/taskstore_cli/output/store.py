@@ -70,9 +70,10 @@ def print_summary(path: str, summary: Summary) -> None:
 def _headline(path: str, s: Summary) -> str:
     counted = "base and fine-tunes" if s.base_carried else "fine-tunes, base not counted"
     word = "smaller" if s.is_smaller else "the originals over the store, so it is [red]larger[/]"
+    alone = "" if s.ratio_without_base > 1 else ", so it is [red]larger[/] than they came in"
     return (
         f"[bold]{escape(path)}[/]: {size(s.store_bytes)} for {size(s.original_bytes)} of {counted}"
-        f", [bold]{s.ratio:.2f}x[/] {word} ({s.ratio_without_base:.2f}x without the base); "
+        f", [bold]{s.ratio:.2f}x[/] {word} ({s.ratio_without_base:.2f}x without the base{alone}); "
         f"unpacked {size(s.unpacked_bytes)}"
     )
 
@@ -102,10 +103,10 @@ def _parts(s: Summary) -> Table:
 
 
 def _tiers(s: Summary) -> Table:
-    columns = ("tier", "size", "bits/parameter and task", "serving, beside the live model")
+    columns = ("tier", "size", "its own bits/parameter and task", "serving, beside the live model")
     table = plain_table(*columns, words=["tier"])
     for tier in s.tiers:
-        bits = f"{tier.bits_per_parameter_and_task:.2f}"
+        bits = f"{tier.own_bits_per_parameter_and_task:.2f}"
         table.add_row(tier.name, size(tier.bytes), bits, f"about {size(tier.serving_bytes)}")
     return table
 
@@ -155,7 +156,12 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = Non
     """Task -> members of a manifest's score; tiers below the best have their own columns."""
     lower = list(dict.fromkeys(t for score in scores.values() for t in score.get("lower") or ()))
     kept = [s["rebuilt"] / s["original"] for s in scores.values() if s.get("original")]
-    mean = f"kept {sum(kept) / len(kept):.1%} on average, {min(kept):.1%} worst" if kept else None
+    count = f"{len(kept)} task{'' if len(kept) == 1 else 's'}, their best tiers"
+    mean = (
+        f"kept {sum(kept) / len(kept):.1%} on average of {count}, {min(kept):.1%} worst"
+        if kept
+        else None
+    )
     table = plain_table(
         *("task", "base", "original", *lower, "rebuilt", "kept"),
         words=["task"],

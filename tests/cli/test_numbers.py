@@ -1,0 +1,74 @@
+"""Printed figures: the same in text and JSON, each name with one meaning, each true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import save_file
+from taskstore_cli.main import main
+
+from tests.support import families
+from tests.support.families import Family
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def places(found: Any, name: str) -> int:
+    """How often a member of that name stands in a document."""
+    if isinstance(found, dict):
+        return (name in found) + sum(places(value, name) for value in found.values())
+    return sum(places(value, name) for value in found) if isinstance(found, list) else 0
+
+
+def test_a_share_of_bits_has_one_meaning(packed: Path) -> None:
+    found = json.loads(run("info", packed, "--json").stdout)
+    assert places(found, "bits_per_parameter_and_task") == 1
+    apart = found["store_bytes"] - found["base_bytes"]
+    expected = 8 * apart / found["parameters"] / len(found["tasks"])
+    assert found["bits_per_parameter_and_task"] == expected
+    tier = found["tiers"][0]
+    assert tier["own_bits_per_parameter_and_task"] == 8 * tier["bytes"] / found["parameters"] / 3
+
+
+def test_verify_counts_the_same_files(packed: Path) -> None:
+    files = sum(path.is_file() for path in packed.rglob("*"))
+    assert json.loads(run("verify", packed, "--json").stdout)["files"] == files
+    assert f"every byte is as packed: {files} files" in run("verify", packed).stdout
+
+
+def test_bits_of_a_task_that_shares_nothing(tmp_path: Path) -> None:
+    """float32 fine-tunes of a bf16 base are private in an archive: some 30 bits, not millions."""
+    base = families.random_state(0, shapes={"w": (64, 64)})
+    state = families.tuned(base, 1, dtype=torch.float32)
+    made = Family(tmp_path, base, {"one": state})
+    words = ("-o", tmp_path / "s", "--tiers=exact", "--json")
+    done = run("pack", made.base_path, made.paths["one"], *words)
+    (task,) = json.loads(done.stdout)["tasks"]
+    own = sum(task[f"{part}_bytes"] for part in ("masks", "rest", "exact", "private"))
+    assert task["bits_per_parameter"] == 8 * own / (64 * 64)
+    assert 8 < task["bits_per_parameter"] < 40
+
+
+def test_a_store_that_is_larger_than_what_came_in_says_so(tmp_path: Path) -> None:
+    base = families.random_state(0, shapes={"layer.q_proj.weight": (256, 256)})
+    folder = families.save(tmp_path / "base", base)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    name = "base_model.model.layer.q_proj.lora_"
+    save_file(
+        {f"{name}A.weight": torch.randn(2, 256), f"{name}B.weight": torch.randn(256, 2)},
+        adapter / "adapter_model.safetensors",
+    )
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    done = run("pack", folder, adapter, "-o", tmp_path / "s", "--tiers=exact")
+    assert done.exit_code == 0, done.stderr
+    assert "so it is larger than they came in" in done.stdout
+    assert "adapter came as LoRA adapters, which are smaller than any tier" in done.stderr
+    assert "keep the adapters" in done.stderr
