@@ -1,0 +1,45 @@
+"""Exit status of every command: 2 for wrong words, 1 for a model or a store that is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from taskstore_cli.main import main
+
+EVAL = "--eval=true {model}"
+MISSING = {
+    "pack": ["none", "a=none", "-o", "new"],
+    "tune": ["none", "a=none", "-o", "new", EVAL],
+    "unpack": ["none", "a", "-o", "new"],
+    "load": ["none", "a"],
+    "info": ["none"],
+    "verify": ["none"],
+    "eval": ["none", EVAL],
+    "add": ["none", "a=none"],
+    "remove": ["none", "a"],
+    "retier": ["none", "--tiers=exact", "-o", "new"],
+    "merge": ["none", "a=none", "--method=sum", "-o", "new"],
+    "measure": ["none", "--data=none", "-o", "new"],
+    "report": ["none", "-o", "new"],
+    "serve": ["none"],
+}
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_wrong_words_are_2_and_missing_input_is_1(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke
+    assert run(main, [command, "--no-such-option"]).exit_code == 2
+    if command == "methods":
+        assert run(main, [command, "none"]).exit_code == 2
+        return
+    assert run(main, [command]).exit_code == 2
+    done = run(main, [command, *MISSING[command]])
+    assert done.exit_code == 1, done.output
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "no such" in done.stderr.lower()
+    assert not list(tmp_path.iterdir())
