@@ -176,7 +176,7 @@ VERSION_OF_TIERS = 3
 VERSION_OF_VECTORS = VERSION_OF_FIDELITY = VERSION_OF_CUTS = 4
 CODECS_OF_TIERS = {"mask": "guided", "exact": "strides"}  # beside the usual ones
 MEMBERS = {
-    "exact": {"shape"},
+    "exact": {"dtype", "shape"},
     "rest": {"dtype", "shape", "lower"},
     "mask": {"dtype", "shape", "ones", "lower"},
     "base": set(),
@@ -252,8 +252,11 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
     elif entry.kind == "exact":
         if manifest.version < VERSION_OF_EXACT:
             raise FormatError(f"tensor {name!r} is exact, in a store of version 1")
-        if base.dtype not in MASKED or base.alias is not None:
+        older = manifest.version < VERSION_OF_CUTS
+        if (base.dtype not in MASKED and older) or base.alias is not None:
             raise FormatError(f"tensor {name!r} cannot be coded against the base's")
+        if entry.dtype is not None and (older or not {entry.dtype, base.dtype} <= MASKED):
+            raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
         _check_rows(manifest, name, entry, base)
 
 

@@ -21,6 +21,9 @@ DTYPES = {
     torch.uint64: "U64",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e8m0fnu: "F8_E8M0",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
 }
 TORCH = {name: dtype for dtype, name in DTYPES.items()}
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}  # by bytes per element

@@ -13,19 +13,20 @@ is refused with the first differences.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from taskstore.errors import InputError, NotOneFamily
 from taskstore.format.dtypes import MASKED
 from taskstore.models import Checkpoint, TensorInfo
-from taskstore.models.config import language_config
+from taskstore.models.config import language_config, quantisation
 from taskstore.models.family import Family
 from taskstore.models.likeness import LEAST, cosine
 from taskstore.models.tied import same_bytes, tied
 
 MIN_SHARED, MANY_SHARED = 0.5, 0.75  # of elements, of tensors
+MANY_OTHER = 0.1  # of elements, of a dtype that masks do not take
 _ARCHITECTURE = ("model_type", "hidden_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
 _VOCABULARY = re.compile(r"(embed_tokens|wte|word_embeddings|lm_head|shared|tok_embeddings)\b")
 
@@ -57,21 +58,29 @@ class Plan:
         )
 
 
-def compare(family: Family, keep_private: bool | Collection[str] = True) -> Plan:
+def compare(
+    family: Family, keep_private: bool | Collection[str] = True, *, any_dtype: bool = False
+) -> Plan:
     """Compare all models of a family.
 
-    `keep_private`: tasks, or all, whose tensors of other shapes than the base's are private. Raises
-    NotOneFamily for a fine-tune of something else, InputError for such tensors of another task.
+    `any_dtype`: tensors of every dtype are shared, as archives take them. `keep_private`: tasks, or
+    all, whose tensors of other shapes than the base's are private. Raises NotOneFamily for a
+    fine-tune of something else, InputError for such tensors of another task.
     """
-    if not any(i.dtype in MASKED and i.numel for i in family.base.tensors.values()):
-        raise InputError(f"{family.base.name} holds no BF16, F16 or F32 weights")
+    held = {i.dtype for i in family.base.tensors.values() if i.numel}
+    if not held & (held if any_dtype else MASKED):
+        raise InputError(
+            f"{family.base.name} holds no BF16, F16 or F32 weights, but {_some(held)}; masks, "
+            "rests and merges take only these: convert the models (model.to(torch.bfloat16), "
+            "save_pretrained), or keep them as they are with --tiers exact"
+        )
     base, *tasks = (_Model(model, language_config(model)) for model in (family.base, *family.tasks))
     for task in tasks:
         _check_config(base, task)
     aliases = tied(family)
     plans = []
     for task in tasks:
-        plans.append(_plan_task(base, task, aliases))
+        plans.append(_plan_task(base, task, aliases, any_dtype=any_dtype))
         name = task.checkpoint.name
         if not keep_private or (keep_private is not True and name not in keep_private):
             _check_shapes(base.checkpoint, task.checkpoint, plans[-1])
@@ -83,7 +92,9 @@ class _Model(NamedTuple):
     config: Mapping[str, object]
 
 
-def _plan_task(base_model: _Model, model: _Model, aliases: Mapping[str, str]) -> TaskPlan:
+def _plan_task(
+    base_model: _Model, model: _Model, aliases: Mapping[str, str], *, any_dtype: bool
+) -> TaskPlan:
     base, task = base_model.checkpoint, model.checkpoint
     entries: dict[str, TensorPlan] = {}
     rows = _vocabularies(base_model, model)
@@ -95,6 +106,9 @@ def _plan_task(base_model: _Model, model: _Model, aliases: Mapping[str, str]) ->
             entries[name] = TensorPlan("private", info, "not in the base")
         else:
             entries[name] = _compare(base, task, name, rows)
+        found = entries[name]
+        if any_dtype and found.kind == "private" and base.tensors.get(name) == info and info.numel:
+            entries[name] = TensorPlan("shared", info)
     _check_shared(base, task, entries)
     for name, entry in list(entries.items()):
         of = _own_alias(task, entries, name) if entry.reason == "not in the base" else None
@@ -129,7 +143,7 @@ def _check_shapes(base: Checkpoint, task: Checkpoint, entries: TaskPlan) -> None
     if holes:
         raise InputError(
             f"{task.name}: {len(holes)} of {len(task.tensors)} tensors have no elements where the "
-            f"base has some ({some(holes)}), as ZeRO-3 saves weights that lie on other devices; "
+            f"base has some ({_some(holes)}), as ZeRO-3 saves weights that lie on other devices; "
             "gather them when you save (stage3_gather_16bit_weights_on_model_save), or run "
             "zero_to_fp32.py on the checkpoint; --keep-private packs them as they are"
         )
@@ -137,14 +151,14 @@ def _check_shapes(base: Checkpoint, task: Checkpoint, entries: TaskPlan) -> None
         ours, theirs = task.tensors[other[0]].shape, base.tensors[other[0]].shape
         raise InputError(
             f"{task.name}: {len(other)} of {len(task.tensors)} tensors have another shape than the "
-            f"base's and are no vocabulary ({some(other)}; the first {list(ours)}, "
+            f"base's and are no vocabulary ({_some(other)}; the first {list(ours)}, "
             f"{list(theirs)} in the base); --keep-private keeps them whole, beside the base's"
         )
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
+def _some(names: Collection[str], most: int = 3) -> str:
     """Name the first of many."""
-    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
+    return ", ".join(sorted(names)[:most]) + (" ..." if len(names) > most else "")
 
 
 def _vocabularies(base_model: _Model, model: _Model) -> set[str]:
@@ -188,7 +202,32 @@ def _check_shared(base: Checkpoint, task: Checkpoint, entries: Mapping[str, Tens
         total = sum(info.numel for info in model.tensors.values())
         common = sum(base.tensors[name].numel for name in shared)
         if common < MIN_SHARED * total and len(shared) < MANY_SHARED * len(model.tensors):
+            if problem := _of_dtypes(base, task):
+                raise InputError(problem)
             raise NotOneFamily(task.name, base.name, _differences(base, task))
+
+
+def _of_dtypes(base: Checkpoint, task: Checkpoint) -> str | None:
+    """Say that models share little because weights are no floats of 16 or 32 bits."""
+    pairs: dict[tuple[bool, bool], list[str]] = {}
+    for name in sorted(set(task.tensors) & set(base.tensors)):
+        floats = (task.tensors[name].dtype in MASKED, base.tensors[name].dtype in MASKED)
+        pairs.setdefault(floats, []).append(name)
+    for floats, one in (((False, True), task), ((True, False), base), ((False, False), base)):
+        found = pairs.get(floats, [])
+        total = sum(info.numel for info in one.tensors.values())
+        if sum(one.tensors[name].numel for name in found) > MANY_OTHER * total:
+            info = one.tensors[found[0]]
+            how = ", ".join(filter(None, [quantisation(one), f"{found[0]!r} is {info.dtype}"]))
+            who = f"{one.name} is" if any(floats) else f"{base.name} and {task.name} are"
+            wide = info.dtype in ("F64", "C64")
+            return (
+                f"{who} {'of a wide dtype' if wide else 'quantised'} ({how}), and masks, rests and "
+                "merges take BF16, F16 and F32 weights; convert with transformers "
+                f"({'model.to(torch.bfloat16)' if wide else 'model.dequantize()'}, then "
+                "save_pretrained); --tiers exact keeps models whose base has their dtype"
+            )
+    return None
 
 
 def _differences(base: Checkpoint, task: Checkpoint) -> list[str]:

@@ -38,6 +38,12 @@ def language_config(model: Checkpoint) -> dict[str, Any]:
     return {**config, **inner, **{k: v for k, v in config.items() if k == "model_type"}}
 
 
+def quantisation(model: Checkpoint) -> str:
+    """Return the method that the config's quantization_config names, "" where there is none."""
+    found = read_config(model).get("quantization_config")
+    return str(found.get("quant_method") or "quantized") if isinstance(found, dict) else ""
+
+
 def write_config(model: Checkpoint, folder: Path, changes: Mapping[str, Any]) -> None:
     """Write a model's config.json; `changes` sets members that it has.
 

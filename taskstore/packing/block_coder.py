@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from taskstore.format import names
-from taskstore.format.dtypes import plain_codec
+from taskstore.format.dtypes import MASKED, plain_codec
 from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.tiers import ABOVE, Bits, BlockSpec
@@ -92,7 +92,8 @@ def _shared(job: PackJob) -> list[tuple[TensorInfo, int]]:
     """List the base's tensors that tasks share, and how many tasks that are."""
     first = job.options.tier_names[0]
     every = job.family.base.tensors.items()
-    return [(info, len(job.plan.tasks_of(name, first))) for name, info in every]
+    floats = [(name, info) for name, info in every if info.dtype in MASKED]
+    return [(info, len(job.plan.tasks_of(name, first))) for name, info in floats]
 
 
 def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
@@ -108,7 +109,7 @@ def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
         models = [_weights(coder, unit.block, t) for t in unit.block.tasks]
         for t, theta in zip(unit.block.tasks, models, strict=True):
             coded.parts += _above(coder, unit.block, t, theta, (w0_N, dtype))
-        if models:
+        if models and dtype in MASKED:
             coded.products = similarity.of_weights(models, (w0_N, dtype), coder.share)
     if unit.block.info.numel == 0:
         coded.strip()

@@ -101,10 +101,12 @@ def _fitted(job: PackJob) -> Iterator[Source]:
 
 def _check_moved(job: PackJob, moved: Collection[str]) -> None:
     """Refuse a task whose weights are all the base's: the call names the wrong folder."""
-    base = job.family.base.tensors
+    base, exact = job.family.base.tensors, "exact" in job.options.tier_names
     for task, planned in zip(job.family.tasks, job.plan.tasks, strict=True):
         own = any(
-            entry.kind == "private" or entry.info.shape != base[name].shape
+            entry.kind == "private"
+            or entry.info.shape != base[name].shape
+            or (exact and entry.info.dtype != base[name].dtype)
             for name, entry in planned.items()
             if entry.kind != "alias"
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from taskstore.models import Checkpoint
 from taskstore.models.compare import Plan, TaskPlan, TensorPlan, compare
 from taskstore.models.family import Family
 
@@ -15,18 +14,13 @@ def make(family: Family, first: str, keep_private: bool | Collection[str] = True
 
     Raises what `compare` raises.
     """
-    plan = compare(family, keep_private)
-    tasks = tuple(_started(family.base, task, first) for task in plan.tasks)
+    plan = compare(family, keep_private, any_dtype=first == "exact")
+    tasks = tuple(_started(task, first) for task in plan.tasks)
     return replace(plan, tasks=tasks)
 
 
-def _started(base: Checkpoint, task: TaskPlan, first: str) -> TaskPlan:
-    """Make an exact tensor private where its dtype is not the base's: it cannot be coded then."""
-    entries = dict(task)
-    for name, entry in entries.items():
-        if entry.kind == "shared":
-            theirs, own = base.tensors[name].dtype, entry.info.dtype
-            alone = first == "exact" and own != theirs
-            kind, reason = ("private", f"{own}, {theirs} in the base") if alone else (first, "")
-            entries[name] = TensorPlan(kind, entry.info, reason)
-    return entries
+def _started(task: TaskPlan, first: str) -> TaskPlan:
+    return {
+        name: TensorPlan(first, entry.info) if entry.kind == "shared" else entry
+        for name, entry in task.items()
+    }

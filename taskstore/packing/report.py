@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from taskstore.format.dtypes import MASKED
 from taskstore.format.manifest import Manifest
 from taskstore.format.names import MANIFEST
+from taskstore.models.config import quantisation
 from taskstore.models.family import Family
 from taskstore.models.readers.lora import LoraReader
 from taskstore.store import summary
@@ -67,6 +69,19 @@ def _warnings(figures: Summary, family: Family) -> list[str]:
             f"without the base the store takes {taken:,} bytes, what came in {came:,}: "
             f"{_smaller(figures, family)}"
         )
+    for model in (family.base, *family.tasks):
+        shapes = [info for info in model.tensors.values() if len(info.shape) > 1]
+        how, plain = quantisation(model), all(info.dtype in MASKED for info in shapes)
+        if how and plain:
+            found.append(
+                f"{model.name}: its config has a quantization_config ({how}) and its weights are "
+                "not quantised; loaders go wrong: remove it from config.json"
+            )
+        elif how and model is family.base:
+            found.append(
+                f"{model.name} is quantised ({how}): its quantised weights are kept bit for bit; "
+                "masks and rests need them in 16 or 32 bits"
+            )
     found += [f"{task.name}: names: {task.spelling}" for task in family.tasks if task.spelling]
     for model in (family.base, *family.tasks):
         if model.skipped:

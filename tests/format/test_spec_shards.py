@@ -42,7 +42,8 @@ def indexed(name: str) -> Callable[[Document], object]:
 def masked(d: Document) -> None:
     d["tensors"][W].update(multitask="ulp")
     entry = d["tasks"]["one"]["tensors"][W]
-    del entry["reason"], entry["shape"]
+    for member in ("reason", "shape", "dtype"):
+        entry.pop(member, None)
     entry.update(kind="mask", ones=1)
 
 

@@ -86,7 +86,7 @@ def test_tensors_of_every_kind(tmp_path: Path) -> None:
     kinds = {n: e.kind for n, e in store.manifest.tasks["two"].tensors.items()}
     assert kinds["embed_tokens.weight"] == "exact"
     assert kinds["lm_head.weight"] == "alias"
-    assert store.manifest.tasks["one"].tensors[W].reason == "F32, BF16 in the base"
+    assert store.manifest.tasks["one"].tensors[W].dtype == "F32"
     assert is_exact(store, tasks)
     assert same(store.state_dict(None)["ids"], base["ids"])
 
@@ -186,7 +186,7 @@ CASES: dict[str, tuple[Callable[[Document], object], str]] = {
     "of an alias": (
         lambda d: d["tensors"][W].update(alias="norm.weight"), "alias of something else",
     ),
-    "with a dtype": (lambda d: entry(d).update(dtype="F16"), "of kind 'exact' and has 'dtype'"),
+    "with an integer": (lambda d: entry(d).update(dtype="I16"), "cannot be cast to 'I16'"),
     "with a mask's ones": (lambda d: entry(d).update(ones=3), "of kind 'exact' and has 'ones'"),
     "that shrank otherwise": (lambda d: entry(d).update(shape=[33, 3]), "grew from"),
     "of nothing in the base": (lambda d: d["tensors"].pop(W), "is not in the base"),
@@ -206,8 +206,8 @@ def test_a_dtype_that_is_never_masked(tmp_path: Path) -> None:
     base = {**families.random_state(0), "ids": torch.arange(9)}
     tasks = {"alpha": {**families.tuned(base, 1), "ids": torch.arange(9)}}
     archive(tmp_path, base, tasks)
-    forge.edit(tmp_path / "store", lambda d: entry(d, "ids").update(kind="exact"))
-    with pytest.raises(FormatError, match="'ids' cannot be coded against the base's"):
+    forge.edit(tmp_path / "store", lambda d: entry(d, "ids").update(kind="exact", dtype="F32"))
+    with pytest.raises(FormatError, match="'ids' cannot be cast to 'F32'"):
         taskstore.open(tmp_path / "store")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskstore.format.dtypes import ITEMSIZE, numel
+from taskstore.format.dtypes import ITEMSIZE, MASKED, numel
 from taskstore.format.manifest import Manifest, Task
 from taskstore.format.section import Layout, encode
 from taskstore.format.tiers.base import Bits, BlockSpec, Spot, Step, TierFile, tensors_with
@@ -18,7 +18,8 @@ class Exact(TierFile):
         layouts = {}
         for name, base in tensors_with(manifest, task, "exact").items():
             dtype = task.tensors[name].dtype or base.dtype
-            codec = task.codec("exact", usual_codec(dtype))
+            usual = usual_codec(dtype)
+            codec = task.codec("exact", usual) if dtype in MASKED else usual
             layouts[name] = Layout(codec, numel(base.shape), ITEMSIZE[dtype], manifest.chunk)
         return layouts
 
@@ -27,10 +28,11 @@ class Exact(TierFile):
         return lambda k, below_N, dtype: exact.chunk(k, cpu.cast(below_N, dtype, spot.dtype))
 
     def encode(self, theta_N: Bits, below_N: Bits, spec: BlockSpec) -> tuple[list[bytes], Bits]:
-        codec = CODECS_OF_TIERS["exact"] if spec.archive else usual_codec(spec.dtype)
+        archive = spec.archive and spec.dtype in MASKED
+        codec = CODECS_OF_TIERS["exact"] if archive else usual_codec(spec.dtype)
         return encode(codec, theta_N, below_N), theta_N
 
 
 def usual_codec(dtype: str) -> str:
     """Return the codec where none is recorded; it is given the weights below."""
-    return "ulp" if dtype == "F32" else "steps"
+    return "steps" if dtype in ("BF16", "F16") else "ulp"

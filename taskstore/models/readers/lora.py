@@ -102,7 +102,11 @@ class LoraReader:
             raise CheckpointError(self._path, f"the base has no weight for layer {module!r}")
         info = self.tensors[name]
         if info.dtype not in MASKED or len(info.shape) < 2:
-            raise CheckpointError(self._path, f"layer {module!r} is {info.dtype} in the base")
+            raise CheckpointError(
+                self._path,
+                f"layer {module!r} is {info.dtype} in the base, which seems to be quantised; take "
+                "the 16-bit model that it was made from as the base",
+            )
         a, b = (self._factor(keys[side]) for side in "AB")
         rank, columns = a.shape[0], math.prod(info.shape[1:])
         left, right = b.reshape(b.shape[0], -1), a.reshape(rank, -1)
