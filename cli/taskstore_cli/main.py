@@ -38,6 +38,10 @@ class Group(click.Group):
             return super().invoke(ctx)
         except TaskstoreError as error:
             fail(str(error), 2 if isinstance(error, OptionError) else 1)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            fail(f"{ctx.invoked_subcommand} needs PyTorch: pip install torch")
         except KeyboardInterrupt:
             click.echo("interrupted; nothing was written", err=True)
             sys.exit(130)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401  so that what it loads is there before one test hides it
 from click.testing import CliRunner
 from taskstore_cli.main import main
 
@@ -43,3 +45,11 @@ def test_wrong_words_are_2_and_missing_input_is_1(
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "no such" in done.stderr.lower()
     assert not list(tmp_path.iterdir())
+
+
+def test_load_without_torch(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "taskstore.devices", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = CliRunner().invoke(main, ["load", str(packed), "alpha"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: load needs PyTorch: pip install torch\n"
