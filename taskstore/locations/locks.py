@@ -1,8 +1,8 @@
 """One writer at a time: a lock file beside the target says who writes it. Readers take no lock.
 
-`.NAME.lock` is locked with flock, which ends with its holder, however that ends: a file that is
-left counts for nothing. Where a file system knows no flock, whoever makes the file holds it until
-it is removed, or until its process, of this machine, has ended.
+`.NAME.lock` (`mounts.beside`) is locked with flock, which ends with its holder, however that ends:
+a file that is left counts for nothing. Where a file system knows no flock, whoever makes the file
+holds it until it is removed, or until its process, of this machine, has ended.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from taskstore.errors import OutputError
 from taskstore.locations.files import read_regular
+from taskstore.locations.mounts import beside
 
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _STEP = 0.05  # seconds between two tries
@@ -101,7 +102,7 @@ def busy(target: Path) -> OutputError:
 
 
 def lock_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.lock")
+    return beside(target, "lock")
 
 
 def _patiently(target: Path) -> Lock:

@@ -22,4 +22,8 @@ def clear(error: OSError, path: Path) -> OutputError:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"{where} cannot be written: {error.strerror}")
+    if error.errno == errno.EBUSY:
+        return OutputError(
+            f"{path} cannot be renamed: it is a mount point, or in use; name another"
+        )
     return OutputError(f"writing {error.filename or path} failed: {error.strerror}")

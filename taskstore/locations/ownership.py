@@ -18,6 +18,7 @@ import msgspec
 from blake3 import blake3
 
 from taskstore.locations.files import open_regular, read_regular
+from taskstore.locations.mounts import entries
 
 NOTE = ".taskstore-files.json"
 SMALL = 1 << 20  # bytes: up to here a file's content is compared, not its time
@@ -85,8 +86,13 @@ def is_sealed(path: Path, end: str) -> bool:
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
     """List everything below a folder but folders themselves; a link is not followed."""
-    found = []
+    found: list[tuple[str, Path]] = []
+    top = set(entries(folder))
     for root, folders, names in os.walk(folder, onerror=_raise):
+        if root == os.fspath(folder):
+            folders[:], names = (
+                [name for name in listed if name in top] for listed in (folders, names)
+            )
         links = [name for name in folders if os.path.islink(os.path.join(root, name))]
         paths = (Path(root, name) for name in (*names, *links))
         found += [(path.relative_to(folder).as_posix(), path) for path in paths]

@@ -4,12 +4,14 @@ It is written as `.NAME.partial` beside its target and renamed at the end. Whate
 process, the target is as it was, and the next command that writes it removes what was left. An
 existing folder is exchanged in one step where the system can (Linux renameat2), so there is no
 moment without it. Elsewhere it is `.NAME.replaced` for a moment; if the process is killed then,
-`recover` puts it back, which everything that looks for a folder calls.
+`recover` puts it back, which everything that looks for a folder calls. A folder that cannot be
+renamed is filled in place (`mounts`), and an empty one is taken as a free name.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shlex
 import shutil
@@ -19,13 +21,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from taskstore.errors import OutputError, TargetExists
-from taskstore.locations import locks, ownership
+from taskstore.locations import locks, mounts, ownership
 from taskstore.locations.base import PathLike
 from taskstore.locations.os_errors import clear
 from taskstore.locations.scratch import sweep
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_NO_RENAME = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
 _MOMENT = 5.0  # seconds, far more than a writer needs between two renames
 Foreign = Callable[[Path], Sequence[str]]  # of a folder: what taskstore did not write in it
 
@@ -44,7 +47,8 @@ def alone(target: Path) -> Iterator[None]:
     target = _named(target)
     with ExitStack() as stack:
         with _cleared(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
             new = stack.enter_context(locks.hold(target))
         if new:
             _mend(target)
@@ -66,9 +70,10 @@ def folder(
     check_target(target, overwrite=overwrite, foreign=foreign)
     with alone(target):
         check_target(target, overwrite=overwrite, foreign=foreign)
-        partial = _beside(target, "partial")
+        partial = mounts.beside(target, "partial")
         with _made(target):
             partial.mkdir()
+            _check_renames(partial)
         try:
             with _cleared(partial):
                 yield partial
@@ -84,9 +89,13 @@ def check_target(target: Path, *, overwrite: bool, foreign: Foreign = everything
     recover(_named(target))
     if not target.exists() and not target.is_symlink():
         return
+    folder = target.is_dir() and not target.is_symlink()
+    with _cleared(target):
+        if folder and not mounts.entries(target):
+            return
     if not overwrite:
         raise TargetExists(target)
-    if target.is_symlink() or not target.is_dir():
+    if not folder:
         _not_ours(target)
     with _cleared(target):
         found = foreign(target)
@@ -103,7 +112,7 @@ def file(
     check_file(target, overwrite=overwrite, ours=ours)
     with alone(target):
         check_file(target, overwrite=overwrite, ours=ours)
-        partial = _beside(target, "partial")
+        partial = mounts.beside(target, "partial")
         with _made(target):
             fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
@@ -112,7 +121,7 @@ def file(
                 os.fsync(fd)
                 check_file(target, overwrite=overwrite, ours=ours)
                 os.rename(partial, target)
-                _sync_names(target.parent)
+                mounts.sync(target.parent)
         finally:
             os.close(fd)
             _mend(target)
@@ -124,6 +133,8 @@ def check_file(
     """Check a file as `check_target` checks a folder."""
     if not target.exists() and not target.is_symlink():
         return
+    if mounts.is_mount(target):
+        raise OutputError(f"{target} is a mount point and cannot be replaced; name another file")
     if not overwrite:
         raise TargetExists(target)
     if target.is_symlink() or not target.is_file() or not ours(target):
@@ -164,7 +175,7 @@ def recover(path: PathLike) -> None:
     """
     target = Path(os.path.abspath(path))
     while not os.path.lexists(target) and target.name:
-        aside = _beside(target, "replaced")
+        aside = mounts.beside(target, "replaced")
         if os.path.isdir(aside) and not os.path.islink(aside):
             try:
                 with locks.waiting(_MOMENT), locks.hold(target):
@@ -177,13 +188,20 @@ def recover(path: PathLike) -> None:
                 ) from None
             return
         target = target.parent
+    if mounts.between(target):
+        with _cleared(target), locks.waiting(_MOMENT), locks.hold(target):
+            mounts.go_on(target)
 
 
 def _put_back(target: Path) -> None:
-    aside = _beside(target, "replaced")
+    if mounts.between(target):
+        mounts.go_on(target)
+    if mounts.is_fixed(target):
+        return
+    aside = mounts.beside(target, "replaced")
     if os.path.isdir(aside) and not os.path.islink(aside) and not os.path.lexists(target):
         os.rename(aside, target)
-        _sync_names(target.parent)
+        mounts.sync(target.parent)
 
 
 def _mend(target: Path) -> None:
@@ -191,7 +209,7 @@ def _mend(target: Path) -> None:
     with suppress(OSError):
         _put_back(target)
     leavings = ["partial"] + (["replaced"] if os.path.lexists(target) else [])
-    for path in (_beside(target, what) for what in leavings):
+    for path in (mounts.beside(target, what) for what in leavings):
         with suppress(OSError):
             path.unlink()
         shutil.rmtree(path, ignore_errors=True)
@@ -204,8 +222,21 @@ def _named(target: Path) -> Path:
     return target
 
 
-def _beside(target: Path, what: str) -> Path:
-    return target.with_name(f".{target.name}.{what}")
+def _check_renames(partial: Path) -> None:
+    """Find out before the work whether folders can be renamed there."""
+    one, other = partial / "one", partial / "other"
+    try:
+        one.mkdir()
+        os.rename(one, other)
+        other.rmdir()
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if error.errno not in _NO_RENAME:
+            raise
+        raise OutputError(
+            f"the file system of {partial.parent} cannot rename folders ({error.strerror}); write "
+            "elsewhere and copy the folder there"
+        ) from None
 
 
 @contextmanager
@@ -219,7 +250,7 @@ def _cleared(path: Path) -> Iterator[None]:
 @contextmanager
 def _made(target: Path) -> Iterator[None]:
     """Make the partial of a target, which is there if this very caller is writing it."""
-    with _cleared(_beside(target, "partial")):
+    with _cleared(mounts.beside(target, "partial")):
         try:
             yield
         except FileExistsError:
@@ -238,23 +269,17 @@ def _sync(root: Path) -> None:
 
 def _publish(partial: Path, target: Path) -> None:
     """Give a folder its name; what had it becomes the partial folder."""
-    if not target.exists():
+    if mounts.is_fixed(target):
+        mounts.publish(target)
+    elif not target.exists():
         os.rename(partial, target)
     elif not _exchange(partial, target):
-        aside = _beside(target, "replaced")
+        aside = mounts.beside(target, "replaced")
         os.rename(target, aside)
         os.rename(partial, target)
-        _sync_names(target.parent)
+        mounts.sync(target.parent)
         os.rename(aside, partial)  # no longer something to put back
-    _sync_names(target.parent)
-
-
-def _sync_names(parent: Path) -> None:
-    fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    mounts.sync(target.parent)
 
 
 def _exchange(one: Path, other: Path) -> bool:

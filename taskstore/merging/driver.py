@@ -82,7 +82,7 @@ def _fit(job: MergeJob) -> None:
 def _written(job: MergeJob, target: Path, section: str) -> MergeReport:
     """Write the weights, the files beside them and the model card."""
     report = MergeReport.of(job, target)
-    publish.check_space(target.absolute().parent, report.bytes)
+    publish.check_space(target.absolute(), report.bytes)
     with publish.folder(target, overwrite=job.options.overwrite, foreign=not_of_a_merge) as folder:
         _write_weights(job, folder)
         job.source.prove()

@@ -66,7 +66,7 @@ def unpack(
         }
         total = sum(t.nbytes for reader in readers.values() for t in reader.tensors.values())
         beside = sum(assets_bytes(store.manifest, task) for task in models.values())
-        publish.check_space(target.absolute().parent, total + beside)
+        publish.check_space(target.absolute(), total + beside)
         meter = Meter(progress, total)
         overwrite = options.overwrite
         folder = stack.enter_context(publish.folder(target, overwrite=overwrite, foreign=foreign))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taskstore.errors import OutputError, TargetExists
-from taskstore.locations import publish
+from taskstore.locations import mounts, publish
 
 
 def foreign(folder: Path) -> list[str]:
@@ -74,7 +74,7 @@ def test_a_kill_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.Monk
     target, aside = tmp_path / "store", tmp_path / ".store.replaced"
     with publish.folder(target) as folder:
         (folder / "mine").write_text("old")
-    monkeypatch.setattr(publish, "_sync_names", kill)  # the first thing after both renames
+    monkeypatch.setattr(mounts, "sync", kill)  # the first thing after both renames
     rename = os.rename
     monkeypatch.setattr(os, "rename", lambda a, b: kill() if b == target else rename(a, b))
     with pytest.raises(Killed), publish.folder(target, overwrite=True, foreign=foreign) as folder:
