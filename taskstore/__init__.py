@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taskstore.errors import TaskstoreError
+from taskstore.errors import ApproximationWarning, TaskstoreError
 from taskstore.version import __version__
 
 if TYPE_CHECKING:
+    from taskstore.format.fidelity import Fidelity
     from taskstore.packing.driver import pack
     from taskstore.packing.options import PackOptions
     from taskstore.packing.report import PackReport
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from taskstore.swap import Attached, attach
 
 __all__ = [
+    "ApproximationWarning",
     "Attached",
+    "Fidelity",
     "PackOptions",
     "PackReport",
     "Progress",
@@ -44,6 +47,7 @@ __all__ = [
 
 _HOMES = {
     "Attached": "taskstore.swap",
+    "Fidelity": "taskstore.format.fidelity",
     "PackOptions": "taskstore.packing.options",
     "PackReport": "taskstore.packing.report",
     "Progress": "taskstore.progress",

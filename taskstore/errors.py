@@ -38,6 +38,10 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 
+class ApproximationWarning(UserWarning):
+    """A model is no near approximation of its fine-tune, or nobody measured how near it is."""
+
+
 class TaskstoreError(Exception):
     """Base of all; `str(error)` is one line fit for a terminal."""
 

@@ -76,7 +76,7 @@ EVAL = "sh -c 'echo 1' {{model}}"
 COMMANDS: dict[str, Use] = {
     "load": _cli("load", "{root}/store", "--base"),
     "add": _cli("add", "{root}/store", "one={root}/model"),
-    "remove": _cli("remove", "{root}/store", "alpha"),
+    "remove": _cli("remove", "{root}/store", "alpha", "--yes"),
     "retier": _cli("retier", "{root}/store", "--tiers", "mask", "-o", "{root}/new"),
     "report": _cli("report", "{root}/store", "-o", "{root}/new"),
     "merge": _cli("merge", "{root}/store", "alpha", "--method", "average", "-o", "{root}/new"),

@@ -206,6 +206,11 @@ def to_bytes(manifest: Manifest) -> bytes:
     return raw[: -len(_ZEROS + _END)] + blake3(raw).hexdigest().encode() + _END
 
 
+def checksum(manifest: Manifest) -> str:
+    """Return the checksum that stands at the end of the manifest."""
+    return to_bytes(manifest)[-len(_ZEROS + _END) : -len(_END)].decode()
+
+
 def _lines(document: Mapping[str, Any], depth: int = 0) -> list[str]:
     """Render JSON in which an object without nested objects takes one line."""
     lines, pad = ["{"], " " * (depth + 1)

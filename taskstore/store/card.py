@@ -1,14 +1,15 @@
-"""Write the README.md of a store: a Hugging Face model card, from the manifest alone."""
+"""Write model cards (README.md), of a store and of a model out of it, from the manifest alone."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+from pathlib import Path
 
-from taskstore.format.fidelity import EXPLAINED, listed
-from taskstore.format.manifest import Manifest
-from taskstore.format.names import plain
+from taskstore.format.fidelity import EXPLAINED, listed, of_task
+from taskstore.format.manifest import Manifest, checksum
+from taskstore.format.names import CARD, plain
 from taskstore.store import summary
 from taskstore.store.summary import Summary
 
@@ -156,3 +157,63 @@ def code(text: str) -> str:
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if len(fence) > 1 else ""
     return f"{fence}{pad}{line}{pad}{fence}"
+
+
+_REBUILT = """
+# {name}
+
+Rebuilt by taskstore; this is not the fine-tune itself, but an approximation of it.
+
+| | |
+|---|---|
+| task | {name} |
+| fidelity | {fidelity} |
+| score | {score} |
+| tier | {tier} |
+| base | {base} |
+| store | checksum {checksum} (taskstore.json) |
+
+{explained}
+"""
+
+
+def write(manifest: Manifest, task: str | None, tier: str | None, folder: Path) -> None:
+    """Say in the card of a model's folder how near it is to its fine-tune.
+
+    A card that is there stays below that. What is exact gets none: it comes back as it was.
+    """
+    if task is None or of_task(manifest.tasks[task], tier).kind == "exact":
+        return
+    path = folder / CARD
+    head, rest = _front_matter(path.read_bytes() if path.exists() else b"")
+    if not head:
+        base = json.dumps(plain(_base_of(manifest)), ensure_ascii=False)
+        head = f"---\nbase_model: {base}\ntags:\n- taskstore\n---\n".encode()
+    path.write_bytes(head + _note(manifest, task, tier).encode() + (b"\n" + rest if rest else b""))
+
+
+def _base_of(manifest: Manifest) -> str:
+    """Return the base's hub id, or its name."""
+    base = manifest.base
+    return base.source if base.revision and base.source else base.name
+
+
+def _note(manifest: Manifest, task: str, tier: str | None) -> str:
+    (found,) = (t for t in summary.of(manifest, 0).tasks if t.name == task)
+    revision = f" at {manifest.base.revision}" if manifest.base.revision else ""
+    return _REBUILT.format(
+        name=cell(task),
+        fidelity=of_task(manifest.tasks[task], tier).words,
+        score=cell(found.scored(tier)),
+        tier=tier or found.tiers[-1],
+        base=cell(_base_of(manifest) + revision),
+        checksum=checksum(manifest),
+        explained=EXPLAINED,
+    )
+
+
+def _front_matter(raw: bytes) -> tuple[bytes, bytes]:
+    """Cut a card after its front matter, of which there may be none."""
+    found = re.match(rb"---[ \t]*\r?\n.*?^---[ \t]*(?:\r?\n|\Z)", raw, re.DOTALL | re.MULTILINE)
+    end = found.end() if found else 0
+    return raw[:end], raw[end:]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskstore.errors import ChangedMeanwhile, FormatError, InputError, TaskstoreError, UnknownTask
+from taskstore.errors import (
+    ApproximationWarning,
+    ChangedMeanwhile,
+    FormatError,
+    InputError,
+    TaskstoreError,
+    UnknownTask,
+)
 from taskstore.executors import Executor, Threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names as filenames
@@ -76,6 +84,7 @@ class StoreContents:
         self.manifest = _manifest(path)
         check(self.manifest)
         self.base_path = base
+        self._warned: set[tuple[str | None, str | None]] = set()
 
     @property
     def tasks(self) -> list[str]:
@@ -99,6 +108,21 @@ class StoreContents:
         """
         self.check_tier(task, tier)
         return EXACT if task is None else of_task(self.manifest.tasks[task], tier)
+
+    def warn_approximate(self, task: str | None, tier: str | None, depth: int) -> None:
+        """Warn once of a task that is of the worst grade, or was not measured.
+
+        `depth`: calls between this one and the user's.
+        """
+        found = self.fidelity(task, tier)
+        if not found.is_safe and (task, tier) not in self._warned:
+            self._warned.add((task, tier))
+            warnings.warn(
+                f"task {task!r} of {self.path} is {found.words}; measure it before you rely on it "
+                "(taskstore eval), or pack it with --max-error A or --tiers exact",
+                ApproximationWarning,
+                stacklevel=depth + 2,
+            )
 
     def check_tier(self, task: str | None, tier: str | None) -> None:
         """Raise unless there is such a task (None: the base) with that tier (None: any)."""

@@ -41,6 +41,7 @@ class Store(StoreContents):
 
     def tensor(self, task: str | None, name: str, *, tier: str | None = None) -> torch.Tensor:
         """Rebuild one tensor on the CPU, checked; raises InputError for an unknown name."""
+        self.warn_approximate(task, tier, 1)
         return self.state_dict(task, names=[name], tier=tier)[name]
 
     def state_dict(
@@ -60,11 +61,13 @@ class Store(StoreContents):
         `tier` is "mask", "rest" or "exact", None the best that the task has (InputError where it
         does not have it).
         Tensors that share their bytes in the task share their memory here too. Beside what ends
-        on the device only blocks are in memory. Raises DeviceError where the device is missing
-        or too small.
+        on the device only blocks are in memory. Warns (ApproximationWarning) once of a task that
+        `fidelity` grades C or cannot grade. Raises DeviceError where the device is missing or too
+        small.
         """
         from taskstore.store.to_torch import load
 
+        self.warn_approximate(task, tier, 1)
         executor = threads(jobs)
         with self.open_base(executor) as base, self.reader(task, base, tier) as reader:
             unknown = [name for name in names or () if name not in reader.own_tensors]
@@ -91,7 +94,8 @@ class Store(StoreContents):
         `dtype` None keeps the stored bits; `options` go to `from_pretrained`. Only classes of
         transformers itself are built, and no hub is asked; `trust_remote_code` also runs the code
         that lies in the store or that its config names. Raises MissingExtra without transformers,
-        InputError where it does not know the class or cannot build it, DeviceError.
+        InputError where it does not know the class or cannot build it, DeviceError. The model has
+        the task's `fidelity` as `taskstore_fidelity`; warns as `state_dict` does.
         """
         from taskstore import devices
         from taskstore.locations.scratch import scratch
@@ -99,14 +103,17 @@ class Store(StoreContents):
         from taskstore.store.catalog import label_of
 
         where = devices.resolve(device)
+        self.warn_approximate(task, tier, 1)
         with scratch(self.path, small=True) as written:
             folder = self.write_assets(task, written)
             trust = trust_remote_code
             cls, config = live.model_class(folder, label_of(task), trust_remote_code=trust)
             state = self.state_dict(task, tier=tier, device=where, jobs=jobs, progress=progress)
-            return live.build(
+            model = live.build(
                 cls, config, folder, state, where, dtype, options, trust_remote_code=trust
             )
+        model.taskstore_fidelity = self.fidelity(task, tier)
+        return model
 
     def _aliases(self, task: str | None) -> dict[str, str]:
         if task is None:

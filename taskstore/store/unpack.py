@@ -15,7 +15,7 @@ from taskstore.locations.ownership import Written
 from taskstore.locations.publish import Foreign
 from taskstore.models.folder import write_weights
 from taskstore.progress import Callback, Meter
-from taskstore.store import original_files
+from taskstore.store import card, original_files
 from taskstore.store.assets import write_assets, write_weights_beside
 from taskstore.store.rebuild import own_blocks
 from taskstore.store.summary import assets_bytes
@@ -79,6 +79,7 @@ def unpack(
             root, manifest, task = store.path, store.manifest, models[below]
             write_assets(root, manifest, task, base.assets, folder / below)
             write_weights_beside(root, manifest, task, base.beside, folder / below)
+            card.write(manifest, task, options.tier, folder / below)
         for below in models.keys() - as_they_were:
             ownership.write_note(folder / below)
     return target

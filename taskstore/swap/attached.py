@@ -9,6 +9,7 @@ from typing import Any, Self
 from weakref import finalize
 
 from taskstore.errors import SwapError, UnknownTask
+from taskstore.format.fidelity import Fidelity
 from taskstore.swap.gate import Gate
 from taskstore.swap.identify import Verified, verify
 from taskstore.swap.job import SwapJob
@@ -47,6 +48,11 @@ class Attached:
         if self._unusable is not None:
             raise SwapError(self._unusable)
         return self._active
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """How near the live task is to its fine-tune; the base is exact."""
+        return self._job.store.fidelity(self.active, self._job.tier if self.active else None)
 
     @property
     def tasks(self) -> list[str]:

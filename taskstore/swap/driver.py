@@ -47,10 +47,13 @@ def attach(
 
     The module must hold the base or one of the tasks. Options are those of `SwapOptions`. Raises
     UnknownTask, ModuleMismatch, UnknownWeights, SwapError, NotEnoughMemory, FormatError or
-    ChecksumMismatch; the module is as it was, whatever happens.
+    ChecksumMismatch; the module is as it was, whatever happens. Warns (ApproximationWarning) once
+    of each task that `Store.fidelity` grades C or cannot grade, at the tier that is attached.
     """
     options = SwapOptions(masks, busy, prefix, ignore, tier, prove)
     job = bound(module, store, tasks, options, threads(jobs))
+    for task in job.tasks:
+        store.warn_approximate(task, job.tier, 1)
     with ExitStack() as stack:
         watch = stack.enter_context(closing(Watch(module, job.lives)))
         active = identify(job)

@@ -32,7 +32,7 @@ COMMANDS = {
     "pack --target": f"pack BASE ALPHA -o archive --target 0.9 {EVAL} --overwrite",
     "tune": f"tune BASE ALPHA -o archive --grid 0.4 {EVAL} --overwrite",
     "add": "add archive new=ALPHA",
-    "remove": "remove archive alpha",
+    "remove": "remove archive alpha --yes",
     "retier": "retier archive --tiers mask --drop-exact",
     "retier -o": "retier archive --tiers mask -o store --overwrite",
     "eval --record": f"eval archive alpha --record mine {EVAL}",

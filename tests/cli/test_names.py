@@ -73,7 +73,7 @@ def test_a_model_where_a_store_is_expected(small: Family, tmp_path: Path) -> Non
     new = ["-o", tmp_path / "new"]
     for path in (small.base_path, small.base_path / "model.safetensors"):
         for words in (["info"], ["verify"], ["load", "alpha"], ["unpack", "alpha", *new],
-                      ["report", *new], ["remove", "alpha"], ["serve"]):  # fmt: skip
+                      ["report", *new], ["remove", "alpha", "--yes"], ["serve"]):  # fmt: skip
             done = run(words[0], path, *words[1:])
             assert done.exit_code == 1, done.output
             assert (

@@ -24,7 +24,7 @@ STORE = {
     "report": ["report", "STORE", "-o", "OUT.html"],
     "merge": ["merge", "STORE", "-o", "OUT", "--method", "average"],
     "add": ["add", "STORE", "new=MODEL"],
-    "remove": ["remove", "STORE", "alpha"],
+    "remove": ["remove", "STORE", "alpha", "--yes"],
     "retier": ["retier", "STORE", "--tiers", "mask", "-o", "OUT"],
     "pack over": ["pack", "BASE", "MODEL", "-o", "STORE", "--overwrite"],
 }

@@ -145,7 +145,7 @@ def test_the_commands(small: families.Family, tmp_path: Path) -> None:
     code, out, err = run("add", store, f"new={small.paths['gamma']}", "--json")
     assert code == 0, err
     assert [t["name"] for t in json.loads(out)["tasks"]] == ["alpha", "beta", "new"]
-    code, out, err = run("remove", store, "new")
+    code, out, err = run("remove", store, "new", "--yes")
     assert code == 0, err
     assert "new" not in out.split()
     assert run("retier", store, "--tiers", "mask")[0] == 2

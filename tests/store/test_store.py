@@ -63,7 +63,7 @@ def test_a_folder_of_a_task(packed: Path, small: Family, tmp_path: Path, jobs: i
     assert (tmp_path / "m" / "own.txt").read_text() == "beta"
     assert (tmp_path / "m" / "tokenizer.json").read_text() == '{"shared": true}'
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
-        NOTE, "config.json", "model.safetensors", "own.txt", "tokenizer.json",
+        NOTE, "README.md", "config.json", "model.safetensors", "own.txt", "tokenizer.json",
     ]  # fmt: skip
 
 

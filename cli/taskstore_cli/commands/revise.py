@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskstore.format.names import plain
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options
 from taskstore_cli.output.console import Output, print_json
+
+if TYPE_CHECKING:
+    from taskstore.format.fidelity import Fidelity
 
 
 @click.command()
@@ -47,21 +54,54 @@ def add(
 @click.command()
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Say what would be lost, and change nothing.")
 @common.jobs_option
 @common.wait_option()
 @common.says_options
-def remove(store: Path, tasks: tuple[str, ...], jobs: int | None, out: Output) -> None:
-    """Take TASKS out of STORE; all other tasks stay as they are, to the last bit."""
+def remove(
+    store: Path, tasks: tuple[str, ...], yes: bool, dry_run: bool, jobs: int | None, out: Output
+) -> None:
+    """Take TASKS out of STORE; all other tasks stay as they are, to the last bit.
+
+    It asks first where the store knows of no other copy of a fine-tune, as of one that came from a
+    hub at a commit.
+    """
+    from taskstore.packing.revise import only_copies
     from taskstore.packing.revise import remove as run
     from taskstore_cli.output.store import print_summary
 
     with common.store_to_change(store) as opened:
+        lost = {task: opened.fidelity(task) for task in only_copies(opened, tasks)}
+        if dry_run:
+            if out.as_json:
+                lost_of = {task: asdict(found) for task, found in lost.items()}
+                print_json({"store": str(store), "would_remove": tasks, "would_lose": lost_of})
+            for task in tasks if not out.silent else ():
+                click.echo(f"would remove {_described(task, lost)}")
+            return
+        if lost and not yes:
+            _ask(store, lost)
         left = run(opened, list(tasks), jobs=jobs)
     summary = left.summary()
     if out.as_json:
         print_json({"store": str(store), **summary.to_dict()})
     elif not out.quiet:
         print_summary(str(store), summary)
+
+
+def _described(task: str, lost: Mapping[str, Fidelity]) -> str:
+    if task not in lost:
+        return f"{plain(task)}, which came from a hub"
+    return f"{plain(task)} ({lost[task].words}), of which no other copy is known"
+
+
+def _ask(store: Path, lost: Mapping[str, Fidelity]) -> None:
+    """Ask before what is nowhere else is deleted; raises UsageError where nobody can answer."""
+    named = "; ".join(_described(task, lost) for task in lost)
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"this deletes {named}; add --yes, or look with --dry-run")
+    click.confirm(f"Delete from {store}: {named}?", abort=True, err=True)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def unpack(
     Every file that is read and every tensor that is written is checked; where one is damaged,
     nothing is written.
     """
-    from taskstore.format.names import folder_of
+    from taskstore.format.names import folder_of, plain
     from taskstore_cli.arguments.sizes import parse_bytes
 
     if (task is not None) + every + base != 1:
@@ -77,12 +78,16 @@ def unpack(
         if every
         else {task or "": str(target)}
     )
+    fidelity = {name or task or "base": opened.fidelity(name or task, tier) for name in models}
     if out.as_json:
         names = {name or "base": path for name, path in models.items()}
-        print_json({"models": names, "files": len(files), "bytes": total})
+        kept = {name: asdict(f) for name, f in fidelity.items()}
+        print_json({"models": names, "files": len(files), "bytes": total, "fidelity": kept})
     elif not out.quiet:
         what = f"{len(models)} tasks" if every else task or "the base"
         click.echo(f"{what} -> {target} ({len(files)} files, {size(total)}, checked)")
+        for name, found in fidelity.items():
+            click.echo(f"{plain(name)}: {found.words}")
     for name in models if not base else ():
         for path in opened.manifest.tasks[name or str(task)].left_out or ():
             click.echo(f"note: {path} of {name or task} was left out when it was packed", err=True)

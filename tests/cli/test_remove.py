@@ -1,0 +1,70 @@
+"""`remove` names what would be lost for good, and asks before it deletes that."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import taskstore
+from tests.support import forge
+from tests.support.evaluators import run
+from tests.support.families import contents
+
+
+@pytest.fixture
+def store(packed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(packed, tmp_path / "store"))
+
+
+def answered(store: Path, answer: str) -> int:
+    """Run it in a terminal, and type an answer."""
+    master, terminal = pty.openpty()
+    os.write(master, answer.encode())
+    command = [sys.executable, "-m", "taskstore_cli", "remove", str(store), "beta"]
+    done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, check=False)
+    os.close(terminal)
+    os.close(master)
+    assert f"beta ({taskstore.open(store).fidelity('alpha').kind}" in done.stderr
+    return done.returncode
+
+
+def test_without_a_terminal_it_is_refused(store: Path) -> None:
+    before, words = contents(store), taskstore.open(store).fidelity("beta").words
+    code, out, err = run("remove", store, "beta", "--json")
+    assert (code, out) == (2, "")
+    assert f"this deletes beta ({words}), of which no other copy is known; add --yes" in err
+    assert contents(store) == before
+    assert run("remove", store, "beta", "--yes", "-q") == (0, "", "")
+    assert taskstore.open(store).tasks == ["alpha", "gamma"]
+
+
+def test_in_a_terminal_it_asks(store: Path) -> None:
+    before = contents(store)
+    assert answered(store, "n\n") == 1
+    assert contents(store) == before
+    assert answered(store, "y\n") == 0
+    assert taskstore.open(store).tasks == ["alpha", "gamma"]
+
+
+def test_a_dry_run_changes_nothing(store: Path) -> None:
+    before, found = contents(store), taskstore.open(store).fidelity("beta")
+    code, out, _ = run("remove", store, "beta", "gamma", "--dry-run")
+    assert code == 0
+    assert f"would remove beta ({found.words}), of which no other copy is known" in out
+    code, out, _ = run("remove", store, "beta", "--dry-run", "--json")
+    assert json.loads(out)["would_lose"]["beta"]["words"] == found.words
+    assert run("remove", store, "delta", "--dry-run")[0] == 1
+    assert contents(store) == before
+
+
+def test_what_came_from_a_hub_is_still_there(store: Path) -> None:
+    forge.edit(store, lambda d: d["tasks"]["beta"].update(source="org/beta", revision="ab" * 20))
+    assert "beta, which came from a hub" in run("remove", store, "beta", "--dry-run")[1]
+    assert run("remove", store, "beta", "-q") == (0, "", "")
