@@ -223,12 +223,13 @@ def _stems(manifest: Manifest) -> list[str]:
 
 
 def _parameters(manifest: Manifest, task: Task) -> int:
-    """Count the float weights of a task, tied ones once, whatever it shares with the base."""
+    """Count the float weights of a task, tied ones once; all elements where it has none."""
     base = manifest.tensors
     entries = [(n, e) for n, e in task.tensors.items() if e.kind != "alias"]
     dtypes = {n: e.dtype or (base[n].dtype if n in base else "") for n, e in entries}
     shapes = {n: base[n].shape if e.shape is None else e.shape for n, e in entries}
-    return sum(numel(shapes[n]) for n, _ in entries if dtypes[n] in MASKED)
+    floats = [n for n, _ in entries if dtypes[n] in MASKED]
+    return sum(numel(shapes[n]) for n in floats or shapes)
 
 
 def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:

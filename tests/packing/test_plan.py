@@ -129,3 +129,12 @@ def test_ulp_of_one_and_eight_bytes(dtype: str, n: int, data: st.DataObject) -> 
     assert [s.size for s in streams] == [n] * w0_N.itemsize
     assert np.array_equal(Ulp().decode(streams, n, w0_N.itemsize, w0_N), w1_N)
     assert not any(s.any() for s in Ulp().encode(w0_N, w0_N))
+
+
+def test_bits_per_parameter_where_there_are_no_floats(tmp_path: Path) -> None:
+    for name, seed in (("base", 1), ("a", 2)):
+        save(tmp_path / name, {"w": noise(torch.float64, seed)})
+    report = taskstore.pack(
+        tmp_path / "base", {"a": tmp_path / "a"}, tmp_path / "s", options(tiers="exact")
+    )
+    assert report.summary.tasks[0].bits_per_parameter < 100
