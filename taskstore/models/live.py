@@ -40,7 +40,7 @@ def model_class(
     if not (folder / CONFIG).exists():
         raise InputError(f"{label} has no {CONFIG}; {way_out}")
     if not trust_remote_code:
-        untrusted_config.check(folder, label)
+        _check_own(untrusted_config.check(folder, label), label)
     with nullcontext() if trust_remote_code else untrusted_config.offline():
         try:
             config = transformers.AutoConfig.from_pretrained(
@@ -51,6 +51,39 @@ def model_class(
             raise InputError(f"transformers cannot read the {CONFIG} of {label}: {why}") from None
     cls = _remote_class(folder, label, config) if trust_remote_code else None
     return cls or _own_class(config, label, way_out), config
+
+
+def _check_own(settings: Mapping[str, Any], label: str) -> None:
+    """Raise InputError for a model with code of its own, unless transformers has its kind too."""
+    import transformers
+
+    code = settings.get("auto_map")
+    if not isinstance(code, dict) or not code:
+        return
+    kinds, names = transformers.CONFIG_MAPPING, settings.get("architectures")
+    name = names[0] if isinstance(names, list) and names else settings.get("model_type")
+    known = isinstance(name, str) and hasattr(transformers, name)
+    kind = settings.get("model_type")
+    if isinstance(kind, str) and kind in kinds and (known or not names):
+        return
+    places = sorted({_place(one) for value in code.values() for one in _references(value)})
+    raise InputError(
+        f"{label} is a {plain(str(name))[:80]}, which has code of its own "
+        f"({plain(', '.join(places[:3]))}); "
+        "read that, then load it with trust_remote_code=True"
+    )
+
+
+def _references(value: Any) -> list[str]:
+    """Return what an entry of auto_map names; a tokenizer has two, or one and None."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+
+
+def _place(reference: str) -> str:
+    """Say where code lies: a file of the store, or one of a repository."""
+    repository, _, name = reference.rpartition("--")
+    file = f"{name.split('.')[0]}.py"[:80]
+    return f"{file} of {repository[:80]} on the hub" if repository else file
 
 
 def _own_class(config: Any, label: str, way_out: str) -> Any:
@@ -100,18 +133,21 @@ def build(
     folder: Path,
     state: Mapping[str, torch.Tensor],
     device: torch.device,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype | str | None,
     options: Mapping[str, Any],
+    name: str,
     *,
     trust_remote_code: bool = False,
 ) -> Any:
-    """Build the model in evaluation mode; `dtype` None keeps every tensor in the dtype that it has.
+    """Build the model in evaluation mode, under a name of its own.
+
+    `dtype` None is "auto", as from_pretrained has it; "stored" keeps each tensor's own.
 
     Raises CheckpointError where the class wants tensors that `state` does not have, InputError
     where it cannot be built. No hub is asked, unless code from there is trusted.
     """
     with nullcontext() if trust_remote_code else untrusted_config.offline():
-        return _build(cls, config, folder, state, device, dtype, options)
+        return _build(cls, config, folder, state, device, dtype, options, name)
 
 
 def _build(
@@ -120,8 +156,9 @@ def _build(
     folder: Path,
     state: Mapping[str, torch.Tensor],
     device: torch.device,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype | str | None,
     options: Mapping[str, Any],
+    name: str,
 ) -> Any:
     where: dict[str, Any] = {}
     if device.type != "cpu":
@@ -131,7 +168,7 @@ def _build(
             None,
             config=config,
             state_dict=dict(state),
-            dtype=dtype or _main_dtype(state),
+            dtype=_main_dtype(state) if dtype == "stored" else dtype or "auto",
             output_loading_info=True,
             **where,
             **options,
@@ -146,8 +183,9 @@ def _build(
         if info[kind]:
             first = sorted(map(str, info[kind]))[:3]
             raise CheckpointError(cls.__name__, f"{kind.replace('_', ' ')}: {', '.join(first)}")
-    if dtype is None:
+    if dtype == "stored":
         _restore_dtypes(model, state)
+    model.name_or_path = model.config._name_or_path = name
     _generation_config(model, folder)
     return model
 

@@ -23,8 +23,8 @@ _lock = threading.Lock()
 _inside: list[bool] = []  # what it was before, of all that are offline now
 
 
-def check(folder: Path, label: str) -> None:
-    """Raise InputError where config.json is no JSON object or asks for what must not be done."""
+def check(folder: Path, label: str) -> dict[str, Any]:
+    """Return config.json; raise InputError where it is no object or asks for too much."""
     path = folder / CONFIG
     for beside in sorted(folder.iterdir()):  # transformers would wait for a pipe
         if beside.exists() and not beside.is_file() and not beside.is_dir():
@@ -46,6 +46,7 @@ def check(folder: Path, label: str) -> None:
         numbers = value if isinstance(value, list) else [value]
         if _COUNT.fullmatch(key) and any(type(n) is int and n > MAX_COUNT for n in numbers):
             raise InputError(f"{where}, more than {MAX_COUNT}")
+    return settings
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:

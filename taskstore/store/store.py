@@ -83,7 +83,7 @@ class Store(StoreContents):
         *,
         tier: str | None = None,
         device: Device = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         trust_remote_code: bool = False,
         jobs: int | None = None,
         progress: Callback = silent,
@@ -91,7 +91,9 @@ class Store(StoreContents):
     ) -> Any:
         """Load a task (None: the base) as a transformers model, of the class its config names.
 
-        `dtype` None keeps the stored bits; `options` go to `from_pretrained`. Only classes of
+        The model is what `from_pretrained` makes of the unpacked folder. `dtype` None is "auto":
+        the config's, but for modules that transformers keeps in fp32; "stored" keeps every tensor
+        in the dtype that it has in the store. `options` go to `from_pretrained`. Only classes of
         transformers itself are built, and no hub is asked; `trust_remote_code` also runs the code
         that lies in the store or that its config names. Raises MissingExtra without transformers,
         InputError where it does not know the class or cannot build it, DeviceError. The model has
@@ -109,8 +111,9 @@ class Store(StoreContents):
             trust = trust_remote_code
             cls, config = live.model_class(folder, label_of(task), trust_remote_code=trust)
             state = self.state_dict(task, tier=tier, device=where, jobs=jobs, progress=progress)
+            name = task or self.manifest.base.name
             model = live.build(
-                cls, config, folder, state, where, dtype, options, trust_remote_code=trust
+                cls, config, folder, state, where, dtype, options, name, trust_remote_code=trust
             )
         model.taskstore_fidelity = self.fidelity(task, tier)
         return model

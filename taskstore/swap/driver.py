@@ -19,7 +19,7 @@ from taskstore.store import Store
 from taskstore.swap import memory, prove
 from taskstore.swap.attached import Attached
 from taskstore.swap.binding import Prefix
-from taskstore.swap.from_store import Source
+from taskstore.swap.from_store import Source, settle
 from taskstore.swap.gate import Busy, Gate
 from taskstore.swap.identify import identify
 from taskstore.swap.job import SwapJob, SwapOptions, bound
@@ -56,6 +56,7 @@ def attach(
         store.warn_approximate(task, job.tier, 1)
     with ExitStack() as stack:
         watch = stack.enter_context(closing(Watch(module, job.lives)))
+        settle(store, job.states, job.attached, job.executor)
         active = identify(job)
         lanes = [stack.enter_context(closing(lane)) for lane in _lanes(job)]
         memory.require((lane.device, lane.memory(len(job.tasks))) for lane in lanes)
@@ -120,8 +121,8 @@ def _fill(job: SwapJob, lanes: Sequence[Lane], active: State, progress: Callback
             targets = [t for lane in lanes for t in lane.content_targets(state)]
             if targets:
                 with job.store.reader(state, base, job.tier) as reader:
-                    for name, start, target in targets:
-                        source.contents(reader, name, start, target)
+                    for target in targets:
+                        source.contents(reader, *target)
         if job.options.prove:
             meter.stage("checking", "tasks")
             prove.prove(job, lanes, active, base, meter.add)

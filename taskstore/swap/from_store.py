@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
+from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,14 +17,17 @@ from taskstore.executors import Executor
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
+from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.section import Layout, SectionReader
 from taskstore.format.tiers import BY_NAME
 from taskstore.format.tiers.mask import moved
 from taskstore.kernels.quantise import Quantised
+from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.store import Store
 from taskstore.store.base import BaseSource
 from taskstore.store.rebuild import ModelReader, rebuild
 from taskstore.store.to_torch import copy_in
+from taskstore.swap.states import State, States
 
 Bits = NDArray[Any]
 Report = Callable[[str, int], None]
@@ -90,10 +95,13 @@ class Source:
                 units = range(sections[name].chunks)
                 yield name, list(self._executor.map(_quantised, rests.section(name), units))
 
-    def contents(self, reader: ModelReader, name: str, start: int, target: Tensor) -> None:
-        """Bytes from `start` on of a rebuilt tensor, checked, into uint8 memory."""
-        for _, offset, bits_N in rebuild(reader, [name], self._executor):
-            bytes_N = bits_N.view("u1")
+    def contents(
+        self, reader: ModelReader, name: str, start: int, dtype: str, target: Tensor
+    ) -> None:
+        """Bytes from `start` on of a rebuilt tensor, checked and cast, into uint8 memory."""
+        for tensor, stored, bits_N in rebuild(reader, [name], self._executor):
+            bytes_N = cast(bits_N, tensor.dtype, dtype)
+            offset = stored // ITEMSIZE[tensor.dtype] * ITEMSIZE[dtype]
             if offset + bytes_N.size > start:
                 skip = max(0, start - offset)
                 copy_in(target, offset + skip - start, bytes_N[skip:])
@@ -128,3 +136,27 @@ def _decoded(opened: Opened, unit: tuple[int, str, int]) -> tuple[int, Bits]:
 
 def _quantised(rest: SectionReader, k: int) -> Quantised:
     return rest.quantised(k)
+
+
+def cast(bits_N: Bits, stored: str, live: str) -> Bits:
+    """Cast N elements from one dtype of safetensors to another; uint8 (bytes,)."""
+    if stored == live:
+        return bits_N.view("u1")
+    bytes_N = torch.from_numpy(np.require(bits_N.view("u1"), requirements="W"))
+    found: Bits = bytes_N.view(TORCH[stored]).to(TORCH[live]).view(torch.uint8).numpy()
+    return found
+
+
+def settle(store: Store, states: States, attached: Sequence[State], executor: Executor) -> None:
+    """Tell `states` what the cast tensors of the attached states are, checksums included."""
+    if not any(states.casts(state) for state in attached):
+        return
+    with store.open_base(executor) as base:
+        for state in attached:
+            wanted = states.casts(state)
+            with store.reader(state, base, states.tier) as reader:
+                for name, live in wanted.items():
+                    hashed = blake3()
+                    for tensor, _, bits_N in rebuild(reader, [name], executor):
+                        hashed.update(cast(bits_N, tensor.dtype, live.dtype).tobytes())
+                    states.settle(state, name, live.dtype, hashed.hexdigest())

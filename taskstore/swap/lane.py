@@ -136,10 +136,13 @@ class Lane:
         ]
         return mine + self.rests.mask_targets(task)
 
-    def content_targets(self, state: State) -> list[tuple[str, int, Tensor]]:
-        """Where contents go that no state before this one has: (name, first byte, uint8 memory)."""
+    def content_targets(self, state: State) -> list[tuple[str, int, str, Tensor]]:
+        """Where contents go that no state before this one has.
+
+        (name, first byte, dtype, uint8 memory).
+        """
         return [
-            (part.names[state], part.start, contents[part.keys[state]])
+            (part.names[state], part.start, part.live.dtype, contents[part.keys[state]])
             for part, contents in zip(self.valued, self.contents, strict=True)
             if next(s for s, key in part.keys.items() if key == part.keys[state]) == state
         ]

@@ -6,13 +6,14 @@ A live tensor is one of four things over all states:
     a selection by masks between W0 and W1      swapped by XOR
     the base's or a selection, plus a vector    rebuilt from the base's weights
     each state's own                            copied: a head, a changed integer buffer, the new
-                                                rows of a grown vocabulary
+                                                rows of a grown vocabulary; what the module holds in
+                                                another float dtype, as transformers does some
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from taskstore.errors import ModuleMismatch
 from taskstore.format.dtypes import ITEMSIZE, numel, vector_bytes
@@ -21,6 +22,7 @@ from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved
 from taskstore.swap.binding import Live, ignored, prefix_hint
 
 State = str | None
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,13 @@ class States:
         tier: str | None = None,
     ) -> None:
         """`tier` None: the best that each task has."""
-        self._manifest, self._lives, self._ignore, self._tier = manifest, lives, ignore, tier
+        self._manifest, self._lives, self._ignore, self.tier = manifest, lives, ignore, tier
         every: tuple[State, ...] = (None, *manifest.tasks)
         self.tensors = {state: rebuilt_tensors(manifest, state, tier) for state in every}
 
     def misfits(self, state: State) -> list[str]:
         """Why the module cannot hold a state, tensor by tensor; empty where it can."""
-        tensors, found = self.tensors[state], []
+        tensors, found, casts = self.tensors[state], [], self.casts(state)
         for live in self._lives:
             there = [tensors[name] for name in live.names if name in tensors]
             if not there:
@@ -98,7 +100,7 @@ class States:
             elif len({t.blake3 for t in there}) > 1:
                 tied = " and ".join(repr(t.name) for t in there)
                 found.append(f"the module ties {tied}, which differ in it")
-            else:
+            elif there[0].name not in casts:
                 found += _difference(there[0], live)
         own = self._manifest.tasks[state].tensors if state is not None else {}
         for name, entry in own.items():
@@ -128,6 +130,22 @@ class States:
                 raise ModuleMismatch(label_of(task), problems, way)
         return [*([] if self.misfits(None) else [None]), *tasks]
 
+    def casts(self, state: State) -> dict[str, Live]:
+        """Name of a state's tensor -> the live one that holds it cast; none where most would be."""
+        every, found = self.tensors[state], {}
+        for live in self._lives:
+            for tensor in (every[name] for name in live.names if name in every):
+                one, two = (tensor.dtype, tensor.shape), (live.dtype, tuple(live.tensor.shape))
+                if one != two and one[1] == two[1] and {one[0], two[0]} <= FLOATS:
+                    found[tensor.name] = live
+        size = sum(live.tensor.numel() for live in self._lives)
+        mine = sum(live.tensor.numel() for live in found.values())
+        return found if 2 * mine < size else {}
+
+    def settle(self, state: State, name: str, dtype: str, digest: str) -> None:
+        """Take the cast tensor for the state's own from now on."""
+        self.tensors[state][name] = replace(self.tensors[state][name], dtype=dtype, blake3=digest)
+
     def name_in(self, state: State, live: Live) -> str:
         return next(name for name in live.names if name in self.tensors[state])
 
@@ -149,7 +167,7 @@ class States:
                 continue
             names = {state: self.name_in(state, live) for state in states}
             keys = {state: self.digest(state, live) for state in states}
-            sources = {self._source(state, name) for state, name in names.items()}
+            sources = {self._source(state, name, live) for state, name in names.items()}
             source = next(iter(sources))
             if len(sources) > 1 or source is None:
                 valued.append(Valued(live, 0, names, keys))
@@ -170,7 +188,7 @@ class States:
                 valued.append(Valued(live, n * ITEMSIZE[base.dtype], names, keys))
         return masked, added, valued
 
-    def _source(self, state: State, name: str) -> str | None:
+    def _source(self, state: State, name: str, live: Live) -> str | None:
         """The base's tensor that a state is rebuilt from; None where it has to be kept whole."""
         if state is not None:
             task = self._manifest.tasks[state]
@@ -179,12 +197,13 @@ class States:
                 return None
             if entry.dtype is not None and entry.dtype != self._manifest.tensors[name].dtype:
                 return None
-        return self._manifest.tensors[name].alias or name
+        source = self._manifest.tensors[name].alias or name
+        return source if self._manifest.tensors[source].dtype == live.dtype else None
 
     def _tiers_of(self, task: str, name: str) -> tuple[str, ...]:
         """Tiers that rebuild a task's tensor here."""
         model = self._manifest.tasks[task]
-        return tiers_up_to(model, resolved(model, name)[0], self._tier)
+        return tiers_up_to(model, resolved(model, name)[0], self.tier)
 
 
 def _difference(tensor: Rebuilt, live: Live) -> list[str]:

@@ -67,10 +67,10 @@ def test_the_generation_config_comes_along(tmp_path: Path) -> None:
 
 
 def test_mixed_dtypes_stay_as_they_are(tmp_path: Path) -> None:
-    """A config says one dtype; each tensor keeps the one that it is stored in."""
+    """A config says one dtype; each tensor keeps the one that it is stored in, where told so."""
     base = {n: v.float() if "norm" in n else v for n, v in _llama().items()}
     store = _store(tmp_path, base=base)
-    loaded = store.load_model("one")
+    loaded = store.load_model("one", dtype="stored")
     live = loaded.state_dict()
     for name, value in store.state_dict("one").items():
         assert families.same(value, live[name])
@@ -101,8 +101,28 @@ def test_code_in_a_store_is_not_run(tmp_path: Path) -> None:
         config["auto_map"] = {"AutoConfig": "custom.Config", "AutoModel": "custom.Model"}
 
     store = _store(tmp_path, remote)
-    with pytest.raises(InputError, match=r"cannot read the config.json"):
+    way = r"has code of its own \(custom.py\); read that, then load it with trust_remote_code=True"
+    with pytest.raises(InputError, match=f"task 'one' is a LlamaForCausalLM, which {way}"):
         store.load_model("one")
+
+
+def test_code_that_a_store_does_not_need_is_not_asked_for(tmp_path: Path) -> None:
+    """Models that transformers took over later still name the code that they came with."""
+
+    def remote(config: dict[str, Any]) -> None:
+        config["auto_map"] = {"AutoModelForCausalLM": "someone/llama--custom.Model"}
+
+    loaded = _store(tmp_path / "a", remote).load_model("one")
+    assert type(loaded) is tf.LlamaForCausalLM
+
+    def other(config: dict[str, Any]) -> None:
+        remote(config)
+        config["architectures"] = ["LlamaWithMore"]
+
+    with pytest.raises(
+        InputError, match=r"a LlamaWithMore, .* \(custom.py of someone/llama on the"
+    ):
+        _store(tmp_path / "b", other).load_model("one")
 
 
 def test_a_store_without_a_config(tmp_path: Path) -> None:

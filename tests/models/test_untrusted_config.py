@@ -51,7 +51,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "a name": ({"architectures": "LlamaForCausalLM"}, "no names|cannot read|which transformers"),
     "remote code": (
         {"model_type": "x", "auto_map": {"AutoConfig": "me/repo--code.Config"}},
-        "cannot read",
+        r"code.py of me/repo on the hub.*trust_remote_code=True",
     ),
     "a type of model": ({"model_type": ["llama"]}, "cannot read"),
     "text for a size": ({"hidden_size": "large"}, "cannot read"),
@@ -116,7 +116,7 @@ def test_code_is_run_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.Mon
     )
     names = {"AutoConfig": "ours.OurConfig", "AutoModelForCausalLM": "ours.OurModel"}
     config_in(folder, auto_map=names, architectures=["OurModel"], model_type="ours")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match=r"OurModel, .* of its own \(ours.py\)"):
         live.model_class(folder, "task 'one'")
     cls, config = live.model_class(folder, "task 'one'", trust_remote_code=True)
     assert (cls.__name__, type(config).__name__) == ("OurModel", "OurConfig")

@@ -207,14 +207,14 @@ def test_unknown_tasks_and_options(store: taskstore.Store) -> None:
 def test_other_names_shapes_and_dtypes_name_three_differences(store: taskstore.Store) -> None:
     state = store.state_dict("alpha")
     state["embed_tokens.weight"] = state["embed_tokens.weight"][:-1].clone()
-    state["layers.0.bias"] = state["layers.0.bias"].float()
+    state["layers.0.bias"] = state["layers.0.bias"].int()
     state["norm.scale"] = state.pop("norm.weight")
     state["scale2"] = state.pop("scale")
     with pytest.raises(ModuleMismatch) as caught:
         taskstore.attach(Named(state), store)
     message = str(caught.value)
     assert "'embed_tokens.weight' is BF16 [40, 16], the module's BF16 [39, 16]" in message
-    assert "'layers.0.bias' is BF16 [7], the module's F32 [7]" in message
+    assert "'layers.0.bias' is BF16 [7], the module's I32 [7]" in message
     assert "it has no tensor 'norm.scale'" in message
     assert "and 3 more" in message
 

@@ -13,6 +13,7 @@ import transformers as tf
 from torch import Tensor
 
 import taskstore
+from taskstore.kernels.torch_dtypes import DTYPES
 from taskstore.store import Store
 from tests.support import families
 
@@ -78,6 +79,17 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], Any], Inputs]] = {
         lambda: tf.T5Config(vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4),
         _both,
     ),
+    "t5 in fp16": (  # transformers keeps some of it in fp32
+        "T5ForConditionalGeneration",
+        lambda: tf.T5Config(vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4),
+        _both,
+    ),
+    "gpt neox": ("GPTNeoXForCausalLM", lambda: tf.GPTNeoXConfig(**_TEXT, **_SPECIAL), _ids),
+    "mamba": (
+        "MambaForCausalLM",
+        lambda: tf.MambaConfig(vocab_size=96, hidden_size=32, state_size=4, num_hidden_layers=1),
+        _ids,
+    ),
     "mixtral": (
         "MixtralForCausalLM",
         lambda: tf.MixtralConfig(**_GROUPED, num_local_experts=4, **_SPECIAL),
@@ -110,7 +122,7 @@ def _family(root: Path, architecture: str, dtype: torch.dtype) -> Store:
 def case(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Store, Inputs]:
-    dtype = torch.float32 if request.param == "vit" else torch.bfloat16
+    dtype = {"vit": torch.float32, "t5 in fp16": torch.float16}.get(request.param, torch.bfloat16)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         store = _family(tmp_path_factory.mktemp("family"), request.param, dtype)
@@ -124,6 +136,10 @@ def _output(model: Any, inputs: Inputs) -> Tensor:
     return logits
 
 
+def _buffers(model: Any) -> dict[str, Tensor]:
+    return dict(model.named_buffers())
+
+
 def test_a_model_has_the_bits_that_unpacking_gives(
     case: tuple[Store, Inputs], tmp_path: Path
 ) -> None:
@@ -133,11 +149,15 @@ def test_a_model_has_the_bits_that_unpacking_gives(
         loaded = store.load_model(task)
         read = type(loaded).from_pretrained(folder)
         assert not loaded.training
-        for (name, ours), (other, theirs) in zip(
-            loaded.state_dict().items(), read.state_dict().items(), strict=True
-        ):
-            assert name == other
-            assert families.same(ours, theirs), name
+        for one, two in ((loaded.state_dict(), read.state_dict()), map(_buffers, (loaded, read))):
+            assert list(one) == list(two)
+            for name, ours in one.items():
+                assert families.same(ours, two[name]), name
+        assert loaded.name_or_path == (task or "base")
+        assert {**loaded.config.to_dict(), "_name_or_path": ""} == {
+            **read.config.to_dict(),
+            "_name_or_path": "",
+        }
         assert torch.equal(_output(loaded, inputs), _output(read, inputs))
 
 
@@ -161,7 +181,7 @@ def test_swaps_end_where_a_loaded_model_is(case: tuple[Store, Inputs]) -> None:
 
 def test_another_dtype_is_cast_and_cannot_be_attached(case: tuple[Store, Inputs]) -> None:
     store, _ = case
-    model = store.load_model("billing", dtype=torch.float16)
-    assert model.dtype == torch.float16
-    with pytest.raises(taskstore.TaskstoreError, match="F16"):
+    stored = DTYPES[next(iter(store.state_dict("billing").values())).dtype]
+    model = store.load_model("billing", dtype=torch.float16 if stored != "F16" else torch.bfloat16)
+    with pytest.raises(taskstore.TaskstoreError, match=f"is {stored} .*, the module's B?F16"):
         taskstore.attach(model, store)
