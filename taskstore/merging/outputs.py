@@ -59,6 +59,8 @@ def decide(family: Family, plan: Plan, options: MergeOptions) -> Outputs:
     for task in family.tasks:
         if task.spelling:
             found.notes[f"names of {task.name}"] = task.spelling
+        for i, note in enumerate(task.notes):
+            found.notes[f"{task.name}" + f" ({i + 1})" * (i > 0)] = note
     for name, info in sorted(family.base.tensors.items()):
         if info.dtype in MASKED:
             found.tensors[name] = _merged(family, plan, options, name, found.notes)

@@ -72,6 +72,7 @@ class Checkpoint:
     spelling: str = ""  # by which rule these were found
     beside: Mapping[str, Path] = field(default_factory=dict)  # weights beside the model's own
     left_out: tuple[str, ...] = ()  # weights of its folder that are not carried
+    notes: tuple[str, ...] = ()  # what its user should know, each a line
     failed: tuple[str, ...] = ()  # rules for names whose weights are not the base's
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,16 @@ from pathlib import Path
 from taskstore.errors import CheckpointError
 from taskstore.format.names import MANIFEST
 from taskstore.locations.hub import locate, name_of
+from taskstore.locations.scratch import scratch
 from taskstore.models.assets import collect
 from taskstore.models.checkpoint import Checkpoint, Reader
+from taskstore.models.config import CONFIG
 from taskstore.models.original_files import Originals, of_files
-from taskstore.models.readers import index, lora, open_files, weights_in
+from taskstore.models.readers import adapted, index, lora, open_files, weights_in
+from taskstore.models.readers.adapter_config import adapters_in
 from taskstore.models.readers.safetensors import SafetensorsReader
+
+MOST_NAMED = 20  # folders in an error
 
 
 def open_checkpoint(
@@ -25,6 +31,8 @@ def open_checkpoint(
     Reads headers only. Raises CheckpointError for anything that is not a whole model.
     """
     path, source, revision = locate(model)
+    if path.is_file() and lora.adapter_file(path.parent) == path:
+        path = path.parent  # an adapter is its config, too
     if path.is_file():
         reader = open_files([path])
         total, kept = path.stat().st_size, _originals(reader, None)
@@ -39,14 +47,11 @@ def open_checkpoint(
         )
     adapter = lora.adapter_file(path)
     if adapter is not None:
-        reader, files, index_path = _open_adapter(adapter, base), [adapter], None
-    else:
-        reader, files, index_path = _open_folder(path)
+        return _adapted(adapter, name or path.name, base)
+    reader, files, index_path = _open_folder(path)
     beside = collect(path, files)
     assets, weights = beside.assets, beside.weights
     total = sum(f.stat().st_size for f in (*files, *assets.values(), *weights.values()))
-    if adapter is not None and base is not None:
-        assets, weights = _adapter_assets(assets, base.assets), {**base.beside, **weights}
     kept = _originals(reader, index_path)
     skipped = tuple(f"{inside} ({why})" for inside, why in beside.skipped.items())
     found = Checkpoint(
@@ -65,11 +70,17 @@ def _originals(reader: Reader, index_path: Path | None) -> Originals | None:
 def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
     files, index_path, names = weights_in(folder)
     if not files:
-        what = (
-            "adapter_config.json and no adapter_model"
-            if (folder / lora.CONFIG).exists()
-            else "no weights (*.safetensors or pytorch_model.bin)"
-        )
+        what = "no weights (*.safetensors or pytorch_model.bin)"
+        if (folder / lora.CONFIG).exists():
+            what = "adapter_config.json and no adapter_model"
+        elif others := adapters_in(folder):
+            what = (
+                f"{len(others)} adapters and no model; give each: "
+                + " ".join(
+                    shlex.quote(f"{other}={folder / other}") for other in others[:MOST_NAMED]
+                )
+                + (" ..." if len(others) > MOST_NAMED else "")
+            )
         raise CheckpointError(folder, f"holds {what}")
     reader = open_files(files, folder)
     if index_path is not None:
@@ -81,15 +92,39 @@ def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
     return reader, files, index_path
 
 
-def _open_adapter(file: Path, base: Checkpoint | None) -> Reader:
+def _adapted(file: Path, name: str, base: Checkpoint | None) -> Checkpoint:
+    """Open the model that an adapter makes of its base, with the files that this model has."""
+    folder = file.parent
     if base is None:
-        raise CheckpointError(file.parent, "is a LoRA adapter; it can be a fine-tune, not a base")
-    adapter = open_files([file], file.parent)
+        raise CheckpointError(folder, "is a LoRA adapter; it can be a fine-tune, not a base")
+    weights = open_files([file], folder)
     try:
-        return lora.LoraReader(file.parent, adapter, base.reader)
+        reader = lora.LoraReader(folder, weights, base)
     except BaseException:
-        adapter.close()
+        weights.close()
         raise
+    try:
+        notes = adapted.notes_on_base(folder, reader.config, base)
+        beside, others = collect(folder, [file]), adapters_in(folder)
+        if others:
+            notes += (f"other adapters are left out: {', '.join(others)}; name their folders",)
+        own, heavy = (
+            {k: v for k, v in files.items() if k.split("/")[0] not in others}
+            for files in (beside.assets, beside.weights)
+        )
+        total = sum(f.stat().st_size for f in (file, *own.values(), *heavy.values()))
+        assets = _adapter_assets(own, base.assets)
+        config = adapted.rebuilt_config(reader, own, base)
+        if config is not None:
+            place = reader.kept_until_closed.enter_context(scratch(folder, small=True))
+            assets[CONFIG] = adapted.write_config(place, config)
+    except BaseException:
+        reader.close()
+        raise
+    skipped = tuple(f"{inside} ({why})" for inside, why in beside.skipped.items())
+    found = Checkpoint(name, folder, reader, assets, skipped, total, str(folder))
+    weights_beside = {**base.beside, **heavy}
+    return replace(found, beside=weights_beside, left_out=beside.left_out, notes=notes)
 
 
 def _adapter_assets(own: Mapping[str, Path], base: Mapping[str, Path]) -> dict[str, Path]:

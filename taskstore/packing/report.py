@@ -83,6 +83,7 @@ def _warnings(figures: Summary, family: Family) -> list[str]:
                 "masks and rests need them in 16 or 32 bits"
             )
     found += [f"{task.name}: names: {task.spelling}" for task in family.tasks if task.spelling]
+    found += [f"{task.name}: {note}" for task in family.tasks for note in task.notes]
     for model in (family.base, *family.tasks):
         if model.skipped:
             found.append(f"{model.name}: not carried: {', '.join(model.skipped)}")

@@ -158,9 +158,11 @@ def spoil_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callab
 
 KEY = f"base_model.model.{Q}.lora_B.weight"
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "DoRA": (spoil_config(use_dora=True), "with use_dora, not supported"),
-    "bias of LoRA": (spoil_config(lora_bias=True), "with lora_bias, not supported"),
-    "another kind": (spoil_config(peft_type="IA3"), "of a kind other than LoRA"),
+    "DoRA without lengths": (spoil_config(use_dora=True), "has no lora_magnitude_vector"),
+    "bias of LoRA": (spoil_config(lora_bias=True), "with lora_bias; merge it with PEFT first"),
+    "another kind": (spoil_config(peft_type="OFT"), "other than LoRA, 'OFT'; merge it with PEFT"),
+    "named another kind": (spoil_config(peft_type="IA3"), "of a kind not supported"),
+    "no weights change": (spoil_config(peft_type="PROMPT_TUNING"), "changes no weight of its base"),
     "pattern": (spoil_config(alpha_pattern={"(": 1}), r"pattern '\(', which is more than"),
     "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "read as JSON"),
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "no adapter_model"),
@@ -174,7 +176,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "magnitude": (
         spoil_weights(lambda s: s.update({KEY.replace("lora_B", "lora_magnitude_vector"):
                                           torch.zeros(3)})),
-        "of a kind not supported"),
+        "3 magnitudes for 32 outputs"),
     "integer": (spoil_weights(lambda s: s.update({KEY: s[KEY].int()})), "is I32"),
 }  # fmt: skip
 

@@ -1,11 +1,13 @@
-"""Read PEFT LoRA adapter folders as the full fine-tune that they stand for.
+"""Read PEFT adapter folders as the full fine-tune that they stand for.
 
-Legend: W (O, I) a weight of the base, A (R, I) and B (O, R) its adapter, s = alpha / R, or
-alpha / sqrt(R) for rank-stabilised LoRA. The fine-tune is round(W + s B A) in the base's dtype,
-computed row block by row block in float64, so the adapter's factors are all that stays in memory.
-Embeddings and Conv1D layers are transposed, told by their shapes; `modules_to_save`, trained biases
-and a `base_layer` that was saved (an embedding, perhaps with new rows) replace the base's tensors.
-DoRA, LoRA biases and other adapter kinds are refused by name.
+LoRA with rsLoRA, DoRA, alpha and rank patterns, fused experts (`target_parameters`) and trained
+rows of tokens; IA3. What `modules_to_save`, trained biases and a saved `base_layer` (an embedding,
+perhaps with new rows) hold replaces the base's tensors or stands beside them. The factors are all
+that stays in memory; `adapter_steps` says what is computed. Embeddings and Conv1D layers are
+transposed, told by their shapes. A head that is tied in the base gets a matrix of its own where an
+adapter changes one side of the tie, as it computes in PEFT. Other kinds are refused by name.
+
+Legend: A (R, I) and B (O, R) an adapter's factors, s = alpha / R, or alpha / sqrt(R) for rsLoRA.
 
 Source: Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732 (rsLoRA); PEFT's file layout.
 """
@@ -14,8 +16,8 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,154 +25,246 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import CheckpointError
-from taskstore.format import json_text
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
-from taskstore.locations.pointers import pointer
-from taskstore.models.checkpoint import Reader, TensorInfo
-from taskstore.models.readers.patterns import Patterns
+from taskstore.models.checkpoint import Checkpoint, Reader, TensorInfo
+from taskstore.models.readers import adapter_config
+from taskstore.models.readers.adapter_config import CONFIG as CONFIG
+from taskstore.models.readers.adapter_config import MERGE_FIRST
+from taskstore.models.readers.adapter_config import adapter_file as adapter_file
+from taskstore.models.readers.adapter_names import Names
+from taskstore.models.readers.adapter_steps import BLOCK, F64, Step
 
-F64 = NDArray[np.float64]
-CONFIG = "adapter_config.json"
-MAX_ALPHA = 1e30
-_LORA = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?$")
-_OTHER = re.compile(r"(^|\.)(lora|ia3|vera|hada|lokr|oft|boft|hra|fourierft)_")
-_REFUSED = (
-    *("use_dora", "lora_bias", "trainable_token_indices", "megatron_config", "use_qalora"),
-    *("layer_replication", "alora_invocation_tokens", "arrow_config", "use_bdlora"),
-    *("kasa_config", "monteclora_config", "velora_config"),
+_PART = re.compile(
+    r"^(?P<module>.+?)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|ia3_l"
+    r"|lora_magnitude_vector|token_adapter\.trainable_tokens_delta)(\.weight)?$"
 )
-_WIDE = ("c_attn.weight", "c_fc.weight")  # layers of GPT-2's kind, more outputs than inputs
-_RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that change W itself
-
-
-@dataclass(frozen=True)
-class Delta:
-    """s * left @ right, float64 (rows, R) and (R, columns), in the base tensor's own layout."""
-
-    left: F64
-    right: F64
-
-    def rows(self, start: int, stop: int) -> F64:
-        product: F64 = self.left[start:stop] @ self.right
-        return product
+_OTHER = re.compile(r"(^|\.)(lora|ia3|vera|hada|lokr|oft|boft|hra|fourierft)_")
+_SAVED = re.compile(r"\.(modules_to_save|base_layer|token_adapter\.base_layer)(?=\.)")
+Parts = dict[str, str]  # part of an adapted layer -> the adapter's tensor
 
 
 class LoraReader:
     """The fine-tune that `adapter` makes of `base`."""
 
-    def __init__(self, folder: Path, adapter: Reader, base: Reader) -> None:
+    def __init__(self, folder: Path, adapter: Reader, base: Checkpoint) -> None:
         """Raises CheckpointError where the adapter cannot be applied to this base exactly."""
-        self._path, self._adapter, self._base = folder, adapter, base
-        self._config = read_config(folder)
-        self._patterns = _patterns(folder, self._config)
+        self._path, self._adapter, self._base = folder, adapter, base.reader
+        self.config = adapter_config.read_config(folder)
+        self._patterns = adapter_config.patterns_of(folder, self.config)
+        self._names = Names(base, self.config)
         self.tensors: dict[str, TensorInfo] = dict(base.tensors)
-        self._deltas: dict[str, Delta] = {}
-        self._saved: dict[str, str] = {}
-        sides: dict[str, dict[str, str]] = {}
+        self._steps: dict[str, Step] = {}
+        self.saved: dict[str, str] = {}  # tensor -> the adapter's that replaces it
+        self.kept_until_closed = ExitStack()
+        self.own_head: str | None = None  # a head that is tied in the base, and here no more
+        self._source: dict[str, str] = {}  # a tensor that starts as another
+        self._base_only = False  # whether that is the base's, not the adapter's
+        layers: dict[str, Parts] = {}
         for key in adapter.tensors:
             name = re.sub(r"^base_model\.model\.", "", key).replace(".default.", ".")
-            found = _LORA.match(name)
-            if found:
-                kind = "embedding" if found["embedding"] else "linear"
-                sides.setdefault(f"{kind} {found['module']}", {})[found["side"]] = key
-            elif _OTHER.search(name):
-                raise CheckpointError(folder, f"adapter tensor {key!r} is of a kind not supported")
-            else:
-                self._save(re.sub(r"\.(modules_to_save|base_layer)\.", ".", name), key)
-        for target, keys in sides.items():
-            kind, module = target.split(" ", 1)
-            self._target(kind, module, keys)
+            name = name.removesuffix(".default")
+            found = _PART.match(name)
+            if found and found["part"].startswith("ia3_") == (self.config["peft_type"] == "IA3"):
+                layers.setdefault(found["module"], {})[found["part"]] = key
+            elif found or _OTHER.search(name):
+                self._fail(f"adapter tensor {key!r} is of a kind not supported; {MERGE_FIRST}")
+            elif ".original_module." not in name:
+                self._save(_SAVED.sub("", name), key)
+        self._tie(layers)
+        for module, parts in layers.items():
+            self._apply(module, parts)
+
+    def _fail(self, problem: str) -> None:
+        raise CheckpointError(self._path, problem)
+
+    def _tie(self, layers: Mapping[str, Parts]) -> None:
+        """Give a tied head a matrix of its own where one side of the tie changes without the other.
+
+        It starts as what the other side was before: the base's, or the adapter's with new rows.
+        """
+        tie = self._names.tie()
+        if tie is None:
+            return
+        head, embedding = tie
+        if not any(self._names.changes(name, layers) for name in tie):
+            if head in self.saved and embedding in self.saved and self._equal(*tie):
+                self._forget(head)  # new rows, saved under both names
+            elif head in self.saved:
+                self.own_head = head
+            return
+        self.own_head = head
+        if head not in self.saved:
+            whole = self._names.is_saved_whole(embedding, self.tensors)
+            source = self._base.tensors if whole else self.tensors
+            self._source[head] = embedding
+            self._base_only = whole
+            self.tensors[head] = source[embedding]
+
+    def _forget(self, name: str) -> None:
+        del self.saved[name]
+        self.tensors.pop(name)
+        if name in self._base.tensors:
+            self.tensors[name] = self._base.tensors[name]
+
+    def _equal(self, one: str, two: str) -> bool:
+        a, b = (self.saved[name] for name in (one, two))
+        info = self._adapter.tensors[a]
+        read = self._adapter.read
+        ends = ((at, min(at + BLOCK, info.numel)) for at in range(0, info.numel, BLOCK))
+        same = info == self._adapter.tensors[b]
+        return same and all(np.array_equal(read(a, *end), read(b, *end)) for end in ends)
 
     def _save(self, name: str, key: str) -> None:
-        name = self._resolve(name) or name
-        self._saved[name] = key
+        name = self._names.resolve(name) or name
+        self.saved[name] = key
         self.tensors[name] = self._adapter.tensors[key]
 
-    def _resolve(self, name: str) -> str | None:
-        """Return the base's name for a tensor that the adapter calls `name`, prefixes aside."""
-        if name in self._base.tensors:
-            return name
-        ends = [n for n in self._base.tensors if n.endswith(f".{name}") or name.endswith(f".{n}")]
-        return ends[0] if len(ends) == 1 else None
-
-    def _target(self, kind: str, module: str, keys: dict[str, str]) -> None:
-        if set(keys) != {"A", "B"}:
-            raise CheckpointError(self._path, f"layer {module!r} has not both lora_A and lora_B")
-        name = self._resolve(f"{module}.weight")
+    def _apply(self, module: str, parts: Parts) -> None:
+        """Make the step of one layer; `module` is what the adapter calls it."""
+        nested = re.sub(r"(\.base_layer)+$", "", module)
+        name = self._names.resolve(f"{nested}.weight", self.tensors)
+        if name is None and (fused := self._names.experts(nested, self._shapes(parts))):
+            self._experts(nested, fused, parts)
+            return
         if name is None:
-            raise CheckpointError(self._path, f"the base has no weight for layer {module!r}")
+            raise CheckpointError(self._path, self._names.missing(nested))
+        if "ia3_l" in parts:
+            self._scale(name, parts["ia3_l"])
+        if "token_adapter.trainable_tokens_delta" in parts:
+            self._tokens(nested, name, parts["token_adapter.trainable_tokens_delta"])
+        if any(part.startswith("lora_") for part in parts):
+            self._low_rank(nested, name, parts)
+
+    def _shapes(self, parts: Parts) -> tuple[tuple[int, ...], ...]:
+        return tuple(
+            self._adapter.tensors[parts[p]].shape for p in ("lora_A", "lora_B") if p in parts
+        )
+
+    def _step(self, name: str, module: str) -> Step:
         info = self.tensors[name]
         if info.dtype not in MASKED or len(info.shape) < 2:
-            raise CheckpointError(
-                self._path,
-                f"layer {module!r} is {info.dtype} in the base, which seems to be quantised; take "
-                "the 16-bit model that it was made from as the base",
-            )
-        a, b = (self._factor(keys[side]) for side in "AB")
-        rank, columns = a.shape[0], math.prod(info.shape[1:])
+            self._fail(f"layer {module!r} is {info.dtype} in the base{self._names.quantised(name)}")
+        return self._steps.setdefault(name, Step(math.prod(info.shape[1:])))
+
+    def _low_rank(self, module: str, name: str, parts: Parts) -> None:
+        kind = "lora_embedding_" if "lora_embedding_A" in parts else "lora_"
+        if not {f"{kind}A", f"{kind}B"} <= parts.keys():
+            self._fail(f"layer {module!r} has not both lora_A and lora_B")
+        step, info = self._step(name, module), self.tensors[name]
+        a, b = (self._factor(parts[f"{kind}{side}"]) for side in "AB")
+        rank, columns = a.shape[0], step.columns
         left, right = b.reshape(b.shape[0], -1), a.reshape(rank, -1)
         straight = (left.shape, right.shape) == ((info.shape[0], rank), (rank, columns))
         turned = (right.shape, left.shape) == ((rank, info.shape[0]), (columns, rank))
-        if kind == "embedding":
+        if kind == "lora_embedding_":
             straight = False
         if not straight and not turned:
-            raise CheckpointError(
-                self._path,
-                f"layer {module!r}: A {a.shape} and B {b.shape} do not make {list(info.shape)}",
+            self._fail(
+                f"layer {module!r}: A {a.shape} and B {b.shape} do not make {list(info.shape)}"
+                f"{self._names.other_base()}"
             )
-        if turned and (not straight or self._is_conv1d(name)):
+        is_turned = turned and (not straight or self._names.is_conv1d(name))
+        if is_turned:
             left, right = right.T, left.T
-        if name in self._deltas:
-            raise CheckpointError(self._path, f"holds layer {module!r} twice")
-        scale = self._alpha(module) / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
-        self._deltas[name] = Delta(np.ascontiguousarray(left) * scale, np.ascontiguousarray(right))
+        if step.left is not None:
+            self._fail(f"holds layer {module!r} twice")
+        step.left = np.ascontiguousarray(left * self._scaling(module, rank))[None]
+        step.right = np.ascontiguousarray(right)[None]
+        if "lora_magnitude_vector" in parts:
+            size = columns if is_turned else info.shape[0]
+            vector = self._factor(parts["lora_magnitude_vector"], least=1).reshape(-1)
+            if vector.size != size:
+                self._fail(f"layer {module!r}: {vector.size} magnitudes for {size} outputs")
+            step.vector, step.by_rows, step.is_magnitude = vector, not is_turned, True
+        elif self.config.get("use_dora"):
+            self._fail(f"layer {module!r} has no lora_magnitude_vector, and use_dora is set")
 
-    def _is_conv1d(self, name: str) -> bool:
-        """Tell whether a square weight is stored (in, out), as transformers' Conv1D does.
+    def _experts(self, module: str, name: str, parts: Parts) -> None:
+        """LoRA of a parameter (E, a, b): A (E R, b) and B (a, R E), or a and b the other way."""
+        experts, height, columns = self.tensors[name].shape
+        a, b = self._factor(parts["lora_A"]), self._factor(parts["lora_B"])
+        rank = a.shape[0] // experts
+        right, left = a.reshape(experts, rank, -1), b.reshape(len(b), rank, experts)
+        left = left.transpose(2, 0, 1)
+        if (left.shape[1], right.shape[2]) != (height, columns):  # (E, in, out), as is_transposed
+            left, right = right.transpose(0, 2, 1), left.transpose(0, 2, 1)
+        parameter = f"{module}.{name.rsplit('.', 1)[-1]}"
+        step = self._steps.setdefault(name, Step(columns))
+        if step.left is not None or self.tensors[name].dtype not in MASKED:
+            self._fail(f"the parameter {parameter!r} cannot be adapted here; {MERGE_FIRST}")
+        step.left = np.ascontiguousarray(left * self._scaling(parameter, rank))
+        step.right = np.ascontiguousarray(right)
 
-        The adapter has one `fan_in_fan_out` for all its layers, and PEFT saves the last layer's,
-        so a sibling of the same block that is not square tells better.
-        """
-        block = re.match(r"(.*\.\d+\.)", name)
-        for other, info in self._base.tensors.items():
-            sibling = block and other.startswith(block[1]) and other.endswith(_WIDE)
-            if sibling and len(info.shape) == 2 and info.shape[0] != info.shape[1]:
-                return info.shape[0] < info.shape[1]
-        return bool(self._config.get("fan_in_fan_out"))
+    def _scale(self, name: str, key: str) -> None:
+        """IA3: outputs (O, 1), with their bias, or inputs (1, I)."""
+        step, info = self._step(name, name), self.tensors[name]
+        vector = self._factor(key)
+        is_output = vector.shape[1:] == (1,) * (vector.ndim - 1) and vector.shape[0] > 1
+        step.by_rows = is_output != self._names.is_conv1d(name)
+        step.vector = vector.reshape(-1)
+        if len(info.shape) > 2 or step.vector.size != info.shape[not step.by_rows]:
+            self._fail(
+                f"layer {name!r}: {list(vector.shape)} does not scale {list(info.shape)}; "
+                f"{MERGE_FIRST}"
+            )
+        bias = f"{name.removesuffix('weight')}bias"
+        if is_output and bias in self.tensors:
+            self._steps[bias] = Step(1, vector=step.vector)
 
-    def _alpha(self, module: str) -> float:
+    def _tokens(self, module: str, name: str, key: str) -> None:
+        chosen = self.config.get("trainable_token_indices")
+        if isinstance(chosen, dict):
+            chosen = next((v for k, v in chosen.items() if f".{module}".endswith(f".{k}")), None)
+        info, rows = self.tensors[name], self._factor(key)
+        indices = chosen if isinstance(chosen, list) else []
+        fits = all(type(row) is int and 0 <= row < info.shape[0] for row in indices)
+        if not fits or len(set(indices)) != len(rows) or rows.shape[1:] != info.shape[1:]:
+            self._fail(f"its trainable_token_indices do not name the rows of {key!r}")
+        step = self._step(name, module)
+        bits = floats.from_float32(rows.astype(np.float32).reshape(-1), info.dtype)
+        step.tokens = dict(zip(indices, bits.reshape(rows.shape), strict=True))
+        tie = self._names.tie()
+        if tie and name == tie[1] and tie[0] in self.tensors and self.own_head is None:
+            self._steps[tie[0]] = step  # the base's files hold both
+
+    def _scaling(self, module: str, rank: int) -> float:
         try:
             pattern = self._patterns.first(module)
         except ValueError as error:
             raise CheckpointError(self._path, f"its alpha_pattern {error}") from None
-        if pattern is not None:
-            return float(self._config["alpha_pattern"][pattern])
-        return float(self._config.get("lora_alpha", 8))
+        alphas: dict[str, Any] = self.config.get("alpha_pattern") or {}
+        alpha = self.config.get("lora_alpha", 8) if pattern is None else alphas[pattern]
+        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
-    def _factor(self, key: str) -> F64:
+    def _factor(self, key: str, least: int = 2) -> F64:
         info = self._adapter.tensors[key]
-        if info.dtype not in MASKED or len(info.shape) < 2 or not info.numel:
-            raise CheckpointError(
-                self._path, f"adapter tensor {key!r} is {info.dtype} {list(info.shape)}"
-            )
+        if info.dtype not in MASKED or len(info.shape) < least or not info.numel:
+            self._fail(f"adapter tensor {key!r} is {info.dtype} {list(info.shape)}")
         raw = self._adapter.read(key, 0, info.numel)
         return floats.to_float32(raw, info.dtype).astype(np.float64).reshape(info.shape)
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        if name in self._saved:
-            block_N = self._adapter.read(self._saved[name], start, stop)
-        else:
-            block_N = self._base.read(name, start, stop)
-        if name not in self._deltas or start == stop:
-            return block_N
-        info, delta = self.tensors[name], self._deltas[name]
-        columns = delta.right.shape[1]
-        first, last = start // columns, -(-stop // columns)
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused as infinite
-            step_N = delta.rows(first, last).reshape(-1)[start - first * columns :][: stop - start]
-            weights_N = floats.to_float32(block_N, info.dtype).astype(np.float64) + step_N
-            return floats.from_float32(weights_N.astype(np.float32), info.dtype)
+        step = self._steps.get(name)
+        if step is None or start >= stop:
+            return self._before(name, start, stop)
+        info = self.tensors[name]
+        if not step.computes:
+            return step.put_tokens(self._before(name, start, stop), start)
+
+        def read(first: int, last: int) -> F64:
+            return floats.to_float32(self._before(name, first, last), info.dtype).astype(np.float64)
+
+        with np.errstate(all="ignore"):  # what overflows is refused as infinite
+            weights_N = step.floats(read, info.numel, start, stop).astype(np.float32)
+        return step.put_tokens(floats.from_float32(weights_N, info.dtype), start)
+
+    def _before(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Read a tensor as it is before any step: the adapter's own, or the base's."""
+        source = name if name in self.saved else self._source.get(name, name)
+        if source in self.saved and not (source != name and self._base_only):
+            return self._adapter.read(self.saved[source], start, stop)
+        return self._base.read(source, start, stop)
 
     def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
         out[:] = self.read(name, start, start + out.size)
@@ -178,50 +272,4 @@ class LoraReader:
     def close(self) -> None:
         """Close the adapter; the base is its owner's to close."""
         self._adapter.close()
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read `adapter_config.json`; it is refused where it is not plain LoRA."""
-    try:
-        config = json_text.read(folder / CONFIG, folder)
-    except (ValueError, OSError) as error:
-        why = getattr(error, "strerror", None) or error
-        wrong = pointer(folder / CONFIG, folder)
-        problem = wrong.problem if wrong else f"cannot be read as JSON: {why}"
-        raise CheckpointError(folder / CONFIG, problem) from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise CheckpointError(folder, "is an adapter of a kind other than LoRA")
-    for option in _REFUSED:
-        if config.get(option):
-            raise CheckpointError(folder, f"is a LoRA adapter with {option}, not supported")
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(_RESIDUAL):
-        raise CheckpointError(
-            folder,
-            f"is a LoRA adapter that started with {start}, which changes the base; convert it to "
-            "plain LoRA with PEFT first",
-        )
-    return config
-
-
-def _patterns(folder: Path, config: dict[str, Any]) -> Patterns:
-    """Check the numbers of an adapter; returns its patterns."""
-    patterns = config.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        raise CheckpointError(folder, "has an alpha_pattern that is no object")
-    for value in (config.get("lora_alpha", 8), *patterns.values()):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not abs(value) <= MAX_ALPHA:
-            raise CheckpointError(folder, f"has an alpha that is no number: {reprlib.repr(value)}")
-    try:
-        return Patterns(patterns)
-    except ValueError as error:
-        raise CheckpointError(folder, f"its alpha_pattern {error}") from None
-
-
-def adapter_file(folder: Path) -> Path | None:
-    """Return the weight file of an adapter folder; None for another folder."""
-    for file in ("adapter_model.safetensors", "adapter_model.bin"):
-        if (folder / CONFIG).is_file() and (folder / file).is_file():
-            return folder / file
-    return None
+        self.kept_until_closed.close()
