@@ -86,6 +86,22 @@ def resolve(path: PathLike, folder: PathLike) -> Path:
     )
 
 
+def absolute(path: PathLike) -> Path:
+    """Return an absolute path that names what the system would open, without "..".
+
+    A folder before ".." may be a link, so its parent is the one of where it leads; other links
+    stay.
+    """
+    path = Path(path)
+    if ".." in path.parts:
+        with suppress(OSError, ValueError):  # a name that no file can have is refused later
+            whole = path.name == ".."
+            path = Path(
+                os.path.realpath(path if whole else path.parent), "" if whole else path.name
+            )
+    return Path(os.path.abspath(path))
+
+
 def _blobs(root: Path) -> list[Path]:
     """Return where the hub's cache keeps the files of a snapshot, whose folder has links to them.
 

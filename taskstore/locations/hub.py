@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from taskstore.errors import CheckpointError
+from taskstore.locations.files import absolute
 from taskstore.locations.publish import recover
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -17,7 +18,7 @@ _HUB_CACHE = re.compile(r"models--(?P<id>[^/]+)/snapshots/(?P<revision>[0-9a-f]{
 
 def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
     """Return local path, source and revision of a model as a user names it."""
-    path = Path(os.path.abspath(os.path.expanduser(model)))
+    path = absolute(os.path.expanduser(model))
     try:
         recover(path)
         there = path.exists()
@@ -37,7 +38,7 @@ def name_of(model: str | os.PathLike[str]) -> str:
 
     A weight file has the name of its folder where its own says nothing.
     """
-    path = Path(os.path.abspath(os.path.expanduser(model)))
+    path = absolute(os.path.expanduser(model))
     if os.path.isfile(path):
         if not _USUAL.fullmatch(path.name):
             return path.stem

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import platform
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -76,17 +77,18 @@ def attempt(path: Path) -> Lock | None:
     """Take the lock of a file; None where somebody has it. Raises OSError."""
     for _ in range(5):
         fd, made = _opened(path)
-        taken = False
+        lock = None
         try:
-            taken = _locked(fd, path, made=made) and _is(fd, path)
-            if taken:
+            if _locked(fd, path, made=made) and _is(fd, path):
+                _check_ours(fd, path)
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()} {platform.node()}\n".encode(), 0)
-                return Lock(path, fd)
+                lock = Lock(path, fd)
+                return lock
         except BlockingIOError:
             return None
         finally:
-            if not taken:
+            if lock is None:
                 os.close(fd)
     return None
 
@@ -124,6 +126,13 @@ def _opened(path: Path) -> tuple[int, bool]:
             return os.open(path, flags), False
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+
+def _check_ours(fd: int, path: Path) -> None:
+    """Refuse what nobody made for a lock: its content would be lost."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise OSError(errno.EINVAL, "it is no lock of taskstore's; move it away", str(path))
 
 
 def _locked(fd: int, path: Path, *, made: bool) -> bool:

@@ -23,6 +23,7 @@ from typing import NoReturn
 from taskstore.errors import OutputError, TargetExists
 from taskstore.locations import locks, mounts, ownership
 from taskstore.locations.base import PathLike
+from taskstore.locations.files import absolute
 from taskstore.locations.os_errors import clear
 from taskstore.locations.scratch import sweep
 
@@ -66,7 +67,7 @@ def folder(
     taskstore did not write. Raises TargetExists or OutputError; a full disk or a missing permission
     becomes an OutputError.
     """
-    target = Path(os.path.abspath(target))
+    target = absolute(target)
     check_target(target, overwrite=overwrite, foreign=foreign)
     with alone(target):
         check_target(target, overwrite=overwrite, foreign=foreign)
@@ -87,7 +88,7 @@ def folder(
 def check_target(target: Path, *, overwrite: bool, foreign: Foreign = everything) -> None:
     """Raise unless `target` is free or may be replaced; nothing is touched."""
     recover(_named(target))
-    if not target.exists() and not target.is_symlink():
+    if not os.path.lexists(target):
         return
     folder = target.is_dir() and not target.is_symlink()
     with _cleared(target):
@@ -108,7 +109,7 @@ def file(
     target: Path, *, overwrite: bool = False, ours: Callable[[Path], bool] = lambda _: False
 ) -> Iterator[Path]:
     """Yield an empty file that becomes `target`; see `folder`."""
-    target = Path(os.path.abspath(target))
+    target = absolute(target)
     check_file(target, overwrite=overwrite, ours=ours)
     with alone(target):
         check_file(target, overwrite=overwrite, ours=ours)
@@ -131,7 +132,7 @@ def check_file(
     target: Path, *, overwrite: bool, ours: Callable[[Path], bool] = lambda _: False
 ) -> None:
     """Check a file as `check_target` checks a folder."""
-    if not target.exists() and not target.is_symlink():
+    if not os.path.lexists(target):
         return
     if mounts.is_mount(target):
         raise OutputError(f"{target} is a mount point and cannot be replaced; name another file")
@@ -173,8 +174,12 @@ def recover(path: PathLike) -> None:
     Costs one look at the disk where `path` is there. Raises OutputError, which says where the
     folder lies, if it cannot be renamed.
     """
-    target = Path(os.path.abspath(path))
-    while not os.path.lexists(target) and target.name:
+    target = absolute(path)
+    while target.name:
+        if os.path.islink(target):
+            target = Path(os.path.realpath(target))
+        if os.path.lexists(target):
+            return
         aside = mounts.beside(target, "replaced")
         if os.path.isdir(aside) and not os.path.islink(aside):
             try:
@@ -216,7 +221,7 @@ def _mend(target: Path) -> None:
 
 
 def _named(target: Path) -> Path:
-    target = Path(os.path.abspath(target))
+    target = absolute(target)
     if not target.name:
         raise OutputError(f"{target} cannot be a target; name a new folder")
     return target

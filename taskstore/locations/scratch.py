@@ -16,6 +16,7 @@ from pathlib import Path
 from taskstore.errors import OutputError
 from taskstore.locations import locks
 from taskstore.locations.base import PathLike
+from taskstore.locations.files import absolute
 from taskstore.locations.os_errors import FULL, clear
 
 _LOCK = ".lock"
@@ -31,7 +32,7 @@ def scratch(
     Where the folder of `target` cannot be written, and first for `small` files, it is the system's
     for temporary files. Raises OutputError where no folder can be written, or the disk is full.
     """
-    target = Path(os.path.abspath(target))
+    target = absolute(target)
     folder, lock = _made(target, Path(place) if place else writable(target, small=small))
     try:
         inside = folder / "files"

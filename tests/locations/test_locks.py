@@ -124,3 +124,14 @@ def test_many_at_once(kind: str, tmp_path: Path) -> None:
         thread.join()
     assert most == [1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_has_another_name_is_no_lock(kind: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("keep")
+    (tmp_path / ".store.lock").hardlink_to(mine)
+    (tmp_path / ".other.lock").symlink_to(mine)
+    os.mkfifo(tmp_path / ".pipe.lock")
+    for name in ("store", "other", "pipe"):
+        assert f".{name}.lock" in other(tmp_path / name)
+    assert mine.read_text() == "keep"

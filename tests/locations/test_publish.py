@@ -94,6 +94,27 @@ def test_a_kill_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.Monk
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
 
 
+def test_what_was_being_replaced_is_found_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("store")
+    for below in ("link", "link/mine", "link/deep/mine"):
+        aside = tmp_path / ".store.replaced"
+        aside.mkdir()
+        publish.recover(tmp_path / below)
+        assert [p.name for p in sorted(tmp_path.iterdir())] == ["link", "store"]
+        (tmp_path / "store").rmdir()
+
+
+def test_a_parent_behind_a_link_is_that_of_where_it_leads(tmp_path: Path) -> None:
+    """The system opens far/store for link/../store, so that is what is locked and written."""
+    (tmp_path / "far" / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/inside")
+    with publish.folder(tmp_path / "link" / ".." / "store") as folder:
+        (folder / "mine").write_text("1")
+        assert (tmp_path / "far" / ".store.lock").is_file()
+    assert (tmp_path / "far" / "store" / "mine").is_file()
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_folder_that_cannot_be_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -172,6 +193,12 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
 def test_space_is_checked_before_writing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="MiB are needed"):
         publish.check_space(tmp_path / "not" / "there", 1 << 60)
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    for make in (publish.folder, publish.file):
+        with pytest.raises(OutputError, match="too long"), make(tmp_path / ("n" * 400)):
+            pass
 
 
 def test_a_target_without_a_name() -> None:
