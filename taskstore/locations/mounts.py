@@ -69,20 +69,28 @@ def publish(folder: Path) -> None:
 
 
 def between(folder: Path) -> bool:
-    """Tell whether new content counts and is not all in its place."""
-    return any(os.path.isdir(folder / name) for name in _OWN[2:4])
+    """Tell whether new content counts and is not all in its place; False for any other folder.
+
+    A model from elsewhere may hold such names, too: it is not changed, nor is a link followed.
+    """
+    found = any(_is_folder(folder / name) for name in _OWN[2:4])
+    return found and is_fixed(folder)
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def go_on(folder: Path) -> None:
     """Put what is ready in its place, from wherever a writer was stopped; raises OSError."""
     ready, moving, replaced = (folder / name for name in _OWN[2:])
-    if os.path.isdir(ready):
+    if _is_folder(ready):
         replaced.mkdir(exist_ok=True)
         for name in sorted(entries(folder), key=lambda name: name != _LAST):
             os.rename(folder / name, replaced / name)
         sync(folder)
         os.rename(ready, moving)
-    if os.path.isdir(moving):
+    if _is_folder(moving):
         for name in sorted(os.listdir(moving), key=lambda name: name == _LAST):
             os.rename(moving / name, folder / name)
         sync(folder)

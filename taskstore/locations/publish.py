@@ -171,15 +171,13 @@ def check_space(folder: Path, needed: int) -> None:
 def recover(path: PathLike) -> None:
     """Put back a folder that was being replaced when its writer was killed, if `path` is in it.
 
-    Costs one look at the disk where `path` is there. Raises OutputError, which says where the
-    folder lies, if it cannot be renamed.
+    Costs one look at the disk where it is there. Raises OutputError, which says where it lies.
     """
     target = absolute(path)
     while target.name:
-        if os.path.islink(target):
-            target = Path(os.path.realpath(target))
+        target = Path(os.path.realpath(target)) if os.path.islink(target) else target
         if os.path.lexists(target):
-            return
+            break
         aside = mounts.beside(target, "replaced")
         if os.path.isdir(aside) and not os.path.islink(aside):
             try:
@@ -221,10 +219,9 @@ def _mend(target: Path) -> None:
 
 
 def _named(target: Path) -> Path:
-    target = absolute(target)
-    if not target.name:
+    if not absolute(target).name:
         raise OutputError(f"{target} cannot be a target; name a new folder")
-    return target
+    return absolute(target)
 
 
 def _check_renames(partial: Path) -> None:

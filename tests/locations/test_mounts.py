@@ -95,6 +95,20 @@ def test_one_writer_of_a_volume_at_a_time(volume: Path) -> None:
     assert os.listdir(volume) == []
 
 
+@pytest.mark.parametrize("what", ["ready", "moving"])
+def test_a_folder_from_elsewhere_moves_nothing(volume: Path, tmp_path: Path, what: str) -> None:
+    """A link of a writer's name is not gone on with, nor a folder of one where none can be."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").write_text("x")
+    (volume / f".taskstore.{what}").symlink_to(tmp_path / "precious")
+    (tmp_path / "model" / f".taskstore.{what}").mkdir(parents=True)
+    (tmp_path / "model" / "weights").write_text("y")
+    before = sorted(tmp_path.rglob("*"))
+    for folder in (volume, tmp_path / "model"):
+        publish.recover(folder)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_killed_at_every_change_of_a_volume(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks for the folder next finds the old content or the new one, whole."""
     seen = []
