@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -16,11 +17,11 @@ from taskstore.merging.job import MergeJob, make_job, read_bytes
 from taskstore.merging.merged_blocks import merged_blocks
 from taskstore.merging.methods import split
 from taskstore.merging.options import MergeOptions
-from taskstore.merging.outputs import named
+from taskstore.merging.outputs import donor_of, named
 from taskstore.merging.report import MergeReport
 from taskstore.merging.task_vectors import Source, VectorScan
 from taskstore.merging.training_runs import spread
-from taskstore.models.config import TORCH, read_config, write_config
+from taskstore.models.config import CONFIG, TORCH, read_config, write_config, write_settings
 from taskstore.models.family import Family, open_family
 from taskstore.models.folder import copy_assets, write_weights
 from taskstore.progress import Callback, silent
@@ -64,7 +65,7 @@ def merge_family(
 
     `source` gives the vectors; None: they are read from the family.
     """
-    options.check_tasks(task.name for task in family.tasks)
+    options.check_tasks([task.name for task in family.tasks], family.base.name)
     if not options.unrelated:
         kinship.check(family)
     with make_job(family, options, progress, source, notes or {}) as job:
@@ -107,12 +108,13 @@ def _write_weights(job: MergeJob, folder: Path) -> None:
 
 
 def _write_assets(job: MergeJob, folder: Path) -> None:
-    """Write the tokenizer and config of one model; a head brings the config of its own model.
+    """Write tokenizer and config: those of one model, or the base's and what all models share.
 
-    A head fits only the config that it came with. The size of the vocabulary is the tokenizer's.
+    A head fits only the config that it came with, and brings it. The size of the vocabulary is the
+    tokenizer's.
     """
     family, options = job.family, job.options
-    donor = named(family, options.tokenizer_from) or family.base
+    donor = donor_of(family, options) or family.base
     head = named(family, options.private_from) or donor
     changes: dict[str, Any] = {}
     if options.dtype:
@@ -121,7 +123,14 @@ def _write_assets(job: MergeJob, folder: Path) -> None:
     if rows is not None:
         changes["vocab_size"] = rows
     copy_assets({**donor.assets, **donor.beside}, folder)
-    write_config(head, folder, changes)
+    for path, raw in job.outputs.files.items():
+        (folder / path).write_bytes(raw)
+    if head is not donor or CONFIG not in job.outputs.files:
+        write_config(head, folder, changes)
+    elif changes:
+        settings = json.loads(job.outputs.files[CONFIG])
+        settings |= {key: value for key, value in changes.items() if key in settings}
+        write_settings(folder / CONFIG, settings)
 
 
 def check_target(target: Path, options: MergeOptions, inputs: Iterable[PathLike]) -> None:

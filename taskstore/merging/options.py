@@ -25,6 +25,8 @@ class MergeOptions:
     weights         task -> weight, may be negative; 1 for tasks that are not named
     dtype           of the merged model's floats (None: each tensor as in the base)
     tokenizer_from  task whose config, tokenizer and extra rows of a vocabulary the model gets
+    assets_from     task, or the base, whose config and tokenizer the model gets, as they are
+                    (None: the base's, with what all models share in its place)
     private_from    task whose own tensors (heads), which the base lacks, the model gets
     statistics      task -> file of `measure`; "" -> that of the base
     unrelated       also take models that do not look like fine-tunes of the base
@@ -38,6 +40,7 @@ class MergeOptions:
     weights: Mapping[str, float] = field(default_factory=dict)
     dtype: str | None = None
     tokenizer_from: str | None = None
+    assets_from: str | None = None
     private_from: str | None = None
     statistics: Mapping[str, Path] = field(default_factory=dict)
     unrelated: bool = False
@@ -61,6 +64,8 @@ class MergeOptions:
                 raise OptionError(f"weight {weight} of {name!r} is not a finite number")
         if self.dtype is not None and self.dtype not in MASKED:
             raise OptionError(f"dtype {self.dtype!r} is none of {', '.join(sorted(MASKED))}")
+        if self.assets_from is not None and self.tokenizer_from is not None:
+            raise OptionError("--tokenizer-from takes the assets, too; leave --assets-from out")
         if self.jobs < 1:
             raise OptionError(f"jobs {self.jobs} is not a positive number")
 
@@ -91,7 +96,7 @@ class MergeOptions:
             return self.method_options
         return {**self.method_options, "alpha": self.alpha}
 
-    def check_tasks(self, tasks: Iterable[str]) -> None:
+    def check_tasks(self, tasks: Iterable[str], base: str = "base") -> None:
         """Raise OptionError for a name that is no model's, or a number the method does not take."""
         known = set(tasks)
         named = {
@@ -99,6 +104,7 @@ class MergeOptions:
             "statistics": [name for name in self.statistics if name],
             "--tokenizer-from": filter(None, [self.tokenizer_from]),
             "--private-from": filter(None, [self.private_from]),
+            "--assets-from": {self.assets_from or base} - {base, "base"},
         }
         for what, names in named.items():
             if unknown := sorted(set(names) - known):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from taskstore.errors import InputError
 from taskstore.format.dtypes import MASKED
+from taskstore.merging.assets import agree
 from taskstore.merging.options import MergeOptions
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.compare import Plan
@@ -36,10 +37,14 @@ class Output:
 
 @dataclass
 class Outputs:
-    """The tensors by name; `notes` are tensor or file -> what became of it."""
+    """The tensors by name; `notes` are tensor or file -> what became of it.
+
+    `files` go in place of the base's, or beside them: path -> bytes.
+    """
 
     tensors: dict[str, Output] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def infos(self) -> dict[str, TensorInfo]:
@@ -68,16 +73,31 @@ def decide(family: Family, plan: Plan, options: MergeOptions) -> Outputs:
             found.tensors[name] = _untouched(family, plan, name, found.notes)
     for t in range(len(family.tasks)):
         _add_private(family, plan, options, t, found)
-    _note_files(family, named(family, options.tokenizer_from) or family.base, found.notes)
-    donor = named(family, options.private_from)
-    if donor is not None and not any(output.copied is donor for output in found.tensors.values()):
-        raise InputError(f"{donor.name} has no tensors of its own that --private-from could take")
+    donor = donor_of(family, options)
+    _note_files(family, donor or family.base, found.notes)
+    agreed = agree(family.base, family.tasks)
+    if donor is None:
+        found.files = agreed.files
+    else:
+        taken = f"differs between the models; taken from {donor.name}"
+        agreed.notes = {path: taken for path in agreed.notes if path in donor.assets}
+    found.notes |= {path: why for path, why in agreed.notes.items() if path not in found.notes}
+    head = named(family, options.private_from)
+    if head is not None and not any(output.copied is head for output in found.tensors.values()):
+        raise InputError(f"{head.name} has no tensors of its own that --private-from could take")
     return found
 
 
 def named(family: Family, name: str | None) -> Checkpoint | None:
     """The task of that name, if there is one."""
     return next((task for task in family.tasks if task.name == name), None)
+
+
+def donor_of(family: Family, options: MergeOptions) -> Checkpoint | None:
+    """The model whose config and tokenizer are taken as they are; None: what all models share."""
+    if options.assets_from is not None:
+        return named(family, options.assets_from) or family.base
+    return named(family, options.tokenizer_from)
 
 
 def _merged(

@@ -57,5 +57,9 @@ def write_config(model: Checkpoint, folder: Path, changes: Mapping[str, Any]) ->
     if changed == config:
         copy_regular(source, folder / CONFIG)
     else:
-        text = json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        write_settings(folder / CONFIG, changed)
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")

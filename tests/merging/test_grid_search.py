@@ -201,6 +201,7 @@ def test_nothing_is_tried_for_a_target_or_a_grid_that_cannot_be(
         raise AssertionError
 
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "model").touch()
     with pytest.raises(TargetExists):
         on_path(wide, tmp_path / "there", Scorer(never))
     origin = Folders(wide.base_path, wide.paths)

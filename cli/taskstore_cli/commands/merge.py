@@ -55,6 +55,12 @@ if TYPE_CHECKING:
     "those of the base]",
 )
 @click.option(
+    "--assets-from",
+    metavar="NAME",
+    help="Config, tokenizer and templates of this model, or of BASE.  [default: those of the base; "
+    "what all models share goes before them]",
+)
+@click.option(
     "--private-from",
     metavar="NAME",
     help="Take the tensors of this model that the base lacks, such as a head, and its config.",

@@ -118,6 +118,7 @@ def average(options: MergeOptions, names: list[str]) -> MergeOptions:
         method=METHOD,
         tokenizer_from=present(options.tokenizer_from),
         private_from=present(options.private_from),
+        assets_from=present(options.assets_from),
     )
 
 
