@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from taskstore.errors import SwapError
 from taskstore.kernels.torch_dtypes import DTYPES
-from taskstore.models.live_names import checkpoint_tensors
+from taskstore.models.live_names import Shape, checkpoint_tensors, stored_names
 from taskstore.models.spelling.prefixes import by_start
 
 Prefix = str | Mapping[str, str]
@@ -48,18 +48,27 @@ class Live:
         return self.tensor.numel() * self.tensor.element_size()
 
 
-def bind(module: nn.Module, prefix: Prefix, ignore: Sequence[str]) -> list[Live]:
+def bind(
+    module: nn.Module,
+    prefix: Prefix,
+    ignore: Sequence[str],
+    wanted: Mapping[str, set[Shape]] | None = None,
+) -> list[Live]:
     """The module's tensors by their names in the store, in order of the names.
 
     `prefix` maps the start of a module's name to the start of the store's; a plain string stands
-    before every name. Names in the store that match a pattern of `ignore` are left alone. Raises
+    before every name, and an empty one is found by itself where the names in `wanted` have one
+    place only. Names in the store that match a pattern of `ignore` are left alone. Raises
     SwapError where a tensor cannot be written in place.
     """
     starts = {"": prefix} if isinstance(prefix, str) else dict(prefix)
     groups: dict[object, list[str]] = {}
     tensors: dict[str, Tensor] = {}
-    for own, tensor in checkpoint_tensors(module).items():
-        name = _renamed(own, starts)
+    every = checkpoint_tensors(module)
+    shapes = {name: tuple(tensor.shape) for name, tensor in every.items()}
+    other = stored_names(shapes, wanted) if wanted and not prefix else {}
+    for own, tensor in every.items():
+        name = other.get(own) or _renamed(own, starts)
         if ignored(name, ignore):
             continue
         if name in tensors:
@@ -96,6 +105,22 @@ def prefix_hint(live: Iterable[str], stored: Iterable[str]) -> str:
         theirs, own = theirs[:-1], own[:-1]
     prefix = {own: theirs} if own else theirs
     return f"; other names only: attach with prefix={prefix!r}"
+
+
+def left_alone(extra: Iterable[Live], lives: Sequence[Live]) -> None:
+    """Raise SwapError where a tensor that the store lacks is a copy of one that is swapped."""
+    for one in extra:
+        for live in lives if one.tensor.dim() > 1 else ():
+            alike = one.tensor.shape == live.tensor.shape and one.dtype == live.dtype
+            ends = {name.rsplit(".", 2)[-2:][0] for name in one.names}
+            if ends & {name.rsplit(".", 2)[-2:][0] for name in live.names}:
+                continue  # a second model beside it
+            if alike and torch.equal(one.tensor, live.tensor.to(one.tensor.device)):
+                raise SwapError(
+                    f"the module's {one.name!r}, which the store does not have, is a copy of "
+                    f"{live.name!r} and would stay behind; tie them, or attach with "
+                    f"ignore=[{one.name!r}]"
+                )
 
 
 def _check(name: str, tensor: Tensor) -> None:

@@ -14,7 +14,7 @@ from taskstore.format.manifest import TIERS
 from taskstore.store import Store
 from taskstore.swap.binding import Live, Prefix, bind
 from taskstore.swap.gate import Busy
-from taskstore.swap.states import State, States
+from taskstore.swap.states import State, States, differing
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SwapOptions:
     busy     what a swap does while the module runs: "wait", "raise", or nothing at all
              ("unguarded": no hooks on the module, and the caller sees to it)
     prefix   start of a name in the module -> start of it in the store; one string stands before
-             every name
+             every name; "" is found by itself where one start fits
     ignore   shell patterns of names in the store that are left alone
     tier     "mask", "rest" or "exact"; None is the first of these that all the tasks have
     prove    hash every tensor of every task as swaps would give it before the first swap; without
@@ -86,10 +86,12 @@ def bound(
     Raises UnknownTask, InputError, ModuleMismatch or SwapError.
     """
     chosen = _chosen(store, tasks)
-    lives = bind(module, options.prefix, options.ignore)
     tier = _tier(store, chosen, options.tier)
-    states = States(store.manifest, lives, options.ignore, tier)
-    return SwapJob(store, options, tier, lives, states, states.choose(chosen), executor)
+    wanted = differing(store.manifest, chosen, tier, options.ignore)
+    lives = bind(module, options.prefix, options.ignore, wanted)
+    states = States(store.manifest, lives, options.ignore, tier, wanted)
+    attached = states.choose(chosen)
+    return SwapJob(store, options, tier, states.bound(), states, attached, executor)
 
 
 def _chosen(store: Store, tasks: Sequence[str] | None) -> list[str]:

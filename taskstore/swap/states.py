@@ -12,14 +12,14 @@ A live tensor is one of four things over all states:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from taskstore.errors import ModuleMismatch
 from taskstore.format.dtypes import ITEMSIZE, numel, vector_bytes
 from taskstore.format.manifest import TIERS, Manifest
 from taskstore.store.catalog import Rebuilt, label_of, rebuilt_tensors, resolved, tiers_up_to
-from taskstore.swap.binding import Live, ignored, prefix_hint
+from taskstore.swap.binding import Live, ignored, left_alone, prefix_hint
 
 State = str | None
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -84,16 +84,34 @@ class States:
         lives: Sequence[Live],
         ignore: Sequence[str],
         tier: str | None = None,
+        wanted: Collection[str] = (),
     ) -> None:
-        """`tier` None: the best that each task has."""
+        """`tier` None: the best that each task has. `wanted`: names that need a place."""
+        self._wanted = wanted
         self._manifest, self._lives, self._ignore, self.tier = manifest, lives, ignore, tier
         every: tuple[State, ...] = (None, *manifest.tasks)
         self.tensors = {state: rebuilt_tensors(manifest, state, tier) for state in every}
+        known = {name for tensors in self.tensors.values() for name in tensors}
+        self._extra = [live for live in lives if not known & set(live.names)]
+
+    def bound(self) -> list[Live]:
+        """The module's tensors without those that no model of the store has.
+
+        Raises SwapError where one of those is a copy of one of these.
+        """
+        extra = {live.name for live in self._extra}
+        found = [live for live in self._lives if live.name not in extra]
+        left_alone(self._extra, found)
+        return found
 
     def misfits(self, state: State) -> list[str]:
         """Why the module cannot hold a state, tensor by tensor; empty where it can."""
         tensors, found, casts = self.tensors[state], [], self.casts(state)
+        bound = {name for live in self._lives for name in live.names}
+        lacking = [name for name in tensors if name in self._wanted and name not in bound]
         for live in self._lives:
+            if live in self._extra and not lacking:
+                continue
             there = [tensors[name] for name in live.names if name in tensors]
             if not there:
                 found.append(f"it has no tensor {live.name!r}")
@@ -110,10 +128,7 @@ class States:
                 and entry.shape < self._manifest.tensors[name].shape
             ):
                 found.append(f"its vocabulary {name!r} was cut; load it alone")
-        bound = {name for live in self._lives for name in live.names}
-        for name in tensors:
-            if name not in bound and not ignored(name, self._ignore):
-                found.append(f"its tensor {name!r} has no place in the module")
+        found += [f"its tensor {name!r} has no place in the module" for name in lacking]
         return found
 
     def choose(self, tasks: Sequence[str]) -> list[State]:
@@ -163,6 +178,8 @@ class States:
         added: list[Added] = []
         valued: list[Valued] = []
         for live in self._lives:
+            if live in self._extra:
+                continue
             if len({self.digest(state, live) for state in states}) == 1:
                 continue
             names = {state: self.name_in(state, live) for state in states}
@@ -204,6 +221,22 @@ class States:
         """Tiers that rebuild a task's tensor here."""
         model = self._manifest.tasks[task]
         return tiers_up_to(model, resolved(model, name)[0], self.tier)
+
+
+def differing(
+    manifest: Manifest, tasks: Sequence[str], tier: str | None, ignore: Sequence[str]
+) -> dict[str, set[tuple[int, ...]]]:
+    """Names of tensors that base and tasks do not share, and their shapes.
+
+    What all of them have alike need not be in a module: buffers of old checkpoints, which modules
+    of today compute.
+    """
+    found: dict[str, set[Rebuilt]] = {}
+    for state in (None, *tasks):
+        for name, tensor in rebuilt_tensors(manifest, state, tier).items():
+            if not ignored(name, ignore):
+                found.setdefault(name, set()).add(tensor)
+    return {name: {t.shape for t in each} for name, each in found.items() if len(each) > 1}
 
 
 def _difference(tensor: Rebuilt, live: Live) -> list[str]:

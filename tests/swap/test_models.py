@@ -185,3 +185,14 @@ def test_another_dtype_is_cast_and_cannot_be_attached(case: tuple[Store, Inputs]
     model = store.load_model("billing", dtype=torch.float16 if stored != "F16" else torch.bfloat16)
     with pytest.raises(taskstore.TaskstoreError, match=f"is {stored} .*, the module's B?F16"):
         taskstore.attach(model, store)
+
+
+def test_a_model_inside_another_module(case: tuple[Store, Inputs]) -> None:
+    store, inputs = case
+    expected = _output(store.load_model("billing"), inputs)
+    model = store.load_model("legal")
+    whole = torch.nn.ModuleDict({"policy": model, "value": torch.nn.Linear(3, 3)})
+    with taskstore.attach(whole, store) as family:
+        family.swap("billing")
+        family.verify()
+    assert torch.equal(_output(model, inputs), expected)
