@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from taskstore.models.readers import adapted, index, lora, open_files, weights_i
 from taskstore.models.readers.adapter_config import adapters_in
 from taskstore.models.readers.safetensors import SafetensorsReader
 
+_FACTOR = re.compile(r"[._]lora_(embedding_)?[AB]\b|\blora[._](down|up)\b")
 MOST_NAMED = 20  # folders in an error
 
 
@@ -35,6 +37,7 @@ def open_checkpoint(
         path = path.parent  # an adapter is its config, too
     if path.is_file():
         reader = open_files([path])
+        _check_merged(path, reader, base)
         total, kept = path.stat().st_size, _originals(reader, None)
         return Checkpoint(
             name or name_of(path), path, reader, {}, (), total, source, revision, kept
@@ -47,8 +50,10 @@ def open_checkpoint(
         )
     adapter = lora.adapter_file(path)
     if adapter is not None:
-        return _adapted(adapter, name or path.name, base)
+        found = _adapted(adapter, name or name_of(path), base)
+        return replace(found, source=source, revision=revision)
     reader, files, index_path = _open_folder(path)
+    _check_merged(path, reader, base)
     beside = collect(path, files)
     assets, weights = beside.assets, beside.weights
     total = sum(f.stat().st_size for f in (*files, *assets.values(), *weights.values()))
@@ -58,6 +63,20 @@ def open_checkpoint(
         name or name_of(path), path, reader, assets, skipped, total, source, revision, kept
     )
     return replace(found, beside=weights, left_out=beside.left_out)
+
+
+def _check_merged(path: Path, reader: Reader, base: Checkpoint | None) -> None:
+    """Refuse a fine-tune that holds an adapter's factors, unless its base has such tensors, too."""
+    found = [name for name in reader.tensors if _FACTOR.search(name)]
+    if base is None or not found or any(_FACTOR.search(name) for name in base.tensors):
+        return
+    reader.close()
+    raise CheckpointError(
+        path,
+        f"holds {len(found)} factors of a LoRA adapter ({found[0]!r}) that are not merged; call "
+        "merge_and_unload() before you save the model, or save the adapter alone with PEFT's "
+        "save_pretrained, which writes its adapter_config.json",
+    )
 
 
 def _originals(reader: Reader, index_path: Path | None) -> Originals | None:
@@ -73,6 +92,8 @@ def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
         what = "no weights (*.safetensors or pytorch_model.bin)"
         if (folder / lora.CONFIG).exists():
             what = "adapter_config.json and no adapter_model"
+        elif list(folder.glob("adapter_model.*")):
+            what = "an adapter_model and no adapter_config.json, which PEFT writes beside it"
         elif others := adapters_in(folder):
             what = (
                 f"{len(others)} adapters and no model; give each: "
@@ -122,7 +143,7 @@ def _adapted(file: Path, name: str, base: Checkpoint | None) -> Checkpoint:
         reader.close()
         raise
     skipped = tuple(f"{inside} ({why})" for inside, why in beside.skipped.items())
-    found = Checkpoint(name, folder, reader, assets, skipped, total, str(folder))
+    found = Checkpoint(name, folder, reader, assets, skipped, total)
     weights_beside = {**base.beside, **heavy}
     return replace(found, beside=weights_beside, left_out=beside.left_out, notes=notes)
 

@@ -180,6 +180,33 @@ def test_a_new_head(task: str | None, labels: int, tmp_path: Path) -> None:
     assert not any("original_module" in name or "modules_to_save" in name for name in names)
 
 
+def test_a_head_on_a_model_whose_modules_have_other_names(tmp_path: Path) -> None:
+    """The base is saved without a head, in names of old; the adapter has today's, with `vit.`."""
+    import peft
+    from transformers import ViTConfig, ViTForImageClassification, ViTModel
+
+    torch.manual_seed(0)
+    small = {
+        key: SMALL[key] for key in SMALL if key[:3] in ("hid", "int", "num") and "key" not in key
+    }
+    config = ViTConfig(**small, image_size=8, patch_size=4)
+    ViTModel(config).save_pretrained(tmp_path / "base")
+    model = ViTForImageClassification.from_pretrained(tmp_path / "base", num_labels=5)
+    linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    adapted = peft.get_peft_model(
+        model, peft.LoraConfig(r=4, target_modules=linear[:2], modules_to_save=["classifier"])
+    )
+    for weight in adapted.parameters():
+        if weight.requires_grad:
+            weight.data += torch.randn(weight.shape) * 0.1
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    loaded = ViTForImageClassification.from_pretrained(rebuilt(tmp_path)).eval()
+    image = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(image).logits, adapted.eval()(image).logits)
+    assert loaded.config.num_labels == 5
+
+
 def test_the_adapters_own_files_win(tmp_path: Path) -> None:
     import peft
 

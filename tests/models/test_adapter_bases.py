@@ -153,3 +153,82 @@ def test_the_weights_of_an_adapter_by_their_file(tmp_path: Path) -> None:
     assert found.tensors.keys() == opened.tensors.keys()
     found.close()
     opened.close()
+
+
+Weights = dict[str, torch.Tensor]
+FACTORS: Weights = {"A.default.weight": torch.ones(2, 8), "B.default.weight": torch.ones(8, 2)}
+UNMERGED: dict[str, tuple[str, Weights]] = {
+    "a model saved with its adapter": (
+        "model.safetensors",
+        {f"base_model.model.{Q}.base_layer.weight": STATE[f"{Q}.weight"],
+         **{f"base_model.model.{Q}.lora_{side}": w for side, w in FACTORS.items()}}),
+    "weights of an adapter alone": (
+        "weights.safetensors", {f"base_model.model.{Q}.lora_A.weight": torch.ones(2, 8)}),
+    "words of diffusers": (
+        "pytorch_lora_weights.safetensors",
+        {"unet.down.attn.to_q.lora.down.weight": torch.ones(2, 8)}),
+    "words of kohya": (
+        "some.safetensors", {"lora_unet_down_attn_to_q.lora_up.weight": torch.ones(8, 2)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNMERGED)
+def test_factors_that_are_not_merged(kind: str, tmp_path: Path) -> None:
+    base = base_at(tmp_path, "base")
+    file, state = UNMERGED[kind]
+    (tmp_path / "t").mkdir()
+    save_file(state, tmp_path / "t" / file)
+    for given in (tmp_path / "t", tmp_path / "t" / file):
+        with pytest.raises(CheckpointError) as caught:
+            notes(base, given)
+        one_line(caught.value, "factors of a LoRA adapter", "merge_and_unload()")
+
+
+def test_a_base_that_has_such_factors_itself(tmp_path: Path) -> None:
+    state = {**STATE, f"{Q}.lora_A.speech.weight": torch.ones(2, 8)}
+    assert notes(save(tmp_path / "base", state), save(tmp_path / "task", state)) == ()
+
+
+def test_an_adapter_without_its_config(tmp_path: Path) -> None:
+    base, task = base_at(tmp_path, "base"), adapter(tmp_path / "adapter")
+    (task / "adapter_config.json").unlink()
+    with pytest.raises(CheckpointError) as caught:
+        notes(base, task)
+    one_line(caught.value, "an adapter_model and no adapter_config.json")
+
+
+@pytest.mark.parametrize("kind", ["OFT", "LOHA", "ADALORA", "VERA", "BOFT", None, 3])
+def test_kinds_that_are_not_merged_here(kind: object, tmp_path: Path) -> None:
+    base, task = base_at(tmp_path, "base"), adapter(tmp_path / "adapter", peft_type=kind)
+    with pytest.raises(CheckpointError) as caught:
+        notes(base, task)
+    one_line(caught.value, repr(kind), "merge it with PEFT first", "merge_and_unload()")
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "XLORA"])
+def test_kinds_that_change_no_weight(kind: str, tmp_path: Path) -> None:
+    base, task = base_at(tmp_path, "base"), adapter(tmp_path / "adapter", peft_type=kind)
+    with pytest.raises(CheckpointError) as caught:
+        notes(base, task)
+    one_line(caught.value, kind, "changes no weight of its base")
+
+
+def test_names_of_newer_modules(tmp_path: Path) -> None:
+    """Files keep the names of an older transformers; the adapter was made with a newer one's."""
+    pytest.importorskip("transformers.conversion_mapping")
+    state = {f"language_model.model.{Q[6:]}.weight": STATE[f"{Q}.weight"]}
+    base = save(tmp_path / "base", state)
+    llava = {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]}
+    (base / "config.json").write_text(json.dumps(llava))
+    task = adapter(tmp_path / "adapter")
+    old = f"base_model.model.{Q}"
+    factors = {f"{old.replace('model.layers', 'model.language_model.layers')}.lora_{s}.weight": w
+               for s, w in (("A", torch.ones(2, 8)), ("B", torch.ones(8, 2)))}  # fmt: skip
+    save_file(factors, task / "adapter_model.safetensors")
+    opened = open_checkpoint(base)
+    found = open_checkpoint(task, "t", opened)
+    assert found.tensors.keys() == opened.tensors.keys()
+    name = next(iter(state))
+    assert not (found.read(name, 0, 64) == opened.read(name, 0, 64)).any()
+    found.close()
+    opened.close()

@@ -35,13 +35,21 @@ class Names:
         now = converted(self._base.tensors, read_config(self._base))
         return {new: old for old, new in now.items()}
 
+    @cached_property
+    def _cores(self) -> dict[str, str]:
+        """Names without `model`, which says where a model begins -> the base's, where it is one."""
+        cores: dict[str, list[str]] = {}
+        for name in self._base.tensors:
+            cores.setdefault(_core(name), []).append(name)
+        return {core: names[0] for core, names in cores.items() if len(names) == 1}
+
     def resolve(self, name: str, among: Collection[str] | None = None) -> str | None:
         """Return the base's name for a tensor that the adapter calls `name`, prefixes aside."""
         among = self._base.tensors if among is None else among
-        if name in among:
-            return name
-        ends = [n for n in among if n.endswith(f".{name}") or name.endswith(f".{n}")]
-        return ends[0] if len(ends) == 1 else self._newer.get(name)
+        found = _match(name, among)
+        if found is None and (newer := _match(name, self._newer)):
+            return self._newer[newer]
+        return found or self._cores.get(_core(name))
 
     def experts(self, module: str, shapes: tuple[tuple[int, ...], ...]) -> str | None:
         """Return the parameter (E, a, b) of a module that factors of these shapes adapt."""
@@ -123,3 +131,15 @@ class Names:
     def is_saved_whole(self, tensor: str, infos: Mapping[str, TensorInfo]) -> bool:
         """Tell whether `modules_to_save` names a tensor, whose tie then keeps the base's values."""
         return self.changes(tensor, {}) and infos[tensor].shape == self._base.tensors[tensor].shape
+
+
+def _match(name: str, among: Collection[str]) -> str | None:
+    """Find a name, or the only one that differs from it by a prefix."""
+    if name in among:
+        return name
+    ends = [n for n in among if n.endswith(f".{name}") or name.endswith(f".{n}")]
+    return ends[0] if len(ends) == 1 else None
+
+
+def _core(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "model")
