@@ -87,6 +87,10 @@ def attempt(path: Path) -> Lock | None:
                 return lock
         except BlockingIOError:
             return None
+        except OSError:  # a full disk
+            if made and _is(fd, path):
+                path.unlink()
+            raise
         finally:
             if lock is None:
                 os.close(fd)

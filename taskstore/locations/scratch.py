@@ -81,9 +81,14 @@ def _made(target: Path, place: Path) -> tuple[Path, locks.Lock]:
         sweep(target, place)
         while True:
             folder = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=place))
-            with suppress(FileNotFoundError):  # another swept it before it was locked
+            try:
                 if lock := locks.attempt(folder / _LOCK):
                     return folder, lock
+            except FileNotFoundError:  # another swept it before it was locked
+                continue
+            except OSError:  # a full disk
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
     except OSError as error:
         raise clear(error, place / _prefix(target)) from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from taskstore.errors import InputError
 from taskstore.format import names
+from taskstore.format.manifest import Score
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.merging import needed_statistics
@@ -54,9 +55,13 @@ def pack(
 
 
 def pack_family(
-    family: Family, target: Path, options: PackOptions, progress: Callback = silent
+    family: Family,
+    target: Path,
+    options: PackOptions,
+    progress: Callback = silent,
+    scores: Mapping[str, dict[str, Score]] | None = None,
 ) -> PackReport:
-    """Pack models that are open, wherever they come from."""
+    """Pack models that are open, wherever they come from; `scores` of tasks are noted."""
     job = make_job(family, options, progress)
     with (
         publish.folder(target, overwrite=options.overwrite, foreign=not_of_a_store) as folder,
@@ -64,6 +69,7 @@ def pack_family(
     ):
         coder = Coder.of(job, source)
         draft = manifest_draft.make(job, source.method.options, coder.codings)
+        draft = manifest_draft.with_scores(draft, scores or {})
         with StoreWriter(folder, draft, job) as writer:
             for block in job.executor.map(code, coder, coder.units()):
                 writer.write(block)

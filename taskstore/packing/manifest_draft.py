@@ -82,6 +82,15 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
     )
 
 
+def with_scores(draft: Manifest, scores: Mapping[str, dict[str, m.Score]]) -> Manifest:
+    """Note scores, of tasks by the name of their evaluation."""
+    tasks = {
+        name: msgspec.structs.replace(task, scores=scores.get(name))
+        for name, task in draft.tasks.items()
+    }
+    return msgspec.structs.replace(draft, tasks=tasks)
+
+
 def _imported(options: PackOptions) -> dict[str, float]:
     return {"imported": 1.0} if options.masks else {}
 

@@ -78,7 +78,8 @@ def add(
             for name, path in finetunes.items()
         ]
         tasks = sorted((*family.tasks, *added), key=lambda task: task.name)
-        return pack_family(Family(family.base, tuple(tasks)), store.path, options, progress)
+        whole = Family(family.base, tuple(tasks))
+        return pack_family(whole, store.path, options, progress, _scores(store, options))
 
 
 def retier(
@@ -110,7 +111,7 @@ def retier(
             chunk=store.manifest.chunk,
         )
         with open_family(store, store.tasks, executor, where) as family:
-            return pack_family(family, where, chosen, progress)
+            return pack_family(family, where, chosen, progress, _scores(store, chosen))
 
 
 @in_place
@@ -268,6 +269,17 @@ def _options(store: Store, jobs: int) -> PackOptions:
         chunk=manifest.chunk,
         **(masked if "mask" in tiers else {}),
     )
+
+
+def _scores(store: Store, options: PackOptions) -> dict[str, dict[str, manifests.Score]]:
+    """Return the recorded scores that stay true: of exact tensors, not of the tiers below them."""
+    if "exact" not in options.tier_names:
+        return {}
+    return {
+        name: {label: msgspec.structs.replace(s, lower=None) for label, s in task.scores.items()}
+        for name, task in store.manifest.tasks.items()
+        if task.scores
+    }
 
 
 def _common(values: Iterable[float]) -> float | None:

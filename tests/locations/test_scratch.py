@@ -82,6 +82,18 @@ def test_no_temporary_folder_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert folder.parent.parent == tmp_path
 
 
+def test_a_disk_without_room_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OutputError, match="no space left"), scratch(tmp_path / "store", tmp_path):
+        pass
+    with pytest.raises(OutputError, match="no space left"), publish.alone(tmp_path / "store"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match="no space left on the disk"),

@@ -190,6 +190,20 @@ def test_scores_are_recorded_and_shown(tiers: str, small: families.Family, tmp_p
         taskstore.open(store.path)
 
 
+def test_scores_of_exact_tasks_outlive_a_new_packing(
+    small: families.Family, tmp_path: Path
+) -> None:
+    store = packed(small, tmp_path / "s", "alpha", "beta", tiers="mask,exact")
+    record(store, "x", {"alpha": Score(rebuilt=0.5, original=0.5, lower={"mask": 0.25})})
+    add(taskstore.open(tmp_path / "s"), {"gamma": small.paths["gamma"]})
+    kept = {"x": Score(rebuilt=0.5, original=0.5)}  # the masks are others now
+    store = taskstore.open(tmp_path / "s")
+    assert [t.scores for t in store.manifest.tasks.values()] == [kept, None, None]
+    for tiers, left in (("exact", kept), ("mask", None)):
+        retier(store, options(tiers=tiers), tmp_path / tiers)
+        assert taskstore.open(tmp_path / tiers).manifest.tasks["alpha"].scores == left
+
+
 def test_eval_records(small: families.Family, tmp_path: Path) -> None:
     store = packed(small, tmp_path / "s").path
     command = script(tmp_path, "print(0.5)")
