@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from taskstore.errors import CheckpointError
-from taskstore.locations.files import absolute
+from taskstore.locations.files import absolute, read_regular
 from taskstore.locations.publish import recover
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -25,12 +26,13 @@ def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
     except (OSError, ValueError) as error:  # a name that no file can have
         why = getattr(error, "strerror", None) or error
         raise CheckpointError(repr(model)[:200], f"is no path: {why}") from None
-    if not there:
+    meant = _newest(path) if there else _in_cache(os.fspath(model))
+    if meant is None:
         raise CheckpointError(model, f"there is no such folder or file{_way_out(os.fspath(model))}")
-    found = _snapshot(path)
+    found = _snapshot(meant)
     if found:
-        return path, found["id"].replace("--", "/", 1), found["revision"]
-    return path, str(path), None
+        return meant, found["id"].replace("--", "/", 1), found["revision"]
+    return meant, str(meant), None
 
 
 def name_of(model: str | os.PathLike[str]) -> str:
@@ -43,11 +45,40 @@ def name_of(model: str | os.PathLike[str]) -> str:
         if not _USUAL.fullmatch(path.name):
             return path.stem
         path = path.parent
+    if path.name == "snapshots":
+        path = path.parent
     try:
         found, own = _snapshot(path), path.resolve().name
     except (OSError, ValueError):  # a name that no file can have
         return path.name
+    own = own.split("--", 1)[-1].split("--", 1)[-1] if own.startswith("models--") else own
     return found["id"].split("--", 1)[-1] if found else own
+
+
+def _newest(path: Path) -> Path:
+    """Return the snapshot that a repository's folder in the cache means: of `main`, or the only."""
+    root = path.parent if path.name == "snapshots" else path
+    if not root.resolve().name.startswith("models--") or not (root / "snapshots").is_dir():
+        return path
+    snapshots = sorted(p for p in (root / "snapshots").iterdir() if p.is_dir())
+    with suppress(OSError, ValueError):
+        main = root / "snapshots" / read_regular(root / "refs" / "main", 200).decode().strip()
+        if main in snapshots:
+            return main
+    if len(snapshots) == 1:
+        return snapshots[0]
+    names = f"name one: {', '.join(map(str, snapshots[:8]))}" if snapshots else "hf download it"
+    raise CheckpointError(
+        path, f"holds {len(snapshots)} snapshots of a repository of the hub, none is main; {names}"
+    )
+
+
+def _in_cache(model: str) -> Path | None:
+    """Return the snapshot of a hub id in the local cache, if it is there."""
+    if not _HUB_ID.fullmatch(model):
+        return None
+    root = cached(model, "").parent
+    return _newest(root) if root.is_dir() else None
 
 
 def _snapshot(path: Path) -> re.Match[str] | None:

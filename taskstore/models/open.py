@@ -17,7 +17,7 @@ from taskstore.models.assets import collect
 from taskstore.models.checkpoint import Checkpoint, Reader
 from taskstore.models.config import CONFIG
 from taskstore.models.original_files import Originals, of_files
-from taskstore.models.readers import adapted, index, lora, open_files, weights_in
+from taskstore.models.readers import adapted, index, lora, open_files, other_forms, weights_in
 from taskstore.models.readers.adapter_config import adapters_in
 from taskstore.models.readers.safetensors import SafetensorsReader
 
@@ -89,7 +89,6 @@ def _originals(reader: Reader, index_path: Path | None) -> Originals | None:
 def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
     files, index_path, names = weights_in(folder)
     if not files:
-        what = "no weights (*.safetensors or pytorch_model.bin)"
         if (folder / lora.CONFIG).exists():
             what = "adapter_config.json and no adapter_model"
         elif list(folder.glob("adapter_model.*")):
@@ -102,6 +101,8 @@ def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
                 )
                 + (" ..." if len(others) > MOST_NAMED else "")
             )
+        else:
+            what = other_forms.of_folder(folder, _has_model)
         raise CheckpointError(folder, f"holds {what}")
     reader = open_files(files, folder)
     if index_path is not None:
@@ -111,6 +112,13 @@ def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
             reader.close()
             raise
     return reader, files, index_path
+
+
+def _has_model(folder: Path) -> bool:
+    try:
+        return bool(weights_in(folder)[0]) or lora.adapter_file(folder) is not None
+    except CheckpointError:
+        return True  # not a whole one, which its own error says
 
 
 def _adapted(file: Path, name: str, base: Checkpoint | None) -> Checkpoint:

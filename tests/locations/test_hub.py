@@ -56,3 +56,30 @@ def test_an_id_of_the_hub_is_told_from_a_path() -> None:
         locate("acme/billing")
     with pytest.raises(CheckpointError, match="no such folder or file$"):
         locate("./runs/legal/final")
+
+
+def test_the_folder_of_a_repository_means_a_snapshot(snapshot: Path) -> None:
+    root = snapshot.parent.parent
+    for path in (root, root / "snapshots"):
+        assert locate(path) == (snapshot, "acme/billing-v2", REVISION)
+        assert name_of(path) == "billing-v2"
+    other = snapshot.parent / ("f" * 40)
+    other.mkdir()
+    with pytest.raises(CheckpointError, match=f"2 snapshots .* name one: {snapshot}, {other}"):
+        locate(root)
+    (root / "refs").mkdir()
+    (root / "refs/main").write_text("f" * 40)
+    assert locate(root)[0] == other
+    (root / "refs/main").write_text("../../../elsewhere")
+    with pytest.raises(CheckpointError, match="2 snapshots"):
+        locate(root)
+
+
+def test_an_id_that_is_in_the_local_cache(
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert locate("acme/billing-v2") == (snapshot, "acme/billing-v2", REVISION)
+    assert name_of("acme/billing-v2") == "billing-v2"
+    with pytest.raises(CheckpointError, match="hf download acme/legal"):
+        locate("acme/legal")

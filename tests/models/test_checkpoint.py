@@ -127,7 +127,7 @@ def stretched() -> torch.Tensor:
     ("make", "message"),
     [
         (lambda path: {"a": Evil(path)}, "pickle that is not plain tensors"),
-        (lambda _: {"state_dict": {"a": torch.ones(1)}}, "'state_dict' is a dict"),
+        (lambda _: {"ema": {"a": torch.ones(1)}}, "'ema' is a dict"),
         (lambda _: [torch.ones(1)], "is not a dict of tensors but a list"),
         (lambda _: {"a": 1}, "'a' is a int"),
         (lambda _: {"a": torch.ones(3).to_sparse()}, "sparse"),

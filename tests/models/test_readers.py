@@ -31,6 +31,7 @@ WRITERS: Mapping[str, Callable[[State, Path], object]] = {
     ".bin": torch.save,
     ".pt": torch.save,
     ".pth": torch.save,
+    ".ckpt": torch.save,
 }
 SHAPES: Mapping[str, tuple[int, ...]] = {
     "scalar": (),
@@ -276,5 +277,5 @@ def test_a_folder_of_such_files_is_found(suffix: str, tmp_path: Path) -> None:
 
 
 def test_other_kinds_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    assert "neither a safetensors file nor" in refused(tmp_path / "model.gguf")
+    (tmp_path / "model.weights").write_bytes(b"GGUF")
+    assert "neither a safetensors file nor" in refused(tmp_path / "model.weights")

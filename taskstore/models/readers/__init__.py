@@ -15,7 +15,7 @@ from pathlib import Path
 from taskstore.errors import CheckpointError
 from taskstore.locations.pointers import pointer
 from taskstore.models.checkpoint import Reader
-from taskstore.models.readers import index
+from taskstore.models.readers import index, other_forms
 from taskstore.models.readers.safetensors import SafetensorsReader
 
 
@@ -38,6 +38,7 @@ READERS: Mapping[str, WeightKind] = {
     ".bin": WeightKind(("pytorch_model",), _pytorch),
     ".pt": WeightKind((), _pytorch),
     ".pth": WeightKind((), _pytorch),
+    ".ckpt": WeightKind((), _pytorch),
 }
 
 
@@ -48,7 +49,7 @@ def open_files(files: Sequence[Path], folder: Path | None = None) -> Reader:
     """
     suffix = files[0].suffix
     if suffix not in READERS:
-        raise CheckpointError(files[0], "is neither a safetensors file nor a PyTorch weight file")
+        raise CheckpointError(files[0], other_forms.of_file(files[0]))
     for file in files:
         if wrong := pointer(file, folder):
             raise CheckpointError(file, wrong.problem)

@@ -93,8 +93,12 @@ def find(
 
 
 def _is_model(path: Path) -> bool:
-    name = path.name
-    return path.is_file() and not name.startswith(("adapter_", "training_", "optimizer", "."))
+    return path.is_file() and not is_state(path)
+
+
+def is_state(path: Path) -> bool:
+    """Tell whether a file is named as an adapter's, or as what else a training writes."""
+    return path.name.startswith(("adapter_", "training_", "optimizer", "."))
 
 
 def _check_complete(folder: Path, files: Iterable[Path]) -> None:

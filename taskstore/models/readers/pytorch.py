@@ -26,6 +26,8 @@ from taskstore.kernels.torch_dtypes import DTYPES
 from taskstore.locations.files import LocalFile, open_regular
 from taskstore.models.checkpoint import TensorInfo
 
+_INSIDE = ("state_dict", "model_state_dict", "model", "module")  # of a training's checkpoint
+
 
 class PytorchReader:
     """All tensors of some `.bin` files."""
@@ -37,7 +39,7 @@ class PytorchReader:
         self._lock = threading.Lock()
         self._flat: tuple[str, torch.Tensor] = ("", torch.empty(0))
         for path in files:
-            for name, value in _load(path, folder).items():
+            for name, value in _weights(_load(path, folder)).items():
                 self._add(path, name, value)
 
     def _add(self, path: Path, name: Any, value: Any) -> None:
@@ -82,6 +84,15 @@ class PytorchReader:
     def close(self) -> None:
         self._values.clear()
         self._flat = ("", torch.empty(0))
+
+
+def _weights(value: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the weights of a checkpoint that holds more, such as Lightning's `state_dict`."""
+    for name in _INSIDE:
+        inside = value.get(name)
+        if isinstance(inside, dict) and inside:
+            return inside
+    return value
 
 
 def _same(one: torch.Tensor, two: torch.Tensor) -> bool:
