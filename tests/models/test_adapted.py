@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import taskstore
 from taskstore.errors import CheckpointError
@@ -94,12 +95,11 @@ IA3: dict[str, tuple[Make, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def train(root: Path, model: Any, config: Any) -> Any:
+def train(root: Path, model: Any, config: Any, single: bool = False) -> Any:
     """Save a model and a trained adapter of it; the model that runs with the adapter."""
     import peft
 
-    kept = {"save_original_format": False} if "Moe" in type(model).__name__ else {}
-    model.save_pretrained(root / "base", **kept)
+    model.save_pretrained(root / "base", save_original_format=single)
     adapted = peft.get_peft_model(model, config)
     for weight in adapted.parameters():
         if weight.requires_grad:
@@ -221,14 +221,32 @@ def test_the_adapters_own_files_win(tmp_path: Path) -> None:
     assert not (out / "adapter_config.json").exists()
 
 
-def test_experts_one_by_one_are_refused_with_the_way_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["Qwen3Moe", "Mixtral"])
+def test_experts_one_by_one(kind: str, tmp_path: Path) -> None:
+    """The base's files have a tensor per expert, PEFT adapted the fused ones that are loaded."""
+    import peft
+    import transformers
+
+    torch.manual_seed(0)
+    more = {"num_experts": 4, "num_experts_per_tok": 2} if kind == "Qwen3Moe" else {}
+    config = getattr(transformers, f"{kind}Config")(**SMALL, **more, tie_word_embeddings=False)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    settings = peft.LoraConfig(r=4, target_modules=Q, target_parameters=FUSED)
+    adapted = train(tmp_path, model, settings, single=True)
+    assert "experts.0." in " ".join(open_checkpoint(tmp_path / "base").tensors)
+    check(tmp_path, adapted, type(model))
+
+
+def test_other_experts_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    """A base whose single experts have other names than those that are known."""
     import peft
 
-    model = experts()
     config = peft.LoraConfig(r=4, target_modules=Q, target_parameters=FUSED)
-    train(tmp_path, model, config)
-    model = experts()
-    model.save_pretrained(tmp_path / "split")
+    train(tmp_path, experts(), config)
+    experts().save_pretrained(tmp_path / "split")
+    file = tmp_path / "split" / "model.safetensors"
+    state = {n.replace("gate_proj", "inner"): w for n, w in load_file(file).items()}
+    save_file(state, file)
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(tmp_path / "adapter", "t", open_checkpoint(tmp_path / "split"))
     one_line(caught.value, "target_parameters", "save_original_format=False", "PeftModel")

@@ -11,6 +11,7 @@ from taskstore.format.dtypes import MASKED
 from taskstore.models.checkpoint import Checkpoint, TensorInfo
 from taskstore.models.config import language_config, read_config
 from taskstore.models.readers.adapter_config import MERGE_FIRST
+from taskstore.models.spelling.experts import pieces_of
 from taskstore.models.spelling.library import converted
 
 IN = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
@@ -65,6 +66,25 @@ class Names:
             if fits and ranks == also and info.shape[0] and ranks % info.shape[0] == 0:
                 found.append(name)
         return found[0] if len(found) == 1 else None
+
+    def single_experts(
+        self, module: str, shapes: tuple[tuple[int, ...], ...]
+    ) -> tuple[str, int, list[str]] | None:
+        """Find the experts, each a tensor, that a parameter of fused ones is in the base's files.
+
+        Returns the parameter, the number of experts E and the tensors, expert by expert.
+        """
+        if len(shapes) != 2 or not all(len(shape) == 2 for shape in shapes):
+            return None
+        layer = module.rsplit(".", 2)[0]
+        own = (n for n in self._base.tensors if n.startswith(f"{layer}."))
+        count = len({found[1] for n in own if (found := re.search(r"\.experts\.(\d+)\.", n))})
+        for parameter in ("gate_up_proj", "down_proj"):
+            fused = TensorInfo("F32", (count, shapes[1][0], shapes[0][1]))
+            names = pieces_of(f"{module}.{parameter}", fused, self._base.tensors)
+            if names and shapes[0][0] == shapes[1][1] and shapes[0][0] % count == 0:
+                return parameter, count, names
+        return None
 
     def is_conv1d(self, name: str) -> bool:
         """Tell whether a square weight is stored (in, out), as transformers' Conv1D does.

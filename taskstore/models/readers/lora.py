@@ -127,6 +127,9 @@ class LoraReader:
         if name is None and (fused := self._names.experts(nested, self._shapes(parts))):
             self._experts(nested, fused, parts)
             return
+        if name is None and (found := self._names.single_experts(nested, self._shapes(parts))):
+            self._single_experts(nested, *found, parts)
+            return
         if name is None:
             raise CheckpointError(self._path, self._names.missing(nested))
         if "ia3_l" in parts:
@@ -183,10 +186,7 @@ class LoraReader:
     def _experts(self, module: str, name: str, parts: Parts) -> None:
         """LoRA of a parameter (E, a, b): A (E R, b) and B (a, R E), or a and b the other way."""
         experts, height, columns = self.tensors[name].shape
-        a, b = self._factor(parts["lora_A"]), self._factor(parts["lora_B"])
-        rank = a.shape[0] // experts
-        right, left = a.reshape(experts, rank, -1), b.reshape(len(b), rank, experts)
-        left = left.transpose(2, 0, 1)
+        left, right, rank = self._of_experts(parts, experts)
         if (left.shape[1], right.shape[2]) != (height, columns):  # (E, in, out), as is_transposed
             left, right = right.transpose(0, 2, 1), left.transpose(0, 2, 1)
         parameter = f"{module}.{name.rsplit('.', 1)[-1]}"
@@ -195,6 +195,27 @@ class LoraReader:
             self._fail(f"the parameter {parameter!r} cannot be adapted here; {MERGE_FIRST}")
         step.left = np.ascontiguousarray(left * self._scaling(parameter, rank))
         step.right = np.ascontiguousarray(right)
+
+    def _single_experts(
+        self, module: str, parameter: str, experts: int, names: list[str], parts: Parts
+    ) -> None:
+        """The same where the base has a tensor per expert, or two whose rows follow each other."""
+        left, right, rank = self._of_experts(parts, experts)
+        left, at = left * self._scaling(f"{module}.{parameter}", rank), 0
+        for i, name in enumerate(names):
+            e, step = i * experts // len(names), self._step(name, name)
+            at = 0 if i % (len(names) // experts) == 0 else at
+            stop = at + self.tensors[name].shape[0]
+            if step.left is not None:
+                self._fail(f"the parameter {parameter!r} of {module!r} is adapted twice")
+            step.left, step.right, at = left[e, at:stop][None], right[e][None], stop
+
+    def _of_experts(self, parts: Parts, experts: int) -> tuple[F64, F64, int]:
+        """Read factors of E experts as (E, O, R) and (E, R, I); also the rank R."""
+        a, b = self._factor(parts["lora_A"]), self._factor(parts["lora_B"])
+        rank = a.shape[0] // experts
+        left = b.reshape(len(b), rank, experts).transpose(2, 0, 1)
+        return left, a.reshape(experts, rank, -1), rank
 
     def _scale(self, name: str, key: str) -> None:
         """IA3: outputs (O, 1), with their bias, or inputs (1, I)."""
