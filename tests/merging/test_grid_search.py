@@ -77,7 +77,7 @@ def test_the_best_position_on_a_path(wide: Family, tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in said] == [f"alpha {a:g}" for a in TENTHS]
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith((tmp_path / "plain" / "README.md").read_text())
-    assert "Points, scored with `eval.py  x  {model}`:" in card
+    assert "Points, scored with `` eval.py `x` {model} ``:" in card
     assert "| alpha | score |" in card
     assert "| **0.4** | **-0.03** |" in card
     assert "| 0.3 | -0.07 |" in card

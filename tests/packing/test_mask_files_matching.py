@@ -254,7 +254,7 @@ def test_one_mask_for_two_tasks(small: Family, tmp_path: Path) -> None:
             lambda s: s.update({"embed_tokens.weight": torch.ones(42, 16, dtype=torch.bfloat16)}),
             r"has 'embed_tokens.weight' as BF16 \[42, 16\], BF16 \[40, 16\] in the base",
         ),
-        (lambda s: s.update({"norm.weight": torch.ones(3)}), r"'norm.weight' as F32 \[3\]"),
+        (lambda s: s.update({"norm.weight": torch.ones(3)}), r"another shape .*norm.weight.*\[3\]"),
     ],
 )
 def test_models_without_the_bases_tensors(
