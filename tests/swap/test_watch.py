@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,47 @@ def test_weights_that_somebody_wrote_to(store: taskstore.Store) -> None:
         assert holds(module, store.state_dict("alpha"))
 
 
-def test_writes_that_torch_does_not_count_are_found_by_verify(store: taskstore.Store) -> None:
+Write = Callable[[nn.Parameter], object]
+SILENT: dict[str, Write] = {
+    "one value through data": lambda p: p.data.view(-1)[3:4].add_(1),
+    "a step through data": lambda p: p.data.mul_(1.5),
+    "data.copy_": lambda p: p.data.copy_(torch.ones_like(p)),
+    "numpy": lambda p: p.detach().view(torch.int16).numpy().__setitem__(..., 7),
+    "dlpack": lambda p: torch.utils.dlpack.from_dlpack(p.detach()).add_(1),
+}
+REPLACED: dict[str, Write] = {
+    "other memory": lambda p: setattr(p, "data", p.data.clone()),
+    "another shape": lambda p: setattr(p, "data", p.data.view(1, -1)),
+    "other strides": lambda p: setattr(p, "data", p.data.as_strided(p.shape, (0,) * p.dim())),
+    "another dtype": lambda p: setattr(p, "data", p.data.view(torch.float16)),
+}
+
+
+@pytest.mark.parametrize("write", SILENT.values(), ids=SILENT)
+@pytest.mark.parametrize("name", ["norm.weight", "layers.0.attn.weight"])
+def test_writes_that_torch_does_not_count(name: str, write: Write, store: taskstore.Store) -> None:
     module = Named(store.state_dict("alpha"))
     with taskstore.attach(module, store) as family:
-        module.get_parameter("norm.weight").data[3] += 1
-        with pytest.raises(UnknownWeights, match="1 of 6 tensors are not those of task 'alpha'"):
+        family.swap("beta")
+        write(module.get_parameter(name))
+        if write is not SILENT["one value through data"] or name == "norm.weight":
+            with pytest.raises(SwapError, match=f"'{name}' was written to since the last swap"):
+                family.swap("alpha")
+        with pytest.raises(UnknownWeights, match="1 of 6 tensors are not those of task 'beta'"):
             family.verify()
+        module.get_parameter(name).data.copy_(store.tensor("beta", name))
+        family.verify()
+        family.swap("alpha")
+        assert holds(module, store.state_dict("alpha"))
+
+
+@pytest.mark.parametrize("write", REPLACED.values(), ids=REPLACED)
+def test_memory_that_was_exchanged_through_data(write: Write, store: taskstore.Store) -> None:
+    module = Named(store.state_dict("alpha"))
+    with taskstore.attach(module, store) as family:
+        write(module.get_parameter("norm.weight"))
+        with pytest.raises(SwapError, match="'norm.weight' was moved or replaced"):
+            family.swap("beta")
 
 
 def test_running_statistics_in_training_mode(tmp_path: Path) -> None:
