@@ -21,7 +21,8 @@ def clear(error: OSError, path: Path) -> OutputError:
             "free some space or write elsewhere"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(f"{where} cannot be written: {error.strerror}")
+        named = Path(error.filename).parent if isinstance(error.filename, str) else where
+        return OutputError(f"{named} cannot be written: {error.strerror}")
     if error.errno == errno.EBUSY:
         return OutputError(
             f"{path} cannot be renamed: it is a mount point, or in use; name another"

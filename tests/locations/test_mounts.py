@@ -89,6 +89,20 @@ def test_what_fails_leaves_a_volume_as_it_was(volume: Path) -> None:
     assert content(volume) == {"thesis.tex": "x"}
 
 
+def test_a_volume_that_is_read_only(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = os.open
+
+    def refusing(path: Any, flags: int, *mode: Any, **more: Any) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system", os.fspath(path))
+        return make(path, flags, *mode, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    said = f"{volume} cannot be written: Read-only file system"
+    with pytest.raises(OutputError, match=said), publish.folder(volume):
+        pytest.fail("the work began")
+
+
 def test_one_writer_of_a_volume_at_a_time(volume: Path) -> None:
     with publish.alone(volume):
         assert locks.attempt(volume / ".taskstore.lock") is None
