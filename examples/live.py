@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,10 @@ def show(console: Console, path: Path, numbers: Sequence[int], device: str) -> l
     with tempfile.TemporaryDirectory() as scratch:
         files = store.write_assets(None, scratch)
         tokenizer = AutoTokenizer.from_pretrained(files, padding_side="left")
-    with taskstore.attach(model, store) as family:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", taskstore.ApproximationWarning)  # the table says it
+        family = taskstore.attach(model, store)
+    with family:
         swapped = list(swaps(family, model, tokenizer, numbers))
         memory = family.memory()
     table = Table(title="one live model, swapped in place")

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from taskstore_cli.main import main
 
+import taskstore
 from tests.support import families
 from tests.support.families import Family
 
@@ -72,3 +73,12 @@ def test_a_store_that_is_larger_than_what_came_in_says_so(tmp_path: Path) -> Non
     assert "so it is larger than they came in" in done.stdout
     assert "adapter came as LoRA adapters, which are smaller than any tier" in done.stderr
     assert "keep the adapters" in done.stderr
+
+
+def test_load_says_what_is_loaded(packed: Path) -> None:
+    words = taskstore.open(packed).fidelity("alpha").words
+    done = run("load", packed, "alpha")
+    assert done.stdout.endswith(f"alpha: {words}\n") and not done.stderr
+    found = json.loads(run("load", packed, "alpha", "--json").stdout)["fidelity"]
+    assert found["words"] == words
+    assert run("load", packed, "--base").stdout.endswith("the base: exact\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,13 +53,16 @@ def load(
     With --time it tells how fast the loader is on this machine. The first load also fills the page
     cache and loads the compiled loops, so it stands apart.
     """
+    from taskstore import ApproximationWarning
     from taskstore.devices import resolve
 
     if (task is not None) + base != 1:
         raise click.UsageError("name one TASK, or give --base")
     opened = common.opened(store, base_from)
     resolve(device)
-    with out.progress() as progress:
+    fidelity = opened.fidelity(task, tier)
+    with warnings.catch_warnings(), out.progress() as progress:
+        warnings.simplefilter("ignore", ApproximationWarning)  # said below
         loads = [
             _load(opened, task, tier, device, jobs, progress)
             for _ in range(1 + repeat if timed else 1)
@@ -70,6 +74,7 @@ def load(
         print_json(
             {
                 "task": task,
+                "fidelity": asdict(fidelity),
                 "device": device,
                 "tensors": tensors,
                 "bytes": total,
@@ -80,6 +85,7 @@ def load(
     elif not out.quiet:
         name = task or "the base"
         click.echo(f"{name}: {tensors:,} tensors, {size(total)} on {device}, every checksum right")
+        click.echo(f"{name}: {fidelity.words}")
         if timed:
             click.echo(f"first load   {first:8.3f} s   {size(total / first)}/s")
             click.echo(f"median of {repeat:<3}{best:8.3f} s   {size(total / best)}/s")
