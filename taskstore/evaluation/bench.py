@@ -39,13 +39,21 @@ class TaskScores:
     original: float | None = None
     lower: Mapping[str, float] = field(default_factory=dict)  # tiers below the best -> score
 
+    @property
+    def n(self) -> int | None:
+        """Examples that every one of the scores is over, where the evaluator tells one number."""
+        scores = (self.rebuilt, self.base, self.original, *self.lower.values())
+        found = {getattr(score, "n", None) for score in scores if score is not None}
+        return found.pop() if len(found) == 1 else None
+
     def to_record(self) -> manifests.Score:
         """The scores as the manifest records them."""
         return manifests.Score(
-            rebuilt=self.rebuilt,
-            base=self.base,
-            original=self.original,
-            lower=dict(self.lower) or None,
+            rebuilt=float(self.rebuilt),
+            base=None if self.base is None else float(self.base),
+            original=None if self.original is None else float(self.original),
+            lower={tier: float(score) for tier, score in self.lower.items()} or None,
+            n=self.n,
         )
 
     @property
@@ -67,7 +75,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The scores for JSON, with `mean_kept` and `worst_kept` if originals were evaluated."""
-        rows = [{**asdict(score), "kept": score.kept} for score in self.scores]
+        rows = [{**asdict(score), "kept": score.kept, "n": score.n} for score in self.scores]
         kept = self.kept
         mean = {"mean_kept": sum(kept) / len(kept), "worst_kept": min(kept)} if kept else {}
         return {"scores": rows, **mean}

@@ -5,6 +5,7 @@
 The command runs without a shell. It is split into words before placeholders are filled in. Its
 score is in the last line of its standard output that holds one: a JSON object with "score" (or the
 key that is asked for), a bare number, or lm-eval's results, of which the mean over tasks is taken.
+A member "n" of the object is the number of examples.
 A command that fails, prints no score or takes too long raises an error that shows the end of its
 output.
 """
@@ -30,7 +31,23 @@ from taskstore.locations.scratch import scratch
 
 Evaluator = Callable[[Path, str], float]  # model folder, task -> score
 MAX_SCORES = 64 << 20
+MAX_EXAMPLES = 1 << 53
 METRICS = ("acc_norm", "acc", "exact_match", "f1", "mc2", "pass@1", "bleu", "rouge1")
+
+
+class Measured(float):
+    """A score of which the number of examples is known."""
+
+    n: int
+
+    @classmethod
+    def over(cls, score: float, n: object) -> float:
+        """Return the score, with its number of examples where `n` is one."""
+        if isinstance(n, bool) or not isinstance(n, int) or not 0 < n <= MAX_EXAMPLES:
+            return float(score)
+        found = cls(score)
+        found.n = n
+        return found
 
 
 @dataclass(frozen=True)
@@ -120,11 +137,12 @@ def _score(text: str, key: str) -> float | None:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    n = None
     if isinstance(found, dict):
         if isinstance(found.get("results"), dict):
             return _lm_eval(found["results"], key)
-        found = found.get(key)
-    return _float(found) if _is_number(found) else None
+        n, found = found.get("n"), found.get(key)
+    return Measured.over(_float(found), n) if _is_number(found) else None
 
 
 def _lm_eval(results: Mapping[str, Any], key: str) -> float | None:
@@ -159,4 +177,4 @@ def checked(evaluator: Evaluator, model: Path, task: str) -> float:
     score = evaluator(model, task)
     if not _is_number(score) or not math.isfinite(_float(score)):
         raise EvaluationFailed(task, f"gave {score!r:.99}, which is no finite number", "")
-    return float(score)
+    return Measured.over(score, getattr(score, "n", None))

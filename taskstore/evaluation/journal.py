@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from taskstore.errors import OutputError
+from taskstore.evaluation.command import Measured
 from taskstore.locations.files import read_regular
 
 MAX_BYTES = 256 << 20
@@ -37,9 +38,9 @@ class Journal:
     def _take(self, path: Path, line: str) -> None:
         """Remember a line's score; raises OutputError for one that no journal has."""
         with suppress(ValueError, TypeError, OverflowError, RecursionError):
-            key, score = json.loads(line)
+            key, score, *n = json.loads(line)
             if math.isfinite(score):
-                self._known[tuple(map(str, key))] = float(score)
+                self._known[tuple(map(str, key))] = Measured.over(score, *n or [None])
             return
         if not line.startswith("[[") and line not in ("", "["):
             raise OutputError(
@@ -58,7 +59,8 @@ class Journal:
     def _append(self, key: Key, score: float) -> None:
         if self._path is None:
             return
-        line = json.dumps([key, score]) + "\n"
+        n = [score.n] if isinstance(score, Measured) else []
+        line = json.dumps([key, score, *n]) + "\n"
         try:
             cut_off = self._path.exists() and read_regular(self._path, MAX_BYTES)[-1:] not in (
                 b"",

@@ -93,6 +93,7 @@ class Score(Struct, frozen=True, kw_only=True, omit_defaults=True):
     base: float | None = None
     original: float | None = None
     lower: dict[str, float] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=(1 << 53))] | None = None
 
 
 class SavedAs(Struct, frozen=True, kw_only=True, omit_defaults=True):

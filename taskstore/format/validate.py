@@ -34,6 +34,9 @@ def check(manifest: Manifest) -> None:
         by_tier = any(score.lower for score in (task.scores or {}).values())
         if by_tier and manifest.version < VERSION_OF_TIERS:
             raise FormatError(f"task {task_name!r} has scores of tiers, in an older store")
+        counted = any(score.n for score in (task.scores or {}).values())
+        if counted and manifest.version < VERSION_OF_COUNTS:
+            raise FormatError(f"task {task_name!r} has scores with n, in an older store")
         _check_tiers(manifest, task_name, task)
         _check_codecs(manifest, task_name, task)
         _check_fidelity(manifest, task_name, task)
@@ -173,7 +176,7 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
 
 VERSION_OF_EXACT = VERSION_OF_SCORES = 2
 VERSION_OF_TIERS = 3
-VERSION_OF_VECTORS = VERSION_OF_FIDELITY = VERSION_OF_CUTS = 4
+VERSION_OF_VECTORS = VERSION_OF_FIDELITY = VERSION_OF_CUTS = VERSION_OF_COUNTS = 4
 CODECS_OF_TIERS = {"mask": "guided", "exact": "strides"}  # beside the usual ones
 MEMBERS = {
     "exact": {"dtype", "shape"},

@@ -22,7 +22,7 @@ from taskstore.errors import BadName, InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names
-from taskstore.format.validate import VERSION_OF_SCORES, VERSION_OF_TIERS
+from taskstore.format.validate import VERSION_OF_COUNTS, VERSION_OF_SCORES, VERSION_OF_TIERS
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import copy_regular, resolve
@@ -171,6 +171,7 @@ def record(
         }
         tiers = any(score.lower for score in scores.values())
         needed = VERSION_OF_TIERS if tiers else VERSION_OF_SCORES
+        needed = VERSION_OF_COUNTS if any(score.n for score in scores.values()) else needed
         version = max(now.manifest.version, needed)
         done = msgspec.structs.replace(now.manifest, version=version, tasks=tasks)
         return _rewrite(now, done, now.files_of(None, *tasks), jobs)

@@ -131,13 +131,13 @@ def _scores(figures: Summary) -> str:
     for label in sorted({label for t in figures.tasks for label in t.scores}):
         scores = {t.name: t.scores[label] for t in figures.tasks if label in t.scores}
         lower = dict.fromkeys(tier for s in scores.values() for tier in s.get("lower") or ())
-        columns = ("task", "base", "original", *lower, "rebuilt")
+        columns = ("task", "base", "original", *lower, "rebuilt", "n")
         text += f"\n{cell(label)}:\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
         for task, score in scores.items():
             below = score.get("lower") or {}
             found = (score.get("base"), score.get("original"), *map(below.get, lower))
             cells = ("-" if x is None else f"{x:.4g}" for x in (*found, score["rebuilt"]))
-            text += f"| {cell(task)} | {' | '.join(cells)} |\n"
+            text += f"| {cell(task)} | {' | '.join(cells)} | {score.get('n', '-')} |\n"
     return text
 
 

@@ -47,7 +47,7 @@ class TaskSummary:
     origin: str
     source: str | None
     revision: str | None
-    scores: dict[str, dict[str, Any]]  # evaluation -> "rebuilt", "base", "original", "lower"
+    scores: dict[str, dict[str, Any]]  # evaluation -> the members of a manifest's Score
     private: list[PrivateTensor]
     absent: list[str]  # tensors of the base that the task does not have
     left_out: list[str]  # weights of its folder that an archive does not have
@@ -59,7 +59,11 @@ class TaskSummary:
             label: s["rebuilt"] if best else (s.get("lower") or {}).get(tier)
             for label, s in self.scores.items()
         }
-        parts = [f"{label} {x:.4g}" for label, x in found.items() if x is not None]
+        parts = [
+            f"{label} {x:.4g}" + (f" (n {n})" if (n := self.scores[label].get("n")) else "")
+            for label, x in found.items()
+            if x is not None
+        ]
         return "; ".join(parts) or NOT_MEASURED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,18 @@ def test_load_says_what_is_loaded(packed: Path) -> None:
     found = json.loads(run("load", packed, "alpha", "--json").stdout)["fidelity"]
     assert found["words"] == words
     assert run("load", packed, "--base").stdout.endswith("the base: exact\n")
+
+
+def test_a_recorded_score_says_over_how_many_examples(packed: Path, tmp_path: Path) -> None:
+    script = tmp_path / "score.py"
+    script.write_text("""print('{"score": 0.5, "n": 40}')""")
+    command = f"{sys.executable} {script} {{model}} {{task}}"
+    journal = tmp_path / "scores.jsonl"
+    words = ("eval", packed, "alpha", "--eval", command, "--journal", journal, "--record", "x")
+    for _ in range(2):  # the second time the scores come from the journal
+        (row,) = json.loads(run(*words, "--json").stdout)["scores"]
+        assert (row["rebuilt"], row["n"]) == (0.5, 40)
+    task = json.loads(run("info", packed, "--json").stdout)["tasks"][0]
+    assert task["scores"]["x"] == {"rebuilt": 0.5, "n": 40}
+    assert "x 0.5 (n 40)" in run("info", packed).stdout
+    assert "x 0.5 (n 40)" in (packed / "README.md").read_text()

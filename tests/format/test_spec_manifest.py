@@ -12,6 +12,8 @@ import pytest
 
 import taskstore
 from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion, UnknownCodec
+from taskstore.format.manifest import Score
+from taskstore.packing.revise import record
 from tests.support import forge
 from tests.support.forge import Document
 
@@ -243,3 +245,22 @@ def test_an_asset_that_is_another(
     with pytest.raises(FormatError, match=message):
         taskstore.open(tmp_path / "s2").unpack("t", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "7", 1 << 60])
+def test_a_count_of_examples_is_a_positive_integer(store: Path, n: object) -> None:
+    score = {"rebuilt": 0.5, "n": n}
+    forge.edit(store, lambda d: d["tasks"]["alpha"].update(scores={"x": score}))
+    with pytest.raises(FormatError):
+        taskstore.open(store)
+
+
+def test_a_count_of_examples_makes_version_4(store: Path) -> None:
+    forge.make_older(store, 3)
+    with_score = record(taskstore.open(store), "x", {"alpha": Score(rebuilt=0.5)})
+    assert with_score.manifest.version == 3
+    counted = record(with_score, "x", {"alpha": Score(rebuilt=0.5, n=7)})
+    assert counted.manifest.version == 4
+    forge.edit(store, lambda d: d.update(version=3))
+    with pytest.raises(FormatError, match="scores with n, in an older store"):
+        taskstore.open(store)

@@ -163,7 +163,7 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = Non
         else None
     )
     table = plain_table(
-        *("task", "base", "original", *lower, "rebuilt", "kept"),
+        *("task", "base", "original", *lower, "rebuilt", "kept", "n"),
         words=["task"],
         title=title and escape(title),
         title_justify="left",
@@ -174,7 +174,12 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = Non
         below = score.get("lower") or {}
         found = [score.get("base"), score.get("original"), *map(below.get, lower), score["rebuilt"]]
         share = f"{score['rebuilt'] / score['original']:.1%}" if score.get("original") else ""
-        table.add_row(escape(task), *("" if x is None else f"{x:.4g}" for x in found), share)
+        table.add_row(
+            escape(task),
+            *("" if x is None else f"{x:.4g}" for x in found),
+            share,
+            str(score.get("n", "")),
+        )
     return table
 
 
