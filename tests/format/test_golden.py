@@ -12,6 +12,8 @@ from taskstore.store.verify import verify
 from tests.golden.make_v1 import digests
 from tests.golden.make_v3 import file_digests
 from tests.golden.make_v3_tiers import MADE, tier_digests
+from tests.golden.make_v4 import MADE as V4
+from tests.golden.make_v4 import said_of
 from tests.support import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -31,6 +33,18 @@ def test_its_files_come_back_as_they_were(tmp_path: Path) -> None:
     assert file_digests(taskstore.open(GOLDEN / "v3" / "bf16-shards"), tmp_path) == expected
 
 
+@pytest.mark.parametrize("name", V4)
+def test_version_4_says_what_it_said(name: str, tmp_path: Path) -> None:
+    """Own names, weights beside the model, fidelity, cosines and scores with a count."""
+    store = taskstore.open(GOLDEN / "v4" / name)
+    files = json.loads((GOLDEN / "v4" / "files.json").read_text())[name]
+    assert file_digests(store, tmp_path) == files
+    tiers = json.loads((GOLDEN / "v4" / "tiers.json").read_text())[name]
+    assert tier_digests(store) == tiers
+    said = json.loads((GOLDEN / "v4" / "said.json").read_text())[name]
+    assert said_of(store) == said
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_every_tier_reads_as_it_was_written(name: str) -> None:
     expected = json.loads((GOLDEN / "v3-tiers" / "tiers.json").read_text())[name]
@@ -38,5 +52,5 @@ def test_every_tier_reads_as_it_was_written(name: str) -> None:
 
 
 def test_there_are_golden_stores() -> None:
-    assert {path.parent.name for path in STORES} >= {"v1", "v2", "v3", "v3-tiers"}
-    assert len(STORES) >= 16
+    assert {path.parent.name for path in STORES} >= {"v1", "v2", "v3", "v3-tiers", "v4"}
+    assert len(STORES) >= 18
