@@ -65,7 +65,14 @@ def merge_store(
         options = replace(options, unrelated=True, chunk=store.manifest.chunk)
         source = None
         best = sorted({store.manifest.tasks[task].all_tiers[-1] for task in chosen})
-        note = f"merged from the models that it rebuilds (tier {', '.join(best)})"
+        found = {task: store.fidelity(task) for task in chosen}
+        near = [f"{task} {how.words}" for task, how in found.items() if how.kind != "exact"]
+        note = ": ".join(
+            [
+                f"merged from the models that it rebuilds (tier {', '.join(best)})",
+                *(["; ".join(near)] if near else []),
+            ]
+        )
         if _as_it_stands(store, options, chosen):
             base = (
                 stack.enter_context(store.open_base(executor))

@@ -42,7 +42,7 @@ Rebuild one model as a Hugging Face folder, or all of them:
 _MARKUP = re.compile(r"[\\|`*\[\]<>#~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=www)\.|:(?=//)|@")
 COLUMNS = {"mask": ("lambda", "density", "mask"), "rest": ("rest",), "exact": ("exact",)}
 _MASKED = (
-    """with [TALL-masks](https://arxiv.org/abs/2405.07813): {parts} and one bit mask per task."""
+    "with [TALL-masks](https://arxiv.org/abs/2405.07813): {parts} and one bit mask {more}per task."
 )
 _REST = """with one quantised vector per task, a few bits per weight."""
 _EXACT = """as an archive: every fine-tune comes back bit for bit."""
@@ -61,6 +61,7 @@ def render(manifest: Manifest) -> str:
     exact, count = "exact" in tiers, len(figures.tasks)
     plural = "" if count == 1 else "s"
     parts = "the base and the multi-task model" if carried else "the multi-task model"
+    more = "and one quantised vector " if "rest" in tiers else ""
     sizes = {
         "base" if carried else "base (only referenced)": figures.base_bytes,
         **({"multi-task model": figures.multitask_bytes} if "mask" in tiers else {}),
@@ -75,7 +76,11 @@ def render(manifest: Manifest) -> str:
         name=cell(manifest.base.name),
         tasks=f"{count} fine-tune{plural}",
         full=f"{count} full fine-tune{plural}",
-        how=_EXACT if exact else _MASKED.format(parts=parts) if "mask" in tiers else _REST,
+        how=_EXACT
+        if exact
+        else _MASKED.format(parts=parts, more=more)
+        if "mask" in tiers
+        else _REST,
         rows="\n".join(_rows(figures, tiers)),
         explained="" if all(t.fidelity.kind == "exact" for t in figures.tasks) else _EXPLAINED,
         scores=_scores(figures),
@@ -95,7 +100,7 @@ def _left_out(figures: Summary) -> str:
 
 def _approximate(method: str, tiers: list[str]) -> str:
     selected = _SELECTED.format(method=method) if "mask" in tiers else "the base"
-    rest = " plus a quantised vector" if "rest" in tiers else ""
+    rest = f"{',' if 'mask' in tiers else ''} plus a quantised vector" if "rest" in tiers else ""
     return _APPROXIMATE.format(formula=selected + rest)
 
 

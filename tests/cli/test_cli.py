@@ -62,8 +62,10 @@ def test_json_for_machines(small: Family, tmp_path: Path) -> None:
     checked = json.loads(process("verify", store, "--deep", "--json").stdout)
     assert checked == {"ok": True, "files": checked["files"], "tensors": 24, "problems": [],
                        "unlisted": [], "left_out": [],
-                       "fidelity": checked["fidelity"]}  # fmt: skip
+                       "fidelity": checked["fidelity"],
+                       "lower_fidelity": checked["lower_fidelity"]}  # fmt: skip
     assert checked["fidelity"] == {t["name"]: t["fidelity"] for t in info["tasks"]}
+    assert checked["lower_fidelity"] == {t["name"]: t["lower_fidelity"] for t in info["tasks"]}
 
 
 def test_quiet_says_nothing(packed: Path, tmp_path: Path) -> None:

@@ -98,3 +98,17 @@ def test_a_recorded_score_says_over_how_many_examples(packed: Path, tmp_path: Pa
     assert task["scores"]["x"] == {"rebuilt": 0.5, "n": 40}
     assert "x 0.5 (n 40)" in run("info", packed).stdout
     assert "x 0.5 (n 40)" in (packed / "README.md").read_text()
+
+
+def test_lower_tiers_and_merges_say_how_near_they_are(tmp_path: Path) -> None:
+    made = families.family(tmp_path, 2)
+    words = (made.paths["alpha"], made.paths["beta"], "-o", tmp_path / "s", "--tiers=mask,rest")
+    assert run("pack", made.base_path, *words).exit_code == 0
+    store = taskstore.open(tmp_path / "s")
+    lower = json.loads(run("verify", store.path, "--json").stdout)["lower_fidelity"]
+    assert lower["beta"]["mask"]["words"] == store.fidelity("beta", "mask").words
+    card = (store.path / "README.md").read_text()
+    assert "one bit mask and one quantised vector per task." in card
+    merging = ("--method", "average", "-o", tmp_path / "m", "--json")
+    note = json.loads(run("merge", store.path, *merging).stdout)["notes"]["s"]
+    assert f"beta {store.fidelity('beta').words}" in note

@@ -37,7 +37,11 @@ def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, ou
     summary = opened.summary()
     if out.as_json:
         kept = {task.name: asdict(task.fidelity) for task in summary.tasks}
-        print_json({**report.to_dict(), "fidelity": kept})
+        below = {
+            task.name: {tier: asdict(found) for tier, found in task.lower_fidelity.items()}
+            for task in summary.tasks
+        }
+        print_json({**report.to_dict(), "fidelity": kept, "lower_fidelity": below})
     else:
         for problem in report.problems:
             click.echo(f"{click.style('damaged:', fg='red', bold=True)} {problem}", err=True)
