@@ -53,6 +53,14 @@ def foreign(folder: Path, written: Mapping[str, Written], *, whole: bool = False
     ]
 
 
+def holds(folder: Path, written: Mapping[str, Written]) -> bool:
+    """Tell whether all files of a list are in a folder, to the last bit."""
+    try:
+        return all(_is(folder / name, listed, whole=True) for name, listed in written.items())
+    except OSError:
+        return False
+
+
 def write_note(folder: Path) -> None:
     """List all files of a folder that was just written in its note."""
     files = {name: _seen(path) for name, path in _files(folder) if name != NOTE}

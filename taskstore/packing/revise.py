@@ -135,17 +135,6 @@ def remove(store: Store, tasks: list[str], *, jobs: int | None = None) -> Store:
     return _rewrite(store, done, kept, jobs)
 
 
-def only_copies(store: Store, tasks: Iterable[str]) -> list[str]:
-    """Return the tasks whose fine-tune is nowhere else, as far as the store knows.
-
-    It knows of one elsewhere where the fine-tune came from a hub, at a commit. Raises UnknownTask.
-    """
-    for task in tasks:
-        store.check_task(task)
-    known = store.manifest.tasks
-    return [task for task in tasks if not (known[task].source and known[task].revision)]
-
-
 def record(
     store: Store, label: str, scores: Mapping[str, manifests.Score], *, jobs: int | None = None
 ) -> Store:

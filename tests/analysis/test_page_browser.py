@@ -159,7 +159,7 @@ def test_every_chart_is_drawn(
     assert shown.keys() >= {"sizes", "lambdas", "densities", "density-type", "usage-share",
                             "jaccard", "contained", "norms", "cosines", "scores-0"}  # fmt: skip
     assert all(shown.values()), shown
-    assert shown["norms"] == 6 and shown["lambdas"] == 5 and shown["scores-0"] == 5 * 4
+    assert shown["norms"] == 5 and shown["lambdas"] == 5 and shown["scores-0"] == 5 * 4
     assert seen.overflow() <= 0
     for plot in seen.page.query_selector_all(".plot"):
         box = plot.bounding_box()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import taskstore
-from tests.support import forge
+from tests.support import families, forge
 from tests.support.evaluators import run
 from tests.support.families import contents
 
@@ -66,5 +66,22 @@ def test_a_dry_run_changes_nothing(store: Path) -> None:
 
 def test_what_came_from_a_hub_is_still_there(store: Path) -> None:
     forge.edit(store, lambda d: d["tasks"]["beta"].update(source="org/beta", revision="ab" * 20))
-    assert "beta, which came from a hub" in run("remove", store, "beta", "--dry-run")[1]
+    assert (
+        "beta, whose fine-tune is on a hub, or beside the store"
+        in run("remove", store, "beta", "--dry-run")[1]
+    )
     assert run("remove", store, "beta", "-q") == (0, "", "")
+
+
+def test_an_exact_task_beside_its_original_is_not_asked_for(tmp_path: Path) -> None:
+    family = families.family(tmp_path, 2)
+    target = tmp_path / "store"
+    taskstore.pack(family.base_path, family.paths, target, taskstore.PackOptions(tiers="exact"))
+    weights = family.paths["beta"] / "model.safetensors"
+    as_it_was = weights.read_bytes()
+    for changed in (as_it_was[:-1] + bytes([as_it_was[-1] ^ 1]), as_it_was[:-1], None):
+        weights.unlink() if changed is None else weights.write_bytes(changed)
+        assert run("remove", target, "beta")[0] == 2
+    weights.write_bytes(as_it_was)
+    assert run("remove", target, "beta", "-q") == (0, "", "")
+    assert taskstore.open(target).tasks == ["alpha"]

@@ -64,11 +64,11 @@ def remove(
 ) -> None:
     """Take TASKS out of STORE; all other tasks stay as they are, to the last bit.
 
-    It asks first where the store knows of no other copy of a fine-tune, as of one that came from a
-    hub at a commit.
+    It asks first where no other copy of a fine-tune is known: on a hub, at a commit, or, with an
+    exact tier, in the folder beside STORE that it came from.
     """
-    from taskstore.packing.revise import only_copies
     from taskstore.packing.revise import remove as run
+    from taskstore.store.copies import only_copies
     from taskstore_cli.output.store import print_summary
 
     with common.store_to_change(store) as opened:
@@ -92,7 +92,7 @@ def remove(
 
 def _described(task: str, lost: Mapping[str, Fidelity]) -> str:
     if task not in lost:
-        return f"{plain(task)}, which came from a hub"
+        return f"{plain(task)}, whose fine-tune is on a hub, or beside the store"
     return f"{plain(task)} ({lost[task].words}), of which no other copy is known"
 
 

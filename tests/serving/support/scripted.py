@@ -10,7 +10,9 @@ STATE: dict[str, Any] = {
     "active": None,
     "swaps": 2,
     "swap_seconds": 0.5,
-    "tasks": {"german": {"bytes": 1}},
+    "tasks": {
+        "german": {"bytes": 1, "tier": "mask", "fidelity": {"kind": "approximate", "grade": "C"}}
+    },
     "memory": {"live": 7},
     "verified": True,
 }
