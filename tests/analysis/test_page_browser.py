@@ -242,7 +242,7 @@ def test_turned_to_the_side(open_page: Any) -> None:
     seen = open_page(PHONE, "light")
     seen.page.set_viewport_size({"width": 844, "height": 390})
     seen.page.wait_for_function(
-        "document.querySelector('#norms .main-svg').getBoundingClientRect().width > 600"
+        "() => document.querySelector('#norms .main-svg').getBoundingClientRect().width > 600"
     )
     assert seen.overflow() <= 0
     seen.check()
@@ -257,8 +257,8 @@ def test_paper(open_page: Any, tmp_path: Path) -> None:
     assert pdf.read_bytes().startswith(b"%PDF-") and pdf.stat().st_size > 20_000
     seen.page.set_viewport_size({"width": 690, "height": 1000})
     seen.page.emulate_media(media="print")
-    seen.page.wait_for_function("document.querySelector('#usage-weights .main-svg')")
-    seen.page.wait_for_function("document.querySelector('#jaccard').checkVisibility()")
+    seen.page.wait_for_function("() => document.querySelector('#usage-weights .main-svg')")
+    seen.page.wait_for_function("() => document.querySelector('#jaccard').checkVisibility()")
     marks = seen.marks()
     assert len(marks) == 12 and all(marks.values()), marks
     assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == (
