@@ -249,6 +249,8 @@ def from_bytes(raw: bytes) -> Manifest:
         return msgspec.convert(document, Manifest)
     except msgspec.ValidationError as error:
         raise FormatError(f"{MANIFEST}: {error}") from None
+    except UnicodeEncodeError:
+        raise FormatError(f"{MANIFEST} holds half a character where no text belongs") from None
 
 
 def _check_sum(raw: bytes) -> None:

@@ -73,7 +73,7 @@ def read_note(folder: Path) -> dict[str, Written] | None:
     try:
         raw = read_regular(folder / NOTE, MAX_NOTE, folder)
         listed = msgspec.json.decode(raw, type=_Note).written_by_taskstore
-    except (OSError, msgspec.MsgspecError, RecursionError):
+    except (OSError, ValueError, RecursionError):  # of msgspec, too
         return None
     return {**listed, NOTE: Written(bytes=len(raw), blake3=blake3(raw).hexdigest())}
 

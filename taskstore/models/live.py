@@ -100,7 +100,7 @@ def _own_class(config: Any, label: str, way_out: str) -> Any:
         cls = getattr(transformers, names[0], None)
     is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
     if not is_model or not cls.__module__.startswith("transformers.models."):
-        name = names[0][:80] if names else type(config).__name__
+        name = plain(names[0])[:80] if names else type(config).__name__
         raise InputError(
             f"{label} is a {name}, which transformers {transformers.__version__} does not "
             f"have; {way_out}"

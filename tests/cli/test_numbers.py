@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def test_load_says_what_is_loaded(packed: Path) -> None:
 
 
 def test_a_recorded_score_says_over_how_many_examples(packed: Path, tmp_path: Path) -> None:
+    packed = Path(shutil.copytree(packed, tmp_path / "store"))
     script = tmp_path / "score.py"
     script.write_text("""print('{"score": 0.5, "n": 40}')""")
     command = f"{sys.executable} {script} {{model}} {{task}}"

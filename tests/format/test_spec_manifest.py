@@ -70,6 +70,10 @@ CASES: dict[str, tuple[Callable[[Document], object], str]] = {
     "unknown member": (lambda d: d.update(extra=1), "unknown field `extra`"),
     "unknown member of a tensor": (lambda d: tensor(d).update(x=1), "unknown field `x`"),
     "missing member": (lambda d: d.pop("chunk"), "missing required field `chunk`"),
+    "half a character as a size": (
+        lambda d: d["tensors"][W].update(shape=["\ud800", 64]),
+        "half a character where no text belongs",
+    ),
     "vectors in version 3": (lambda d: [d.update(version=3), forget(d)], "vectors, and version 3"),
     "vectors of no task": (lambda d: d["vectors"]["norms"].update(x=1.0), "not those of its tasks"),
     "vectors of no weights": (lambda d: d["vectors"].update(share=0), "not those of its tasks"),

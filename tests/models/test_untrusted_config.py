@@ -49,6 +49,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "logging": ({"architectures": ["logging"]}, "is a logging, which"),
     "no names": ({"architectures": [1]}, "architectures that are no names|cannot read"),
     "a name": ({"architectures": "LlamaForCausalLM"}, "no names|cannot read|which transformers"),
+    "a line of its own": ({"architectures": ["a\nb"]}, r"is a a\?b, which"),
     "remote code": (
         {"model_type": "x", "auto_map": {"AutoConfig": "me/repo--code.Config"}},
         r"code.py of me/repo on the hub.*trust_remote_code=True",
