@@ -146,47 +146,36 @@ def build(
     Raises CheckpointError where the class wants tensors that `state` does not have, InputError
     where it cannot be built. No hub is asked, unless code from there is trusted.
     """
-    with nullcontext() if trust_remote_code else untrusted_config.offline():
-        return _build(cls, config, folder, state, device, dtype, options, name)
-
-
-def _build(
-    cls: Any,
-    config: Any,
-    folder: Path,
-    state: Mapping[str, torch.Tensor],
-    device: torch.device,
-    dtype: torch.dtype | str | None,
-    options: Mapping[str, Any],
-    name: str,
-) -> Any:
     where: dict[str, Any] = {}
     if device.type != "cpu":
         where["device_map"] = {"": device}
-    try:
-        model, info = cls.from_pretrained(
-            None,
-            config=config,
-            state_dict=dict(state),
-            dtype=_main_dtype(state) if dtype == "stored" else dtype or "auto",
-            output_loading_info=True,
-            **where,
-            **options,
-        )
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # whatever a config leads to
-        if isinstance(error, ValueError) and "accelerate" in str(error):
-            raise MissingExtra("load_model on a device", "accelerate", "hf") from None
-        raise InputError(f"transformers cannot build {cls.__name__}: {one_line(error)}") from error
-    for kind in ("missing_keys", "mismatched_keys"):
-        if info[kind]:
-            first = sorted(map(str, info[kind]))[:3]
-            raise CheckpointError(cls.__name__, f"{kind.replace('_', ' ')}: {', '.join(first)}")
-    if dtype == "stored":
-        _restore_dtypes(model, state)
-    model.name_or_path = model.config._name_or_path = name
-    _generation_config(model, folder)
+    with nullcontext() if trust_remote_code else untrusted_config.offline():
+        try:
+            model, info = cls.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(state),
+                dtype=_main_dtype(state) if dtype == "stored" else dtype or "auto",
+                output_loading_info=True,
+                **where,
+                **options,
+            )
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # whatever a config leads to
+            if isinstance(error, ValueError) and "accelerate" in str(error):
+                raise MissingExtra("load_model on a device", "accelerate", "hf") from None
+            raise InputError(
+                f"transformers cannot build {cls.__name__}: {one_line(error)}"
+            ) from error
+        for kind in ("missing_keys", "mismatched_keys"):
+            if info[kind]:
+                first = sorted(map(str, info[kind]))[:3]
+                raise CheckpointError(cls.__name__, f"{kind.replace('_', ' ')}: {', '.join(first)}")
+        if dtype == "stored":
+            _restore_dtypes(model, state)
+        model.name_or_path = model.config._name_or_path = name
+        _generation_config(model, folder)
     return model
 
 

@@ -16,7 +16,7 @@ from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.tiers import ABOVE, Bits, BlockSpec
 from taskstore.kernels import cpu
-from taskstore.kernels.products import F32, four_sums
+from taskstore.kernels.products import F32, four_sums, four_sums_of_bf16
 from taskstore.merging import similarity
 from taskstore.merging.similarity import Weights
 from taskstore.merging.task_vectors import Block, Source, blocks, read_base
@@ -177,7 +177,9 @@ def _above(
     for tier in coder.above:
         streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)
         sums = None
-        if tier != "exact":
+        if tier != "exact" and not known and below[1] == info.dtype == "BF16":
+            sums = four_sums_of_bf16(below[0], theta_N, rebuilt_N)
+        elif tier != "exact":
             known = known or cpu.task_vector_of(*theta, *below)
             sums = four_sums(*known, rebuilt_N, info.dtype)
         yield CodedPart(
