@@ -1,4 +1,6 @@
-"""Fixtures and Hypothesis profiles: `dev` is quick, `ci` looks longer, both without deadlines."""
+"""Fixtures and Hypothesis profiles, both without deadlines: `dev` tries new examples each run and
+is quick; `ci` looks longer, at the same examples each run, so that what fails is what changed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from tests.support import families
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_CHECKS)
-settings.register_profile("ci", max_examples=60, deadline=None, suppress_health_check=_CHECKS)
+settings.register_profile(
+    "ci", max_examples=60, deadline=None, suppress_health_check=_CHECKS, derandomize=True
+)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 FAMILIES = Path(os.environ.get("TASKSTORE_FAMILIES", "../shared/families"))

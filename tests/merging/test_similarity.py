@@ -9,11 +9,10 @@ from taskstore.kernels import floats, products
 from taskstore.merging import similarity
 from taskstore.models import TensorInfo
 
-RNG = np.random.default_rng(7)
-
 
 def normal(*shape: int) -> similarity.F32:
-    return RNG.normal(size=shape).astype(np.float32)
+    """The same numbers at every call: what ran before does not change what a test sees."""
+    return np.random.default_rng(7).normal(size=shape).astype(np.float32)
 
 
 @pytest.mark.parametrize(("vectors", "n"), [(1, 1), (2, 0), (3, 1023), (5, 4100)])
