@@ -77,7 +77,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = {task: made.paths["first"], "b": made.paths["second"]}
     taskstore.pack(made.base_path, paths, store, families.options())
 
-    score = Score(rebuilt=0.5, base=0.25)
+    score = Score(rebuilt=0.5, base=0.25, n=1319)
     revise.record(taskstore.open(store), HOSTILE, {task: score, "b": score})
 
     def came_from(document: forge.Document) -> None:
@@ -211,7 +211,11 @@ def test_all_there_is(hostile: Path) -> None:
     shown = facts(store, measure(store, vectors=True))
     assert titles(shown) == ["size", "tasks", "density", "usage", "overlap", "vectors", "accuracy",
                              "provenance"]  # fmt: skip
-    assert shown["scores"][HOSTILE]["b"] == {"base": 0.25, "mask": 0.5, "fine-tune": None}
+    scores = {"base": 0.25, "mask": 0.5, "fine-tune": None, "n": 1319}
+    assert shown["scores"][HOSTILE]["b"] == scores
+    (chart,) = next(s.charts for s in sections(shown) if s.id == "accuracy")
+    assert [trace.name for trace in chart.figure.data] == ["base", "mask"], "n is no bar"
+    assert '<th scope="col">n</th>' in chart.table and chart.table.count("1,319</td>") == 2
     assert "accuracy" not in titles({**shown, "scores": {}})
     assert "vectors" not in titles({**shown, "vectors": None})
 

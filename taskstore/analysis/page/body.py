@@ -250,10 +250,13 @@ def _scores(scores: dict[str, dict[str, dict[str, float | None]]]) -> Section:
         figure = figures.bars(
             list(tasks), series, figures.TIERS, unit="score", format=".3~g", stacked=False
         )
-        note = "The base, each tier that was scored, and the fine-tune that was packed."
+        note = (
+            "The base, each tier that was scored, and the fine-tune that was packed. "
+            "n: the number of examples, where the evaluator printed it."
+        )
         key = keys.legend(sides, figures.TIERS)
-        values = [[row.get(side) for side in sides] for row in rows]
-        beside = matrix("task", sides, list(tasks), values)
+        values = [[*map(row.get, sides), row["n"]] for row in rows]
+        beside = matrix("task", [*sides, "n"], list(tasks), values)
         charts.append(Chart(f"scores-{number}", label, note, figure, beside, key))
     intro = "Scores that taskstore eval --record has written into the store."
     return Section("accuracy", "Accuracy", intro, charts)

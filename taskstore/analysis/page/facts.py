@@ -108,7 +108,7 @@ def _vectors(overlap: Overlap) -> Facts | None:
 
 
 def _scores(s: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Evaluation -> task -> what was scored -> score, in the order base, tiers, fine-tune."""
+    """Evaluation -> task -> what was scored -> score: base, tiers, fine-tune; n: of how many."""
     found: dict[str, dict[str, dict[str, float | None]]] = {}
     for task in s.tasks:
         for label, score in task.scores.items():
@@ -118,6 +118,7 @@ def _scores(s: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
                 **(score.get("lower") or {}),
                 best: score["rebuilt"],
                 "fine-tune": score.get("original"),
+                "n": score.get("n"),
             }
     return dict(sorted(found.items()))
 
