@@ -7,7 +7,7 @@ SHARED := -n auto --dist loadgroup # a process per core; engines are all in one
 TIERS ?= mask
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint wheel-test bench setup clean
+.PHONY: help demo test quick lint docs wheel-test bench setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,9 @@ lint: setup ## format, lint, strict types, who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup ## build the documentation into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
 # The suite again, against the wheel in an environment of its own. Dependencies are those of
 # .venv, seen through a .pth file; that file does not make the editable install visible.
