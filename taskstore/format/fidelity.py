@@ -57,7 +57,7 @@ class Fidelity:
         if self.weight_error is None:
             return "approximate, not measured"
         percent, along = 100 * self.weight_error, self.projection
-        size = f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
+        size = f"{percent:#.2g}".rstrip(".") if 0 < percent < 10 else f"{percent:.0f}"
         return f"approximate, {self.grade}: weight error {size} %, projection {along:.2f}"
 
     @property

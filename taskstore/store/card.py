@@ -110,7 +110,7 @@ def _rows(figures: Summary, tiers: list[str]) -> list[str]:
     lines = [[*head, "private tensors"], ["---"] * (len(head) + 1)]
     for t in figures.tasks:
         cells = {
-            "mask": (figures.lambda_of(t), f"{t.density:.3f}", f"{t.masks_bytes:,} B"),
+            "mask": (t.threshold, f"{t.density:.3f}", f"{t.masks_bytes:,} B"),
             "rest": (f"{t.rest_bytes:,} B",),
             "exact": (f"{t.exact_bytes:,} B",),
         }

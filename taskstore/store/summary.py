@@ -35,7 +35,7 @@ class TaskSummary:
     name: str
     fidelity: Fidelity  # at the best tier
     lower_fidelity: dict[str, Fidelity]  # by tier, of those below it
-    lam: float
+    lam: float | None  # the mask's threshold, "lambda" in JSON; None: no mask, or not known
     density: float
     tiers: list[str]
     masks_bytes: int
@@ -51,6 +51,11 @@ class TaskSummary:
     private: list[PrivateTensor]
     absent: list[str]  # tensors of the base that the task does not have
     left_out: list[str]  # weights of its folder that an archive does not have
+
+    @property
+    def threshold(self) -> str:
+        """Say the mask's lambda, "-" where there is none."""
+        return "-" if self.lam is None else f"{self.lam:g}"
 
     def scored(self, tier: str | None = None) -> str:
         """Say which scores of a tier (None: of the best) are recorded."""
@@ -90,8 +95,8 @@ class Summary:
     base_carried: bool
     base_source: str | None
     base_revision: str | None
-    method: str
-    options: dict[str, float]
+    method: str | None  # of the multi-task model; None without one
+    options: dict[str, float]  # of the method
     writer: str
     tensors: int
     base_bytes: int
@@ -114,16 +119,12 @@ class Summary:
     tasks: list[TaskSummary]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self, dict_factory=_as_json)
 
     @property
     def is_smaller(self) -> bool:
         """Tell whether the store is smaller than what it was made of."""
         return self.ratio > 1
-
-    def lambda_of(self, task: TaskSummary) -> str:
-        """Return the task's threshold, or "-" where its mask came from a file without one."""
-        return "-" if self.options.get("imported") and not task.lam else f"{task.lam:g}"
 
 
 def of(manifest: Manifest, manifest_bytes: int) -> Summary:
@@ -143,6 +144,7 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
     task_originals = sum(t.original_bytes for t in tasks)
     originals = task_originals + manifest.base.original_bytes
     base_counted = originals if manifest.base.carried else task_originals
+    merged = any("mask" in task.tiers for task in tasks)
     codings: dict[str, int] = {}
     for tensor in manifest.tensors.values():
         if tensor.multitask:
@@ -153,8 +155,8 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
         base_carried=manifest.base.carried,
         base_source=manifest.base.source,
         base_revision=manifest.base.revision,
-        method=manifest.merge.method,
-        options=manifest.merge.options,
+        method=manifest.merge.method if merged else None,
+        options=manifest.merge.options if merged else {},
         writer=manifest.writer,
         tensors=len(manifest.tensors),
         base_bytes=base,
@@ -176,6 +178,10 @@ def of(manifest: Manifest, manifest_bytes: int) -> Summary:
         tiers=_tiers(manifest, (multitask + masks, rest, exact), parameters),
         tasks=tasks,
     )
+
+
+def _as_json(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return {"lambda" if name == "lam" else name: value for name, value in fields}
 
 
 def unpacked_bytes(manifest: Manifest) -> int:
@@ -253,11 +259,12 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
             reason = f"rows past the base's {base.shape[0]}"
             private.append(PrivateTensor(n, rows, e.dtype or base.dtype, reason))
     sizes = [parts[stem] for stem in names.stems_of(name)]
+    known = "mask" in task.all_tiers and (task.lam or not manifest.merge.options.get("imported"))
     return TaskSummary(
         name=name,
         fidelity=fidelity.of_task(task),
         lower_fidelity={t: fidelity.of_task(task, t) for t in task.all_tiers[:-1]},
-        lam=task.lam,
+        lam=task.lam if known else None,
         density=sum(masked) / max(1, weights),
         tiers=list(task.all_tiers),
         masks_bytes=sizes[0],

@@ -58,7 +58,8 @@ def test_json_for_machines(small: Family, tmp_path: Path) -> None:
     assert info["store_bytes"] == sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
     assert [t["name"] for t in info["tasks"]] == ["alpha", "beta", "gamma"]
     out = json.loads(process("unpack", store, "alpha", "-o", tmp_path / "m", "--json").stdout)
-    assert out["models"] == {"alpha": str(tmp_path / "m")}
+    assert out["models"] == {"alpha": str(tmp_path / "m")} and out["tiers"] == {"alpha": "mask"}
+    assert [t["lambda"] for t in info["tasks"]] == [0.45] * 3 and info["method"] == "lsq"
     checked = json.loads(process("verify", store, "--deep", "--json").stdout)
     assert checked == {"ok": True, "files": checked["files"], "tensors": 24, "problems": [],
                        "unlisted": [], "left_out": [],
@@ -66,6 +67,23 @@ def test_json_for_machines(small: Family, tmp_path: Path) -> None:
                        "lower_fidelity": checked["lower_fidelity"]}  # fmt: skip
     assert checked["fidelity"] == {t["name"]: t["fidelity"] for t in info["tasks"]}
     assert checked["lower_fidelity"] == {t["name"]: t["lower_fidelity"] for t in info["tasks"]}
+
+
+def test_what_is_unpacked_has_its_tier(small: Family, tmp_path: Path) -> None:
+    """In text and JSON; the base has none. A store without masks was merged by nothing."""
+    store = tmp_path / "store"
+    run("pack", small.base_path, *small.paths.values(), "-o", store, "--tiers", "rest,exact")
+    said = run("unpack", store, "alpha", "--tier", "rest", "-o", tmp_path / "rest").output
+    assert "alpha, tier rest: approximate, " in said
+    assert (
+        "alpha, tier exact: exact\n" in run("unpack", store, "--all", "-o", tmp_path / "a").output
+    )
+    done = run("unpack", store, "--base", "-o", tmp_path / "b", "--json")
+    assert json.loads(done.stdout)["tiers"] == {"base": None}
+    info = json.loads(run("info", store, "--json").stdout)
+    assert (info["method"], info["options"]) == (None, {})
+    assert [t["lambda"] for t in info["tasks"]] == [None] * 3
+    assert "merged by" not in run("info", store).output
 
 
 def test_quiet_says_nothing(packed: Path, tmp_path: Path) -> None:

@@ -25,15 +25,15 @@ def sums(error: float, weights: float, vector: float, product: float) -> Sums:
     ("given", "words"),
     [
         # |e| / |w| = 0.009, <tau, tau^> = |tau|^2
-        (sums(0.0081, 100, 1, 1), "approximate, A: weight error 0.9 %, projection 1.00"),
+        (sums(0.0081, 100, 1, 1), "approximate, A: weight error 0.90 %, projection 1.00"),
         # 0.02 + 0.2 * 0.1 = 0.04
-        (sums(0.04, 100, 2, 1.8), "approximate, B: weight error 2 %, projection 0.90"),
+        (sums(0.04, 100, 2, 1.8), "approximate, B: weight error 2.0 %, projection 0.90"),
         # 0.02 + 0.2 * 0.5 = 0.12
-        (sums(0.04, 100, 2, 1), "approximate, C: weight error 2 %, projection 0.50"),
+        (sums(0.04, 100, 2, 1), "approximate, C: weight error 2.0 %, projection 0.50"),
         (sums(16, 100, 16, 0), "approximate, C: weight error 40 %, projection 0.00"),
         (sums(4, 100, 16, 24), "approximate, C: weight error 20 %, projection 1.50"),
         (sums(0, 100, 16, 16), "approximate, A: weight error 0 %, projection 1.00"),
-        (sums(1e-8, 100, 16, 16), "approximate, A: weight error 0.001 %, projection 1.00"),
+        (sums(1e-8, 100, 16, 16), "approximate, A: weight error 0.0010 %, projection 1.00"),
     ],
 )
 def test_the_figures(given: Sums, words: str) -> None:

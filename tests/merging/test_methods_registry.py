@@ -50,7 +50,7 @@ def test_an_alias_is_no_method_and_leads_to_one(alias: str) -> None:
         ("fischer", "did you mean 'fisher'"),
         ("dare+tise", "no merge method 'tise'; did you mean 'ties'"),
         ("xqzw", "there are average, swa"),
-        ("", "no merge method ''; there are"),
+        ("", "gradient, greedy_soup; "),
         ("dare+", "no merge method ''; there are"),
         ("+ties", "no merge method ''; there are"),
         ("dare+sum+ties", "no merge method 'sum"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers as tf
 from safetensors.torch import load_file
+from taskstore_cli.output.console import size
 from torch import Tensor
 
 from taskstore.errors import (
@@ -41,6 +42,22 @@ from tests.support.tiny_models import (
     total,
     vit,
 )
+
+
+def test_what_is_printed_is_what_json_says(tmp_path: Path) -> None:
+    """The line has each figure of the JSON that it speaks of, and notes are its warnings."""
+    limits = ("--limit", 3, "--max-length", 4, "--statistics", "fisher,hessian")
+    words = ("measure", llama(tmp_path / "m"), "--data", pairs(tmp_path), *limits, "-o")
+    code, out, err = run(*words, tmp_path / "json", "--json")
+    assert code == 0 and not err
+    told = json.loads(out)
+    assert (told["examples"], told["lines"], told["name"]) == (3, 4, "m") and told["truncated"]
+    assert told["bytes"] == (tmp_path / "json").stat().st_size
+    code, out, err = run(*words, tmp_path / "text")
+    figures = f"m on {told['examples']} of {told['lines']} examples, {size(told['bytes'])}"
+    kinds = f"fisher (y drawn from the model), hessian of {figures}"
+    assert (code, out) == (0, f"{tmp_path / 'text'}: {kinds}\n")
+    assert err == f"note: {told['warnings'][0]}\n" and "3 of 3 examples" in err
 
 
 def test_hessian_of_a_language_model(tmp_path: Path) -> None:

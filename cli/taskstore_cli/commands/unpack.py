@@ -79,15 +79,20 @@ def unpack(
         else {task or "": str(target)}
     )
     fidelity = {name or task or "base": opened.fidelity(name or task, tier) for name in models}
+    best = {name: entry.all_tiers[-1:] for name, entry in opened.manifest.tasks.items()}
+    tiers = {name: tier or "".join(best.get(name, ())) or None for name in fidelity}
     if out.as_json:
         names = {name or "base": path for name, path in models.items()}
         kept = {name: asdict(f) for name, f in fidelity.items()}
-        print_json({"models": names, "files": len(files), "bytes": total, "fidelity": kept})
+        print_json(
+            {"models": names, "files": len(files), "bytes": total, "tiers": tiers, "fidelity": kept}
+        )
     elif not out.quiet:
         what = f"{len(models)} tasks" if every else task or "the base"
         click.echo(f"{what} -> {target} ({len(files)} files, {size(total)}, checked)")
         for name, found in fidelity.items():
-            click.echo(f"{plain(name)}: {found.words}")
+            of = f", tier {tiers[name]}" if tiers[name] else ""
+            click.echo(f"{plain(name)}{of}: {found.words}")
     for name in models if not base else ():
         for path in opened.manifest.tasks[name or str(task)].left_out or ():
             click.echo(f"note: {path} of {name or task} was left out when it was packed", err=True)

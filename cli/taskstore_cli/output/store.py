@@ -129,7 +129,7 @@ def _tasks(s: Summary) -> Table:
     table = plain_table("task", *own, "private", "bits/parameter", "original", words=["task"])
     for t in s.tasks:
         cells = {
-            "mask": (s.lambda_of(t), f"{t.density:.3f}", size(t.masks_bytes)),
+            "mask": (t.threshold, f"{t.density:.3f}", size(t.masks_bytes)),
             "rest": (size(t.rest_bytes),),
             "exact": (size(t.exact_bytes),),
         }
@@ -201,7 +201,7 @@ def _left_out(s: Summary) -> list[str]:
 def _provenance(s: Summary) -> str:
     options = "".join(f", {name} {value:g}" for name, value in s.options.items())
     exact = all("exact" in t.tiers for t in s.tasks)
-    merged = [f"merged by {s.method}{options}"] if s.multitask_bytes else []
+    merged = [f"merged by {s.method}{options}"] if s.method else []
     made = "; ".join([*merged, *(["fine-tunes bit for bit"] if exact else [])])
     source = f" from {s.base_source}" if s.base_source else ""
     revision = f" at {s.base_revision}" if s.base_revision else ""

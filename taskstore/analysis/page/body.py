@@ -92,18 +92,12 @@ def _tasks(facts: Facts) -> Section:
     columns = ["task", "fidelity", "score", "tiers", "lambda", "density", "masks", "rest", "exact",
                "private", "bits per parameter", "original"]  # fmt: skip
     explained = "" if all(t["fidelity"]["kind"] == "exact" for t in tasks) else EXPLAINED
-    imported = bool(facts["summary"]["options"].get("imported"))
-
-    def known(task: dict[str, Any]) -> bool:
-        """Whether the task's mask was made with a lambda that is known."""
-        return "mask" in task["tiers"] and bool(task["lam"] or not imported)
-
     rows = [
         (
             task["name"],
             *facts["fidelity"][task["name"]],
             ", ".join(task["tiers"]),
-            Number(f"{task['lam']:g}") if known(task) else None,
+            None if task["lambda"] is None else Number(f"{task['lambda']:g}"),
             task["density"] if "mask" in task["tiers"] else None,
             *(size(task[f"{part}_bytes"]) for part in ("masks", "rest", "exact", "private")),
             Number(f"{task['bits_per_parameter']:.2f}"),
@@ -116,7 +110,7 @@ def _tasks(facts: Facts) -> Section:
     if not masked:
         return Section("tasks", "Tasks", explained, html=every)
     named = [task["name"] for task in masked]
-    lams, densities = [task["lam"] for task in masked], [task["density"] for task in masked]
+    lams, densities = [task["lambda"] for task in masked], [task["density"] for task in masked]
     lambdas = Chart(
         "lambdas",
         "Lambda",
@@ -125,7 +119,7 @@ def _tasks(facts: Facts) -> Section:
         table(("task", "lambda"), zip(named, lams, strict=True)),
     )
     charts = [
-        *([lambdas] if all(map(known, masked)) else []),
+        *([lambdas] if None not in lams else []),
         Chart(
             "densities",
             "Density over all layers",

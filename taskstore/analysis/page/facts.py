@@ -131,7 +131,7 @@ def _provenance(store: Store, s: Summary) -> list[tuple[str, str]]:
         "from": s.base_source,
         "revision": s.base_revision,
         "parameters": f"{s.parameters:,} in {s.tensors:,} tensors",
-        "merged by": s.method + options if s.multitask_bytes else None,
+        "merged by": s.method and s.method + options,
         "multi-task model coded by": codings,
         "format version": str(store.manifest.version),
         "written by": s.writer,

@@ -124,8 +124,9 @@ def _known(name: str) -> str:
             f"method {name!r} tries models with an evaluator of yours, so it needs one and makes a "
             f"model, not a store: taskstore merge BASE MODEL... --method {plain} --eval CMD -o DIR"
         )
-    names = [*MERGES, *ALIASES, *PROCEDURES]
-    raise UnknownMethod(name, difflib.get_close_matches(plain, names, n=3, cutoff=0.5), MERGES)
+    there = [*MERGES, *PROCEDURES]
+    near = difflib.get_close_matches(plain, [*there, *ALIASES], n=3, cutoff=0.5)
+    raise UnknownMethod(name, near, there)
 
 
 def info_of(name: str) -> Info:
