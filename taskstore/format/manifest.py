@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,13 +11,13 @@ from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch, FormatError, InputError, NewerVersion
 from taskstore.format import json_text
-from taskstore.format.names import MANIFEST, TIER_FILES, WEIGHT_FILES
-from taskstore.locations.files import read_regular
+from taskstore.format.names import MANIFEST, TIER_FILES, folder_of
 
-VERSION = 4  # the newest; what needs no more is still written as an older one
+VERSION = 5  # the newest; what needs no more is still written as an older one
 TIERS = tuple(TIER_FILES)  # in the order in which they build on each other
 MAX_BYTES = 256 << 20
 MAX_ASSET = 256 << 20
+MAX_HISTORY = 256  # changes, the newest
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53))]
 Shape = list[Size]
@@ -133,6 +132,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     names: dict[str, SavedAs] | None = None
     beside: dict[str, Digest] | None = None
     left_out: list[str] | None = None
+    folder: str | None = None
+    parent: str | None = None
 
     def tiers_of(self, tensor: str) -> tuple[str, ...]:
         """Return the tiers of a tensor, lowest first; empty where it has none."""
@@ -171,6 +172,14 @@ class Vectors(Struct, frozen=True, kw_only=True):
         )
 
 
+class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    what: str
+    tasks: list[str] = []
+    when: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    writer: str
+    before: Digest | None = None
+
+
 class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     format: Literal["taskstore"]
     version: int
@@ -181,8 +190,13 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tensors: dict[str, Tensor]
     tasks: dict[str, Task]
     vectors: Vectors | None = None
+    history: list[Change] | None = None
     assets: dict[Digest, Asset]
     files: dict[str, File]
+
+    def folder(self, task: str) -> str:
+        """Return the name of the folder below tasks/ in which a task's files lie."""
+        return self.tasks[task].folder or folder_of(task)
 
 
 def to_bytes(manifest: Manifest) -> bytes:
@@ -261,29 +275,3 @@ def _check_sum(raw: bytes) -> None:
     found = blake3(head + _ZEROS + _END).hexdigest()
     if found.encode() != digits:
         raise ChecksumMismatch(MANIFEST, digits.decode("ascii", "replace"), found)
-
-
-def _way_out(path: Path) -> str:
-    """Say what to do with a model."""
-    model = path.name.endswith(WEIGHT_FILES) or any(path.glob("*config.json"))
-    return (
-        "; it is a model: make a store with `taskstore pack BASE MODEL... -o STORE`"
-        if model
-        else ""
-    )
-
-
-def read(folder: Path) -> Manifest:
-    """Read the manifest of a store folder; checks its size and its checksum."""
-    path = folder / MANIFEST
-    try:
-        raw = read_regular(path, MAX_BYTES, folder)
-    except FileNotFoundError:
-        what = "there is no such folder" if not folder.exists() else f"it holds no {MANIFEST}"
-        raise FormatError(f"{folder} is not a taskstore store: {what}{_way_out(folder)}") from None
-    except NotADirectoryError:
-        what = f"it is not a folder{_way_out(folder)}"
-        raise FormatError(f"{folder} is not a taskstore store: {what}") from None
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read as a manifest: {error.strerror}") from None
-    return from_bytes(raw)

@@ -127,25 +127,25 @@ def check_tensor_name(name: str) -> None:
         )
 
 
-def stem_of(tier: str, task: str) -> str:
-    """Return the stem of the files that a task has of a tier."""
-    return f"tasks/{folder_of(task)}/{TIER_FILES[tier]}"
+def stem_of(tier: str, folder: str) -> str:
+    """Return the stem of the files of a tier; `folder`: the task's, or the name of a new task."""
+    return f"tasks/{folder_of(folder)}/{TIER_FILES[tier]}"
 
 
-def private_of(task: str) -> str:
-    return f"tasks/{folder_of(task)}/private"
+def private_of(folder: str) -> str:
+    return f"tasks/{folder_of(folder)}/private"
 
 
-def stems_of(task: str) -> tuple[str, ...]:
+def stems_of(folder: str) -> tuple[str, ...]:
     """Return the stems of a task's own files: the tiers', then the private one."""
-    return (*(stem_of(tier, task) for tier in TIER_FILES), private_of(task))
+    return (*(stem_of(tier, folder) for tier in TIER_FILES), private_of(folder))
 
 
-def stems_up_to(tier: str | None, task: str) -> list[str]:
+def stems_up_to(tier: str | None, folder: str) -> list[str]:
     """Return the stems that a task is rebuilt from beside the base's, up to a tier (None: all)."""
     tiers = list(TIER_FILES)
     tiers = tiers if tier is None else tiers[: tiers.index(tier) + 1]
-    return [private_of(task), MULTITASK, *(stem_of(one, task) for one in tiers)]
+    return [private_of(folder), MULTITASK, *(stem_of(one, folder) for one in tiers)]
 
 
 def by_stem(files: Iterable[str]) -> dict[str, list[str]]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from taskstore.errors import BadName, FormatError, UnknownCodec
 from taskstore.format import names, own_names, weight_files
 from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Task, TaskTensor, Tensor
+from taskstore.format.rules import lineage, said
+from taskstore.format.rules.since import (
+    CODECS_OF_TIERS,
+    VERSION_OF_CUTS,
+    VERSION_OF_EXACT,
+    VERSION_OF_TIERS,
+    VERSION_OF_VECTORS,
+)
 
 MULTITASK_CODECS = ("rounded", "strides", "ulp")
 PLAIN_CODECS = ("planes", "rotated")
@@ -29,40 +36,20 @@ def check(manifest: Manifest) -> None:
     for name, tensor in manifest.tensors.items():
         _check_tensor(manifest, name, tensor)
     for task_name, task in manifest.tasks.items():
-        if task.scores is not None and manifest.version < VERSION_OF_SCORES:
-            raise FormatError(f"task {task_name!r} has scores, in a store of version 1")
-        by_tier = any(score.lower for score in (task.scores or {}).values())
-        if by_tier and manifest.version < VERSION_OF_TIERS:
-            raise FormatError(f"task {task_name!r} has scores of tiers, in an older store")
-        counted = any(score.n for score in (task.scores or {}).values())
-        if counted and manifest.version < VERSION_OF_COUNTS:
-            raise FormatError(f"task {task_name!r} has scores with n, in an older store")
+        said.check_scores(manifest, task_name, task)
         _check_tiers(manifest, task_name, task)
         _check_codecs(manifest, task_name, task)
-        _check_fidelity(manifest, task_name, task)
+        said.check_fidelity(manifest, task_name, task)
         for name, entry in task.tensors.items():
             try:
                 _check_entry(manifest, task, name, entry)
             except FormatError as error:
                 raise FormatError(f"task {task_name!r}: {error}") from None
         own_names.check(manifest, task_name, task)
-    _check_vectors(manifest)
+    lineage.check_parents(manifest)
+    said.check_vectors(manifest)
+    said.check_history(manifest)
     _check_claims(manifest)
-
-
-def _check_vectors(manifest: Manifest) -> None:
-    found = manifest.vectors
-    if found is None:
-        return
-    if manifest.version < VERSION_OF_VECTORS:
-        raise FormatError(f"the store has vectors, and version {manifest.version}")
-    if list(found.norms) != list(manifest.tasks) or not 0 < found.share <= 1:
-        raise FormatError("the vectors of the store are not those of its tasks")
-    cosines = [x for row in found.cosines for x in row if x is not None]
-    rows = [len(row) for row in found.cosines]
-    bounded = all(-1 <= x <= 1 for x in cosines) and all(x >= 0 for x in found.norms.values())
-    if rows != list(range(len(found.norms))) or not bounded:
-        raise FormatError("the lengths or cosines of the store's vectors are none")
 
 
 # A section of zeros takes 4 bytes per chunk and stream, so some kilobytes could claim any size.
@@ -77,7 +64,7 @@ def _check_claims(manifest: Manifest) -> None:
     They are the base's, where it is carried, and the tasks' own. What a task shares with the base
     is no larger than the base, and a referenced base is another model's files.
     """
-    stems, claimed = [names.private_of(task) for task in manifest.tasks], 0
+    stems, claimed = [names.private_of(manifest.folder(task)) for task in manifest.tasks], 0
     if manifest.base.carried:
         stems.append(names.BASE)
         held = (t for t in manifest.tensors.values() if t.alias is None)
@@ -112,6 +99,7 @@ def _check_names(manifest: Manifest) -> None:
         for name in task.tensors:
             names.check_tensor_name(name)
     names.check_distinct(manifest.tasks)
+    lineage.check_folders(manifest)
     _check_assets(manifest, manifest.base.assets)
     _check_beside(manifest, manifest.base, "the base")
     weight_files.check(manifest, manifest.base, "the base")
@@ -174,10 +162,6 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
             raise FormatError(f"tensor {name!r} is an alias of something else")
 
 
-VERSION_OF_EXACT = VERSION_OF_SCORES = 2
-VERSION_OF_TIERS = 3
-VERSION_OF_VECTORS = VERSION_OF_FIDELITY = VERSION_OF_CUTS = VERSION_OF_COUNTS = 4
-CODECS_OF_TIERS = {"mask": "guided", "exact": "strides"}  # beside the usual ones
 MEMBERS = {
     "exact": {"dtype", "shape"},
     "rest": {"dtype", "shape", "lower"},
@@ -195,20 +179,6 @@ def _check_codecs(manifest: Manifest, name: str, task: Task) -> None:
         raise FormatError(f"task {name!r} has codecs, in a store of version {manifest.version}")
     if not task.codecs or not task.codecs.items() <= CODECS_OF_TIERS.items():
         raise FormatError(f"task {name!r} codes its tiers by {task.codecs}")
-
-
-def _check_fidelity(manifest: Manifest, name: str, task: Task) -> None:
-    if task.fidelity is None:
-        return
-    if manifest.version < VERSION_OF_FIDELITY:
-        raise FormatError(f"task {name!r} has fidelity, in a store of version {manifest.version}")
-    if not task.fidelity or not task.fidelity.keys() <= {*task.all_tiers} - {"exact"}:
-        of = ", ".join(task.fidelity) or "no tier"
-        raise FormatError(f"task {name!r} has the fidelity of {of}")
-    for tier, sums in task.fidelity.items():
-        sizes = (sums.error, sums.weights, sums.vector)
-        if not (all(0 <= x < math.inf for x in sizes) and math.isfinite(sums.product)):
-            raise FormatError(f"task {name!r} has a fidelity of {tier} that is no sum of squares")
 
 
 def _check_tiers(manifest: Manifest, name: str, task: Task) -> None:

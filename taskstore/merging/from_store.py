@@ -153,7 +153,8 @@ class StoredVector(Method):
             entry = self._manifest.tasks[name].tensors.get(block.tensor)
             if entry is None or entry.kind != "mask":
                 continue
-            mask = self._readers[names.stem_of("mask", name)].section(block.tensor)
+            stem = names.stem_of("mask", self._manifest.folder(name))
+            mask = self._readers[stem].section(block.tensor)
             given_N = moved(block.w0_N, w1_N, block.dtype) if mask.guided else None
             bits_P = mask.chunk(k, given_N)
             if self._least:

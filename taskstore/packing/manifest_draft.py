@@ -13,7 +13,9 @@ from taskstore.format.digests import file_digest
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Sums, Task, TaskTensor, Tensor
 from taskstore.format.names import CARD, MANIFEST, plain
-from taskstore.format.validate import CODECS_OF_TIERS, VERSION_OF_VECTORS, check
+from taskstore.format.rules.since import CODECS_OF_TIERS, VERSION_OF_CHANGES, VERSION_OF_VECTORS
+from taskstore.format.validate import check
+from taskstore.locations import ownership
 from taskstore.locations.hub import name_of
 from taskstore.models import Checkpoint
 from taskstore.models.compare import TensorPlan
@@ -207,9 +209,17 @@ def _completed_entry(
 
 
 def seal(root: Path, manifest: m.Manifest) -> m.Manifest:
-    """Write the card, list it among the files, and write the manifest, which is returned."""
-    (root / CARD).write_text(card.render(manifest), encoding="utf-8")
-    files = {**manifest.files, CARD: file_digest(root / CARD)}
+    """Write the card and the manifest, which is returned.
+
+    The card is listed among the files; in a store that may change (version 5) it is sealed instead.
+    """
+    text, files = card.render(manifest), dict(manifest.files)
+    if manifest.version >= VERSION_OF_CHANGES:
+        files.pop(CARD, None)
+        (root / CARD).write_text(ownership.sealed(text, ownership.HTML), encoding="utf-8")
+    else:
+        (root / CARD).write_text(text, encoding="utf-8")
+        files[CARD] = file_digest(root / CARD)
     done = msgspec.structs.replace(manifest, files=dict(sorted(files.items())))
     check(done)
     (root / MANIFEST).write_bytes(m.to_bytes(done))

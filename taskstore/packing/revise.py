@@ -22,7 +22,11 @@ from taskstore.errors import BadName, InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names
-from taskstore.format.validate import VERSION_OF_COUNTS, VERSION_OF_SCORES, VERSION_OF_TIERS
+from taskstore.format.rules.since import (
+    VERSION_OF_COUNTS,
+    VERSION_OF_SCORES,
+    VERSION_OF_TIERS,
+)
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import copy_regular, resolve

@@ -18,6 +18,7 @@ from taskstore.errors import (
 )
 from taskstore.executors import Executor, Threads
 from taskstore.format import manifest as manifests
+from taskstore.format import manifest_file
 from taskstore.format import names as filenames
 from taskstore.format.digests import check_files
 from taskstore.format.fidelity import EXACT, Fidelity, of_task
@@ -49,7 +50,7 @@ def not_of_a_store(folder: Path) -> list[str]:
     Of weights sizes are compared: nobody edits them, and damage is told by whoever reads them.
     """
     try:
-        files = manifests.read(folder).files
+        files = manifest_file.read(folder).files
         size = (folder / filenames.MANIFEST).lstat().st_size
     except TaskstoreError:
         return ownership.foreign(folder, {})
@@ -60,6 +61,10 @@ def not_of_a_store(folder: Path) -> list[str]:
         for path, file in files.items()
     }
     own = {filenames.MANIFEST: ownership.Written(bytes=size)}
+    card = folder / filenames.CARD
+    with suppress(OSError):
+        if filenames.CARD not in files and ownership.is_sealed(card, ownership.HTML):
+            own[filenames.CARD] = ownership.Written(bytes=card.lstat().st_size)
     return ownership.foreign(folder, {**written, **own})
 
 
@@ -67,12 +72,12 @@ def _manifest(path: Path) -> manifests.Manifest:
     """Read the manifest of a folder; for a moment it has no name while it is replaced."""
     recover(path)
     try:
-        return manifests.read(path)
+        return manifest_file.read(path)
     except FormatError as error:
         if not isinstance(error.__context__, OSError):
             raise
     recover(path)
-    return manifests.read(path)
+    return manifest_file.read(path)
 
 
 class StoreContents:
@@ -201,7 +206,7 @@ class StoreContents:
             needed = {*model.assets.values(), *beside, *digests_of(model)}
             assets |= {f"assets/{digest}" for digest in needed}
             if task is not None:
-                stems |= dict.fromkeys(filenames.stems_up_to(tier, task))
+                stems |= dict.fromkeys(filenames.stems_up_to(tier, self.manifest.folder(task)))
         files = by_stem(self.manifest.files)
         weights = [path for stem in stems for path in files.get(stem, ())]
         return [*weights, *sorted(assets)]

@@ -51,6 +51,8 @@ class ModelReader:
         """
         self._manifest, self._base, self._name, self._tier = manifest, base, task, tier
         self._task: Task | None = None if task is None else manifest.tasks[task]
+        self._folder = "" if task is None else manifest.folder(task)
+        self._private_stem = names.private_of(self._folder)
         self._readers: dict[str, ShardedReader] = {}
         self._parts = lru_cache(OPEN)(self._open)
         try:
@@ -91,7 +93,7 @@ class ModelReader:
             return [self._base.place(self._manifest.tensors[name].alias or name)]
         of, entry = resolved(self._task, name)
         if entry.kind == "private":
-            return [self._readers[names.private_of(self._name)].path(of)]
+            return [self._readers[self._private_stem].path(of)]
         own = [reader.path(of) for reader in self._readers.values() if reader.holds(of)]
         return [self._base.place(self._manifest.tensors[of].alias or of), *own]
 
@@ -124,7 +126,7 @@ class ModelReader:
         if self._task is None or self._name is None:
             return {}
         self._private_rows = layouts.private_layouts(self._manifest, self._task)
-        found: dict[str, Mapping[str, Layout]] = {names.private_of(self._name): self._private_rows}
+        found: dict[str, Mapping[str, Layout]] = {self._private_stem: self._private_rows}
         needed = {t for name in self._task.tensors for t in self._tiers_of(self._task, name)}
         for tier in (tier for tier in TIERS if tier in needed):
             found |= tiers.BY_NAME[tier].files(self._manifest, self._name)
@@ -143,22 +145,22 @@ class ModelReader:
         if entry.kind == "base":
             return (self._of_base(name),)
         if entry.kind == "private":
-            return (self._private(self._task, self._name, name),)
-        shared = self._shared(self._task, self._name, name)
+            return (self._private(self._task, name),)
+        shared = self._shared(self._task, name)
         if name not in self._private_rows:
             return (shared,)
-        return shared, self._private(self._task, self._name, name)
+        return shared, self._private(self._task, name)
 
     def _of_base(self, name: str) -> Part:
         tensor = self._manifest.tensors[name]
         count = layouts.base_layout(tensor, self._manifest.chunk).chunks
         return count, self._base.chunks(tensor.alias or name)
 
-    def _shared(self, task: Task, task_name: str, name: str) -> Part:
+    def _shared(self, task: Task, name: str) -> Part:
         """Chain the tiers: each is given what those below it rebuilt, the first the base."""
         tensor = self._manifest.tensors[name]
         dtype = task.tensors[name].dtype or tensor.dtype
-        spot = tiers.Spot(task_name, name, dtype, lambda stem: self._readers[stem].section(name))
+        spot = tiers.Spot(self._folder, name, dtype, lambda stem: self._readers[stem].section(name))
         steps = [tiers.BY_NAME[tier].step(spot) for tier in self._tiers_of(task, name)]
         count, base = self._of_base(name)
         n, chunk = numel(self.tensors[name].shape), self._manifest.chunk
@@ -171,9 +173,9 @@ class ModelReader:
 
         return min(count, -(-n // chunk)), decoded
 
-    def _private(self, task: Task, task_name: str, name: str) -> Part:
+    def _private(self, task: Task, name: str) -> Part:
         count = layouts.private_layouts(self._manifest, task)[name].chunks
-        return count, self._readers[names.private_of(task_name)].section(name).chunk
+        return count, self._readers[self._private_stem].section(name).chunk
 
 
 def rebuild(

@@ -228,7 +228,7 @@ def _tiers(manifest: Manifest, bytes_: Sequence[int], parameters: int) -> list[T
 
 
 def _stems(manifest: Manifest) -> list[str]:
-    own = [stem for name in manifest.tasks for stem in names.stems_of(name)]
+    own = [stem for name in manifest.tasks for stem in names.stems_of(manifest.folder(name))]
     return [names.BASE, names.MULTITASK, *own]
 
 
@@ -258,7 +258,7 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
             rows = [e.shape[0] - base.shape[0], *e.shape[1:]]
             reason = f"rows past the base's {base.shape[0]}"
             private.append(PrivateTensor(n, rows, e.dtype or base.dtype, reason))
-    sizes = [parts[stem] for stem in names.stems_of(name)]
+    sizes = [parts[stem] for stem in names.stems_of(manifest.folder(name))]
     known = "mask" in task.all_tiers and (task.lam or not manifest.merge.options.get("imported"))
     return TaskSummary(
         name=name,

@@ -12,7 +12,7 @@ from blake3 import blake3
 from taskstore.errors import ChecksumMismatch, FormatError, TaskstoreError
 from taskstore.executors import Executor, threads
 from taskstore.format.digests import check_file
-from taskstore.format.names import MANIFEST
+from taskstore.format.names import CARD, MANIFEST
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import original_files
 from taskstore.store.assets import read_asset
@@ -102,7 +102,7 @@ def _models(store: Store) -> list[tuple[str | None, str | None]]:
 
 
 def _unlisted(store: Store) -> list[str]:
-    listed = {*store.manifest.files, MANIFEST}
+    listed = {*store.manifest.files, MANIFEST, CARD}
     return [p for p in store.location.names() if p not in listed and not p.startswith(".")]
 
 

@@ -67,7 +67,9 @@ class Source:
         tier, entry = BY_NAME["mask"], self._manifest.tasks[task]
         with ExitStack() as stack:
             sections = tier.layouts(self._manifest, entry)
-            masks = stack.enter_context(self._open(tier.stem(task), sections))
+            masks = stack.enter_context(
+                self._open(tier.stem(self._manifest.folder(task)), sections)
+            )
             guided = any(layout.codec == "guided" for layout in sections.values())
             multitask = stack.enter_context(self._multitask()) if guided else None
 
@@ -90,7 +92,7 @@ class Source:
         """(name, chunks) of a task's rest, packed as it is stored."""
         tier = BY_NAME["rest"]
         sections = tier.layouts(self._manifest, self._manifest.tasks[task])
-        with self._open(tier.stem(task), sections) as rests:
+        with self._open(tier.stem(self._manifest.folder(task)), sections) as rests:
             for name in names:
                 units = range(sections[name].chunks)
                 yield name, list(self._executor.map(_quantised, rests.section(name), units))

@@ -150,8 +150,8 @@ def test_unknown_codecs(store: Path, codec: str) -> None:
 
 
 def test_a_newer_version_is_told_by_its_number(store: Path) -> None:
-    forge.edit(store, lambda d: d.update(version=5, brand_new={"x": 1}))
-    with pytest.raises(NewerVersion, match=r"version 5, .* reads up to 4; upgrade"):
+    forge.edit(store, lambda d: d.update(version=6, brand_new={"x": 1}))
+    with pytest.raises(NewerVersion, match=r"version 6, .* reads up to 5; upgrade"):
         taskstore.open(store)
 
 

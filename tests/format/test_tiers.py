@@ -18,10 +18,10 @@ from taskstore.format import names
 from taskstore.format.dtypes import ITEMSIZE, MASKED, numel
 from taskstore.format.layouts import multitask_layouts
 from taskstore.format.manifest import TIERS
+from taskstore.format.rules.since import CODECS_OF_TIERS
 from taskstore.format.section import Layout, decode, encode
 from taskstore.format.tiers import ABOVE, BY_NAME, Bits, BlockSpec, Spot
 from taskstore.format.tiers.mask import encode_mask
-from taskstore.format.validate import CODECS_OF_TIERS
 from taskstore.kernels import bits, cpu, floats
 from tests.support.tiers import (
     CHUNK,

@@ -12,9 +12,9 @@ import numpy as np
 from taskstore.format.container import ContainerReader, ContainerWriter
 from taskstore.format.dtypes import ITEMSIZE, plain_codec
 from taskstore.format.manifest import Base, Manifest, Merge, Task, TaskTensor, Tensor
+from taskstore.format.rules.since import CODECS_OF_TIERS
 from taskstore.format.section import Layout, SectionReader, SectionWriter
 from taskstore.format.tiers import Bits
-from taskstore.format.validate import CODECS_OF_TIERS
 from taskstore.kernels import floats
 from taskstore.locations.files import LocalFolder
 

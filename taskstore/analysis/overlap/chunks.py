@@ -109,7 +109,10 @@ def open_tensors(
         base = stack.enter_context(store.open_base(executor)) if given else None
         multitask = opened(filenames.MULTITASK, layouts.multitask_layouts(manifest))
         masks = {
-            name: opened(filenames.stem_of("mask", name), BY_NAME["mask"].layouts(manifest, task))
+            name: opened(
+                filenames.stem_of("mask", manifest.folder(name)),
+                BY_NAME["mask"].layouts(manifest, task),
+            )
             for name, task in manifest.tasks.items()
             if any(name in tasks for tasks in masked.values())
         }

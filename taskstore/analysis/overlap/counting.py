@@ -122,7 +122,10 @@ def _one(
 
 def _check_files(store: Store, masked: Masked, executor: Executor) -> None:
     tasks = {task for having in masked.values() for task in having}
-    stems = [names.MULTITASK, *(names.stem_of("mask", task) for task in sorted(tasks))]
+    stems = [
+        names.MULTITASK,
+        *(names.stem_of("mask", store.manifest.folder(task)) for task in sorted(tasks)),
+    ]
     paths = [path for stem in stems for path in names.of_stem(stem, store.manifest.files)]
     store.check_files(paths if masked else (), executor)
 

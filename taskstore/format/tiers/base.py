@@ -18,9 +18,9 @@ Step = Callable[[int, Bits, str], Bits]  # chunk number, what is below and its d
 
 @dataclass(frozen=True)
 class Spot:
-    """One tensor of one task, whose sections are open. `dtype`: the task's own."""
+    """One tensor of a task, by its folder; sections are open. `dtype`: the task's own."""
 
-    task: str
+    folder: str
     tensor: str
     dtype: str
     section: Callable[[str], SectionReader]  # by the stem of its files
@@ -46,8 +46,8 @@ class BlockSpec:
 class Tier(Protocol):
     """One kind of file that a task may have."""
 
-    def stem(self, task: str) -> str:
-        """Return the stem of its files."""
+    def stem(self, folder: str) -> str:
+        """Return the stem of its files, by the task's folder, or the name of a task that is new."""
 
     def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
         """List the sections of its files, by tensor."""
@@ -71,14 +71,15 @@ class TierFile:
 
     name: ClassVar[str]
 
-    def stem(self, task: str) -> str:
-        return names.stem_of(self.name, task)
+    def stem(self, folder: str) -> str:
+        return names.stem_of(self.name, folder)
 
     def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
         raise NotImplementedError
 
     def files(self, manifest: Manifest, task: str) -> dict[str, Mapping[str, Layout]]:
-        return {self.stem(task): self.layouts(manifest, manifest.tasks[task])}
+        stem = self.stem(manifest.folder(task))
+        return {stem: self.layouts(manifest, manifest.tasks[task])}
 
 
 def tensors_with(manifest: Manifest, task: Task, tier: str) -> dict[str, Tensor]:

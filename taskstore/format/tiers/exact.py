@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from taskstore.format.dtypes import ITEMSIZE, MASKED, numel
 from taskstore.format.manifest import Manifest, Task
+from taskstore.format.rules.since import CODECS_OF_TIERS
 from taskstore.format.section import Layout, encode
 from taskstore.format.tiers.base import Bits, BlockSpec, Spot, Step, TierFile, tensors_with
-from taskstore.format.validate import CODECS_OF_TIERS
 from taskstore.kernels import cpu
 
 
@@ -24,7 +24,7 @@ class Exact(TierFile):
         return layouts
 
     def step(self, spot: Spot) -> Step:
-        exact = spot.section(self.stem(spot.task))
+        exact = spot.section(self.stem(spot.folder))
         return lambda k, below_N, dtype: exact.chunk(k, cpu.cast(below_N, dtype, spot.dtype))
 
     def encode(self, theta_N: Bits, below_N: Bits, spec: BlockSpec) -> tuple[list[bytes], Bits]:

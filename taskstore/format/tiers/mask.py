@@ -34,7 +34,7 @@ class Mask(TierFile):
         return {names.MULTITASK: multitask_layouts(manifest), **super().files(manifest, task)}
 
     def step(self, spot: Spot) -> Step:
-        multitask, mask = spot.section(names.MULTITASK), spot.section(self.stem(spot.task))
+        multitask, mask = spot.section(names.MULTITASK), spot.section(self.stem(spot.folder))
 
         def selected(k: int, w0_N: Bits, dtype: str) -> Bits:
             w1_N = multitask.chunk(k, w0_N)

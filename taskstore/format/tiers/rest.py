@@ -36,7 +36,7 @@ class Rest(TierFile):
         }
 
     def step(self, spot: Spot) -> Step:
-        rest = spot.section(self.stem(spot.task))
+        rest = spot.section(self.stem(spot.folder))
 
         def added(k: int, below_N: Bits, dtype: str) -> Bits:
             return _with(cpu.cast(below_N, dtype, spot.dtype), rest.quantised(k), spot.dtype)

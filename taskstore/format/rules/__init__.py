@@ -1,0 +1,1 @@
+"""What SPEC.md section 5 demands beyond types: versions, numbers for people, lineage of tasks."""

@@ -1,0 +1,9 @@
+"""Which version of the format a member or a codec needs."""
+
+from __future__ import annotations
+
+VERSION_OF_EXACT = VERSION_OF_SCORES = 2
+VERSION_OF_TIERS = 3
+VERSION_OF_VECTORS = VERSION_OF_FIDELITY = VERSION_OF_CUTS = VERSION_OF_COUNTS = 4
+VERSION_OF_CHANGES = VERSION_OF_PARENTS = 5
+CODECS_OF_TIERS = {"mask": "guided", "exact": "strides"}  # beside the usual ones
