@@ -1,4 +1,4 @@
-"""Groups the commands; the one place where errors become a line and an exit status.
+"""The commands, in groups; the one place where errors become a line and an exit status.
 
 0 done   1 bad input, damaged store, failed check   2 wrong usage   130 interrupted
 """
@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import click
+import cloup
+from cloup.formatting import HelpSection
 
 from taskstore import TaskstoreError, __version__
 from taskstore.errors import OptionError
@@ -30,8 +34,88 @@ from taskstore_cli.commands.unpack import unpack
 from taskstore_cli.commands.verify import verify
 
 
-class Group(click.Group):
-    """Turns what taskstore raises into one line on stderr."""
+@dataclass(frozen=True)
+class Part:
+    """A group of commands: what one does with them, an example, and where more is written."""
+
+    title: str
+    example: str
+    page: str
+    commands: tuple[click.Command, ...]
+
+
+# Every command stands in one of these; `taskstore --help` shows them in this order.
+PARTS = (
+    Part(
+        "Make a store",
+        "taskstore pack llama billing=runs/17/final legal=runs/22/final -o family",
+        "docs/fidelity.md",
+        (pack, tune),
+    ),
+    Part(
+        "Use its models",
+        "taskstore unpack family billing -o billing",
+        "docs/inputs.md",
+        (unpack, load),
+    ),
+    Part(
+        "Change a store",
+        "taskstore add family chat=runs/31/final",
+        "docs/inputs.md",
+        (add, remove, retier),
+    ),
+    Part(
+        "Look into a store",
+        "taskstore eval family --eval 'python eval.py {model} {task}'",
+        "docs/fidelity.md",
+        (info, verify, evaluate, report),
+    ),
+    Part(
+        "Merge models into one",
+        "taskstore merge llama runs/17/final runs/22/final --method ties -o merged",
+        "docs/methods.md",
+        (merge, methods, measure),
+    ),
+    Part(
+        "Serve with vLLM",
+        "taskstore serve family --tasks billing,legal",
+        "docs/serving.md",
+        (serve,),
+    ),
+)
+
+
+class Group(cloup.Group):
+    """Turns what click and taskstore raise into one line on stderr."""
+
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = "taskstore",
+        *,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, standalone_mode=False, **extra)
+        try:
+            sys.exit(super().main(args, prog_name, standalone_mode=False, **extra))
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            fail(_usage(error), error.exit_code)
+        except click.Abort:
+            fail("not confirmed; nothing was changed")
+
+    def make_commands_help_section(
+        self, ctx: click.Context, section: cloup.Section
+    ) -> HelpSection | None:
+        found = super().make_commands_help_section(ctx, section)
+        part = next((part for part in PARTS if part.title == section.title), None)
+        if found is None or part is None:
+            return found
+        return replace(found, heading=f"{part.title} ({part.page})", help=f"\b\n$ {part.example}")
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -59,14 +143,27 @@ def fail(message: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
+def _usage(error: click.ClickException) -> str:
+    """What click says, as our own errors are said: no capital, no full stop, and the way out."""
+    said = error.format_message().rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    help = f"; see `{context.command_path} --help`" if context else ""
+    return said[:1].lower() + said[1:] + help
+
+
 def _terminate(_: int, __: Any) -> NoReturn:
     """SIGTERM ends like Ctrl-C, so that a partial folder is removed."""
     raise KeyboardInterrupt
 
 
 @click.group(
+    "taskstore",
     cls=Group,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "align_sections": True,
+    },
 )
 @click.version_option(__version__, prog_name="taskstore")
 def main() -> None:
@@ -74,8 +171,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
-for command in (
-    *(pack, tune, unpack, load, info, verify, evaluate, add, remove, retier),
-    *(merge, methods, measure, report, serve),
-):
-    main.add_command(checked(command))
+for part in PARTS:
+    main.section(part.title, *map(checked, part.commands))

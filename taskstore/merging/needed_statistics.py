@@ -35,7 +35,7 @@ def opened(
         if task.name not in paths:
             raise InputError(
                 f"method {name!r} needs statistics of {task.name!r}: make them with `taskstore "
-                f"measure {task.path} --data FILE.jsonl --statistics {needed} -o "
+                f"measure {task.path} --data FILE.jsonl --kinds {needed} -o "
                 f"{task.name}.statistics.safetensors` and give --statistics {task.name}=FILE"
             )
     with ExitStack() as stack:
@@ -46,7 +46,7 @@ def opened(
             if missing := [kind for kind in kinds if kind not in statistics.kinds]:
                 raise InputError(
                     f"{path} has {' and '.join(statistics.kinds)} of {model.name} and not the "
-                    f"{missing[0]} that {name!r} needs: measure it with --statistics {needed}"
+                    f"{missing[0]} that {name!r} needs: measure it with --kinds {needed}"
                 )
             statistics.check_model(model.name, model.tensors, digest_of(model, executor))
         if "gram" in kinds:

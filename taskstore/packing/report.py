@@ -43,11 +43,11 @@ class PackReport:
 
 
 _MORE_THAN_MASKS = (
-    "for more: --tiers rest keeps more of each fine-tune than masks, with --residual 1 in fewer "
+    "for more: --tiers rest keeps more of each fine-tune than masks, with --rest-bits 1 in fewer "
     "bits; --tiers exact keeps every bit"
 )
 _MORE_THAN_REST = (
-    "for more: --max-error A, or more bits (--residual 3); --tiers exact keeps every bit"
+    "for more: --max-error A, or more bits (--rest-bits 3); --tiers exact keeps every bit"
 )
 _UNTIL_THEN = (
     "an approximate task is not its fine-tune: keep the originals until you have measured it "

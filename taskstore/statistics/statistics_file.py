@@ -178,7 +178,7 @@ class Statistics:
             raise StatisticsError(
                 self.path,
                 f"has no {kind} of tensor {tensor!r}; it can be measured with "
-                f"`taskstore measure --statistics {kind}`",
+                f"`taskstore measure --kinds {kind}`",
             )
         return found
 

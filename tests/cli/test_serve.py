@@ -44,7 +44,7 @@ def vllm_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--", "--worker_cls", "x"], "vLLM's --worker-cls cannot be used with a store"),
         (["--", "--port=1"], "give it before the --"),
         (["eager"], "'eager' is no option; after the -- come options of vLLM"),
-        (["--residual", "1", "--tasks", "alpha,nobody"], "no task 'nobody'"),
+        (["--tier", "rest", "--tasks", "alpha,nobody"], "no task 'nobody'"),
     ],
 )
 def test_it_is_refused_in_one_line(packed: Path, words: list[str], message: str) -> None:
@@ -56,7 +56,7 @@ def test_it_is_refused_in_one_line(packed: Path, words: list[str], message: str)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--max-model-len", "64"], "No such option '--max-model-len'. Options of vLLM come after"),
+        (["--max-model-len", "64"], "no such option '--max-model-len'. Options of vLLM come after"),
         (["--quantum", "soon"], "'soon' is not auto, a number of seconds, or like 200ms"),
         (["--port", "70000"], "70000 is not in the range"),
     ],

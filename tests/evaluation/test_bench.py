@@ -93,7 +93,7 @@ def test_eval_and_tune_as_commands(small: families.Family, tmp_path: Path) -> No
     models = [f"{name}={path}" for name, path in small.paths.items()]
     store = tmp_path / "store"
     code, out, err = run(
-        "tune", small.base_path, *models, "-o", store, "--eval", command, "--grid", "0.2,0.4"
+        "tune", small.base_path, *models, "-o", store, "--eval", command, "--lambda", "0.2,0.4"
     )
     assert code == 0, err
     assert "alpha, lambda 0.2: 5" in err
@@ -119,7 +119,7 @@ def test_wrong_use(small: families.Family, packed: Path, tmp_path: Path) -> None
         (("eval", packed, "--eval", "x"), "does not say where {model} goes"),
         (("eval", packed, "bta", "--eval", "x {model}"), "did you mean 'beta'?"),
         (("tune", small.base_path, small.paths["beta"], "-o", tmp_path / "s", "--eval", "x {model}",
-          "--grid", "low"), "is not a list of numbers"),
+          "--lambda", "low"), "is not a list of numbers"),
     ):  # fmt: skip
         code, out, err = run(*words)
         assert (code, out) == (1 if "bta" in words else 2, "")

@@ -98,7 +98,7 @@ print(1)
         tmp_path / "s",
         "--eval",
         command,
-        "--grid",
+        "--lambda",
         "0.2,0.4",
     )
     code, _, err = run(*words)

@@ -78,7 +78,7 @@ def test_what_is_not_plainly_swappable_is_refused_by_name(tmp_path: Path) -> Non
         pass
     store = packed(tmp_path / "gpt2", "gpt2")
     turned = (
-        r"tensor 'transformer\.h\.0\.attn\.c_attn\.weight' of task 'one' is turned .*--residual 0"
+        r"tensor 'transformer\.h\.0\.attn\.c_attn\.weight' of task 'one' is turned .*--tier mask"
     )
     with (
         pytest.raises(SwapError, match=turned),

@@ -234,7 +234,7 @@ def test_not_a_number_needs_an_archive(small: families.Family, tmp_path: Path) -
 def test_the_commands(small: families.Family, packed_rest: Path, tmp_path: Path) -> None:
     words = [str(small.base_path), *(f"{n}={p}" for n, p in small.paths.items())]
     target = tmp_path / "s"
-    code, out, err = run("pack", *words, "-o", str(target), "--residual", "1", "--json")
+    code, out, err = run("pack", *words, "-o", str(target), "--rest-bits", "1", "--json")
     assert code == 0, err
     report = json.loads(out)
     assert report["rest_bytes"] > 0
@@ -250,8 +250,8 @@ def test_the_commands(small: families.Family, packed_rest: Path, tmp_path: Path)
     )
     code, _, err = run("load", str(packed_rest), "beta", "--tier", "mask")
     assert (code, "has no tier 'mask'" in err) == (1, True)
-    code, _, err = run("pack", *words, "-o", str(tmp_path / "x"), "--residual", "much")
-    assert (code, "--residual 'much' is not a number or NAME=either" in err) == (2, True)
+    code, _, err = run("pack", *words, "-o", str(tmp_path / "x"), "--rest-bits", "much")
+    assert (code, "--rest-bits 'much' is not a number or NAME=either" in err) == (2, True)
     args = ["unpack", str(packed_rest), "beta", "-o", str(tmp_path / "e")]
     assert run(*args, "--tier", "rest", "--exact")[0] == 2
     assert run(*args, "--exact")[0] == 0

@@ -12,6 +12,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from taskstore_cli.arguments.command import flag
+
 EVALUATOR = ("key", "timeout", "journal", "scratch")
 EVAL, COUNTED = ("template",), ("overlap", "vectors")
 # Command -> option -> the options of which it needs one.
@@ -31,7 +33,8 @@ WITHOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
     "unpack": {"tier": ["base"], "exact": ["base"]},
     "serve": {"as_json": ["print_command"], "log_format": ["print_command"]},
 }
-WORDS = {"lambdas": "lambda", "extra": "option", "mask_files": "masks"}  # as the library has them
+# Options as the library calls them.
+WORDS = {"lambdas": "lambda", "extra": "option", "density": "option", "mask_files": "masks"}
 
 
 def checked(command: click.Command) -> click.Command:
@@ -51,7 +54,7 @@ def checked(command: click.Command) -> click.Command:
 def check(context: click.Context) -> None:
     """Raise UsageError or OptionError for an option that was given and does nothing."""
     name, given = context.command.name or "", _given(context)
-    flags = {p.name: max(p.opts, key=len) for p in context.command.params if p.name}
+    flags = {p.name: flag(p) for p in context.command.params if p.name}
     for option, needed in NEEDS.get(name, {}).items():
         if option in given and not given & set(needed):
             words = " or ".join(flags[other] for other in needed)

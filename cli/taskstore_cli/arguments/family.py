@@ -66,7 +66,7 @@ def make_options(
 
     by_name, bits = (
         by_task("--lambda", lambdas, auto_lambda(others["method"])),
-        by_task("--residual", residuals),
+        by_task("--rest-bits", residuals),
     )
     return PackOptions(
         lam=by_name.pop("", None),

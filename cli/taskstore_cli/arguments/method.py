@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,9 +26,14 @@ class MethodName(Word):
 
 
 def method_options(default: str | None = "lsq") -> Callable[[F], F]:
-    """--method and --option."""
+    """--method, --option and --density, which is one of the options."""
 
     def add(command: F) -> F:
+        command = click.option(
+            "--density",
+            metavar="X",
+            help="The share of each task vector that the method keeps: --option density=X.",
+        )(_with_density(command))
         command = click.option(
             "--option",
             "extra",
@@ -44,6 +50,15 @@ def method_options(default: str | None = "lsq") -> Callable[[F], F]:
         )(command)
 
     return add
+
+
+def _with_density(command: F) -> F:
+    @functools.wraps(command)
+    def run(*, density: str | None, extra: tuple[str, ...], **given: Any) -> Any:
+        more = () if density is None else (f"density={density}",)
+        return command(extra=(*extra, *more), **given)
+
+    return run  # type: ignore[return-value]
 
 
 statistics_option = click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from taskstore_cli.arguments.command import Option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.method import split_options
 
@@ -35,7 +36,11 @@ def search_options(command: F) -> F:
         help="Draw the scores of one grid, or of two, into an .html or .json file (Plotly).",
     )
     minimise = click.option(
-        "--minimise", is_flag=True, help="The score is a loss: the smallest is best."
+        "--minimise",
+        cls=Option,
+        also=["--minimize"],
+        is_flag=True,
+        help="The score is a loss: the smallest is best.",
     )
     return evaluator_options(minimise, plot, required=False, into=Search)(command)
 

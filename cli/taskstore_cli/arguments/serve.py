@@ -1,4 +1,4 @@
-"""Types of the options of `taskstore serve`: tasks in a list, and a time."""
+"""Types of the options of `taskstore serve`: tasks in a list, a tier, and a time."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ class ServedNames(ServedName):
     def words(self, ctx: click.Context, incomplete: str) -> Iterable[str]:
         before, comma, _ = incomplete.rpartition(",")
         return [before + comma + name for name in super().words(ctx, incomplete)]
+
+
+class ServedTier(click.Choice[str]):
+    """A tier; 0 and 1, as it was called before, are understood."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        return super().convert({"0": "mask", "1": "rest"}.get(value, value), param, ctx)
 
 
 class Quantum(click.ParamType[float | None]):

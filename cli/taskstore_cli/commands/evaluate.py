@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.common import (
     StorePath,
+    TaskName,
     base_from_option,
     says_options,
     wait_option,
@@ -18,9 +20,9 @@ from taskstore_cli.arguments.family import named
 from taskstore_cli.output.console import Output, print_json, stdout
 
 
-@click.command("eval")
-@click.argument("store", type=StorePath())
-@click.argument("tasks", nargs=-1)
+@command("eval")
+@click.argument("store", type=StorePath(), is_eager=True)
+@click.argument("tasks", nargs=-1, type=TaskName())
 @evaluator_options()
 @click.option(
     "--original",
@@ -48,10 +50,13 @@ def evaluate(
     base_from: Path | None,
     out: Output,
 ) -> None:
-    """Score the rebuilt models of STORE, all TASKS or some, with a command of yours.
+    """Score the models of STORE with a command of yours.
+
+    All tasks are rebuilt and scored, or the TASKS that are named.
 
     \b
-    taskstore eval family --eval 'python eval.py {model} {task}' --original billing=runs/17/final
+    taskstore eval family --eval 'python eval.py {model} {task}' \\
+        --original billing=runs/17/final
     """
     from msgspec import to_builtins
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.common import StorePath, base_from_option, jobs_option, json_option
 from taskstore_cli.output.console import print_json, progress_bar
 
 
-@click.command()
+@command()
 @click.argument("store", type=StorePath())
 @click.option(
     "--overlap", is_flag=True, help="Also count the masks: usage by layers, overlap of two tasks."
@@ -32,10 +33,10 @@ def info(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Say what STORE holds: sizes by part, ratios, tasks, lambdas, densities, provenance.
+    """Say what STORE holds, and how near it is to the originals.
 
-    Reads the manifest alone, unless --overlap or --vectors is given; `verify` proves that the
-    rest is there.
+    It shows sizes by part, ratios, tasks, lambdas, densities and provenance. It reads the manifest
+    alone, unless --overlap or --vectors is given; `verify` proves that the rest is there.
     """
     from taskstore_cli.output.store import print_summary
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import command
 from taskstore_cli.output.console import Output, print_json, size
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from taskstore.store import Store
 
 
-@click.command()
+@command()
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("task", type=common.TaskName(), required=False)
 @click.option("--base", is_flag=True, help="The base instead of a task.")
@@ -48,7 +49,7 @@ def load(
     jobs: int | None,
     out: Output,
 ) -> None:
-    """Load TASK of STORE onto a device, check every tensor, and let go of it again.
+    """Load TASK of STORE onto a device, and check every tensor.
 
     With --time it tells how fast the loader is on this machine. The first load also fills the page
     cache and loads the compiled loops, so it stands apart.

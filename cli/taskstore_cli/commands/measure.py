@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.output.console import Output, print_json, size
 
 if TYPE_CHECKING:
     from taskstore.statistics.driver import MeasureReport
 
 
-@click.command()
+@command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--data",
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 )
 @common.output_option("S.safetensors", "File to write.")
 @click.option(
-    "--statistics",
+    "--kinds",
+    "statistics",
+    cls=Option,
+    also=["--statistics"],
     default="fisher,gram,hessian",
     show_default=True,
     metavar="KIND,...",
@@ -87,11 +91,12 @@ def measure(
     out: Output,
     **measuring: Any,
 ) -> None:
-    """Measure MODEL on examples, for merge methods that weigh models by statistics.
+    """Measure MODEL on examples, for methods that need statistics.
 
-    Use examples of the task that MODEL was tuned for, a few hundred. Records are {"prompt",
-    "answer"}, {"messages"} or {"text"} for language models, {"text", "label"} for classifiers of
-    text, {"image": [[...]], "label"} for those of images.
+    Methods such as fisher and regmean weigh models by them. Use examples of the task that MODEL was
+    tuned for, a few hundred. Records are {"prompt", "answer"}, {"messages"} or {"text"} for
+    language models, {"text", "label"} for classifiers of text, {"image": [[...]], "label"} for
+    those of images.
 
     \b
     taskstore measure runs/billing --data billing.jsonl -o billing.safetensors

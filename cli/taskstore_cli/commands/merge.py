@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.family import by_task, named
 from taskstore_cli.arguments.method import method_options, parse_statistics, statistics_option
 from taskstore_cli.arguments.search import Search, asked, check, search_options
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from taskstore.merging.search.origins import Origin
 
 
-@click.command()
+@command()
 @click.argument("base", type=click.Path(path_type=Path), required=False)
-@click.argument("models", metavar="[[NAME=]MODEL]...", nargs=-1)
+@click.argument("models", metavar="[[NAME=]FINETUNE]...", nargs=-1)
 @common.output_option("DIR")
 @click.option(
     "--config",
@@ -106,7 +107,7 @@ def merge(
     goes on where it was: scores are kept in --journal, by default DIR.merge.jsonl until it is done.
 
     \b
-    taskstore merge llama billing=runs/17/final legal=runs/22/final --method ties -o merged
+    taskstore merge llama billing=runs/17 legal=runs/22 --method ties -o merged
     taskstore merge family --method consensus --alpha 0.4 -o merged
     taskstore merge --config merge.yaml -o merged
     taskstore merge llama runs/17 runs/22 --method ties --alpha auto \\

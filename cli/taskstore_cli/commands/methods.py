@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import click
 
+from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.common import json_option
 from taskstore_cli.output.console import print_json
 
 
-@click.command()
+@command()
 @click.argument("names", metavar="[METHOD]...", nargs=-1)
 @json_option
 def methods(names: tuple[str, ...], as_json: bool) -> None:
-    """List the merge methods, with formula, options and paper; all, or those that are named."""
+    """List the merge methods, with formula, options and paper.
+
+    All of them are listed, or those that are named.
+    """
     from dataclasses import asdict
 
     from taskstore.merging.methods import MERGES, PROCEDURES, procedure, split

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import (
@@ -28,7 +29,7 @@ def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> f
         raise click.BadParameter(str(error)) from None
 
 
-@click.command()
+@command()
 @common.base_argument
 @click.argument("finetunes", metavar="[NAME=]FINETUNE...", nargs=-1)
 @common.output_option("STORE")
@@ -61,8 +62,10 @@ def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> f
     "exact: every bit, 7 to 8 bits per weight. Several build on each other: mask,exact.",
 )
 @click.option(
-    "--residual",
+    "--rest-bits",
     "residuals",
+    cls=Option,
+    also=["--residual"],
     multiple=True,
     metavar="[NAME=]BITS",
     help="About how many bits per weight the rest takes, for all tasks or for one; repeatable; "
@@ -70,8 +73,9 @@ def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> f
 )
 @common.level_option
 @click.option(
-    "--base",
-    "base_mode",
+    "--base-mode",
+    cls=Option,
+    also=["--base"],
     type=click.Choice(["embed", "reference"]),
     default="embed",
     show_default=True,

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import command
 from taskstore_cli.output.console import Output, print_json, size
 
 
-@click.command()
+@command()
 @click.argument("store", type=common.StorePath())
 @common.output_option("FILE", "HTML file to write.")
 @click.option(
@@ -34,10 +35,10 @@ def report(
     jobs: int | None,
     out: Output,
 ) -> None:
-    """Show STORE on one HTML page: sizes, masks, their overlap, task vectors, scores.
+    """Show STORE on one HTML page.
 
-    The page needs no network and no other file. It reads well on a phone, in the dark and on
-    paper.
+    It shows sizes, masks, their overlap, task vectors and scores. The page needs no network and no
+    other file. It reads well on a phone, in the dark and on paper.
     """
     from taskstore.analysis.page import write_page
 

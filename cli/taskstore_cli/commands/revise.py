@@ -13,6 +13,7 @@ import click
 
 from taskstore.format.names import plain
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options
 from taskstore_cli.output.console import Output, print_json
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from taskstore.format.fidelity import Fidelity
 
 
-@click.command()
+@command()
 @click.argument("store", type=common.StorePath())
 @click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
 @click.option("--keep-private", is_flag=True, help="As of pack.")
@@ -37,9 +38,10 @@ def add(
     jobs: int | None,
     out: Output,
 ) -> None:
-    """Put fine-tunes into STORE, an archive (--tiers exact), without the other originals.
+    """Put fine-tunes into STORE, without the other originals.
 
-    The store is written anew beside the old one, which stays until all is there.
+    STORE is an archive (--tiers exact). The store is written anew beside the old one, which stays
+    until all is there.
     """
     from taskstore.packing.revise import add as run
     from taskstore_cli.output.store import print_report
@@ -51,7 +53,7 @@ def add(
     print_report(report, out)
 
 
-@click.command()
+@command()
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -62,7 +64,7 @@ def add(
 def remove(
     store: Path, tasks: tuple[str, ...], yes: bool, dry_run: bool, jobs: int | None, out: Output
 ) -> None:
-    """Take TASKS out of STORE; all other tasks stay as they are, to the last bit.
+    """Take TASKS out of STORE; all others stay, bit for bit.
 
     It asks first where no other copy of a fine-tune is known: on a hub, at a commit, or, with an
     exact tier, in the folder beside STORE that it came from.
@@ -104,12 +106,20 @@ def _ask(store: Path, lost: Mapping[str, Fidelity]) -> None:
     click.confirm(f"Delete from {store}: {named}?", abort=True, err=True)
 
 
-@click.command()
+@command()
 @click.argument("store", type=common.StorePath())
 @click.option(
     "--tiers", required=True, metavar="TIER,...", help="What the new store keeps of each task."
 )
-@click.option("--residual", "residuals", multiple=True, metavar="[NAME=]BITS", help="As of pack.")
+@click.option(
+    "--rest-bits",
+    "residuals",
+    cls=Option,
+    also=["--residual"],
+    multiple=True,
+    metavar="[NAME=]BITS",
+    help="As of pack.",
+)
 @common.output_option("NEW", "Folder for the new store; the old one stays.", required=False)
 @click.option("--drop-exact", is_flag=True, help="Replace an archive by less, in its own place.")
 @click.option("--lambda", "lambdas", multiple=True, metavar="[NAME=]X", help="As of pack.")
@@ -128,7 +138,9 @@ def retier(
     out: Output,
     **packing: Any,
 ) -> None:
-    """Pack STORE, an archive (--tiers exact), again without the originals.
+    """Pack an archive again with other tiers, without the originals.
+
+    STORE is an archive (--tiers exact).
 
     \b
     taskstore retier archive --tiers mask -o family

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import Command, Option, command
 from taskstore_cli.arguments.common import StorePath, base_from_option
-from taskstore_cli.arguments.serve import Quantum, ServedName, ServedNames
+from taskstore_cli.arguments.serve import Quantum, ServedName, ServedNames, ServedTier
 
 if TYPE_CHECKING:
     from taskstore_serving.checks.choice import Choice
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from taskstore.store import Store
 
 
-class Serve(click.Command):
+class Serve(Command):
     """Says where vLLM's options go."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -35,7 +36,7 @@ class Serve(click.Command):
             raise click.UsageError(message, ctx) from None
 
 
-@click.command(cls=Serve)
+@command(cls=Serve)
 @click.argument("store", type=StorePath(), is_eager=True)
 @click.argument("given", metavar="[-- VLLM OPTION...]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: every network.")
@@ -81,18 +82,23 @@ class Serve(click.Command):
     "measured cost of a swap.",
 )
 @click.option(
-    "--masks",
+    "--masks-on",
+    "masks",
+    cls=Option,
+    also=["--masks"],
     type=click.Choice(["host", "device"]),
     default="host",
     show_default=True,
     help="Where masks wait; device: faster swaps, less room for requests.",
 )
 @click.option(
-    "--residual",
-    type=click.Choice(["auto", "0", "1"]),
+    "--tier",
+    cls=Option,
+    also=["--residual"],
+    type=ServedTier(["auto", "mask", "rest"]),
     default="auto",
     show_default=True,
-    help="Tiers above the mask. 1: the tier rest, where a task has it; auto: the best there is.",
+    help="Serve the tiers up to this one, where a task has it; auto: the best there is.",
 )
 @base_from_option
 @click.option(
@@ -119,16 +125,16 @@ def serve(
     skip_unservable: bool,
     quantum: float | None,
     masks: str,
-    residual: str,
+    tier: str,
     base_from: Path | None,
     log_format: str | None,
     print_command: bool,
     as_json: bool,
 ) -> None:
-    """Serve the tasks of STORE with vLLM, one endpoint and one set of weights for all.
+    """Serve the tasks of STORE with vLLM, on one endpoint.
 
-    Clients name a task as the model. Whatever comes after -- goes to vLLM. Ctrl-C or SIGTERM ends
-    it with status 0.
+    One set of weights serves all tasks. Clients name a task as the model. Whatever comes after --
+    goes to vLLM. Ctrl-C or SIGTERM ends it with status 0.
 
     \b
     taskstore serve family --tasks billing,legal -- --max-model-len 4096
@@ -145,8 +151,8 @@ def serve(
     check_words(given)
     named = [task for task in tasks.split(",") if task]
     above, why = choice.best_residual(opened, named, given)
-    if residual != "auto":
-        above, why = int(residual), ""
+    if tier != "auto":
+        above, why = int(tier == "rest"), ""
     chosen = choice.choose(
         opened, named, residual=above, default=default_task, skip=skip_unservable
     )
@@ -175,7 +181,7 @@ def serve(
         given=given,
     )
     if why:
-        _say(f"masks alone are served: {why}; --residual 1 tries the tier rest")
+        _say(f"masks alone are served: {why}; --tier rest tries it")
     for task, reason in chosen.left_out.items():
         _say(f"left out: {reason}" if task in reason else f"left out {task}: {reason}")
     if bound is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
     from taskstore.packing.search_lambda import Tuning
 
 
-@click.command()
+@command()
 @common.base_argument
 @click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
 @common.output_option("STORE")
 @evaluator_options()
 @click.option(
-    "--grid",
+    "--lambda",
+    "grid",
+    cls=Option,
+    also=["--grid"],
     default="0.2,0.3,0.4,0.5,0.6",
     show_default=True,
     metavar="X,X,...",
-    help="Lambdas to try.",
+    help="Mask thresholds to try.",
 )
 @method_options()
 @common.jobs_option
@@ -45,10 +49,11 @@ def tune(
     out: Output,
     **packing: Any,
 ) -> None:
-    """Pack a family with the lambda per task that scores best with a command of yours.
+    """Pack a family with the lambda per task that scores best.
 
-    Use validation data: the score of a choice is no test score. Interrupted, the same command goes
-    on where it was: scores are kept in --journal, by default STORE.tune.jsonl until it is done.
+    A command of yours scores. Use validation data: the score of a choice is no test score.
+    Interrupted, the same command goes on where it was: scores are kept in --journal, by default
+    STORE.tune.jsonl until it is done.
 
     \b
     taskstore tune llama billing=runs/17 legal=runs/22 -o family \\
@@ -85,7 +90,7 @@ def _grid(text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(",") if word.strip()]
     except ValueError:
-        raise OptionError(f"--grid {text!r} is not a list of numbers such as 0.2,0.3") from None
+        raise OptionError(f"--lambda {text!r} is not a list of numbers such as 0.2,0.3") from None
 
 
 def _choices(found: Tuning) -> Table:

@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import command
 from taskstore_cli.output.console import Output, print_json, size
 
 
-@click.command()
+@command()
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("task", type=common.TaskName(), required=False)
 @common.output_option("DIR")
@@ -44,10 +45,10 @@ def unpack(
     overwrite: bool,
     out: Output,
 ) -> None:
-    """Rebuild TASK of STORE as a Hugging Face folder: weights, config, tokenizer, templates.
+    """Rebuild TASK of STORE as a Hugging Face folder.
 
-    Every file that is read and every tensor that is written is checked; where one is damaged,
-    nothing is written.
+    It gets weights, config, tokenizer and templates. Every file that is read and every tensor that
+    is written is checked; where one is damaged, nothing is written.
     """
     from taskstore.format.names import folder_of, plain
     from taskstore_cli.arguments.sizes import parse_bytes

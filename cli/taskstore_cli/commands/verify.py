@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from taskstore_cli.arguments import common
+from taskstore_cli.arguments.command import command
 from taskstore_cli.output.console import Output, print_json, stdout
 
 
-@click.command()
+@command()
 @click.argument("store", type=common.StorePath())
 @click.option(
     "--deep",
@@ -23,9 +24,10 @@ from taskstore_cli.output.console import Output, print_json, stdout
 @common.jobs_option
 @common.says_options
 def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, out: Output) -> None:
-    """Prove that every byte of STORE is as packed; exit status 1 where one is not.
+    """Prove that every byte of STORE is as packed.
 
-    A task that is an approximation stays one: the table says how near it is to its fine-tune.
+    The exit status is 1 where one is not. A task that is an approximation stays one: the table says
+    how near it is to its fine-tune.
     """
     from taskstore.format.names import plain
     from taskstore.store.verify import verify as run

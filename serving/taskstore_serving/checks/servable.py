@@ -66,7 +66,7 @@ def unservable(manifest: Manifest, task: str, residual: int = 0) -> str:
             return f"{name!r} is its own ({entry.reason})"
         lowest = (*manifest.tasks[task].tiers_of(of), "")[0]
         if lowest == "rest" and tier == "mask":
-            return f"{name!r} has no mask, only a rest (--residual 1 serves it)"
+            return f"{name!r} has no mask, only a rest (--tier rest serves it)"
         tied = manifest.tensors[name].alias or name
         if tier == "rest" and of != tied and tensors[mine].blake3 != base[name].blake3:
             return f"{name!r} is {of!r} in it, and {tied!r} in the base"

@@ -1,7 +1,7 @@
 """Tier rest: what is missing below, quantised; added to the weights below and rounded once.
 
 One word for one thing: the tier is the *rest*, its numbers are *quantised* (`Quantised` in memory,
-codec `levels` on disk), and `--residual BITS` asks for their rate.
+codec `levels` on disk), and `--rest-bits BITS` asks for their rate.
 
 Legend: N = elements of a block.
 """

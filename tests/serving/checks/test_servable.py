@@ -123,7 +123,7 @@ def test_the_best_tier_that_is_there_is_served(small: families.Family, tmp_path:
         assert (residual, "tensor parallel" in why) == (0, True)
         assert best_residual(rests, [], words) == (1, "")  # there is nothing else
     assert best_residual(both, [], ["--tensor-parallel-size", "1"]) == (1, "")
-    with pytest.raises(SwapError, match="only a rest .--residual 1 serves it"):
+    with pytest.raises(SwapError, match="only a rest .--tier rest serves it"):
         choose(rests, [], residual=0, default="", skip=False)
     with pytest.raises(InputError, match=r"an archive .*taskstore retier .*exact --tiers rest -o"):
         choose(packed("exact"), [], residual=0, default="", skip=True)

@@ -73,7 +73,7 @@ def test_a_task_without_masks_names_the_way_to_serve_it(
     small: families.Family, tmp_path: Path
 ) -> None:
     store = packed_with(small, tmp_path / "store", tiers="rest")
-    with pytest.raises(SwapError, match=r"has no mask, only a rest \(--residual 1 serves it\)"):
+    with pytest.raises(SwapError, match=r"has no mask, only a rest \(--tier rest serves it\)"):
         LiveFamily(Fused(), store, store.tasks)
 
 
@@ -125,7 +125,7 @@ def test_what_does_not_land_whole_is_refused_with_a_rest_and_served_without(
     store: taskstore.Store, kind: type[Fused], tensor: str, problem: str
 ) -> None:
     with pytest.raises(
-        SwapError, match=rf"tensor '{tensor}' of task 'alpha' {problem} .*--residual 0"
+        SwapError, match=rf"tensor '{tensor}' of task 'alpha' {problem} .*--tier mask"
     ):
         LiveFamily(kind(), store, store.tasks, residual=1)
     model = kind()

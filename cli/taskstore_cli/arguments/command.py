@@ -1,0 +1,97 @@
+"""What every command is: options in groups, old spellings that still work, -v."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import cloup
+
+if TYPE_CHECKING:
+    from click.parser import _OptionParser
+
+# Title in `--help` -> its options, in this order. What is in no group stands last, under General.
+OPTION_GROUPS: Mapping[str, Sequence[str]] = {
+    "What is read": (
+        *("--all", "--base", "--tier", "--exact", "--base-from", "--config", "--tasks"),
+        *("--original", "--data", "--limit", "--max-length", "--overlap", "--vectors", "--deep"),
+    ),
+    "What is served": (
+        *("--default-task", "--skip-unservable", "--masks-on", "--quantum"),
+        *("--host", "--port", "--api-key", "--served-model-name"),
+    ),
+    "What is written": ("--output", "--shard-size", "--overwrite", "--yes", "--dry-run"),
+    "What is kept": (
+        *("--tiers", "--lambda", "--rest-bits", "--masks", "--level", "--base-mode"),
+        *("--keep-private", "--drop-exact"),
+    ),
+    "How it is merged": (
+        *("--method", "--density", "--option", "--statistics", "--alpha", "--weight", "--dtype"),
+        *("--tokenizer-from", "--assets-from", "--private-from", "--unrelated"),
+    ),
+    "What is measured": (
+        *("--kinds", "--labels", "--samples", "--seed", "--batch", "--time", "--repeat"),
+    ),
+    "What is searched": ("--target", "--max-error", "--anyway", "--minimise", "--plot"),
+    "How it is scored": ("--eval", "--key", "--timeout", "--journal", "--scratch", "--record"),
+    "How it runs": ("--jobs", "--max-memory", "--device", "--wait"),
+}
+
+
+class Option(click.Option):
+    """An option with old or other spellings, `also`, which work and are shown nowhere."""
+
+    def __init__(self, *words: Any, also: Sequence[str] = (), **given: Any) -> None:
+        super().__init__(*words, **given)
+        self.also = also
+
+    def add_to_parser(self, parser: _OptionParser, ctx: click.Context) -> None:
+        shown, self.opts = self.opts, [*self.opts, *self.also]
+        try:
+            super().add_to_parser(parser, ctx)
+        finally:
+            self.opts = shown
+
+
+class Command(cloup.Command):
+    """A command with its options in groups; an example stands at the end of its help."""
+
+    def __init__(self, *words: Any, params: Iterable[click.Parameter] = (), **given: Any) -> None:
+        super().__init__(*words, params=_grouped(list(params)), **given)
+
+    def get_default_option_group(
+        self, ctx: click.Context, is_the_only_visible_option_group: bool = False
+    ) -> cloup.OptionGroup:
+        group = super().get_default_option_group(ctx, is_the_only_visible_option_group)
+        group.title = "General"
+        return group
+
+
+def command(
+    name: str | None = None, cls: type[Command] = Command
+) -> Callable[[Callable[..., Any]], Command]:
+    """Make a command of a function, as `click.command` does."""
+    return click.command(name, cls=cls)
+
+
+def flag(option: click.Parameter) -> str:
+    """How an option is written in full; where it has two words, the first."""
+    return next((word for word in option.opts if word.startswith("--")), option.opts[0])
+
+
+def _grouped(params: list[click.Parameter]) -> list[click.Parameter]:
+    """The same, options in the order of the groups; each knows its group."""
+    place = {
+        word: (number, at)
+        for number, words in enumerate(OPTION_GROUPS.values())
+        for at, word in enumerate(words)
+    }
+    groups = [cloup.OptionGroup(title) for title in OPTION_GROUPS]
+    for param in params:
+        if isinstance(param, click.Option) and flag(param) in place:
+            param.group = groups[place[flag(param)][0]]  # type: ignore[attr-defined]
+    arguments = [param for param in params if isinstance(param, click.Argument)]
+    options = [param for param in params if isinstance(param, click.Option)]
+    last = (len(groups), 0)
+    return [*arguments, *sorted(options, key=lambda option: place.get(flag(option), last))]
