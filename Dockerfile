@@ -1,7 +1,8 @@
 # Two stages: build the wheel, install it. The image runs as a plain user.
 #   docker build -t taskstore .
 #   docker run --rm -v "$PWD/models:/models" taskstore pack /models/base /models/a /models/b -o /models/family
-# EXTRA adds vLLM, and the C++ compiler that it calls: serve for a GPU, serve-cpu without one.
+# EXTRA adds extras of the package: torch reads pytorch_model.bin; serve (on a GPU) and serve-cpu
+# bring vLLM, and the C++ compiler that it calls.
 #   docker build -t taskstore:serve --build-arg EXTRA=serve .
 #   docker run --gpus all --shm-size 2g -p 8000:8000 -e TASKSTORE_API_KEY -v "$PWD/models/family:/store:ro" \
 #       taskstore:serve serve /store --host 0.0.0.0
@@ -18,10 +19,10 @@ RUN pip wheel --no-cache-dir --no-deps -w /wheels .
 FROM python:3.12-slim
 ARG TORCH_INDEX=""
 ARG EXTRA=""
-RUN if [ -n "$EXTRA" ]; then \
+RUN case "$EXTRA" in *serve*) \
         apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 \
-        && rm -rf /var/lib/apt/lists/*; \
-    fi
+        && rm -rf /var/lib/apt/lists/*;; \
+    esac
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
         "$(ls /wheels/*.whl)${EXTRA:+[$EXTRA]}" \

@@ -63,7 +63,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'taskstore' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_HOMES[name]), name)
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from taskstore.extras import lacking
+
+        raise lacking(error, f"taskstore.{name}") or error from None
     globals()[name] = value
     return value
 

@@ -220,10 +220,7 @@ class TargetNotReached(TaskstoreError):
 
 
 class MissingExtra(TaskstoreError):
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(
-            f"{what} needs {package}: pip install '.[{extra}]' in the folder of taskstore's sources"
-        )
+    """An optional library is not installed; the message ends with the line that installs it."""
 
 
 class OutputError(TaskstoreError):

@@ -123,9 +123,11 @@ class Group(cloup.Group):
         except TaskstoreError as error:
             fail(str(error), 2 if isinstance(error, OptionError) else 1)
         except ModuleNotFoundError as error:
-            if error.name != "torch":
+            from taskstore.extras import lacking
+
+            if (missing := lacking(error, str(ctx.invoked_subcommand))) is None:
                 raise
-            fail(f"{ctx.invoked_subcommand} needs PyTorch: pip install torch")
+            fail(str(missing))
         except KeyboardInterrupt:
             click.echo("interrupted; nothing was written", err=True)
             sys.exit(130)

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taskstore import extras
 from taskstore.errors import BadName, CheckpointError
 from taskstore.format.manifest import MAX_ASSET
 from taskstore.format.names import INDEXES, PICKLES, check_asset_path, check_beside_path
@@ -102,6 +103,7 @@ def _reason(path: Path, inside: str, is_weights: bool) -> str | None:
 
 
 def _pickle(path: Path) -> str | None:
+    extras.need(f"carrying {path}", "torch")
     from taskstore.models.readers.pytorch import check_plain  # loads torch
 
     try:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from taskstore.errors import CheckpointError, InputError, MissingExtra
+from taskstore import extras
+from taskstore.errors import CheckpointError, InputError
 from taskstore.format.names import plain
 from taskstore.models import untrusted_config
 from taskstore.models.untrusted_config import CONFIG
@@ -33,10 +34,7 @@ def model_class(
     Raises MissingExtra without transformers, InputError where the class is not one of its own, or,
     with `trust_remote_code`, of the folder's.
     """
-    try:
-        import transformers
-    except ImportError:
-        raise MissingExtra("load_model", "transformers", "hf") from None
+    transformers = extras.need("load_model", "transformers")
     if not (folder / CONFIG).exists():
         raise InputError(f"{label} has no {CONFIG}; {way_out}")
     if not trust_remote_code:
@@ -164,7 +162,7 @@ def build(
             raise
         except Exception as error:  # whatever a config leads to
             if isinstance(error, ValueError) and "accelerate" in str(error):
-                raise MissingExtra("load_model on a device", "accelerate", "hf") from None
+                raise extras.missing("load_model on a device", "accelerate") from None
             raise InputError(
                 f"transformers cannot build {cls.__name__}: {one_line(error)}"
             ) from error

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from taskstore import devices
-from taskstore.errors import CheckpointError, InputError, MissingExtra, NotFinite, SwapError
+from taskstore import devices, extras
+from taskstore.errors import CheckpointError, InputError, NotFinite, SwapError
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
 from taskstore.models import Checkpoint, open_checkpoint
@@ -71,10 +71,7 @@ class Subject:
 @contextmanager
 def load(model: str, device: str) -> Iterator[Subject]:
     """Raises InputError, MissingExtra or DeviceError."""
-    try:
-        import transformers  # noqa: F401
-    except ImportError:
-        raise MissingExtra("measure", "transformers", "hf") from None
+    extras.need("measure", "transformers")
     where = devices.resolve(device)
     if Path(model).is_dir() and lora.adapter_file(Path(model)) is not None:
         raise InputError(

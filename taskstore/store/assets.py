@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from taskstore import extras
 from taskstore.errors import CheckpointError, ChecksumMismatch, FormatError, TargetExists
 from taskstore.format.codecs.stream import inflate
 from taskstore.format.manifest import Manifest
@@ -58,6 +59,7 @@ def write_weights_beside(
 
 
 def _check_pickle(path: Path, inside: str) -> None:
+    extras.need(f"unpacking {inside}", "torch")
     from taskstore.models.readers.pytorch import check_plain  # loads torch
 
     try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taskstore import extras
 from taskstore.errors import InputError
 from taskstore.executors import threads
 from taskstore.format.names import MANIFEST, folder_of
@@ -65,6 +66,7 @@ class Store(StoreContents):
         `fidelity` grades C or cannot grade. Raises DeviceError where the device is missing or too
         small.
         """
+        extras.need("state_dict", "torch")
         from taskstore.store.to_torch import load
 
         self.warn_approximate(task, tier, 1)
@@ -99,6 +101,7 @@ class Store(StoreContents):
         InputError where it does not know the class or cannot build it, DeviceError. The model has
         the task's `fidelity` as `taskstore_fidelity`; warns as `state_dict` does.
         """
+        extras.need("load_model", "transformers", "torch")
         from taskstore import devices
         from taskstore.locations.scratch import scratch
         from taskstore.models import live

@@ -15,6 +15,7 @@ from taskstore_cli.main import main
 from taskstore_serving.checks import platform, versions
 
 import taskstore
+from taskstore import extras
 from tests.cli.test_cli import run
 from tests.support import families
 
@@ -99,9 +100,12 @@ def test_a_host_that_is_not_ours(packed: Path) -> None:
 
 def test_without_vllm(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "installed", lambda: None)
-    done = run("serve", packed)
-    assert done.exit_code == 1
-    assert "pip install '.[serve]' or '.[serve-cpu]'" in done.stderr
+    for gpu, extra in ((True, "serve"), (False, "serve-cpu")):
+        monkeypatch.setattr(extras, "has_gpu", lambda gpu=gpu: gpu)
+        done = run("serve", packed)
+        assert done.exit_code == 1
+        assert f"serving needs vLLM, the extra {extra}: " in done.stderr
+        assert done.stderr.endswith(f"[{extra}]'\n")
 
 
 def test_a_build_for_gpus_without_one(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +116,8 @@ def test_a_build_for_gpus_without_one(packed: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("VLLM_TARGET_DEVICE", raising=False)
     done = run("serve", packed)
     assert done.exit_code == 1
-    assert "torch finds none here; on the CPU serves pip install" in done.stderr
+    assert "torch finds none here; on the CPU serves " in done.stderr
+    assert "[serve-cpu]', without the package vllm beside it" in done.stderr
 
 
 def test_the_commands_it_stands_for(

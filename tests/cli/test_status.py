@@ -52,4 +52,5 @@ def test_load_without_torch(packed: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "torch", None)
     done = CliRunner().invoke(main, ["load", str(packed), "alpha"])
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "error: load needs PyTorch: pip install torch\n"
+    assert done.stderr.startswith("error: load needs PyTorch, the extra torch: ")
+    assert done.stderr.endswith("[torch]'\n")

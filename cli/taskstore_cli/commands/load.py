@@ -54,7 +54,9 @@ def load(
     With --time it tells how fast the loader is on this machine. The first load also fills the page
     cache and loads the compiled loops, so it stands apart.
     """
-    from taskstore import ApproximationWarning
+    from taskstore import ApproximationWarning, extras
+
+    extras.need("load", "torch")
     from taskstore.devices import resolve
 
     if (task is not None) + base != 1:

@@ -101,6 +101,9 @@ def measure(
     \b
     taskstore measure runs/billing --data billing.jsonl -o billing.safetensors
     """
+    from taskstore import extras
+
+    extras.need("measure", "transformers", "torch")
     from taskstore.statistics.driver import measure as run
     from taskstore.statistics.options import MeasureOptions
     from taskstore_cli.arguments.sizes import parse_bytes

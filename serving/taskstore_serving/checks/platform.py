@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.metadata import PackageNotFoundError, version
 
+from taskstore import extras
 from taskstore.errors import DeviceError
 
 
@@ -23,8 +24,7 @@ def on_cpu() -> bool:
     if not torch.cuda.is_available():
         raise DeviceError(
             "this vLLM computes on a GPU, and torch finds none here; on the CPU serves "
-            "pip install '.[serve-cpu]' in the folder of taskstore's sources, "
-            "without the package vllm beside it"
+            f"{extras.install_line('serve-cpu')}, without the package vllm beside it"
         )
     return False
 

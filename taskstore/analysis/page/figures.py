@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from taskstore import extras
 from taskstore.analysis.page import palette
-from taskstore.errors import MissingExtra
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -59,10 +59,9 @@ class HeatMap:
 
 def require() -> Any:
     """plotly's graph objects; raises MissingExtra."""
-    try:
-        from plotly import graph_objects
-    except ImportError:
-        raise MissingExtra("a report", "plotly", "report") from None
+    extras.need("a report", "plotly")
+    from plotly import graph_objects
+
     return graph_objects
 
 

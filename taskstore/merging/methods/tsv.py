@@ -63,8 +63,11 @@ def orthonormal(x: F32) -> F32:
 
 def _svd(x: F32) -> tuple[F32, F32, F32]:
     """X = U S V^T, reduced: U, S and V^T."""
-    import torch  # its LAPACK takes half the time of numpy's
-
+    try:
+        import torch  # its LAPACK takes half the time of numpy's
+    except ImportError:
+        u, s, vt = np.linalg.svd(x, full_matrices=False)
+        return u, s, vt
     u, s, vt = torch.linalg.svd(torch.from_numpy(np.require(x, None, "W")), full_matrices=False)
     return u.numpy(), s.numpy(), vt.numpy()
 

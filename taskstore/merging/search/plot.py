@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from taskstore.errors import MissingExtra, OptionError, OutputError
+from taskstore import extras
+from taskstore.errors import OptionError, OutputError
 from taskstore.locations import ownership, publish
 from taskstore.merging.search.grid_search import GridPoints, Searched, words
 
@@ -114,7 +115,5 @@ def _plain(text: str) -> str:
 
 
 def _plotly() -> Any:
-    try:
-        return importlib.import_module("plotly.io")
-    except ImportError:
-        raise MissingExtra("a plot in .html", "plotly", "report") from None
+    extras.need("a plot in .html", "plotly")
+    return importlib.import_module("plotly.io")

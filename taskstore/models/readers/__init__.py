@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskstore import extras
 from taskstore.errors import CheckpointError
 from taskstore.locations.pointers import pointer
 from taskstore.models.checkpoint import Reader
@@ -28,6 +29,7 @@ class WeightKind:
 
 
 def _pytorch(files: Sequence[Path], folder: Path | None) -> Reader:
+    extras.need(f"reading {files[0]}", "torch")
     from taskstore.models.readers.pytorch import PytorchReader  # loads torch
 
     return PytorchReader(files, folder)

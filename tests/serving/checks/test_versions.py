@@ -11,6 +11,7 @@ import pytest
 from taskstore_serving import plugin
 from taskstore_serving.checks import versions
 
+from taskstore import extras
 from taskstore.errors import InputError, MissingExtra
 
 
@@ -23,9 +24,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **there: str) -> None:
     monkeypatch.setattr(versions, "version", version)
 
 
-def test_without_vllm_both_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_vllm_the_extra_for_the_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch)
-    with pytest.raises(MissingExtra, match=r"'\.\[serve\]' or '\.\[serve-cpu\]' in"):
+    monkeypatch.setattr(extras, "has_gpu", lambda: False)
+    with pytest.raises(MissingExtra, match=r"needs vLLM, the extra serve-cpu: .*\[serve-cpu\]"):
         versions.check()
 
 
