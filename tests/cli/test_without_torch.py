@@ -24,7 +24,7 @@ for words in json.load(sys.stdin):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             main(words)
     except SystemExit as done:
-        print(json.dumps([words[0], done.code, said.getvalue()]))
+        print(json.dumps([words[0], done.code or 0, said.getvalue()]))
 """
 
 
