@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.errors import EvaluationFailed, OptionError
+from taskstore.locations import dry
 from taskstore.locations.files import read_regular
 from taskstore.locations.scratch import scratch
 
@@ -174,6 +175,7 @@ def _is_number(value: object) -> bool:
 
 def checked(evaluator: Evaluator, model: Path, task: str) -> float:
     """The score of a function or command, a finite number; raises EvaluationFailed."""
+    dry.stop()
     score = evaluator(model, task)
     if not _is_number(score) or not math.isfinite(_float(score)):
         raise EvaluationFailed(task, f"gave {score!r:.99}, which is no finite number", "")

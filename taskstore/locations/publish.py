@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from taskstore.errors import OutputError, TargetExists
-from taskstore.locations import locks, mounts, ownership
+from taskstore.locations import dry, locks, mounts, ownership
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import absolute
 from taskstore.locations.os_errors import clear
 from taskstore.locations.scratch import sweep
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_RENAME = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
 _MOMENT = 5.0  # seconds, far more than a writer needs between two renames
 Foreign = Callable[[Path], Sequence[str]]  # of a folder: what taskstore did not write in it
@@ -46,6 +45,9 @@ def alone(target: Path) -> Iterator[None]:
     The block may ask for it again. Raises OutputError, which names the other writer.
     """
     target = _named(target)
+    if dry.on():
+        yield
+        return
     with ExitStack() as stack:
         with _cleared(target):
             if not target.is_dir():
@@ -69,6 +71,7 @@ def folder(
     """
     target = absolute(target)
     check_target(target, overwrite=overwrite, foreign=foreign)
+    dry.stop()
     with alone(target):
         check_target(target, overwrite=overwrite, foreign=foreign)
         partial = mounts.beside(target, "partial")
@@ -111,6 +114,7 @@ def file(
     """Yield an empty file that becomes `target`; see `folder`."""
     target = absolute(target)
     check_file(target, overwrite=overwrite, ours=ours)
+    dry.stop()
     with alone(target):
         check_file(target, overwrite=overwrite, ours=ours)
         partial = mounts.beside(target, "partial")
@@ -158,6 +162,7 @@ def _not_ours(target: Path, found: Sequence[str] = ()) -> NoReturn:
 
 def check_space(folder: Path, needed: int) -> None:
     """Raise OutputError where the disk of `folder` has less than `needed` bytes free."""
+    dry.note(needed)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
@@ -290,11 +295,6 @@ def _exchange(one: Path, other: Path) -> bool:
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
         return False
-    done = call(
-        _AT_FDCWD,
-        ctypes.c_char_p(os.fsencode(one)),
-        _AT_FDCWD,
-        ctypes.c_char_p(os.fsencode(other)),
-        ctypes.c_uint(_RENAME_EXCHANGE),
-    )
-    return bool(done == 0)
+    paths = [ctypes.c_char_p(os.fsencode(path)) for path in (one, other)]
+    at = _AT_FDCWD
+    return bool(call(at, paths[0], at, paths[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from taskstore.errors import OutputError
-from taskstore.locations import locks
+from taskstore.locations import dry, locks
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import absolute
 from taskstore.locations.os_errors import FULL, clear
@@ -33,7 +33,9 @@ def scratch(
     for temporary files. Raises OutputError where no folder can be written, or the disk is full.
     """
     target = absolute(target)
-    folder, lock = _made(target, Path(place) if place else writable(target, small=small))
+    folder, lock = _made(
+        target, Path(place) if place else writable(target, small=small or dry.on())
+    )
     try:
         inside = folder / "files"
         inside.mkdir()

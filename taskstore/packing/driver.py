@@ -15,7 +15,7 @@ from pathlib import Path
 from taskstore.errors import InputError
 from taskstore.format import names
 from taskstore.format.manifest import Score
-from taskstore.locations import publish
+from taskstore.locations import dry, publish
 from taskstore.locations.base import PathLike
 from taskstore.merging import needed_statistics
 from taskstore.merging.methods import info_of, make
@@ -23,7 +23,7 @@ from taskstore.merging.task_vectors import Source, VectorScan
 from taskstore.models.family import Family, open_family
 from taskstore.packing import manifest_draft
 from taskstore.packing.block_coder import Coder, code
-from taskstore.packing.job import PackJob, make_job
+from taskstore.packing.job import PackJob, expected_bytes, make_job
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.packing.writer import StoreWriter
@@ -63,6 +63,7 @@ def pack_family(
 ) -> PackReport:
     """Pack models that are open, wherever they come from; `scores` of tasks are noted."""
     job = make_job(family, options, progress)
+    dry.note(expected_bytes(job))
     with (
         publish.folder(target, overwrite=options.overwrite, foreign=not_of_a_store) as folder,
         _fitted(job) as source,

@@ -11,6 +11,7 @@ from taskstore.format.manifest import TIERS
 from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
 from taskstore.merging.methods import make
 from taskstore.models import Checkpoint, Originals
+from taskstore.models.checkpoint import TensorInfo
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
 from taskstore.models.tied import twins
@@ -57,6 +58,33 @@ def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None,
     models = (family.base, *family.tasks)
     weights = sum(info.nbytes for model in models for info in model.tensors.values())
     return passes * weights + sum(file.size for model in kept.values() for file in model.files)
+
+
+def expected_bytes(job: PackJob) -> int:
+    """About how many bytes the store will have, by what such weights usually take."""
+    family, tiers = job.family, job.options.tier_names
+    parts = 0.0
+    if job.options.base == "embed":
+        parts += sum(info.nbytes * _coded(info) for info in family.base.tensors.values())
+    for name, info in family.base.tensors.items():
+        parts += info.numel * 10 / 8 if job.plan.tasks_of(name, "mask") else 0
+    for task, planned in zip(family.tasks, job.plan.tasks, strict=True):
+        bits = (1 if "mask" in tiers else 0) + (
+            job.options.bits_of(task.name) if "rest" in tiers else 0
+        )
+        for entry in planned.values():
+            info = entry.info
+            if entry.kind in TIERS:
+                exact = info.nbytes * (_coded(info) - 0.17) if "exact" in tiers else 0
+                parts += info.numel * bits / 8 + exact
+            elif entry.kind == "private":
+                parts += info.nbytes * _coded(info)
+    return int(parts)
+
+
+def _coded(info: TensorInfo) -> float:
+    """About which share of a tensor's bytes is left of it; mantissas are noise."""
+    return 0.67 if ITEMSIZE[info.dtype] < ITEMSIZE["F32"] else 0.83
 
 
 def _originals(family: Family, plan: Plan, options: PackOptions) -> dict[str | None, Originals]:

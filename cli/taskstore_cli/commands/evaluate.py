@@ -15,9 +15,10 @@ from taskstore_cli.arguments.common import (
     says_options,
     wait_option,
 )
+from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import named
-from taskstore_cli.output.console import Output, print_json, stdout
+from taskstore_cli.output.console import Output, counted, print_json, stdout
 
 
 @command("eval")
@@ -40,6 +41,7 @@ from taskstore_cli.output.console import Output, print_json, stdout
 @base_from_option
 @wait_option(600)
 @says_options
+@dry_run_option
 def evaluate(
     store: Path,
     tasks: tuple[str, ...],
@@ -61,12 +63,18 @@ def evaluate(
     from msgspec import to_builtins
 
     from taskstore.evaluation.bench import evaluate as run
+    from taskstore.locations import dry
     from taskstore.packing import revise
     from taskstore_cli.output.store import score_table
 
     opened = common.opened(store, base_from)
     if record is not None:
         revise.check_record(opened, record)
+    asked = sum(
+        len(opened.tiers(task)) + base + (task in named(originals))
+        for task in tasks or opened.tasks
+    )
+    dry.note(evaluations=asked, also=[f"would run {counted(asked, 'evaluation')}, at most"])
     bench = evaluator.bench(evaluator.journal, silent=out.silent)
     found = run(opened, bench, tasks=tasks or None, originals=named(originals), base=base)
     if out.as_json:

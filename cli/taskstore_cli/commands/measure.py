@@ -9,6 +9,7 @@ import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Option, command
+from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.output.console import Output, print_json, size
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
 @common.overwrite_option("a statistics file that is there")
 @common.wait_option()
 @common.says_options
+@dry_run_option
 def measure(
     model: Path,
     data: Path,

@@ -9,6 +9,7 @@ import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
+from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.family import by_task, named
 from taskstore_cli.arguments.method import method_options, parse_statistics, statistics_option
 from taskstore_cli.arguments.search import Search, asked, check, search_options
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
 @common.overwrite_option("a model, and a plot, that is there")
 @common.wait_option()
 @common.says_options
+@dry_run_option
 def merge(
     base: Path | None,
     models: tuple[str, ...],

@@ -9,6 +9,7 @@ import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Option, command
+from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import (
@@ -108,6 +109,7 @@ def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> f
 @common.overwrite_option("a store that is there")
 @common.wait_option()
 @common.says_options
+@dry_run_option
 def pack(
     base: Path,
     finetunes: tuple[str, ...],

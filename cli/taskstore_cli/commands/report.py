@@ -8,6 +8,7 @@ import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
+from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.output.console import Output, print_json, size
 
 
@@ -26,6 +27,7 @@ from taskstore_cli.output.console import Output, print_json, size
 @common.base_from_option
 @common.jobs_option
 @common.says_options
+@dry_run_option
 def report(
     store: Path,
     target: Path,

@@ -14,6 +14,7 @@ import click
 from taskstore.format.names import plain
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Option, command
+from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options
 from taskstore_cli.output.console import Output, print_json
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @common.jobs_option
 @common.wait_option()
 @common.says_options
+@dry_run_option
 def add(
     store: Path,
     finetunes: tuple[str, ...],
@@ -57,32 +59,30 @@ def add(
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Say what would be lost, and change nothing.")
 @common.jobs_option
 @common.wait_option()
 @common.says_options
-def remove(
-    store: Path, tasks: tuple[str, ...], yes: bool, dry_run: bool, jobs: int | None, out: Output
-) -> None:
+@dry_run_option
+def remove(store: Path, tasks: tuple[str, ...], yes: bool, jobs: int | None, out: Output) -> None:
     """Take TASKS out of STORE; all others stay, bit for bit.
 
     It asks first where no other copy of a fine-tune is known: on a hub, at a commit, or, with an
     exact tier, in the folder beside STORE that it came from.
     """
+    from taskstore.locations import dry
     from taskstore.packing.revise import remove as run
     from taskstore.store.copies import only_copies
     from taskstore_cli.output.store import print_summary
 
     with common.store_to_change(store) as opened:
         lost = {task: opened.fidelity(task) for task in only_copies(opened, tasks)}
-        if dry_run:
-            if out.as_json:
-                lost_of = {task: asdict(found) for task, found in lost.items()}
-                print_json({"store": str(store), "would_remove": tasks, "would_lose": lost_of})
-            for task in tasks if not out.silent else ():
-                click.echo(f"would remove {_described(task, lost)}")
-            return
-        if lost and not yes:
+        dry.note(
+            store=str(store),
+            would_remove=tasks,
+            would_lose={task: asdict(found) for task, found in lost.items()},
+            also=[f"would remove {_described(task, lost)}" for task in tasks],
+        )
+        if lost and not yes and not dry.on():
             _ask(store, lost)
         left = run(opened, list(tasks), jobs=jobs)
     summary = left.summary()
@@ -130,6 +130,7 @@ def _ask(store: Path, lost: Mapping[str, Fidelity]) -> None:
 @common.overwrite_option("a store that is at NEW")
 @common.wait_option()
 @common.says_options
+@dry_run_option
 def retier(
     store: Path,
     target: Path | None,

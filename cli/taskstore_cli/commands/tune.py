@@ -9,10 +9,11 @@ import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Option, command
+from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options
-from taskstore_cli.output.console import Output, number, plain_table, print_json, stdout
+from taskstore_cli.output.console import Output, counted, number, plain_table, print_json, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @common.overwrite_option("a store that is there")
 @common.wait_option()
 @common.says_options
+@dry_run_option
 def tune(
     base: Path,
     finetunes: tuple[str, ...],
@@ -59,9 +61,13 @@ def tune(
     taskstore tune llama billing=runs/17 legal=runs/22 -o family \\
         --eval 'python eval.py {model} {task} --split val'
     """
+    from taskstore.locations import dry
     from taskstore.packing.search_lambda import tune as run
     from taskstore_cli.output.store import print_report
 
+    lambdas = _grid(grid)
+    most = len(set(lambdas)) * len(finetunes)
+    dry.note(evaluations=most, also=[f"would run {counted(most, 'evaluation')}, at most"])
     with (
         evaluator.journal_beside(target, "tune") as journal,
         out.progress() as progress,
@@ -71,7 +77,7 @@ def tune(
             named(finetunes),
             target,
             evaluator.bench(journal, silent=out.silent),
-            grid=_grid(grid),
+            grid=lambdas,
             options=make_options(**packing),
             scratch=evaluator.scratch,
             progress=progress,

@@ -10,6 +10,7 @@ import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
+from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.output.console import Output, print_json, size
 
 
@@ -31,6 +32,7 @@ from taskstore_cli.output.console import Output, print_json, size
 @common.overwrite_option("a model folder that is there")
 @common.wait_option()
 @common.says_options
+@dry_run_option
 def unpack(
     store: Path,
     task: str | None,

@@ -27,6 +27,11 @@ def size(count: float) -> str:
     return f"{count:,.2f} TB"
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: "1 file", "2 files"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def stdout() -> Console:
     """A rich console that does not cut lines when its output goes to a file."""
     from rich.console import Console

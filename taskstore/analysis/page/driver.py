@@ -58,9 +58,9 @@ def write_page(
     """
     figures.require()
     publish.check_file(target, overwrite=overwrite, ours=is_page)
-    shown = facts(store, measure(store, vectors=vectors, jobs=jobs, progress=progress))
-    html = ownership.sealed(render(shown), ownership.HTML).encode()
     with publish.file(target, overwrite=overwrite, ours=is_page) as partial:
+        shown = facts(store, measure(store, vectors=vectors, jobs=jobs, progress=progress))
+        html = ownership.sealed(render(shown), ownership.HTML).encode()
         partial.write_bytes(html)
     return Page(target, len(html), shown)
 

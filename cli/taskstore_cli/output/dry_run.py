@@ -1,0 +1,57 @@
+"""Prints what a command would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from taskstore_cli.output.console import Output, counted, print_json, size
+
+if TYPE_CHECKING:
+    from taskstore.locations.dry import Rehearsal
+
+
+@dataclass(frozen=True)
+class Part:
+    """A path with what lies there now."""
+
+    path: str
+    files: int
+    bytes: int
+
+    @property
+    def words(self) -> str:
+        return f"{counted(self.files, 'file')}, {size(self.bytes)}" if self.files else ""
+
+
+def print_rehearsal(
+    reads: Sequence[Part], writes: Sequence[Part], found: Rehearsal, out: Output
+) -> None:
+    """What is read, what is written and how large that is, and what else the command says."""
+    if out.as_json:
+        now = [
+            {
+                "path": p.path,
+                "bytes": found.bytes if p is writes[0] else None,
+                "replaces": p.files > 0,
+            }
+            for p in writes
+        ]
+        facts = {"dry_run": True, "reads": [asdict(part) for part in reads], "writes": now}
+        print_json({**facts, **{k: v for k, v in found.facts.items() if k != "also"}})
+        return
+    if out.quiet:
+        return
+    for part in reads:
+        click.echo(f"would read   {part.path}" + (f"  ({part.words})" if part.words else ""))
+    for part in writes:
+        about = found.bytes if part is writes[0] else None
+        known = [f"about {size(about)}"] if about is not None else []
+        known += [f"in place of {part.words}"] if part.files else []
+        click.echo(f"would write  {part.path}" + (f"  ({', '.join(known)})" if known else ""))
+    for line in found.facts.get("also", ()):
+        click.echo(line)
+    click.echo("nothing was written" + ("" if writes else ", and nothing would be"))
