@@ -16,46 +16,72 @@ Importing this costs nothing: torch and the compiled loops load when they are ne
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from taskstore.errors import ApproximationWarning, TaskstoreError
 from taskstore.version import __version__
 
 if TYPE_CHECKING:
+    from taskstore.analysis.page import write_page as report
     from taskstore.format.fidelity import Fidelity
+    from taskstore.merging.options import MergeOptions
+    from taskstore.merging.search.origins import merge
     from taskstore.packing.driver import pack
     from taskstore.packing.options import PackOptions
     from taskstore.packing.report import PackReport
+    from taskstore.packing.revise import add, remove
+    from taskstore.packing.search_lambda import tune
     from taskstore.progress import Progress
-    from taskstore.store import Store, open
+    from taskstore.store.store import Store, open, unpack
+    from taskstore.store.verify import verify
     from taskstore.swap import Attached, attach
 
 __all__ = [
     "ApproximationWarning",
     "Attached",
     "Fidelity",
+    "MergeOptions",
     "PackOptions",
     "PackReport",
     "Progress",
     "Store",
     "TaskstoreError",
     "__version__",
+    "add",
     "attach",
+    "merge",
     "open",
     "pack",
+    "remove",
+    "report",
+    "tune",
+    "unpack",
+    "verify",
 ]
 
 _HOMES = {
     "Attached": "taskstore.swap",
     "Fidelity": "taskstore.format.fidelity",
+    "MergeOptions": "taskstore.merging.options",
     "PackOptions": "taskstore.packing.options",
     "PackReport": "taskstore.packing.report",
     "Progress": "taskstore.progress",
     "Store": "taskstore.store.store",
+    "add": "taskstore.packing.revise",
     "attach": "taskstore.swap",
+    "merge": "taskstore.merging.search.origins",
     "open": "taskstore.store.store",
     "pack": "taskstore.packing.driver",
+    "remove": "taskstore.packing.revise",
+    "report": "taskstore.analysis.page",
+    "tune": "taskstore.packing.search_lambda",
+    "unpack": "taskstore.store.store",
+    "verify": "taskstore.store.verify",
 }
+_OTHER_NAMES = {"report": "write_page"}  # in their homes
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
@@ -64,7 +90,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     try:
-        value = getattr(import_module(_HOMES[name]), name)
+        value = getattr(import_module(_HOMES[name]), _OTHER_NAMES.get(name, name))
     except ModuleNotFoundError as error:
         from taskstore.extras import lacking
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+EVERY = 10.0  # seconds between the lines of a bar that no terminal shows
 
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` and `total` are bytes of model weights, or examples that are measured; `stage` is a
-    verb, `item` what it acts on.
+    """`done` and `total` are bytes of model weights ("B"), or what `unit` says; `stage` is a verb,
+    `item` what it acts on.
     """
 
     stage: str
     item: str
     done: int
     total: int
+    unit: str = "B"
 
 
-Callback = Callable[[Progress], None]
+Function = Callable[[Progress], None]
+Callback = Function | bool  # True: a bar of tqdm, in a terminal or a notebook
 
 
 def silent(_: Progress) -> None:
@@ -28,8 +36,10 @@ def silent(_: Progress) -> None:
 class Meter:
     """Adds up what is done and tells the callback; it may be called from one thread only."""
 
-    def __init__(self, callback: Callback, total: int) -> None:
-        self._callback, self._total = callback, total
+    def __init__(self, callback: Callback, total: int, unit: str = "B") -> None:
+        own = Bar() if callback is True else silent
+        self._callback = own if isinstance(callback, bool) else callback
+        self._total, self._unit = total, unit
         self._done = 0
         self._stage = "reading"
 
@@ -40,4 +50,53 @@ class Meter:
     def add(self, item: str, done: int) -> None:
         """`done` more bytes of weights have been dealt with."""
         self._done = min(self._done + done, self._total)
-        self._callback(Progress(self._stage, item, self._done, self._total))
+        self._callback(Progress(self._stage, item, self._done, self._total, self._unit))
+
+
+class Bar:
+    """A callback that draws a bar on stderr, or in a notebook; it appears with the first report."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self._bar is None:
+            bytes_ = progress.unit == "B"
+            terminal = _in_notebook() or sys.stderr.isatty()
+            self._bar = _tqdm()(
+                total=progress.total,
+                unit="B" if bytes_ else f" {progress.unit}",
+                unit_scale=bytes_,
+                mininterval=0.1 if terminal else EVERY,
+            )
+        bar = self._bar
+        if progress.total != bar.total or progress.done < bar.n:
+            bar.reset(progress.total)  # the next step of a longer piece of work
+        words = f"{progress.stage} {progress.item[-24:]}"
+        bar.set_description_str("".join(c if c.isprintable() else "?" for c in words), False)
+        bar.update(progress.done - bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextmanager
+def drawn() -> Iterator[Bar]:
+    """Return a bar for a piece of work; it is closed at the end, whatever happens."""
+    bar = Bar()
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _tqdm() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a notebook without ipywidgets gets a bar of text
+        from tqdm.auto import tqdm
+    return tqdm

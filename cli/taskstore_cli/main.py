@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -121,7 +122,8 @@ class Group(cloup.Group):
         try:
             return super().invoke(ctx)
         except TaskstoreError as error:
-            fail(str(error), 2 if isinstance(error, OptionError) else 1)
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            fail(_in_options(str(error), command), 2 if isinstance(error, OptionError) else 1)
         except ModuleNotFoundError as error:
             from taskstore.extras import lacking
 
@@ -143,6 +145,15 @@ def fail(message: str, status: int = 1) -> NoReturn:
     line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
     sys.exit(status)
+
+
+def _in_options(message: str, command: click.Command | None) -> str:
+    """The parameters that the library names as Python does, as the command has them."""
+    for param in command.params if command else ():
+        if param.name and "_" in param.name and isinstance(param, click.Option):
+            option = max(param.opts, key=len)
+            message = re.sub(rf"(?<![\w/.'\"]){param.name}(?![\w/.'\"])", option, message)
+    return message
 
 
 def _usage(error: click.ClickException) -> str:

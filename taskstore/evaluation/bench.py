@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from blake3 import blake3
 
 from taskstore.errors import InputError
-from taskstore.evaluation.command import Evaluator, checked
+from taskstore.evaluation.command import Command, Evaluator, checked
 from taskstore.evaluation.journal import Journal
 from taskstore.format import manifest as manifests
 from taskstore.format.digests import model_digest
@@ -22,6 +23,7 @@ from taskstore.locations.scratch import scratch
 from taskstore.store import Store
 from taskstore.store.catalog import rebuilt_tensors
 
+_log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 
 
@@ -126,7 +128,15 @@ class Bench:
     def _told(self, path: Path, task: str, what: str) -> float:
         score = checked(self.evaluator, path, task)
         self.say(f"{task}, {what}: {score:g}")
+        _log.info("score of %r, %s: %g", task, what, score)
         return score
+
+
+def as_bench(evaluator: Bench | Evaluator | str) -> Bench:
+    """Return a bench for a command or a function; scores are kept in memory only."""
+    if isinstance(evaluator, Bench):
+        return evaluator
+    return Bench(Command(evaluator) if isinstance(evaluator, str) else evaluator, Journal(None))
 
 
 def evaluate(

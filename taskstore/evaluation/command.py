@@ -69,11 +69,16 @@ class Command:
         try:
             words = shlex.split(self.template)
         except ValueError as error:
-            raise OptionError(f"--eval {self.template!r} is no command line: {error}") from None
+            raise OptionError(f"{self.template!r} is no command line: {error}") from None
         if not any("{model}" in word for word in words):
-            raise OptionError(f"--eval {self.template!r} does not say where {{model}} goes")
+            raise OptionError(f"the command {self.template!r} does not say where {{model}} goes")
         if not 0 < self.timeout < math.inf:
             raise OptionError(f"time limit {self.timeout} is not a positive number of seconds")
+
+    @property
+    def label(self) -> str:
+        """What stands for it in a journal."""
+        return f"{self.template} {self.key}"
 
     def __call__(self, model: Path, task: str) -> float:
         """The score of a model folder on a task; raises EvaluationFailed."""

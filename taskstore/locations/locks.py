@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import platform
 import stat
@@ -38,6 +39,9 @@ def waiting(seconds: float) -> Iterator[None]:
         yield
     finally:
         _patience.reset(before)
+
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -112,10 +116,13 @@ def lock_of(target: Path) -> Path:
 
 
 def _patiently(target: Path) -> Lock:
-    until = time.monotonic() + max(_patience.get(), _MOMENT)
+    until, waiting = time.monotonic() + max(_patience.get(), _MOMENT), False
     while (lock := attempt(lock_of(target))) is None:
         if time.monotonic() >= until:
             raise busy(target)
+        if not waiting:
+            _log.info("waiting for another writer of %s", target)
+        waiting = True
         time.sleep(_STEP)
     return lock
 

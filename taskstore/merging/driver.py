@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -27,6 +28,7 @@ from taskstore.models.folder import copy_assets, write_weights
 from taskstore.progress import Callback, silent
 
 DTYPES = ("dtype", "torch_dtype")  # members of config.json that say a model's dtype
+_log = logging.getLogger(__name__)
 
 
 def merge(
@@ -68,6 +70,8 @@ def merge_family(
     options.check_tasks([task.name for task in family.tasks], family.base.name)
     if not options.unrelated:
         kinship.check(family)
+    count, threads = len(family.tasks), options.jobs
+    _log.info("merging %d models into %s: %s, %d threads", count, target, options.method, threads)
     with make_job(family, options, progress, source, notes or {}) as job:
         _fit(job)
         return _written(job, target, section)

@@ -12,6 +12,7 @@ from taskstore.executors import Threads, default_jobs, within
 from taskstore.format.dtypes import MASKED
 from taskstore.format.weight_files import SHARD_BYTES
 from taskstore.merging.methods import Info, Method, registry
+from taskstore.public import check_fields
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class MergeOptions:
     chunk: int = 1 << 16
 
     def __post_init__(self) -> None:
+        check_fields(self)
         registry.check(self.method, self.method_options)
         registry.check(self.method, self._numbers)
         if self.weights and not self.info.weights:
@@ -65,7 +67,7 @@ class MergeOptions:
         if self.dtype is not None and self.dtype not in MASKED:
             raise OptionError(f"dtype {self.dtype!r} is none of {', '.join(sorted(MASKED))}")
         if self.assets_from is not None and self.tokenizer_from is not None:
-            raise OptionError("--tokenizer-from takes the assets, too; leave --assets-from out")
+            raise OptionError("tokenizer_from takes the assets, too; leave assets_from out")
         if self.jobs < 1:
             raise OptionError(f"jobs {self.jobs} is not a positive number")
 
@@ -102,9 +104,9 @@ class MergeOptions:
         named = {
             "a weight": self.weights,
             "statistics": [name for name in self.statistics if name],
-            "--tokenizer-from": filter(None, [self.tokenizer_from]),
-            "--private-from": filter(None, [self.private_from]),
-            "--assets-from": {self.assets_from or base} - {base, "base"},
+            "tokenizer_from": filter(None, [self.tokenizer_from]),
+            "private_from": filter(None, [self.private_from]),
+            "assets_from": {self.assets_from or base} - {base, "base"},
         }
         for what, names in named.items():
             if unknown := sorted(set(names) - known):

@@ -177,6 +177,33 @@ def build(
     return model
 
 
+def tokenizer(
+    folder: Path,
+    label: str,
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Return the tokenizer in a folder, under a name of its own.
+
+    Raises InputError where it cannot be built.
+    """
+    import transformers
+
+    with nullcontext() if trust_remote_code else untrusted_config.offline():
+        try:
+            found = transformers.AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, **options
+            )
+        except Exception as error:  # whatever its files lead to
+            raise InputError(
+                f"transformers cannot build the tokenizer of {label}: {one_line(error)}"
+            ) from error
+    found.name_or_path = name
+    return found
+
+
 def _main_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
     """Return the float dtype of most elements; the config may name another."""
     found: Counter[torch.dtype] = Counter()

@@ -7,6 +7,8 @@ the models' size.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -28,9 +30,13 @@ from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.packing.writer import StoreWriter
 from taskstore.progress import Callback, silent
+from taskstore.public import public
 from taskstore.store.contents import not_of_a_store
 
+_log = logging.getLogger(__name__)
 
+
+@public
 def pack(
     base: PathLike,
     finetunes: Mapping[str, PathLike],
@@ -42,6 +48,15 @@ def pack(
 
     `finetunes` maps task names to model folders, weight files or LoRA adapter folders. Raises
     InputError for what cannot be packed and OutputError for a target that cannot be written.
+
+    >>> finetunes = {name: f"family/{name}" for name in ("english", "german", "roman", "spanish")}
+    >>> report = taskstore.pack("family/base", finetunes, "numerals")
+    >>> print(f"{report.summary.ratio:.1f} times smaller")
+    3.5 times smaller
+    >>> options = taskstore.PackOptions(tiers="exact")
+    >>> report = taskstore.pack("family/base", {"english": "family/english"}, "archive", options)
+    >>> report.summary.tasks[0].fidelity.words
+    'exact'
     """
     options = options or PackOptions()
     publish.check_target(
@@ -62,8 +77,10 @@ def pack_family(
     scores: Mapping[str, dict[str, Score]] | None = None,
 ) -> PackReport:
     """Pack models that are open, wherever they come from; `scores` of tasks are noted."""
-    job = make_job(family, options, progress)
+    job, began = make_job(family, options, progress), time.perf_counter()
     dry.note(expected_bytes(job))
+    _log.info("packing %d fine-tunes of %s into %s: %s", len(family.tasks), family.base.name,
+              target, _chosen(options))  # fmt: skip
     with (
         publish.folder(target, overwrite=options.overwrite, foreign=not_of_a_store) as folder,
         _fitted(job) as source,
@@ -82,7 +99,16 @@ def pack_family(
     report = PackReport.of(target, manifest, family)
     more = [f"{b}: the same model as {a}, bit for bit" for a, b in job.twins]
     more += job.masks.warnings() if job.masks else ()
+    took, ratio = time.perf_counter() - began, report.summary.ratio
+    _log.info("packed %s in %.1f s: %.2fx smaller", target, took, ratio)
     return replace(report, warnings=[*report.warnings, *more])
+
+
+def _chosen(options: PackOptions) -> str:
+    """Say what was decided, for the log."""
+    masks = f", method {options.method}, lambda {options.lam_of(''):g}"
+    shown = ",".join(options.tier_names)
+    return f"tiers {shown}{masks if 'mask' in shown else ''}, {options.jobs} threads"
 
 
 @contextmanager

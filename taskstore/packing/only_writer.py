@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from taskstore.locations import publish
+from taskstore.locations.base import PathLike
+from taskstore.public import public
 from taskstore.store import Store
+from taskstore.store.store import opened
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -22,12 +24,13 @@ def only_writer(store: Store) -> Iterator[None]:
         yield
 
 
-def in_place(revise: Callable[Concatenate[Store, P], R]) -> Callable[Concatenate[Store, P], R]:
-    """Make a function that changes a store its only writer."""
+def in_place(revise: F) -> F:
+    """Make a public function that changes a store its only writer; a path is opened."""
 
     @wraps(revise)
-    def guarded(store: Store, *args: P.args, **kwargs: P.kwargs) -> R:
-        with only_writer(store):
-            return revise(store, *args, **kwargs)
+    def guarded(store: Store | PathLike, *args: Any, **options: Any) -> Any:
+        found = opened(store)
+        with only_writer(found):
+            return revise(found, *args, **options)
 
-    return cast("Callable[Concatenate[Store, P], R]", guarded)
+    return public(cast(F, guarded))

@@ -12,6 +12,7 @@ from taskstore.errors import OptionError
 from taskstore.executors import Threads, default_jobs, within
 from taskstore.format.manifest import TIERS
 from taskstore.merging.methods import registry
+from taskstore.public import check_fields
 
 # Thresholds that need no data: the best single value, or next to it, on every family that was
 # measured (docs/fidelity.md). With lsq the choice hardly matters between 0.4 and 0.6.
@@ -95,6 +96,7 @@ class PackOptions:
     shard_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
+        check_fields(self)
         registry.check(self.method, self.merge_options, packing=True)
         for name, lam in (("all tasks", self.lam_of("")), *self.lambdas.items()):
             if not (math.isfinite(lam) and 0 <= lam <= 1000):
@@ -105,8 +107,6 @@ class PackOptions:
         for name, bits in (("all tasks", self.bits_of("")), *self.residuals.items()):
             if not (math.isfinite(bits) and 0.25 <= bits <= 8):
                 raise OptionError(f"residual {bits} of {name} is no number of bits from 0.25 to 8")
-        if self.level not in ("speed", "archive"):
-            raise OptionError(f"level {self.level!r} is neither speed nor archive")
         if self.masks and self.method not in ("sum", "ties"):
             raise OptionError(
                 f"masks of a file select from the vector they were made for, {self.method} makes "

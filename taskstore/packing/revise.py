@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -42,11 +42,12 @@ from taskstore.store import Store
 from taskstore.store import open as open_store
 from taskstore.store.as_checkpoint import open_family
 from taskstore.store.contents import not_of_a_store
+from taskstore.store.store import opened
 
 
 @in_place
 def add(
-    store: Store,
+    store: Store | PathLike,
     finetunes: Mapping[str, PathLike],
     *,
     keep_private: bool = False,
@@ -58,8 +59,12 @@ def add(
     Every file is checked first, every tensor while it is read. Raises BadName for a name that is
     there, InputError for a store whose tasks are not exact, ChangedMeanwhile for one that is not
     what was read.
+
+    >>> report = taskstore.add("archive", {"german": "family/german"})
+    >>> taskstore.open("archive").tasks
+    ['english', 'german']
     """
-    executor = threads(jobs)
+    store, executor = opened(store), threads(jobs)
     for name in finetunes:
         names.check_task_name(name)
         if name in store.tasks:
@@ -119,12 +124,16 @@ def retier(
 
 
 @in_place
-def remove(store: Store, tasks: list[str], *, jobs: int | None = None) -> Store:
+def remove(store: Store | PathLike, tasks: Sequence[str], *, jobs: int | None = None) -> Store:
     """Take tasks out of a store of any kind; the others stay as they are, to the last bit.
 
     Every file that stays is checked first. Raises UnknownTask, InputError where none is left, and
     ChangedMeanwhile for a store that is not what was read.
+
+    >>> taskstore.remove("archive", ["german"]).tasks
+    ['english']
     """
+    store = opened(store)
     for task in tasks:
         store.check_task(task)
     left = {name: task for name, task in store.manifest.tasks.items() if name not in tasks}

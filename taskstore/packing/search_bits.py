@@ -7,6 +7,7 @@ tier `rest` alone: at every rate it keeps more than masks do (docs/fidelity.md).
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from contextlib import closing
@@ -39,6 +40,7 @@ from taskstore.progress import Callback, silent
 from taskstore.store import open as open_store
 from taskstore.store.contents import not_of_a_store
 
+_log = logging.getLogger(__name__)
 GRID = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # bits per parameter, about
 FINEST = 8.0
 SAMPLE = 64  # blocks on which an error is first measured
@@ -124,6 +126,9 @@ def aim_at_score(
                     score = bench.rebuilt(store, task, task, f"{bits[task]:g} bits")
                     scores[task][bits[task]] = score
                     enough = score >= share * originals[task]
+                    _log.info(
+                        "%r: %g bits are %senough", task, bits[task], "" if enough else "not "
+                    )
                     low[task], high[task] = (low[task], k) if enough else (k + 1, high[task])
         missed = [task for task in originals if low[task] == len(GRID)]
         chosen = {
@@ -177,6 +182,7 @@ def aim_at_error(
                     f"{most:g}: its dtype holds no more; keep it exact (--tiers exact)"
                 )
             bits[task.name], reached[task.name] = found, error
+            _log.info("%r: %g bits reach an error of %.3g", task.name, found, error)
         report = pack_family(family, Path(target), replace(options, residuals=bits), progress)
     return Aimed(bits, reached, {}, report)
 

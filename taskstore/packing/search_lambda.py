@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.errors import OptionError
-from taskstore.evaluation.bench import Bench
+from taskstore.evaluation.bench import Bench, as_bench
+from taskstore.evaluation.command import Evaluator
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.scratch import scratch as scratch_folder
@@ -21,6 +22,7 @@ from taskstore.packing.driver import pack
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
+from taskstore.public import public
 from taskstore.store import open as open_store
 from taskstore.store.contents import not_of_a_store
 
@@ -47,11 +49,12 @@ class Tuning:
         return {"tasks": rows, "pack": self.report.to_dict()}
 
 
+@public
 def tune(
     base: PathLike,
     finetunes: Mapping[str, PathLike],
     target: PathLike,
-    bench: Bench,
+    evaluator: Bench | Evaluator | str,
     *,
     grid: Sequence[float] = GRID,
     options: PackOptions | None = None,
@@ -60,10 +63,20 @@ def tune(
 ) -> Tuning:
     """Search the grid for every task, then pack the family with what was found.
 
+    `evaluator` is a command with {model} and {task}, a function of a model folder and a task, or a
+    Bench, which can keep a journal. Use validation data: the score of a choice is no test score.
     Raises InputError for a grid that makes no sense, EvaluationFailed, and what `pack` raises;
     `target` is written at the end only.
+
+    >>> from evaluate import score  # examples/evaluate.py
+    >>> def evaluator(folder: Path, task: str) -> float:
+    ...     return score(folder, task, split="val", limit=10)
+    >>> models = {"roman": "family/roman", "spanish": "family/spanish"}
+    >>> found = taskstore.tune("family/base", models, "tuned", evaluator, grid=[0.5, 2])
+    >>> found.lambdas
+    {'roman': 0.5, 'spanish': 0.5}
     """
-    options = options or PackOptions()
+    options, bench = options or PackOptions(), as_bench(evaluator)
     if not grid:
         raise OptionError("the grid of lambdas is empty")
     lambdas = sorted(set(grid))

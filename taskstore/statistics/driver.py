@@ -86,7 +86,7 @@ def measure(
         todo = plan(job)
         publish.check_space(path.absolute().parent, sum(4 * numel(s) for s in todo.shapes.values()))
         about = _about(job, todo)
-        meter = Meter(progress, todo.passes * len(job.examples))
+        meter = Meter(progress, todo.passes * len(job.examples), unit="examples")
         with (
             publish.file(path, overwrite=overwrite, ours=is_statistics) as partial,
             StatisticsWriter(partial, about, todo.shapes) as writer,

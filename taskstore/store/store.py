@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,39 +14,129 @@ from taskstore.executors import threads
 from taskstore.format.names import MANIFEST, folder_of
 from taskstore.locations.base import PathLike
 from taskstore.progress import Callback, silent
+from taskstore.public import public
 from taskstore.store import summary
 from taskstore.store.contents import StoreContents
 from taskstore.store.summary import Summary
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from taskstore.devices import Device
+    from taskstore.store.verify import VerifyReport
+
+_log = logging.getLogger(__name__)
 
 
+@public
 def open(path: PathLike, *, base: PathLike | None = None) -> Store:
     """Open a store folder. `base` says where a base is that the store only references.
 
     Reads the manifest alone. Raises FormatError, NewerVersion or ChecksumMismatch.
+
+    >>> store = taskstore.open("numerals")
+    >>> store.tasks
+    ['english', 'german', 'roman', 'spanish']
     """
     return Store(Path(path), base)
 
 
+def opened(store: Store | PathLike) -> Store:
+    """Return a store that is open, or open the one at a path."""
+    return store if isinstance(store, Store) else open(store)
+
+
+@public
+def unpack(
+    store: Store | PathLike,
+    task: str | None,
+    target: PathLike,
+    *,
+    tier: str | None = None,
+    overwrite: bool = False,
+    jobs: int | None = None,
+    shard_bytes: int | None = None,
+    progress: Callback = silent,
+) -> Path:
+    """Write a task of a store (None: the base) as a Hugging Face folder, every tensor checked.
+
+    `tier` None is the best that the task has. Weight files are those that were packed, byte for
+    byte, where the store keeps them; `shard_bytes` cuts them anew. Raises UnknownTask, InputError,
+    FormatError, ChecksumMismatch or OutputError; the target then is as it was before.
+
+    >>> taskstore.unpack("numerals", "roman", "rebuilt")
+    PosixPath('rebuilt')
+    """
+    return opened(store).unpack(
+        task,
+        target,
+        tier=tier,
+        overwrite=overwrite,
+        jobs=jobs,
+        shard_bytes=shard_bytes,
+        progress=progress,
+    )
+
+
 class Store(StoreContents):
-    """One packed family. Thread-safe: every call opens what it reads."""
+    """One packed family: a collection of its tasks' names. Thread-safe: every call opens what it
+    reads.
+
+    >>> store = taskstore.open("numerals")
+    >>> len(store), "roman" in store, list(store)
+    (4, True, ['english', 'german', 'roman', 'spanish'])
+    """
+
+    def __len__(self) -> int:
+        return len(self.manifest.tasks)
+
+    def __contains__(self, task: object) -> bool:
+        return task in self.manifest.tasks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tasks)
 
     def __repr__(self) -> str:
-        return f"<taskstore.Store {str(self.path)!r}: {len(self.tasks)} tasks>"
+        return f"<taskstore.Store {str(self.path)!r}: {len(self)} tasks>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a row per task, at its best tier."""
+        shown = self.summary()
+        sizes = f"{shown.store_bytes / 1e6:,.1f} MB for {shown.original_bytes / 1e6:,.1f} MB"
+        rows = [("task", "tier", "fidelity", "score", "bits/parameter")]
+        for task in shown.tasks:
+            tier, bits = task.tiers[-1] if task.tiers else "-", f"{task.bits_per_parameter:.2f}"
+            rows.append((task.name, tier, task.fidelity.words, task.scored(), bits))
+        cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+        head = f"<caption>{escape(f'{self.path}: {sizes}')}</caption>"
+        return f"<table>{head}{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
     def summary(self) -> Summary:
-        """Return sizes, ratios and densities, from the manifest alone."""
+        """Return sizes, ratios and densities, from the manifest alone.
+
+        >>> figures = taskstore.open("numerals").summary()
+        >>> figures.store_bytes < figures.original_bytes / 3
+        True
+        """
         return summary.of(self.manifest, (self.path / MANIFEST).stat().st_size)
 
+    @public
+    def verify(
+        self, *, deep: bool = False, jobs: int | None = None, progress: Callback = silent
+    ) -> VerifyReport:
+        """Check every file, and with `deep` every tensor; see `taskstore.verify`."""
+        from taskstore.store.verify import verify
+
+        return verify(self, deep=deep, jobs=jobs, progress=progress)
+
+    @public
     def tensor(self, task: str | None, name: str, *, tier: str | None = None) -> torch.Tensor:
         """Rebuild one tensor on the CPU, checked; raises InputError for an unknown name."""
-        self.warn_approximate(task, tier, 1)
+        self.warn_approximate(task, tier, 2)
         return self.state_dict(task, names=[name], tier=tier)[name]
 
+    @public
     def state_dict(
         self,
         task: str | None,
@@ -69,7 +161,7 @@ class Store(StoreContents):
         extras.need("state_dict", "torch")
         from taskstore.store.to_torch import load
 
-        self.warn_approximate(task, tier, 1)
+        self.warn_approximate(task, tier, 2)
         executor = threads(jobs)
         with self.open_base(executor) as base, self.reader(task, base, tier) as reader:
             unknown = [name for name in names or () if name not in reader.own_tensors]
@@ -79,6 +171,7 @@ class Store(StoreContents):
             wanted = list(reader.own_tensors if names is None else names)
             return load(reader, wanted, aliases, executor, progress, device)
 
+    @public
     def load_model(
         self,
         task: str | None,
@@ -90,8 +183,12 @@ class Store(StoreContents):
         jobs: int | None = None,
         progress: Callback = silent,
         **options: Any,
-    ) -> Any:
+    ) -> PreTrainedModel:
         """Load a task (None: the base) as a transformers model, of the class its config names.
+
+        >>> model = taskstore.open("numerals").load_model("roman")
+        >>> type(model).__name__, model.name_or_path
+        ('LlamaForCausalLM', 'roman')
 
         The model is what `from_pretrained` makes of the unpacked folder. `dtype` None is "auto":
         the config's, but for modules that transformers keeps in fp32; "stored" keeps every tensor
@@ -99,7 +196,8 @@ class Store(StoreContents):
         transformers itself are built, and no hub is asked; `trust_remote_code` also runs the code
         that lies in the store or that its config names. Raises MissingExtra without transformers,
         InputError where it does not know the class or cannot build it, DeviceError. The model has
-        the task's `fidelity` as `taskstore_fidelity`; warns as `state_dict` does.
+        the task's `fidelity` as `taskstore_fidelity` and its name as `name_or_path`; warns as
+        `state_dict` does.
         """
         extras.need("load_model", "transformers", "torch")
         from taskstore import devices
@@ -108,18 +206,47 @@ class Store(StoreContents):
         from taskstore.store.catalog import label_of
 
         where = devices.resolve(device)
-        self.warn_approximate(task, tier, 1)
+        self.warn_approximate(task, tier, 2)
+        label = label_of(task)
         with scratch(self.path, small=True) as written:
             folder = self.write_assets(task, written)
             trust = trust_remote_code
-            cls, config = live.model_class(folder, label_of(task), trust_remote_code=trust)
+            cls, config = live.model_class(folder, label, trust_remote_code=trust)
+            _log.info("loading %s of %s as %s on %s", label, self.path, cls.__name__, where)
             state = self.state_dict(task, tier=tier, device=where, jobs=jobs, progress=progress)
             name = task or self.manifest.base.name
-            model = live.build(
+            model: PreTrainedModel = live.build(
                 cls, config, folder, state, where, dtype, options, name, trust_remote_code=trust
             )
-        model.taskstore_fidelity = self.fidelity(task, tier)
+        model.taskstore_fidelity = self.fidelity(task, tier)  # type: ignore[assignment]
         return model
+
+    @public
+    def load_tokenizer(
+        self, task: str | None, *, trust_remote_code: bool = False, **options: Any
+    ) -> PreTrainedTokenizerBase:
+        """Load the tokenizer of a task (None: of the base), with its chat template.
+
+        >>> tokenizer = taskstore.open("numerals").load_tokenizer("roman", padding_side="left")
+        >>> tokenizer.decode(tokenizer("312")["input_ids"])
+        '312'
+
+        `options` go to `AutoTokenizer.from_pretrained`. No hub is asked, and code of the store's is
+        run with `trust_remote_code` only. Raises MissingExtra without transformers, InputError
+        where there is no tokenizer that it knows.
+        """
+        extras.need("load_tokenizer", "transformers", "torch")
+        from taskstore.locations.scratch import scratch
+        from taskstore.models import live
+        from taskstore.store.catalog import label_of
+
+        with scratch(self.path, small=True) as written:
+            folder = self.write_assets(task, written)
+            name = task or self.manifest.base.name
+            tokenizer: PreTrainedTokenizerBase = live.tokenizer(
+                folder, label_of(task), name, options, trust_remote_code=trust_remote_code
+            )
+        return tokenizer
 
     def _aliases(self, task: str | None) -> dict[str, str]:
         if task is None:
@@ -129,6 +256,7 @@ class Store(StoreContents):
         own = {s.of[0]: n for n, s in names if len(s.of) == 1 and s.start is None}
         return {own.get(n, n): own.get(e.of, e.of) for n, e in model.tensors.items() if e.of}
 
+    @public
     def unpack(
         self,
         task: str | None,
@@ -146,6 +274,7 @@ class Store(StoreContents):
         options = UnpackOptions(tier, overwrite, shard_bytes, threads(jobs))
         return unpack(self, {"": task}, Path(target), options, progress)
 
+    @public
     def unpack_all(
         self,
         target: PathLike,

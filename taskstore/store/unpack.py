@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from taskstore.format.manifest import Base, Manifest, Task
     from taskstore.store.contents import StoreContents
     from taskstore.store.rebuild import ModelReader
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def unpack(
         as_they_were: set[str] = set()
         for below, reader in readers.items():
             meter.stage("writing", below or target.name)
+            _log.info("writing %r of %s to %s", models[below] or "base", store.path, target / below)
             (folder / below).mkdir(exist_ok=True)
             if _write_weights(store, models[below], reader, folder / below, options, meter):
                 as_they_were.add(below)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
@@ -13,13 +15,17 @@ from taskstore.errors import ChecksumMismatch, FormatError, TaskstoreError
 from taskstore.executors import Executor, threads
 from taskstore.format.digests import check_file
 from taskstore.format.names import CARD, MANIFEST
+from taskstore.locations.base import PathLike
 from taskstore.progress import Callback, Meter, silent
+from taskstore.public import public
 from taskstore.store import original_files
 from taskstore.store.assets import read_asset
 from taskstore.store.base import BaseSource
+from taskstore.store.contents import StoreContents
 from taskstore.store.original_files import Original
 from taskstore.store.rebuild import ModelReader, own_blocks
-from taskstore.store.store import Store
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,14 +46,25 @@ class VerifyReport:
         return {"ok": self.ok, **asdict(self)}
 
 
+@public
 def verify(
-    store: Store, *, deep: bool = False, jobs: int | None = None, progress: Callback = silent
+    store: StoreContents | PathLike,
+    *,
+    deep: bool = False,
+    jobs: int | None = None,
+    progress: Callback = silent,
 ) -> VerifyReport:
     """Check every listed file, and what assets expand to; with `deep`, rebuild every tensor too.
 
     Problems are collected, not raised, so one damaged file does not hide another. Raises
-    ChangedMeanwhile where they come from another writer, which has replaced the store.
+    FormatError where the manifest cannot be read, ChangedMeanwhile where problems come from another
+    writer, which has replaced the store.
+
+    >>> report = taskstore.verify("numerals", deep=True)
+    >>> report.ok, report.problems
+    (True, [])
     """
+    store = store if isinstance(store, StoreContents) else StoreContents(Path(store))
     files = store.manifest.files
     total = sum(f.bytes for f in files.values()) + (_deep_bytes(store) if deep else 0)
     tasks = store.manifest.tasks.items()
@@ -55,6 +72,7 @@ def verify(
     report = VerifyReport(unlisted=_unlisted(store), left_out=left_out)
     job = _Job(store, report, threads(jobs), Meter(progress, total))
     job.meter.stage("checking", "files")
+    _log.info("checking %s: %s bytes", store.path, f"{total:,}")
     for path, problem in job.executor.map(_problem_of_file, store, files):
         job.report.files += 1
         job.report.problems += [problem] if problem else []
@@ -70,13 +88,13 @@ def verify(
 
 @dataclass(frozen=True)
 class _Job:
-    store: Store
+    store: StoreContents
     report: VerifyReport
     executor: Executor
     meter: Meter
 
 
-def _problem_of_file(store: Store, path: str) -> tuple[str, str | None]:
+def _problem_of_file(store: StoreContents, path: str) -> tuple[str, str | None]:
     try:
         check_file(store.path, path, store.manifest.files[path])
         folder, _, digest = path.partition("/")
@@ -87,21 +105,21 @@ def _problem_of_file(store: Store, path: str) -> tuple[str, str | None]:
     return path, None
 
 
-def _deep_bytes(store: Store) -> int:
+def _deep_bytes(store: StoreContents) -> int:
     from taskstore.format.dtypes import nbytes
 
     base = sum(nbytes(t.dtype, t.shape) for t in store.manifest.tensors.values())
     return base * len(_models(store))
 
 
-def _models(store: Store) -> list[tuple[str | None, str | None]]:
+def _models(store: StoreContents) -> list[tuple[str | None, str | None]]:
     """List (task, tier) of everything that can be rebuilt; (None, None) is the base."""
     tasks = store.manifest.tasks
     tiers = {name: task.all_tiers or (None,) for name, task in tasks.items()}
     return [(None, None), *((name, tier) for name in tasks for tier in tiers[name])]
 
 
-def _unlisted(store: Store) -> list[str]:
+def _unlisted(store: StoreContents) -> list[str]:
     listed = {*store.manifest.files, MANIFEST, CARD}
     return [p for p in store.location.names() if p not in listed and not p.startswith(".")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from taskstore.swap.states import State
 from taskstore.swap.watch import Watch
 
 CLOSED = "this family is closed; attach the store again to swap"
+
+
+_log = logging.getLogger(__name__)
 
 
 class Attached:
@@ -132,6 +136,7 @@ class Attached:
         def work() -> None:
             try:
                 mover.move(old, task, streams)
+                _log.debug("swapped %r to %r", old, task)
                 self._active = task
             except NotUndone as error:
                 self._unusable = str(error)

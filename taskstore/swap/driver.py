@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Literal
@@ -15,6 +16,7 @@ from torch import nn
 from taskstore.errors import SwapError
 from taskstore.executors import threads
 from taskstore.progress import Callback, Meter, silent
+from taskstore.public import public
 from taskstore.store import Store
 from taskstore.swap import memory, prove
 from taskstore.swap.attached import Attached
@@ -28,7 +30,10 @@ from taskstore.swap.staged_lane import StagedLane
 from taskstore.swap.states import State
 from taskstore.swap.watch import Watch
 
+_log = logging.getLogger(__name__)
 
+
+@public
 def attach(
     module: nn.Module,
     store: Store,
@@ -49,11 +54,20 @@ def attach(
     UnknownTask, ModuleMismatch, UnknownWeights, SwapError, NotEnoughMemory, FormatError or
     ChecksumMismatch; the module is as it was, whatever happens. Warns (ApproximationWarning) once
     of each task that `Store.fidelity` grades C or cannot grade, at the tier that is attached.
+
+    >>> store = taskstore.open("numerals")
+    >>> model = store.load_model("roman")
+    >>> with taskstore.attach(model, store) as family:
+    ...     family.swap("spanish")
+    ...     family.active
+    'spanish'
     """
     options = SwapOptions(masks, busy, prefix, ignore, tier, prove)
     job = bound(module, store, tasks, options, threads(jobs))
+    tier = job.tier or "the best of each"
+    _log.info("attaching %d tasks of %s: tier %s", len(job.tasks), store.path, tier)
     for task in job.tasks:
-        store.warn_approximate(task, job.tier, 1)
+        store.warn_approximate(task, job.tier, 2)
     with ExitStack() as stack:
         watch = stack.enter_context(closing(Watch(module, job.lives)))
         settle(store, job.states, job.attached, job.executor)

@@ -254,7 +254,7 @@ def test_the_command(small: Family, tmp_path: Path) -> None:
         (["--method", "sum", "--option", "density"], "is not K=V"),
         (["--method", "sum+ties"], "does not work on another"),
         (["--method", "sum", "--alpha", "high"], "is not a number"),
-        (["--method", "sum", "--tokenizer-from", "zeta"], "none of the models (alpha, beta"),
+        (["--method", "sum", "--tokenizer-from", "zeta"], "--tokenizer-from is given for 'zeta'"),
     ],
 )
 def test_errors_of_the_command(

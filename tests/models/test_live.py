@@ -15,7 +15,7 @@ import transformers as tf
 import taskstore
 from taskstore.errors import CheckpointError, InputError, MissingExtra
 from taskstore.store import Store
-from tests.support import families
+from tests.support import families, tiny_models
 from tests.support.modules import state_of
 
 SMALL: dict[str, Any] = {
@@ -166,3 +166,26 @@ def test_assets_alone(small: families.Family, packed: Path, tmp_path: Path) -> N
     )
     folder = taskstore.open(tmp_path / "ref").write_assets(None, tmp_path / "base")
     assert (folder / "tokenizer.json").exists()
+
+
+def test_a_tokenizer_comes_with_its_template_and_a_name(tmp_path: Path) -> None:
+    tiny_models.save_tokenizer(tmp_path / "tokenizer")
+    files = {p.name: p.read_text() for p in (tmp_path / "tokenizer").iterdir()}
+    store = _store(tmp_path / "family", own=files)
+    tokenizer = store.load_tokenizer("one", padding_side="left")
+    chat = [{"role": "user", "content": "a b"}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert text == "user a b <eos> \n assistant "
+    assert (tokenizer.name_or_path, tokenizer.padding_side) == ("one", "left")
+    assert [tokenizer.decode(i) for i in tokenizer("a b")["input_ids"]] == ["a", "b"]
+
+
+def test_no_tokenizer_and_one_with_code_of_its_own_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot build the tokenizer of task 'one'"):
+        _store(tmp_path / "none").load_tokenizer("one")
+    code = {
+        "tokenizer_config.json": '{"auto_map": {"AutoTokenizer": ["own.Own", null]}}',
+        "own.py": "raise SystemExit('was run')",
+    }
+    with pytest.raises(InputError, match="cannot build the tokenizer of task 'one'"):
+        _store(tmp_path / "code", own=code).load_tokenizer("one")

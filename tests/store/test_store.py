@@ -232,3 +232,21 @@ def test_a_changed_manifest(packed: Path, tmp_path: Path) -> None:
     (copy / "taskstore.json").write_text(text.replace('"lambda": 0.4', '"lambda": 0.5', 1))
     with pytest.raises(ChecksumMismatch, match=r"taskstore\.json is damaged"):
         taskstore.open(copy)
+
+
+def test_a_store_is_a_collection_of_its_tasks(packed: Path) -> None:
+    store = taskstore.open(packed)
+    assert (len(store), list(store)) == (3, ["alpha", "beta", "gamma"])
+    assert "beta" in store and "delta" not in store and None not in store and 1 not in store
+    assert store.verify(deep=True).ok
+
+
+def test_a_notebook_shows_a_small_table_with_every_name_escaped(
+    small: families.Family, tmp_path: Path
+) -> None:
+    name = "<b>&amp"
+    taskstore.pack(small.base_path, {name: small.paths["alpha"]}, tmp_path / "<i>store")
+    html = taskstore.open(tmp_path / "<i>store")._repr_html_()
+    assert "&lt;b&gt;&amp;amp" in html and "&lt;i&gt;store" in html
+    assert "<b>" not in html and "<i>" not in html
+    assert html.count("<tr>") == 2 and "not measured" in html

@@ -24,8 +24,11 @@ from taskstore.analysis.page.body import Chart, Section, sections
 from taskstore.analysis.page.facts import Facts, facts
 from taskstore.analysis.page.tables import size
 from taskstore.locations import ownership, publish
+from taskstore.locations.base import PathLike
 from taskstore.progress import Callback, silent
+from taskstore.public import public
 from taskstore.store import Store
+from taskstore.store.store import opened
 
 WIDE = 1500  # pixels from which on a chart has a row of the page to itself
 
@@ -42,9 +45,10 @@ class Page:
         return {"report": str(self.path), "bytes": self.bytes, **self.facts}
 
 
+@public
 def write_page(
-    store: Store,
-    target: Path,
+    store: Store | PathLike,
+    target: PathLike,
     *,
     vectors: bool = True,
     overwrite: bool = False,
@@ -55,7 +59,11 @@ def write_page(
 
     Raises TargetExists, OutputError, MissingExtra before anything is counted; FormatError,
     BaseUnavailable.
+
+    >>> taskstore.report("numerals", "numerals.html").path
+    PosixPath('numerals.html')
     """
+    store, target = opened(store), Path(target)
     figures.require()
     publish.check_file(target, overwrite=overwrite, ours=is_page)
     with publish.file(target, overwrite=overwrite, ours=is_page) as partial:

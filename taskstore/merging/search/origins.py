@@ -16,7 +16,8 @@ from taskstore.format.names import MANIFEST
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import read_regular
 from taskstore.locations.hub import locate
-from taskstore.merging.driver import check_target, merge
+from taskstore.merging import driver
+from taskstore.merging.driver import check_target
 from taskstore.merging.from_store import inputs, merge_store
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
@@ -24,7 +25,55 @@ from taskstore.merging.training_runs import spread
 from taskstore.models.family import check_names
 from taskstore.models.readers import lora
 from taskstore.progress import Callback, silent
+from taskstore.public import public
 from taskstore.store import Store
+from taskstore.store.contents import is_store
+from taskstore.store.store import opened
+
+
+@public
+def merge(
+    base: Store | PathLike,
+    models: Mapping[str, PathLike] | Sequence[str] | None,
+    target: PathLike,
+    options: MergeOptions | str,
+    *,
+    progress: Callback = silent,
+) -> MergeReport:
+    """Write one merged model to the folder `target`, which appears only when it is complete.
+
+    `models` maps names to model folders, weight files, adapters or training runs. Of a store, given
+    as `base`, they are names of its tasks; None: all of them. `options` may be the name of a merge
+    method, with what it usually takes. Raises InputError for what cannot be merged, OutputError for
+    a target that cannot be written.
+
+    >>> models = {"roman": "family/roman", "spanish": "family/spanish"}
+    >>> report = taskstore.merge("family/base", models, "merged", "ties")
+    >>> report.method, report.models
+    ('ties', ['roman', 'spanish'])
+    >>> options = taskstore.MergeOptions("consensus", {"k": 2}, alpha=0.4)
+    >>> taskstore.merge("numerals", None, "consensus", options).parameters
+    1070464
+    """
+    chosen = MergeOptions(options) if isinstance(options, str) else options
+    return origin_of(base, models).merge(Path(target), chosen, progress=progress)
+
+
+def origin_of(
+    base: Store | PathLike, models: Mapping[str, PathLike] | Sequence[str] | None
+) -> Origin:
+    """Return models by name, or those of a store; raises InputError for one as the other."""
+    if isinstance(base, Store) or is_store(Path(base)):
+        if isinstance(models, Mapping):
+            raise InputError(
+                f"{base} is a store: give the names of its tasks, or None for all of them"
+            )
+        return Stored(opened(base), models or ())
+    if not isinstance(models, Mapping):
+        raise InputError(
+            f"{base} is no store: give the models as a dict, such as {{'legal': 'runs/22/final'}}"
+        )
+    return Folders(base, models)
 
 
 class Origin(ABC):
@@ -94,7 +143,7 @@ class Folders(Origin):
 
     def _merger(self, names: Sequence[str]) -> Callable[..., MergeReport]:
         chosen = {name: self._models[name] for name in names or self.names}
-        return partial(merge, self._base, chosen, notes=self._notes)
+        return partial(driver.merge, self._base, chosen, notes=self._notes)
 
     def key(self, names: Sequence[str]) -> str:
         models = {name: fingerprint(self._models[name]) for name in sorted(names)}

@@ -1,0 +1,53 @@
+"""A bar of tqdm on request: what it counts, and that it ends whatever happens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import taskstore
+from taskstore.progress import Bar, Meter, Progress
+from tests.support import families
+
+
+def test_true_draws_a_bar_that_ends(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taskstore.open(packed).unpack("alpha", tmp_path / "alpha", progress=True)
+    said = capsys.readouterr()
+    assert "writing" in said.err and "100%" in said.err and said.err.endswith("\n")
+    assert not said.out
+
+
+def test_a_bar_of_failed_work_ends_too(
+    small: families.Family, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        taskstore.pack(small.base_path, small.paths, tmp_path / "a", progress=stopped)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    with pytest.raises(taskstore.TaskstoreError):
+        taskstore.pack(small.base_path, {"a": broken}, tmp_path / "b", progress=True)
+    assert capsys.readouterr().err == ""  # there was nothing to count yet
+
+
+def test_false_and_nothing_are_silent(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taskstore.verify(packed, progress=False)
+    taskstore.verify(packed)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_goes_on_with_the_next_piece_of_work(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar()
+    for total in (3, 5):
+        meter = Meter(bar, total, unit="models")
+        meter.stage("scoring", "a\x1bb")
+        meter.add("x", total)
+    bar.close()
+    said = capsys.readouterr().err
+    assert "5/5" in said and "models" in said and "\x1b[" not in said.replace("\x1b[A", "")
+    assert "a?b" in said or "scoring x" in said
