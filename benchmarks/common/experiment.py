@@ -15,6 +15,7 @@ from benchmarks.common.measure import Side, SideFailed, alternate
 from benchmarks.common.sides import HERE, Sides, remove
 
 STARTUPS = 3
+MEASURED = 15  # packs with and without measuring, at least
 TOOLS = ("mergekit", "zipnn", "tar")
 
 
@@ -40,6 +41,7 @@ class Experiment:
         store = size_of(files_of(self.sides.store))
         unpack = self._unpack(store)
         self.lines.memory(pack, unpack, mergekit)
+        self._measuring()
         self.lines.originals(pack, store)
         self._sizes(pack, store)
 
@@ -58,6 +60,14 @@ class Experiment:
         mergekit = min(mergekits, key=lambda side: side.median(seconds_of), default=None)
         self.lines.pack(pack, read, mergekit, startup)
         return pack, mergekit
+
+    def _measuring(self) -> None:
+        """What it costs to measure how near each task is, and the task vectors."""
+        for tiers in ("mask", "rest"):
+            side = self.sides.measuring(tiers, max(MEASURED, self.repeat))
+            self._alternate([side], 1)
+            self.lines.measuring(side)
+        remove(self.sides.work / "measured")
 
     def _unpack(self, store: int) -> Side:
         self.unpack_cache = cache = Cache.fitting(store + 3 * self._model)

@@ -95,6 +95,16 @@ class Lines:
             target = Target("<= 2", ratio <= 2) if judged else None
             self.found.append(Line(what, *cells, ratio, "the time", target))
 
+    def measuring(self, side: Side) -> None:
+        """Processor time of one process that packs with and without measuring what is kept."""
+        on, off = (side.runs[-1].says[key] for key in ("with", "without"))
+        cells = (
+            _timed(side, on, self.inputs, note="seconds of the cores"),
+            Cell("the same, nothing measured", off, self.inputs / off),
+        )
+        target = Target("< 1.03", on / off < 1.03)
+        self.found.append(Line("measuring what is kept", *cells, on / off, "the time", target))
+
     def memory(self, pack: Side, unpack: Side, mergekit: Side | None) -> None:
         """Peaks: the highest of all runs."""
         model = Cell("one model's size", nbytes=self.model)

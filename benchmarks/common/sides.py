@@ -68,6 +68,19 @@ class Sides:
         }
         return self._library("taskstore pack", "pack", given, self.family.files, self.store)
 
+    def measuring(self, tiers: str, repeat: int) -> Side:
+        """Packs with and without measuring what is kept, in turn, in one process."""
+        given = {
+            "base": str(self.family.base),
+            "tasks": {name: str(path) for name, path in self.family.tasks.items()},
+            "target": str(self.work / "measured"),
+            "jobs": self.jobs,
+            "tiers": tiers,
+            "repeat": repeat,
+        }
+        target = self.work / "measured"
+        return self._library(f"pack, {tiers}", "measuring", given, self.family.files, target)
+
     def read(self) -> Side:
         given = {"files": [str(path) for path in self.family.files]}
         return self._library("reading", "read", given, self.family.files, None)

@@ -41,6 +41,42 @@ def pack(given: Given) -> Given:
     }
 
 
+def measuring(given: Given) -> Given:
+    """taskstore.pack() with its defaults, in turn with and without measuring what is kept.
+
+    Seconds of the processor, the least of each, since other work beside it only adds; the
+    figures of the runs without are void.
+    """
+    import numpy as np
+
+    import taskstore
+    from taskstore.merging import similarity
+    from taskstore.packing import block_coder, mask_coder
+
+    places = [
+        *((module, name) for module in (block_coder, mask_coder) for name in vars(module)
+          if name.startswith("four_sums")),
+        (similarity, "of_vectors"), (similarity, "of_weights"),
+    ]  # fmt: skip
+    measured = [getattr(module, name) for module, name in places]
+
+    def void(name: str) -> Callable[..., Any]:
+        sums = np.ones(4)
+        return (lambda *_: sums) if name.startswith("four") else lambda of, *_: np.eye(len(of))
+
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for i in range(2 * given["repeat"] + 1):
+        on = i % 2 == 0  # the first is not counted
+        for (module, name), real in zip(places, measured, strict=True):
+            setattr(module, name, real if on else void(name))
+        shutil.rmtree(given["target"], ignore_errors=True)
+        began = time.process_time()
+        options = taskstore.PackOptions(jobs=given["jobs"], tiers=given["tiers"])
+        taskstore.pack(given["base"], given["tasks"], given["target"], options)
+        seconds[on] += [time.process_time() - began] if i else []
+    return {"with": min(seconds[True]), "without": min(seconds[False])}
+
+
 def merge(given: Given) -> Given:
     """taskstore.merging.merge()"""
     import taskstore.merging
@@ -132,6 +168,7 @@ def _resident(field: str) -> int:
 
 ACTIONS: dict[str, Callable[[Given], Given]] = {
     "pack": pack,
+    "measuring": measuring,
     "merge": merge,
     "unpack": unpack,
     "read": read,

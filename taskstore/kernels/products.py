@@ -5,6 +5,7 @@ Legend: S = vectors, N = their elements.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -21,16 +22,20 @@ F64 = NDArray[np.float64]
 U = NDArray[Any]
 RUN = 1024  # elements that are added in float32; runs are added in float64
 LONG = 8192  # the same, in 64 parts
+STRIP = 256  # the same, of a sample
 SMALL = 1e-20  # sums of squares below are not had in float32
 
 
-def inner(x_SN: F32) -> F64:
-    """X X^T, float32 (S, N) -> float64 (S, S).
+def inner(x_SN: F32, strips: NDArray[np.intp] | None = None) -> F64:
+    """X X^T, float32 (S, N) -> float64 (S, S), of all elements or of some strips of STRIP.
 
     The order of the sums within a run is the processor's, so the last digits are, too.
     """
     sums_SS = np.zeros((len(x_SN), len(x_SN)))
-    _inner(x_SN, sums_SS)
+    if strips is None:
+        _inner(x_SN, np.arange(-(-x_SN.shape[1] // RUN)), RUN, sums_SS)
+    else:
+        _inner(x_SN, strips, STRIP, sums_SS)
     return sums_SS + np.tril(sums_SS, -1).T
 
 
@@ -51,16 +56,16 @@ def _dot(a_N: F32, b_N: F32) -> Any:
 
 
 @_compiled
-def _inner(x_SN: F32, sums_SS: F64) -> None:
-    for start in range(0, x_SN.shape[1], RUN):
-        stop = min(start + RUN, x_SN.shape[1])
+def _inner(x_SN: F32, runs: NDArray[np.intp], long: int, sums_SS: F64) -> None:
+    for run in runs:
+        start, stop = run * long, min((run + 1) * long, x_SN.shape[1])
         for s in range(x_SN.shape[0]):
             a_N = x_SN[s, start:stop]
             for u in range(s + 1):
                 sums_SS[s, u] += _dot(a_N, x_SN[u, start:stop])
 
 
-def four_sums(theta0_N: F32, tau_N: F32, rebuilt_N: U, dtype: str) -> F64:
+def four_sums(theta0_N: F32, tau_N: F32, rebuilt_N: U, dtype: str, one_in: int = 1) -> F64:
     """|e|^2, |w|^2, |tau|^2 and <tau, tau^>, float64 (4,): SPEC.md, `fidelity`.
 
     float32 (N,) twice, and the rebuilt weights as bits of `dtype`, (N,); w = theta_0 + tau, tau^ =
@@ -68,19 +73,22 @@ def four_sums(theta0_N: F32, tau_N: F32, rebuilt_N: U, dtype: str) -> F64:
     every 64th element, and then in float64: about 1e-7 from the exact sums, and the same on any
     processor. Elements that are not finite, and so the same in the base and the fine-tune, are
     left out.
+
+    `one_in` 2, 4 or 8 looks at one strip of STRIP elements in so many, not the same each time, and
+    multiplies; all are looked at where the sample sees no task vector.
     """
     values_N = rebuilt_N if dtype == "BF16" else to_float32(rebuilt_N, dtype)
-    sums = np.array(_sums(theta0_N, tau_N, values_N, np.float32(0)))
+    sums = _sums(theta0_N, tau_N, values_N, np.float32(0), one_in)
     if _is_in_range(sums) and (sums[2] > SMALL or not tau_N.any()):
-        return sums
+        return np.array(sums)
     return _exact_sums(theta0_N, tau_N, to_float32(rebuilt_N, dtype))
 
 
-def four_sums_of_bf16(w0_N: U, theta_N: U, rebuilt_N: U) -> F64:
+def four_sums_of_bf16(w0_N: U, theta_N: U, rebuilt_N: U, one_in: int = 1) -> F64:
     """The same of the bits of a base, a fine-tune and what was rebuilt, (N,) thrice."""
-    sums = np.array(_sums(w0_N, theta_N, rebuilt_N, np.float32(1)))
+    sums = _sums(w0_N, theta_N, rebuilt_N, np.float32(1), one_in)
     if _is_in_range(sums) and (sums[2] > SMALL or np.array_equal(theta_N, w0_N)):
-        return sums
+        return np.array(sums)
     theta0_N, theta_f_N, rebuilt_f_N = (
         to_float32(bits_N, "BF16") for bits_N in (w0_N, theta_N, rebuilt_N)
     )
@@ -88,9 +96,9 @@ def four_sums_of_bf16(w0_N: U, theta_N: U, rebuilt_N: U) -> F64:
         return _exact_sums(theta0_N, theta_f_N - theta0_N, rebuilt_f_N)
 
 
-def _is_in_range(sums: F64) -> bool:
+def _is_in_range(sums: tuple[float, float, float, float]) -> bool:
     """Tell whether float32 was wide enough for the squares."""
-    return bool(np.isfinite(sums).all() and (sums[1] > SMALL or not sums.any()))
+    return math.isfinite(sum(sums)) and (sums[1] > SMALL or not any(sums))
 
 
 def _exact_sums(theta0_N: F32, tau_N: F32, rebuilt_N: F32) -> F64:
@@ -122,15 +130,20 @@ def _float_of(x: Any) -> Any:
 
 
 @jit
-def _sums(w0_N: U, x_N: U, rebuilt_N: U, whole_x: np.float32) -> tuple[float, float, float, float]:
+def _sums(
+    w0_N: U, x_N: U, rebuilt_N: U, whole_x: np.float32, one_in: int
+) -> tuple[float, float, float, float]:
     """`x` is the fine-tune where `whole_x` is 1, and the task vector where it is 0."""
     parts = np.zeros((4, 64), np.float32)
     e, w, t, p = parts[0], parts[1], parts[2], parts[3]
     e_all = w_all = t_all = p_all = 0.0
-    even = w0_N.size // 256 * 256
-    for start in range(0, w0_N.size, LONG):
+    group = STRIP * one_in
+    whole, groups = w0_N.size // group, (w0_N.size + group - 1) // group
+    each = np.float32(1 / one_in)  # of the elements past the last whole group, all looked at
+    for start in range(0, groups, LONG // STRIP):
         parts[:] = 0
-        for i in range(start, min(start + LONG, even), 256):  # four elements a part at a time
+        for k in range(start, min(start + LONG // STRIP, whole)):  # four elements a part at a time
+            i = STRIP * (k * one_in + ((k * 0x9E3779B1) >> 30 & (one_in - 1)))
             w0, x, rebuilt = w0_N[i : i + 256], x_N[i : i + 256], rebuilt_N[i : i + 256]
             for j in range(64):
                 o0, o1 = _float(w0[j]), _float(w0[j + 64])
@@ -149,16 +162,16 @@ def _sums(w0_N: U, x_N: U, rebuilt_N: U, whole_x: np.float32) -> tuple[float, fl
                 w[j] += (o0 * o0 + o1 * o1) + (o2 * o2 + o3 * o3)
                 t[j] += (a0 * a0 + a1 * a1) + (a2 * a2 + a3 * a3)
                 p[j] += (a0 * b0 + a1 * b1) + (a2 * b2 + a3 * b3)
-        if start + LONG > even:
-            for i in range(max(start, even), w0_N.size):
+        if start + LONG // STRIP > whole:
+            for i in range(whole * group, w0_N.size):
                 o0 = _float(w0_N[i])
                 a0 = _float(x_N[i]) - whole_x * o0
                 b0 = _float(rebuilt_N[i]) - o0
-                e[0] += (b0 - a0) * (b0 - a0)
-                w[0] += (o0 + a0) * (o0 + a0)
-                t[0] += a0 * a0
-                p[0] += a0 * b0
+                e[0] += (b0 - a0) * (b0 - a0) * each
+                w[0] += (o0 + a0) * (o0 + a0) * each
+                t[0] += a0 * a0 * each
+                p[0] += a0 * b0 * each
         for j in range(64):
             e_all, w_all = e_all + e[j], w_all + w[j]
             t_all, p_all = t_all + t[j], p_all + p[j]
-    return e_all, w_all, t_all, p_all
+    return e_all * one_in, w_all * one_in, t_all * one_in, p_all * one_in

@@ -26,6 +26,8 @@ from taskstore.packing.job import PackJob
 from taskstore.packing.mask_coder import MaskCoder
 from taskstore.packing.writer import CodedBlock, CodedPart
 
+ONE_IN = 8  # strips of weights of a large family: its four sums are estimated, to about 1 %
+
 
 @dataclass(frozen=True)
 class BlockUnit:
@@ -41,6 +43,7 @@ class Coder:
 
     codings   codec of the multi-task weights, by tensor
     share     of the weights that are looked at for the angles of the task vectors
+    one_in    strips of weights, of which one is looked at for the four sums
     """
 
     job: PackJob
@@ -48,6 +51,7 @@ class Coder:
     masks: MaskCoder
     codings: Mapping[str, str]
     share: float
+    one_in: int
 
     @property
     def above(self) -> list[str]:
@@ -56,8 +60,10 @@ class Coder:
 
     @classmethod
     def of(cls, job: PackJob, source: Source) -> Coder:
-        masks, codings = MaskCoder(job, source.method), multitask.choose(job, source)
-        return cls(job, source, masks, codings, similarity.share_of(_shared(job)))
+        share = similarity.share_of(_shared(job))
+        one_in = 1 if share == 1 else ONE_IN
+        masks, codings = MaskCoder(job, source.method, one_in), multitask.choose(job, source)
+        return cls(job, source, masks, codings, share, one_in)
 
     def units(self) -> Iterator[BlockUnit]:
         """Yield one unit per block: the base's tensors by name, then each task's private ones."""
@@ -178,10 +184,10 @@ def _above(
         streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)
         sums = None
         if tier != "exact" and not known and below[1] == info.dtype == "BF16":
-            sums = four_sums_of_bf16(below[0], theta_N, rebuilt_N)
+            sums = four_sums_of_bf16(below[0], theta_N, rebuilt_N, coder.one_in)
         elif tier != "exact":
             known = known or cpu.task_vector_of(*theta, *below)
-            sums = four_sums(*known, rebuilt_N, info.dtype)
+            sums = four_sums(*known, rebuilt_N, info.dtype, coder.one_in)
         yield CodedPart(
             ABOVE[tier].stem(task.name),
             streams,

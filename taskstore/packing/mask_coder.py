@@ -27,9 +27,9 @@ F32 = NDArray[np.float32]
 class MaskCoder:
     """Makes and codes masks of a family, as its options and its merge method want them."""
 
-    def __init__(self, job: PackJob, method: Method) -> None:
+    def __init__(self, job: PackJob, method: Method, one_in: int) -> None:
         self._family, self._options, self._imported = job.family, job.options, job.masks
-        self._method = method
+        self._method, self._one_in = method, one_in
 
     def is_common(self, block: Block) -> bool:
         """Tell whether `all_at_once` does this block: all bf16, merged by sum, masks alone."""
@@ -56,7 +56,7 @@ class MaskCoder:
         for s, task in enumerate(tasks):
             differs = not np.array_equal(theta_SN[s], w0_N)
             streams = encode("bits", bits_SP[s])
-            sums = four_sums_of_bf16(w0_N, theta_SN[s], chosen_SN[s])
+            sums = four_sums_of_bf16(w0_N, theta_SN[s], chosen_SN[s], self._one_in)
             parts.append(_part(block, task, streams, bits_SP[s], chosen_SN[s], differs, sums))
         return w0_N, theta_SN, w1_N, parts
 
@@ -85,7 +85,7 @@ class MaskCoder:
                 raise NotFinite(f"{task.name} rebuilt in {info.dtype}", block.name)
         archive, dtype = self._options.level == "archive", block.info.dtype
         streams = encode_mask(bits_P, weights.w0_N, w1_N, dtype, archive=archive)
-        sums = four_sums(weights.theta0_N, tau_N, rebuilt_N, info.dtype)
+        sums = four_sums(weights.theta0_N, tau_N, rebuilt_N, info.dtype, self._one_in)
         return _part(block, task, streams, bits_P, rebuilt_N, bool(sums[2] > 0), sums)
 
 

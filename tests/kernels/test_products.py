@@ -52,6 +52,35 @@ def test_of_bf16_in_one_pass(n: int, moved: float) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("one_in", [2, 4, 8])
+@pytest.mark.parametrize("n", [1 << 18, 262_143, 2048])
+def test_a_sample_is_near_the_whole(n: int, one_in: int) -> None:
+    """Of a matrix whose every row has outliers in the same place, too."""
+    rng = np.random.default_rng(n)
+    theta0_N, tau_N = (rng.standard_normal(n).astype(np.float32) * x for x in (1, 0.1))
+    tau_N[np.arange(n) % 1024 < 8] *= 20
+    rebuilt_N = from_float32(theta0_N + tau_N * np.float32(0.9), "BF16")
+    whole, part = (four_sums(theta0_N, tau_N, rebuilt_N, "BF16", k) for k in (1, one_in))
+    np.testing.assert_allclose(part[1], whole[1], rtol=0.05 if n > 2048 else 0.3)
+    np.testing.assert_allclose(part[3] / part[2], whole[3] / whole[2], rtol=0.01)
+    if n > 2048:
+        np.testing.assert_allclose(part, whole, rtol=0.2)
+        w0_N, theta_N = (from_float32(x, "BF16") for x in (theta0_N, theta0_N + tau_N))
+        part, whole = (four_sums_of_bf16(w0_N, theta_N, rebuilt_N, k) for k in (one_in, 1))
+        np.testing.assert_allclose(part, whole, rtol=0.2)
+
+
+def test_a_sample_that_misses_the_task_vector_is_not_taken() -> None:
+    theta0_N, tau_N = np.ones(1 << 14, np.float32), np.zeros(1 << 14, np.float32)
+    tau_N[3000] = 0.5  # of the strips 8 to 15, another one is looked at
+    w0_N = from_float32(theta0_N, "BF16")
+    expected = four_sums(theta0_N, tau_N, w0_N, "BF16")
+    assert expected.tolist() == [0.25, (1 << 14) + 1.25, 0.25, 0]
+    assert four_sums(theta0_N, tau_N, w0_N, "BF16", 8).tolist() == expected.tolist()
+    theta_N = from_float32(theta0_N + tau_N, "BF16")
+    assert four_sums_of_bf16(w0_N, theta_N, w0_N, 8).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("scale", [1e-15, 1e25])
 def test_of_bf16_beyond_float32s_squares(scale: float) -> None:
     w0_N, theta_N = (from_float32(np.full(600, x, np.float32), "BF16") for x in (scale, scale * 2))

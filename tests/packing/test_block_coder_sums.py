@@ -11,6 +11,7 @@ import torch
 import taskstore
 from taskstore.format.fidelity import of_task
 from taskstore.format.manifest import Score
+from taskstore.merging import similarity
 from taskstore.packing.revise import add, record, remove, retier
 from tests.support import families
 from tests.support.families import State, options, rich_states
@@ -57,6 +58,30 @@ def test_as_the_models_say(dtype: torch.dtype, method: str, tiers: str, tmp_path
     chosen = options(tiers=tiers, **({"method": method} if method else {}))
     taskstore.pack(family.base_path, family.paths, tmp_path / "s", chosen)
     check(taskstore.open(tmp_path / "s"), base, tasks)
+
+
+@pytest.mark.parametrize("tiers", ["mask", "rest"])
+def test_of_a_large_family_by_a_sample(
+    tiers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts as large is set low; figures move little, cosines too."""
+    base = families.random_state(0, torch.bfloat16, shapes={"w": (700, 1024), "b": (40,)})
+    tasks = {name: families.tuned(base, i) for i, name in enumerate(("one", "two"))}
+    family = families.Family(tmp_path, base, tasks)
+    found = []
+    for small in (similarity.SMALL, 1000):
+        monkeypatch.setattr(similarity, "SMALL", small)
+        monkeypatch.setattr(similarity, "SAMPLE", 200_000)
+        store = tmp_path / f"s{small}"
+        taskstore.pack(family.base_path, family.paths, store, options(tiers=tiers))
+        found.append(taskstore.open(store))
+    whole, part = (store.fidelity("one") for store in found)
+    assert part != whole, "it was sampled"
+    assert part.weight_error == pytest.approx(whole.weight_error, rel=0.03)
+    assert part.projection == pytest.approx(whole.projection, abs=0.02)
+    vectors = [store.manifest.vectors for store in found]
+    assert vectors[0] and vectors[1] and vectors[0].share == 1 and vectors[1].share < 0.2
+    assert vectors[1].norms["one"] == pytest.approx(vectors[0].norms["one"], rel=0.03)
 
 
 @pytest.mark.parametrize("tiers", ["mask", "rest"])
