@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-EVERY = 10.0  # seconds between the lines of a bar that no terminal shows
+EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,16 @@ class Progress:
 
 Function = Callable[[Progress], None]
 Callback = Function | bool  # True: a bar of tqdm, in a terminal or a notebook
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: "8 s", "4 min", "2 h 10 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def silent(_: Progress) -> None:

@@ -154,6 +154,9 @@ def evaluate(
     chosen, originals = list(store.tasks if tasks is None else tasks), originals or {}
     for task in (*chosen, *originals):
         store.check_task(task)
+    lower = sum(len(store.tiers(task)) - 1 for task in chosen)
+    asked = lower + (1 + base) * len(chosen) + len(set(originals) & set(chosen))
+    bench.journal.expect(bench.label, asked, bench.say)
     return Evaluation(
         [
             TaskScores(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from taskstore.errors import OutputError
 from taskstore.evaluation.command import Measured
+from taskstore.evaluation.pace import Pace
 from taskstore.locations.files import read_regular
 
 MAX_BYTES = 256 << 20
@@ -27,6 +29,7 @@ class Journal:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._known: dict[Key, float] = {}
+        self._pace = Pace()
         if path is not None and path.exists():
             try:
                 lines = read_regular(path, MAX_BYTES).decode(errors="replace").splitlines()
@@ -38,9 +41,11 @@ class Journal:
     def _take(self, path: Path, line: str) -> None:
         """Remember a line's score; raises OutputError for one that no journal has."""
         with suppress(ValueError, TypeError, OverflowError, RecursionError):
-            key, score, *n = json.loads(line)
+            key, score, *more = json.loads(line)
+            n, seconds = (*more, None, None)[:2]
             if math.isfinite(score):
-                self._known[tuple(map(str, key))] = Measured.over(score, *n or [None])
+                self._known[tuple(map(str, key))] = Measured.over(score, n)
+                self._pace.took(str(key[0]), seconds)
             return
         if not line.startswith("[[") and line not in ("", "["):
             raise OutputError(
@@ -51,16 +56,24 @@ class Journal:
     def score(self, key: Key, evaluate: Callable[[], float]) -> float:
         """The score of a key; `evaluate` finds one that is not known, and it is written down."""
         if key not in self._known:
+            began = time.monotonic()
             score = evaluate()
-            self._append(key, score)
+            seconds = time.monotonic() - began
+            self._append(key, score, seconds)
             self._known[key] = score
+            self._pace.took(key[0], seconds)
+        self._pace.done(key[0])
         return self._known[key]
 
-    def _append(self, key: Key, score: float) -> None:
+    def expect(self, label: str, count: int, say: Callable[[str], None]) -> None:
+        """Say about how long `count` evaluations of `label` take, as soon as that is known."""
+        self._pace.expect(label, count, say)
+
+    def _append(self, key: Key, score: float, seconds: float) -> None:
         if self._path is None:
             return
-        n = [score.n] if isinstance(score, Measured) else []
-        line = json.dumps([key, score, *n]) + "\n"
+        n = score.n if isinstance(score, Measured) else None
+        line = json.dumps([key, score, n, round(seconds, 3)]) + "\n"
         try:
             cut_off = self._path.exists() and read_regular(self._path, MAX_BYTES)[-1:] not in (
                 b"",

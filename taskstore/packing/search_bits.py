@@ -42,6 +42,7 @@ from taskstore.store.contents import not_of_a_store
 
 _log = logging.getLogger(__name__)
 GRID = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # bits per parameter, about
+ROUNDS = 1 + len(GRID).bit_length()  # evaluations of a task, at most: its original, and bisection
 FINEST = 8.0
 SAMPLE = 64  # blocks on which an error is first measured
 
@@ -107,6 +108,7 @@ def aim_at_score(
         publish.check_target(
             Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
         )
+        bench.journal.expect(bench.label, ROUNDS * len(finetunes), bench.say)
         originals = {task: bench.original(path, task) for task, path in sorted(finetunes.items())}
         for task, score in originals.items():
             if score <= 0:

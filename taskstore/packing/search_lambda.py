@@ -85,6 +85,7 @@ def tune(
     with publish.alone(Path(target)):
         publish.check_target(Path(target).absolute(), overwrite=overwrite, foreign=not_of_a_store)
         scores: dict[str, dict[float, float]] = {task: {} for task in sorted(finetunes)}
+        bench.journal.expect(bench.label, len(lambdas) * len(scores), bench.say)
         for lam, trial in zip(lambdas, trials, strict=True):
             with scratch_folder(target, scratch) as folder:
                 pack(base, finetunes, folder / "store", trial, progress)

@@ -15,7 +15,7 @@ from tests.support.families import Family
 
 ROOT = Path(__file__).parents[2]
 # Options of no group: how a command speaks, and what serve starts.
-GENERAL = {"--json", "--quiet", "--help", "--log-format", "--print-command"}
+GENERAL = {"--json", "--quiet", "--verbose", "--help", "--log-format", "--print-command"}
 
 
 def run(*words: object) -> Result:

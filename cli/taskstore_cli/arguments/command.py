@@ -1,4 +1,4 @@
-"""What every command is: options in groups, old spellings that still work, -v."""
+"""What every command is: options in groups, old spellings that still work, and -v."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
 }
 
 
+VERBOSE = "taskstore_cli.verbose"
+
+
 class Option(click.Option):
     """An option with old or other spellings, `also`, which work and are shown nowhere."""
 
@@ -58,7 +61,13 @@ class Command(cloup.Command):
     """A command with its options in groups; an example stands at the end of its help."""
 
     def __init__(self, *words: Any, params: Iterable[click.Parameter] = (), **given: Any) -> None:
-        super().__init__(*words, params=_grouped(list(params)), **given)
+        super().__init__(*words, params=_grouped([*params, _verbose()]), **given)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from taskstore_cli.output import logs
+
+        with logs.written(ctx.info_name or "", ctx.meta[VERBOSE]):
+            return super().invoke(ctx)
 
     def get_default_option_group(
         self, ctx: click.Context, is_the_only_visible_option_group: bool = False
@@ -73,6 +82,19 @@ def command(
 ) -> Callable[[Callable[..., Any]], Command]:
     """Make a command of a function, as `click.command` does."""
     return click.command(name, cls=cls)
+
+
+def _verbose() -> click.Option:
+    def keep(ctx: click.Context, _: click.Parameter, count: int) -> None:
+        ctx.meta[VERBOSE] = count
+
+    return click.Option(
+        ["-v", "--verbose"],
+        count=True,
+        expose_value=False,
+        callback=keep,
+        help="Say more on stderr: what is done; -vv: all that is known. So does TASKSTORE_LOG.",
+    )
 
 
 def flag(option: click.Parameter) -> str:

@@ -147,6 +147,8 @@ def serve(
     from taskstore_serving.launch.server import listen
     from taskstore_serving.options import ServeOptions
 
+    from taskstore_cli.output import logs
+
     opened = common.opened(store, base_from)
     check_words(given)
     named = [task for task in tasks.split(",") if task]
@@ -188,7 +190,8 @@ def serve(
         _print_command(launch, api_key)
         return
     if log_format:
-        os.environ["TASKSTORE_LOG"] = log_format
+        level = logs.asked(os.environ.get(logs.VARIABLE, ""))[0]
+        os.environ[logs.VARIABLE] = ",".join(filter(None, [level, log_format]))
     _announce(launch, chosen, opened, open_to_all=not api_key)
     with bound:
         _serve(launch, opened, bound, api_key, _ready(launch, chosen, opened, as_json))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskstore.progress import EVERY, duration
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from taskstore.progress import Callback, Progress
+    from taskstore.progress import Function, Progress
 
 
 def size(count: float) -> str:
@@ -65,18 +68,18 @@ class Output:
         """Whether nothing but a result, or a warning, is printed."""
         return self.as_json or self.quiet
 
-    def progress(self, *, examples: bool = False) -> AbstractContextManager[Callback]:
+    def progress(self, *, examples: bool = False) -> AbstractContextManager[Function]:
         return progress_bar(self.silent, examples=examples)
 
 
 @contextmanager
-def progress_bar(quiet: bool, *, examples: bool = False) -> Iterator[Callback]:
-    """A callback that draws a bar on stderr; silent when told so or when stderr is no terminal.
+def progress_bar(quiet: bool, *, examples: bool = False) -> Iterator[Function]:
+    """A callback that draws a bar on stderr, or where that is no terminal, writes lines there.
 
-    It counts bytes, or examples.
+    It counts bytes, or examples; `quiet`: neither.
     """
     if quiet or not sys.stderr.isatty():
-        yield lambda _: None
+        yield (lambda _: None) if quiet else _lines()
         return
     from rich.console import Console
     from rich.progress import (
@@ -110,6 +113,35 @@ def progress_bar(quiet: bool, *, examples: bool = False) -> Iterator[Callback]:
             )
 
         yield show
+
+
+def _lines() -> Function:
+    """Write a line every ten seconds, for logs: what is done, and about how long the rest takes."""
+    began = said = time.monotonic()
+    last = 0
+
+    def show(progress: Progress) -> None:
+        nonlocal began, said, last
+        now = time.monotonic()
+        if progress.done < last:  # the next step of a longer piece of work
+            began = now
+        last = progress.done
+        if now - said >= EVERY:
+            said = now
+            click.echo(progress_line(progress, now - began), err=True)
+
+    return show
+
+
+def progress_line(progress: Progress, seconds: float) -> str:
+    """What is done after so many seconds: "coding a: 1 GB of 4 GB (25 %), about 3 min left"."""
+    done, total = progress.done, progress.total
+    words = f"{size(done)} of {size(total)}"
+    if progress.unit != "B":
+        words = f"{done:,} of {total:,} {progress.unit}"
+    share = done / max(1, total)
+    left = f", about {duration(seconds / share - seconds)} left" if 0 < share < 1 else ""
+    return f"{progress.stage} {progress.item}".strip() + f": {words} ({share:.0%}){left}"
 
 
 def number(value: float | None) -> str:

@@ -1,8 +1,8 @@
 """Logs of a server's tasks: a line per request, without any of its text.
 
 Logger `taskstore.serving`, on stderr, as loud as vLLM's own logger (`--log-level`,
-VLLM_LOGGING_LEVEL). TASKSTORE_LOG=json makes every line an object. A logging configuration that
-names `taskstore` or `taskstore.serving`, and VLLM_CONFIGURE_LOGGING=0, are left as they are.
+VLLM_LOGGING_LEVEL). With json in TASKSTORE_LOG every line is an object. A logging configuration
+that names `taskstore` or `taskstore.serving`, and VLLM_CONFIGURE_LOGGING=0, are left as they are.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def configure() -> None:
         top.handlers.clear()
     if top.handlers or _log.handlers or os.environ.get("VLLM_CONFIGURE_LOGGING") == "0":
         return
-    machines = os.environ.get("TASKSTORE_LOG") == "json"
+    machines = "json" in os.environ.get("TASKSTORE_LOG", "").lower().split(",")
     handler = _Handler(sys.stderr)
-    handler.setFormatter(_Json() if machines else logging.Formatter(_TEXT, "%m-%d %H:%M:%S"))
+    handler.setFormatter(Json() if machines else logging.Formatter(_TEXT, "%m-%d %H:%M:%S"))
     top.addHandler(handler)
     top.setLevel(engine.level or logging.INFO)
     top.propagate = False
@@ -75,7 +75,9 @@ class _Handler(logging.StreamHandler[Any]):
     """Marks a handler as ours, not one of a user's configuration."""
 
 
-class _Json(logging.Formatter):
+class Json(logging.Formatter):
+    """A line of JSON per record."""
+
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),

@@ -93,6 +93,7 @@ def greedy_soup(
                 return scores_of([name])
             return scorer.score(name, fingerprint(folder), lambda: nullcontext(folder))
 
+        scorer.expect(2 * len(origin.names) - 1)
         alone = {name: scores_alone(name) for name in origin.names}
         order = sorted(alone, key=lambda name: scorer.cost(alone[name]))
         chosen, best = order[:1], alone[order[0]]

@@ -83,6 +83,7 @@ def search(
     with publish.alone(target):
         origin.check(target, options)
         axes, trials = grids.axes, grids.trials(options)
+        scorer.expect(len(trials))
         scores = [
             scorer.merged(
                 words(axes, values) or "merged", origin, trial, origin.names, target, progress

@@ -70,6 +70,10 @@ class Scorer:
     scratch: Path | None = None
     say: Say = unsaid
 
+    def expect(self, models: int) -> None:
+        """Say about how long it takes to score so many models, as soon as that is known."""
+        self.journal.expect(self.label, models * len(self.tasks), self.say)
+
     def merged(
         self,
         what: str,
