@@ -50,19 +50,19 @@ PARTS = (
     Part(
         "Make a store",
         "taskstore pack llama billing=runs/17/final legal=runs/22/final -o family",
-        "docs/fidelity.md",
+        "docs/choosing.md",
         (pack, tune),
     ),
     Part(
         "Use its models",
         "taskstore unpack family billing -o billing",
-        "docs/inputs.md",
+        "docs/tutorial.md",
         (unpack, load),
     ),
     Part(
         "Change a store",
         "taskstore add family chat=runs/31/final",
-        "docs/inputs.md",
+        "docs/archive.md",
         (add, remove, retier),
     ),
     Part(
@@ -74,7 +74,7 @@ PARTS = (
     Part(
         "Merge models into one",
         "taskstore merge llama runs/17/final runs/22/final --method ties -o merged",
-        "docs/methods.md",
+        "docs/merging.md",
         (merge, methods, measure),
     ),
     Part(

@@ -16,6 +16,7 @@ from taskstore_cli.main import main
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
+BESIDE = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/RESULTS.md", "examples/README.md")
 pytestmark = pytest.mark.skipif(
     not DOCS.is_dir(), reason="the documentation is not part of an installed taskstore"
 )
@@ -64,3 +65,11 @@ def test_every_page_is_reached_from_the_index(site: Path) -> None:
     index = (site / "index.html").read_text()
     pages = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
     assert [page for page in pages if f'href="{page}"' not in index and page.stem != "index"] == []
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_links_from_outside_the_site_lead_somewhere(name: str) -> None:
+    """Sphinx looks at those of the site itself."""
+    page = ROOT / name
+    found = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert [link for link in found if not (page.parent / link).exists()] == []
