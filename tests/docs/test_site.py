@@ -16,7 +16,13 @@ from taskstore_cli.main import main
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
-BESIDE = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/RESULTS.md", "examples/README.md")
+BESIDE = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benchmarks/RESULTS.md",
+    "examples/README.md",
+)
 pytestmark = pytest.mark.skipif(
     not DOCS.is_dir(), reason="the documentation is not part of an installed taskstore"
 )

@@ -1,11 +1,12 @@
 """Runs what a page shows, and compares what comes out with what the page says comes out.
 
-    python -m tests.support.transcripts README.md docs/tutorial.md            compare
-    python -m tests.support.transcripts --update                              write new outputs, all pages
+    python -m tests.support.transcripts README.md docs/tutorial.md     compare
+    python -m tests.support.transcripts --update                       write new outputs, all pages
 
-Blocks of ```console are run line by line ("$ command", then its output), blocks of ```pycon as Python
-sessions. All blocks of a page share a folder in which `examples/` is the repository's. A block in an
-HTML comment is run and not shown. Other blocks (```sh, ```python, indented) are only read.
+Blocks of ```console are run line by line ("$ command", then its output), blocks of ```pycon as
+Python sessions. All blocks of a page share a folder in which `examples/` is the repository's. A
+block in an HTML comment is run and not shown. Other blocks (```sh, ```python, indented) are only
+read.
 
 A command has to fail where its output holds a line "error: ...", and only there. Lines are compared
 word for word, whatever the white space; sizes, times and factors match any of their kind, other
@@ -31,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
-
 from taskstore_cli.main import main as command
+
 from tests.support import ROOT
 
 FENCE = re.compile(r"^```(console|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -144,9 +145,7 @@ class Session:
         """Call the command in this process: starting one takes longer than most commands."""
         words = shlex.split(line.replace("\\\n", " "))
         with contextlib.chdir(self.folder):
-            done = CliRunner().invoke(
-                command, words[1:], env=self.environ, prog_name="taskstore"
-            )
+            done = CliRunner().invoke(command, words[1:], env=self.environ, prog_name="taskstore")
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
         return done.exit_code, done.output
