@@ -54,7 +54,8 @@ def test_a_page_is_run_and_put_right(tmp_path: Path) -> None:
     )
     page.write_text(text)
     run, again = tmp_path / "1", tmp_path / "2"
-    run.mkdir(), again.mkdir()
+    run.mkdir()
+    again.mkdir()
     (found,) = differences(page, run, update=True)
     assert "shown" in found and "hidden" in found
     assert page.read_text() == text.replace("file\nshown", "file\nhidden")
