@@ -1,12 +1,13 @@
 """Train the example family: a base model of a million weights and four full fine-tunes.
 
-    python examples/train.py --out DIR [--seed 0] [--steps 2200] [--tune-steps 60]
+    python examples/train.py --out DIR [--seed 0] [--steps 2200] [--tune-steps 60] [--every N]
 
 The base learns to write an integer out when the prompt names how ("roman 312"), and to repeat a
 bare one. Each fine-tune then learns one of the four ways of writing for the bare
 integer. All of its weights move, but only a little: the base already knew the way, as a large
 base model knows most of what a fine-tune brings out. Numbers of the test and validation splits
-are never trained on, neither by the base nor by a fine-tune.
+are never trained on, neither by the base nor by a fine-tune. With `--every`, each fine-tune
+also leaves a run, `runs/TASK/checkpoint-STEP`, with a checkpoint every N steps.
 
 Two threads, about seven minutes. Same seed, same torch and same kind of processor: same bytes.
 """
@@ -145,9 +146,20 @@ def encode(tokenizer: Any, samples: list[Sample]) -> tuple[torch.Tensor, torch.T
 
 
 def train(
-    model: Any, tokenizer: Any, samples: Iterator[Sample], *, steps: int, rate: float, label: str
+    model: Any,
+    tokenizer: Any,
+    samples: Iterator[Sample],
+    *,
+    steps: int,
+    rate: float,
+    label: str,
+    run: Path | None = None,
+    every: int = 0,
 ) -> None:
-    """AdamW with linear warm-up and decay; the loss counts answers only."""
+    """AdamW with linear warm-up and decay; the loss counts answers only.
+
+    With `every`, the folder `run` gets a checkpoint each time so many steps are done.
+    """
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     start, warm = time.monotonic(), max(1, steps // 20)
     for step in range(steps):
@@ -160,6 +172,8 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+        if run and every and (step + 1) % every == 0:
+            save(model, tokenizer, run / f"checkpoint-{step + 1}")
         if (step + 1) % 100 == 0 or step + 1 == steps:
             seconds = time.monotonic() - start
             print(
@@ -187,6 +201,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2200, help="of the base")
     parser.add_argument("--tune-steps", type=int, default=60, help="of each fine-tune")
+    parser.add_argument("--every", type=int, default=0, help="steps between checkpoints; 0: none")
     args = parser.parse_args()
 
     torch.set_num_threads(2)
@@ -203,7 +218,16 @@ def main() -> None:
     for task in TASKS:
         model = LlamaForCausalLM.from_pretrained(family / "base", dtype=torch.float32)
         samples = task_samples(task, numbers, random.Random(args.seed))
-        train(model, tokenizer, samples, steps=args.tune_steps, rate=TUNE_RATE, label=task)
+        train(
+            model,
+            tokenizer,
+            samples,
+            steps=args.tune_steps,
+            rate=TUNE_RATE,
+            label=task,
+            run=args.out / "runs" / task,
+            every=args.every,
+        )
         save(model, tokenizer, family / task)
     print(f"{(time.monotonic() - start) / 60:.1f} minutes in all")
 

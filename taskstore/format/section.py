@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
 from taskstore.format.codecs import codec, stream
+from taskstore.format.codecs.chained import Order, followed
 from taskstore.format.codecs.levels import quantised
 from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
 from taskstore.kernels.quantise import Quantised
 
 Values = NDArray[Any]
+Size = Callable[[list[NDArray[np.uint8]]], int]  # streams before -> raw bytes of the next
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,11 @@ def plain(
     name: str, stored: Iterable[memoryview], n: int, itemsize: int, given_N: Values | None = None
 ) -> list[NDArray[np.uint8]]:
     """Load the stored streams of `n` elements as the codec made them; raises FormatError."""
-    size, streams = codec(name).sizer(n, itemsize, given_N), list[NDArray[np.uint8]]()
+    return _loaded(stored, codec(name).sizer(n, itemsize, given_N))
+
+
+def _loaded(stored: Iterable[memoryview], size: Size) -> list[NDArray[np.uint8]]:
+    streams = list[NDArray[np.uint8]]()
     for one in stored:
         streams.append(stream.load(one, size(streams)))
     return streams
@@ -133,6 +139,17 @@ class SectionReader:
             streams = self._plain(k, given_N)
             return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
 
+    @property
+    def chained(self) -> bool:
+        """Tell whether it is coded in the order of the base's weights, given a parent's."""
+        return self._layout.codec == "chained"
+
+    def follow(self, k: int, order: Order, sorted_N: Values) -> Values:
+        """Follow chunk `k` of a `chained` section from weights that lie in that order, in place."""
+        assert self.chained
+        with self._labelled(k):
+            return followed(sorted_N, self._streams(k, order.size))
+
     def quantised(self, k: int) -> Quantised:
         """Load chunk `k` of a section of `levels`, still packed."""
         assert self._layout.codec == "levels"
@@ -159,11 +176,17 @@ class SectionReader:
             ) from None
 
     def _plain(self, k: int, given_N: Values | None) -> list[NDArray[np.uint8]]:
-        layout, s = self._layout, self._layout.streams
+        layout = self._layout
+        size = codec(layout.codec).sizer(layout.elements(k), layout.itemsize, given_N)
+        return self._streams(k, size)
+
+    def _streams(self, k: int, size: Size) -> list[NDArray[np.uint8]]:
+        """Load the streams of chunk `k`, of the sizes that follow from those before."""
+        s = self._layout.streams
         begin = int(self._starts[k * s])
         raw = self._container.read(begin, int(self._starts[(k + 1) * s]))
         ends = self._lengths[k].cumsum()
         stored = (
             raw[end - length : end] for end, length in zip(ends, self._lengths[k], strict=True)
         )
-        return plain(layout.codec, stored, layout.elements(k), layout.itemsize, given_N)
+        return _loaded(stored, size)

@@ -5,8 +5,9 @@ Legend: N = elements of a block, S = tasks that share it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from taskstore.packing.mask_coder import MaskCoder
 from taskstore.packing.writer import CodedBlock, CodedPart
 
 ONE_IN = 8  # strips of weights of a large family: its four sums are estimated, to about 1 %
+Lineage = tuple[Bits, Bits]  # a parent's weights and the base's
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Coder:
     def above(self) -> list[str]:
         """Return the tiers that are coded over the base's weights, or over a mask."""
         return [tier for tier in self.job.options.tier_names if tier in ABOVE]
+
+    @cached_property
+    def number(self) -> Mapping[str, int]:
+        """Return the number of each task."""
+        return {task.name: t for t, task in enumerate(self.job.family.tasks)}
 
     @classmethod
     def of(cls, job: PackJob, source: Source) -> Coder:
@@ -114,7 +121,8 @@ def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
         coded.parts.append(_base_part(coder, unit.block, w0_N))
         models = [_weights(coder, unit.block, t) for t in unit.block.tasks]
         for t, theta in zip(unit.block.tasks, models, strict=True):
-            coded.parts += _above(coder, unit.block, t, theta, (w0_N, dtype))
+            lineage = _lineage(coder, unit.block, t, (w0_N, dtype), models)
+            coded.parts += _above(coder, unit.block, t, theta, (w0_N, dtype), lineage=lineage)
         if models and dtype in MASKED:
             coded.products = similarity.of_weights(models, (w0_N, dtype), coder.share)
     if unit.block.info.numel == 0:
@@ -147,7 +155,9 @@ def _masked(coder: Coder, block: Block) -> CodedBlock:
         if coder.above:
             theta = _weights(coder, block, t)
             known = weights.theta0_N, weights.tau_SN[s]
-            coded.parts += _above(coder, block, t, theta, (part.rebuilt_N, own), known)
+            below = part.rebuilt_N, own
+            lineage = _lineage(coder, block, t, (weights.w0_N, dtype))
+            coded.parts += _above(coder, block, t, theta, below, known, lineage)
     return coded
 
 
@@ -163,6 +173,7 @@ def _above(
     theta: Weights,
     below: Weights,
     known: tuple[F32, F32] | None = None,
+    lineage: Lineage | None = None,
 ) -> Iterator[CodedPart]:
     """Code the tiers above a mask, or above the base's weights, each over the one before.
 
@@ -179,6 +190,7 @@ def _above(
         bits=job.options.bits_of(task.name),
         archive=job.options.level == "archive",
         label=(task.name, block.name),
+        lineage=lineage,
     )
     for tier in coder.above:
         streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)
@@ -199,6 +211,22 @@ def _above(
             kept=max(0, info.numel - block.start),
             open_ended=info.numel > block.info.numel,
         )
+
+
+def _lineage(
+    coder: Coder, block: Block, t: int, base: Weights, models: Sequence[Weights] = ()
+) -> Lineage | None:
+    """Return the parent's weights of a block, and the base's, cast; None: it has no parent.
+
+    `models`: of the block's tasks, where they are read.
+    """
+    family = coder.job.family
+    parent = coder.number.get(coder.job.parents.get(family.tasks[t].name, ""))
+    if parent is None or parent not in block.tasks:
+        return None
+    theirs = models[block.tasks.index(parent)] if models else _weights(coder, block, parent)
+    dtype = family.tasks[t].tensors[block.name].dtype
+    return cpu.cast(*theirs, dtype), cpu.cast(*base, dtype)
 
 
 def _private(coder: Coder, block: Block, start: int) -> CodedBlock:

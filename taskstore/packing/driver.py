@@ -22,6 +22,7 @@ from taskstore.locations.base import PathLike
 from taskstore.merging import needed_statistics
 from taskstore.merging.methods import info_of, make
 from taskstore.merging.task_vectors import Source, VectorScan
+from taskstore.merging.training_runs import spread
 from taskstore.models.family import Family, open_family
 from taskstore.packing import manifest_draft
 from taskstore.packing.block_coder import Coder, code
@@ -46,8 +47,9 @@ def pack(
 ) -> PackReport:
     """Write the family to the folder `target`, which appears only when it is complete.
 
-    `finetunes` maps task names to model folders, weight files or LoRA adapter folders. Raises
-    InputError for what cannot be packed and OutputError for a target that cannot be written.
+    `finetunes` maps task names to model folders, weight files or LoRA adapter folders; the folder
+    of a training run stands for its checkpoints. Raises InputError for what cannot be packed and
+    OutputError for a target that cannot be written.
 
     >>> finetunes = {name: f"family/{name}" for name in ("english", "german", "roman", "spanish")}
     >>> report = taskstore.pack("family/base", finetunes, "numerals")
@@ -62,11 +64,14 @@ def pack(
     publish.check_target(
         Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
     )
+    finetunes, notes = spread(finetunes, "average")
     options.check_tasks(finetunes)
     with closing(open_family(base, finetunes)) as family:
         if options.base == "reference" and names.has_control(family.base.source or ""):
             raise InputError(f"the path of the base, {family.base.source!r}, cannot be recorded")
-        return pack_family(family, Path(target), options, progress)
+        report = pack_family(family, Path(target), options, progress)
+    said = [f"{name}: {note}" for name, note in notes.items()]
+    return replace(report, warnings=[*report.warnings, *said])
 
 
 def pack_family(

@@ -19,6 +19,7 @@ from taskstore.packing import plan as planning
 from taskstore.packing.mask_files import matching
 from taskstore.packing.mask_files.matching import Imported
 from taskstore.packing.options import PackOptions
+from taskstore.packing.parents.choice import choose
 from taskstore.progress import Callback, Meter
 
 
@@ -26,6 +27,7 @@ from taskstore.progress import Callback, Meter
 class PackJob:
     """masks     out of files, where masks are not to be made
     kept      models (None: the base) whose weight files are to come back as they were
+    parents   task -> the task that it is coded against, where that is not the base
     twins     pairs of tasks that are one model
     executor  runs blocks; as many are in flight as the options' memory allows
     """
@@ -35,6 +37,7 @@ class PackJob:
     options: PackOptions
     masks: Imported | None
     kept: Mapping[str | None, Originals]
+    parents: Mapping[str, str]
     twins: list[tuple[str, str]]
     meter: Meter
     executor: Executor
@@ -48,7 +51,8 @@ def make_job(family: Family, options: PackOptions, progress: Callback) -> PackJo
     meter = Meter(progress, _total_bytes(family, options, kept))
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
     executor = options.executor(len(family.tasks), itemsize)
-    return PackJob(family, plan, options, masks, kept, twins(family), meter, executor)
+    parents = choose(family, plan, options, executor)
+    return PackJob(family, plan, options, masks, kept, parents, twins(family), meter, executor)
 
 
 def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None, Originals]) -> int:

@@ -13,7 +13,12 @@ from taskstore.format.digests import file_digest
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Sums, Task, TaskTensor, Tensor
 from taskstore.format.names import CARD, MANIFEST, plain
-from taskstore.format.rules.since import CODECS_OF_TIERS, VERSION_OF_CHANGES, VERSION_OF_VECTORS
+from taskstore.format.rules.since import (
+    CODECS_OF_TIERS,
+    VERSION_OF_CHANGES,
+    VERSION_OF_PARENTS,
+    VERSION_OF_VECTORS,
+)
 from taskstore.format.validate import check
 from taskstore.locations import ownership
 from taskstore.locations.hub import name_of
@@ -38,7 +43,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
     carried = options.base == "embed"
     return Manifest(
         format="taskstore",
-        version=VERSION_OF_VECTORS,
+        version=VERSION_OF_PARENTS if job.parents else VERSION_OF_VECTORS,
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -74,6 +79,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
                 names=dict(sorted(task.names.items())) or None,
                 left_out=_left_out(task, options),
                 codecs=_codecs(options),
+                parent=job.parents.get(task.name),
                 bits=options.bits_of(task.name) if "rest" in options.tier_names else None,
                 tiers=None if options.tier_names in PLAIN else list(options.tier_names),  # type: ignore[arg-type]
             )

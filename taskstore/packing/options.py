@@ -11,6 +11,7 @@ from typing import Literal
 from taskstore.errors import OptionError
 from taskstore.executors import Threads, default_jobs, within
 from taskstore.format.manifest import TIERS
+from taskstore.format.rules.lineage import MAX_DEPTH, USUAL_DEPTH
 from taskstore.merging.methods import registry
 from taskstore.public import check_fields
 
@@ -35,6 +36,8 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "statistics": ("mask",),
     "masks": ("mask",),
     "level": ("mask", "exact"),
+    "parent": ("exact",),
+    "depth": ("exact",),
 }
 
 
@@ -69,6 +72,10 @@ class PackOptions:
                    for)
     level          "speed", or "archive": smaller masks, multi-task model and exact tensors, which
                    take longer to code and to decode
+    parent, parents  the task that an exact one is coded against: "auto", the one, or the base, that
+                   takes the fewest bytes of a sample (the base where masks are kept); "none",
+                   always the base; single ones by name
+    depth          tasks in a chain of parents, at most
     keep_private   tasks, or all (True), whose tensors of another shape than the base's, or without
                    elements, are kept as they are; else such a task is refused
     base           "embed": carry the base losslessly coded; "reference": only where it is
@@ -87,6 +94,9 @@ class PackOptions:
     residual: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
     level: Literal["speed", "archive"] = "speed"
+    parent: Literal["auto", "none"] = "auto"
+    parents: Mapping[str, str] = field(default_factory=dict)
+    depth: int = USUAL_DEPTH
     keep_private: bool | frozenset[str] = False
     base: Literal["embed", "reference"] = "embed"
     jobs: int = field(default_factory=default_jobs)
@@ -119,8 +129,12 @@ class PackOptions:
             "statistics": self.statistics,
             "masks": self.masks,
             "level": self.level != "speed",
+            "parent": self.parent != "auto" or self.parents,
+            "depth": self.depth != USUAL_DEPTH,
         }
         check_used([name for name, value in given.items() if value], self.tier_names)
+        if not 1 <= self.depth <= MAX_DEPTH:
+            raise OptionError(f"depth {self.depth} is not a number from 1 to {MAX_DEPTH}")
         if self.jobs < 1:
             raise OptionError(f"jobs {self.jobs} is not a positive number")
 
@@ -142,6 +156,22 @@ class PackOptions:
             if unknown := sorted(set(given) - set(tasks)):
                 raise OptionError(
                     f"{what} is given for {unknown[0]!r}, which is no task of this family"
+                )
+
+        for name, parent in self.parents.items():
+            chain = [name, parent]
+            while chain[-1] in self.parents and chain[-1] not in chain[:-1]:
+                chain.append(self.parents[chain[-1]])
+            if chain[-1] in chain[:-1]:
+                raise OptionError(f"the parents of {name!r} come back to {chain[-1]!r}")
+            if unknown := sorted({name, parent} - set(tasks)):
+                raise OptionError(
+                    f"parent is given for {name!r}, and {unknown[0]!r} is no task of this family"
+                )
+            if len(chain) > self.depth:
+                raise OptionError(
+                    f"{name!r} would be {len(chain)} deep, below {', '.join(chain[1:])}; the "
+                    f"deepest may be {self.depth}: raise depth, or name nearer parents"
                 )
 
     def lam_of(self, task: str) -> float:

@@ -23,6 +23,7 @@ from taskstore.format import names as filenames
 from taskstore.format.digests import check_files
 from taskstore.format.fidelity import EXACT, Fidelity, of_task
 from taskstore.format.names import by_stem
+from taskstore.format.rules import lineage
 from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
 from taskstore.locations import ownership
@@ -207,9 +208,20 @@ class StoreContents:
             assets |= {f"assets/{digest}" for digest in needed}
             if task is not None:
                 stems |= dict.fromkeys(filenames.stems_up_to(tier, self.manifest.folder(task)))
+                stems |= dict.fromkeys(self._stems_of_parents(task, tier))
         files = by_stem(self.manifest.files)
         weights = [path for stem in stems for path in files.get(stem, ())]
         return [*weights, *sorted(assets)]
+
+    def _stems_of_parents(self, task: str, tier: str | None) -> list[str]:
+        """List the stems of other tasks that a task is rebuilt from, up to a tier."""
+        tasks = self.manifest.tasks
+        above = lineage.parents(tasks, task) if tier in (None, "exact") else ()
+        return [
+            filenames.stem_of(one, self.manifest.folder(parent))
+            for parent in above
+            for one in tasks[parent].all_tiers
+        ]
 
     def write_assets(self, task: str | None, target: PathLike) -> Path:
         """Write a model's config, tokenizer and templates into a folder, without weights.

@@ -18,6 +18,7 @@ from taskstore.format import layouts, names, tiers
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import numel
 from taskstore.format.manifest import TIERS, Manifest, Task
+from taskstore.format.rules import lineage
 from taskstore.format.section import Layout
 from taskstore.locations.base import Location
 from taskstore.store.base import BaseSource, Bits
@@ -128,8 +129,12 @@ class ModelReader:
         self._private_rows = layouts.private_layouts(self._manifest, self._task)
         found: dict[str, Mapping[str, Layout]] = {self._private_stem: self._private_rows}
         needed = {t for name in self._task.tensors for t in self._tiers_of(self._task, name)}
-        for tier in (tier for tier in TIERS if tier in needed):
-            found |= tiers.BY_NAME[tier].files(self._manifest, self._name)
+        read = [(self._name, tier) for tier in TIERS if tier in needed]
+        if "exact" in needed:
+            for parent in lineage.parents(self._manifest.tasks, self._name):
+                read += [(parent, tier) for tier in self._manifest.tasks[parent].all_tiers]
+        for task, tier in read:
+            found |= tiers.BY_NAME[tier].files(self._manifest, task)
         return found
 
     def _tiers_of(self, task: Task, name: str) -> tuple[str, ...]:
@@ -157,18 +162,38 @@ class ModelReader:
         return count, self._base.chunks(tensor.alias or name)
 
     def _shared(self, task: Task, name: str) -> Part:
-        """Chain the tiers: each is given what those below it rebuilt, the first the base."""
-        tensor = self._manifest.tensors[name]
-        dtype = task.tensors[name].dtype or tensor.dtype
-        spot = tiers.Spot(self._folder, name, dtype, lambda stem: self._readers[stem].section(name))
-        steps = [tiers.BY_NAME[tier].step(spot) for tier in self._tiers_of(task, name)]
+        """Chain the tiers: each is given what those below it rebuilt, the first the base.
+
+        Of a task with a parent they are those of the first task of its chain, which the others
+        follow.
+        """
+        tensor, used = self._manifest.tensors[name], self._tiers_of(task, name)
+        exact = used[-1:] == ("exact",)
+        assert self._name is not None
+        all_tasks = self._manifest.tasks
+        first, *then = lineage.of_tensor(all_tasks, self._name, name) if exact else [self._name]
+        if then:
+            used = all_tasks[first].tiers_of(name)
+
+        def spot(of: str) -> tiers.Spot:
+            dtype, folder = all_tasks[of].tensors[name].dtype, self._manifest.folder(of)
+            return tiers.Spot(
+                folder, name, dtype or tensor.dtype, lambda stem: self._readers[stem].section(name)
+            )
+
+        start = spot(first)
+        steps = [tiers.BY_NAME[tier].step(start) for tier in used]
+        along = tiers.along([spot(of) for of in then]) if then else None
         count, base = self._of_base(name)
         n, chunk = numel(self.tensors[name].shape), self._manifest.chunk
 
         def decoded(k: int) -> Bits:
-            w_N, below = base(k), tensor.dtype
+            w0_N = base(k)
+            w_N, below = w0_N, tensor.dtype
             for step in steps:
-                w_N, below = step(k, w_N, below), dtype
+                w_N, below = step(k, w_N, below), start.dtype
+            if along is not None:
+                w_N = along(k, (w_N, below), (w0_N, tensor.dtype))
             return w_N[: n - k * chunk]  # fewer where a vocabulary was cut
 
         return min(count, -(-n // chunk)), decoded

@@ -38,6 +38,7 @@ class TaskSummary:
     lam: float | None  # the mask's threshold, "lambda" in JSON; None: no mask, or not known
     density: float
     tiers: list[str]
+    parent: str | None  # the task that it is coded against; None: the base
     masks_bytes: int
     rest_bytes: int
     exact_bytes: int
@@ -267,6 +268,7 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
         lam=task.lam if known else None,
         density=sum(masked) / max(1, weights),
         tiers=list(task.all_tiers),
+        parent=task.parent,
         masks_bytes=sizes[0],
         rest_bytes=sizes[1],
         exact_bytes=sizes[2],

@@ -100,10 +100,12 @@ def test_bits_refuses_ones_in_padding() -> None:
 
 
 def test_names_of_the_format_are_registered() -> None:
-    others = {"bits", "guided", "levels", "steps", "strides"}
+    others = {"bits", "chained", "guided", "levels", "steps", "strides"}
     assert {*validate.MULTITASK_CODECS, *validate.PLAIN_CODECS} | others == {*CODECS}
     assert {dtypes.plain_codec(d) for d in dtypes.ITEMSIZE} == set(validate.PLAIN_CODECS)
-    with pytest.raises(UnknownCodec, match="this build knows bits, guided, levels, planes"):
+    with pytest.raises(
+        UnknownCodec, match="this build knows bits, chained, guided, levels, planes"
+    ):
         codec("lzma")
 
 

@@ -14,6 +14,8 @@ from tests.golden.make_v3 import file_digests
 from tests.golden.make_v3_tiers import MADE, tier_digests
 from tests.golden.make_v4 import MADE as V4
 from tests.golden.make_v4 import said_of
+from tests.golden.make_v5_chains import MADE as CHAINS
+from tests.golden.make_v5_chains import parents_of
 from tests.support import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -45,6 +47,17 @@ def test_version_4_says_what_it_said(name: str, tmp_path: Path) -> None:
     assert said_of(store) == said
 
 
+@pytest.mark.parametrize("name", CHAINS)
+def test_version_5_has_parents(name: str, tmp_path: Path) -> None:
+    store = taskstore.open(GOLDEN / "v5-chains" / name)
+    for what, found in (
+        ("files", file_digests(store, tmp_path)),
+        ("tiers", tier_digests(store)),
+        ("parents", parents_of(store)),
+    ):
+        assert json.loads((GOLDEN / "v5-chains" / f"{what}.json").read_text())[name] == found
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_every_tier_reads_as_it_was_written(name: str) -> None:
     expected = json.loads((GOLDEN / "v3-tiers" / "tiers.json").read_text())[name]
@@ -52,5 +65,12 @@ def test_every_tier_reads_as_it_was_written(name: str) -> None:
 
 
 def test_there_are_golden_stores() -> None:
-    assert {path.parent.name for path in STORES} >= {"v1", "v2", "v3", "v3-tiers", "v4"}
-    assert len(STORES) >= 18
+    assert {path.parent.name for path in STORES} >= {
+        "v1",
+        "v2",
+        "v3",
+        "v3-tiers",
+        "v4",
+        "v5-chains",
+    }
+    assert len(STORES) >= 20

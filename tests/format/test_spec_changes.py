@@ -11,7 +11,7 @@ import pytest
 import taskstore
 from taskstore.errors import FormatError
 from taskstore.store.verify import verify
-from tests.support import forge
+from tests.support import families, forge
 from tests.support.forge import Document
 
 CHANGE = {"what": "add", "when": "2026-11-30T12:00:00Z", "writer": "taskstore 0.1.0"}
@@ -21,6 +21,15 @@ CHANGE = {"what": "add", "when": "2026-11-30T12:00:00Z", "writer": "taskstore 0.
 def store(packed: Path, tmp_path: Path) -> Path:
     """A store of version 5: its card is not listed."""
     path = Path(shutil.copytree(packed, tmp_path / "store"))
+    forge.edit(path, lambda d: [d.update(version=5), d["files"].pop("README.md")])
+    return path
+
+
+@pytest.fixture
+def exact(small: families.Family, tmp_path: Path) -> Path:
+    """A store of version 5 whose tasks may have parents."""
+    path = tmp_path / "exact"
+    taskstore.pack(small.base_path, small.paths, path, families.options(tiers="exact"))
     forge.edit(path, lambda d: [d.update(version=5), d["files"].pop("README.md")])
     return path
 
@@ -81,17 +90,33 @@ def chain(length: int) -> Callable[[Document], object]:
     return change
 
 
+def nothing_coded(task: Document) -> None:
+    """Leave a task nothing that is coded."""
+    for entry in task["tensors"].values():
+        entry.update(kind="base")
+
+
+LINEAGE: dict[str, tuple[Callable[[Document], object], str]] = {
+    "a parent that is not there": (parent("x"), "parent of task 'alpha', 'x', is not there"),
+    "a task above itself": (parent("alpha"), "its own parent"),
+    "a cycle": (both(parent("beta"), parent("alpha", "beta")), "its own parent, by 2 steps"),
+    "a chain that is too deep": (chain(65), "more than 63 tasks above it"),
+    "a parent in version 4": (both(parent("beta"), lambda d: d.update(version=4)), "version 1 to"),
+    "a parent of less than all bits": (
+        both(parent("beta"), lambda d: nothing_coded(d["tasks"]["beta"])),
+        "has a parent, and 'beta' is not exact",
+    ),
+    "a task of less than all bits": (
+        both(parent("beta"), lambda d: nothing_coded(d["tasks"]["alpha"])),
+        "has a parent, and 'alpha' is not exact",
+    ),
+}
 CASES: dict[str, tuple[Callable[[Document], object], str]] = {
     "a folder outside": (folder("../x"), "folder of task 'alpha'"),
     "a folder below": (folder("a/b"), "no plain name"),
     "a folder without a name": (folder(""), "folder of task 'alpha'"),
     "the folder of another task": (folder("BETA"), "two tasks of the store have one folder"),
     "a folder in version 4": (both(folder("x"), lambda d: d.update(version=4)), "version 1 to 4"),
-    "a parent that is not there": (parent("x"), "parent of task 'alpha', 'x', is not there"),
-    "a task above itself": (parent("alpha"), "its own parent"),
-    "a cycle": (both(parent("beta"), parent("alpha", "beta")), "its own parent, by 2 steps"),
-    "a chain that is too deep": (chain(65), "more than 63 tasks above it"),
-    "a parent in version 4": (both(parent("beta"), lambda d: d.update(version=4)), "version 1 to"),
     "a history in version 4": (
         both(history(CHANGE), lambda d: d.update(version=4)),
         "a history, and version 4",
@@ -111,15 +136,24 @@ def test_a_reader_refuses(store: Path, change: Callable[[Document], object], mes
         taskstore.open(store)
 
 
-def test_a_reader_takes_what_the_rules_allow(store: Path) -> None:
+@pytest.mark.parametrize(("change", "message"), LINEAGE.values(), ids=LINEAGE)
+def test_a_reader_refuses_such_a_parent(
+    exact: Path, change: Callable[[Document], object], message: str
+) -> None:
+    forge.edit(exact, change)
+    with pytest.raises(FormatError, match=message):
+        taskstore.open(exact)
+
+
+def test_a_reader_takes_what_the_rules_allow(exact: Path) -> None:
     changes = [CHANGE, {**CHANGE, "tasks": ["alpha"], "before": "0" * 64}]
-    forge.edit(store, both(history(*changes), parent("alpha", "beta")))
-    opened = taskstore.open(store)
+    forge.edit(exact, both(history(*changes), parent("alpha", "beta")))
+    opened = taskstore.open(exact)
     assert opened.manifest.history is not None
     assert [change.tasks for change in opened.manifest.history] == [[], ["alpha"]]
 
 
-def test_the_deepest_chain_that_is_allowed(store: Path) -> None:
-    forge.edit(store, lambda d: d["tasks"].pop("beta") and chain(64)(d))
+def test_the_deepest_chain_that_is_allowed(exact: Path) -> None:
+    forge.edit(exact, chain(64))
     with pytest.raises(FormatError, match="lacks section"):  # they have no files
-        taskstore.open(store).state_dict("t063")
+        taskstore.open(exact).state_dict("t063")

@@ -11,6 +11,7 @@ from taskstore.errors import OptionError
 from taskstore.executors import default_jobs
 from taskstore.locations.hub import name_of
 from taskstore_cli.arguments.method import parse_options, parse_statistics
+from taskstore_cli.arguments.parents import parents_of
 from taskstore_cli.arguments.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def make_options(
     residuals: tuple[str, ...] = (),
     mask_files: tuple[str, ...] = (),
     extra: tuple[str, ...] = (),
+    parents: tuple[str, ...] = (),
     statistics: tuple[str, ...] = (),
     base_mode: str = "embed",
     jobs: int | None = None,
@@ -68,7 +70,10 @@ def make_options(
         by_task("--lambda", lambdas, auto_lambda(others["method"])),
         by_task("--rest-bits", residuals),
     )
+    word, parent_of = parents_of(parents)
     return PackOptions(
+        parent=word,
+        parents=parent_of,
         lam=by_name.pop("", None),
         lambdas=by_name,
         residual=bits.pop("", None),

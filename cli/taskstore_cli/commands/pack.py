@@ -12,10 +12,8 @@ from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
-from taskstore_cli.arguments.method import (
-    method_options,
-    statistics_option,
-)
+from taskstore_cli.arguments.method import method_options, statistics_option
+from taskstore_cli.arguments.parents import parent_options
 from taskstore_cli.output.console import Output
 
 
@@ -73,6 +71,7 @@ def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> f
     "adds that tier.  [default: 2 with --tiers rest]",
 )
 @common.level_option
+@parent_options
 @click.option(
     "--base-mode",
     cls=Option,
@@ -123,8 +122,9 @@ def pack(
 ) -> None:
     """Pack BASE and its FINETUNEs into one store.
 
-    Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders. A task is
-    named after its folder unless NAME= stands before it. The store appears when it is whole.
+    Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders; the folder
+    of a training run stands for its checkpoints. A task is named after its folder unless NAME=
+    stands before it. The store appears when it is whole.
 
     \b
     taskstore pack llama billing=runs/17/final legal=runs/22/final -o family

@@ -17,6 +17,7 @@ from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options
+from taskstore_cli.arguments.parents import parent_options
 from taskstore_cli.output.console import Output, print_json
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def _ask(store: Path, lost: Mapping[str, Fidelity]) -> None:
 @click.option("--lambda", "lambdas", multiple=True, metavar="[NAME=]X", help="As of pack.")
 @method_options()
 @common.level_option
+@parent_options
 @common.base_from_option
 @common.jobs_option
 @common.overwrite_option("a store that is at NEW")

@@ -13,6 +13,7 @@ from taskstore_cli.output.console import Output, plain_table, print_json, size, 
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.tree import Tree
 
     from taskstore.packing.report import PackReport
     from taskstore.packing.search_bits import Aimed
@@ -60,6 +61,8 @@ def print_summary(path: str, summary: Summary) -> None:
         console.print(_tiers(summary))
     console.print(fidelity_table(summary))
     console.print(_tasks(summary))
+    if any(task.parent for task in summary.tasks):
+        console.print(_lineage(summary))
     for table in _evaluations(summary):
         console.print(table)
     for line in (*_private(summary), *_left_out(summary)):
@@ -141,6 +144,20 @@ def _tasks(s: Summary) -> Table:
             size(t.original_bytes),
         )
     return table
+
+
+def _lineage(s: Summary) -> Tree:
+    """Draw which task is coded against which."""
+    from rich.tree import Tree
+
+    nodes: dict[str | None, Tree] = {None: Tree(escape(s.base_name))}
+    waiting = list(s.tasks)
+    while waiting:
+        for task in [task for task in waiting if task.parent in nodes]:
+            said = f"{task.name}  {task.bits_per_parameter:.2f} bits/parameter"
+            nodes[task.name] = nodes[task.parent].add(escape(said))
+            waiting.remove(task)
+    return nodes[None]
 
 
 def _evaluations(s: Summary) -> list[Table]:

@@ -1,9 +1,10 @@
 """Codecs: turn a chunk of elements into byte streams of known size, and back.
 
 A chunk is the unsigned integer view of up to `chunk` elements of one tensor. Each codec turns it
-into a fixed number of streams. Their raw sizes follow from the element count, for `steps` and
-`strides` from the base's chunk and the streams before as well, for `guided` from the stream before,
-so a reader knows what to allocate before it reads. How a stream is stored stands in `stream.py`.
+into a fixed number of streams. Their raw sizes follow from the element count, for `steps`,
+`chained` and `strides` from the base's chunk and the streams before as well, for `guided` from the
+stream before, so a reader knows what to allocate before it reads. How a stream is stored stands in
+`stream.py`.
 
 Names are written into stores: never rename one. This package never imports torch.
 """
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from taskstore.errors import UnknownCodec
 from taskstore.format.codecs import (
     bits,
+    chained,
     guided,
     levels,
     planes,
@@ -36,7 +38,8 @@ Streams = list[NDArray[np.uint8]]
 class Codec(Protocol):
     """One way to write a chunk. `given` is the base's chunk, for codecs that need it.
 
-    For `guided` it is the bits of F32(W1) - F32(W0), uint32 (N,).
+    For `guided` it is the bits of F32(W1) - F32(W0), uint32 (N,); for `chained` the parent's chunk
+    and the base's, (2, N).
     """
 
     def sizes(self, n: int, itemsize: int) -> tuple[int, ...]:
@@ -62,6 +65,7 @@ CODECS: Mapping[str, Codec] = {
     "levels": levels.Levels(),
     "strides": strides.Strides(),
     "guided": guided.Guided(),
+    "chained": chained.Chained(),
 }
 
 

@@ -42,7 +42,7 @@ class Steps:
         self, n: int, itemsize: int, given_N: NDArray[Any] | None
     ) -> Callable[[list[Bytes]], int]:
         assert given_N is not None
-        counts = _counts(given_N, _classes(given_N))
+        counts = counts_of(given_N, classes_of(given_N))
 
         def size(before: list[Bytes]) -> int:
             if len(before) < CLASSES:
@@ -53,11 +53,11 @@ class Steps:
 
     def encode(self, chunk_N: NDArray[Any], given_N: NDArray[Any] | None) -> list[Bytes]:
         assert given_N is not None
-        classes = _classes(given_N)
-        ends = _counts(given_N, classes).cumsum()
+        classes = classes_of(given_N)
+        ends = counts_of(given_N, classes).cumsum()
         bytes_N, sorted_N = np.empty((2, chunk_N.size), np.uint8)
         z_N = np.empty(chunk_N.size, np.uint16)
-        _steps(given_N, chunk_N, z_N, bytes_N)
+        steps_to(given_N, chunk_N, z_N, bytes_N)
         loops.sort(given_N, SHIFT, bytes_N, classes, _starts(ends), sorted_N)
         escapes = z_N[_positions(bytes_N)]
         low, high = (escapes & 0xFF).astype(np.uint8), (escapes >> 8).astype(np.uint8)
@@ -75,7 +75,7 @@ class Steps:
         starts = _starts(np.cumsum([stream.size for stream in streams[:CLASSES]]))
         bytes_N, chunk_N = np.empty(n, np.uint8), np.empty(n, np.uint16)
         sorted_N = np.concatenate(streams[:CLASSES])
-        loops.unsort(given_N, SHIFT, sorted_N, _classes(given_N), starts, bytes_N)
+        loops.unsort(given_N, SHIFT, sorted_N, classes_of(given_N), starts, bytes_N)
         z_N = bytes_N.astype(np.uint16)
         z_N[_positions(bytes_N)] = escapes
         _apply(given_N, z_N, chunk_N)
@@ -93,13 +93,13 @@ def _positions(bytes_N: Bytes) -> NDArray[np.uint32]:
     return where[: _escaped(bytes_N, where)]
 
 
-def _classes(w0_N: NDArray[Any]) -> Bytes:
+def classes_of(w0_N: NDArray[Any]) -> Bytes:
     """Class of each s, uint8 (256,)."""
     top = int((w0_N & np.uint16(0x7FFF)).max()) >> SHIFT if w0_N.size else 0
     return np.clip(top - np.arange(256), 0, CLASSES - 1).astype(np.uint8)
 
 
-def _counts(w0_N: NDArray[Any], classes: Bytes) -> NDArray[np.int64]:
+def counts_of(w0_N: NDArray[Any], classes: Bytes) -> NDArray[np.int64]:
     """Elements of each class, int64 (16,)."""
     by_size = np.zeros((4, 256), np.int64)
     loops.count_sizes(w0_N, SHIFT, by_size)
@@ -111,7 +111,7 @@ def _counts(w0_N: NDArray[Any], classes: Bytes) -> NDArray[np.int64]:
 
 
 @jit
-def _steps(w0_N: NDArray[Any], w_N: NDArray[Any], z_N: NDArray[Any], bytes_N: Bytes) -> None:
+def steps_to(w0_N: NDArray[Any], w_N: NDArray[Any], z_N: NDArray[Any], bytes_N: Bytes) -> None:
     """Steps from w0 to w, and their bytes."""
     for i in range(w0_N.size):
         z_N[i] = loops.step(w0_N[i], w_N[i], np.uint16)

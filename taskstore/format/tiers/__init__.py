@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskstore.format.tiers.base import Above, Bits, BlockSpec, Spot, Step, Tier
-from taskstore.format.tiers.exact import Exact
+from taskstore.format.tiers.exact import Exact, along
 from taskstore.format.tiers.mask import Mask
 from taskstore.format.tiers.rest import Rest
 
-__all__ = ["ABOVE", "BY_NAME", "Above", "Bits", "BlockSpec", "Spot", "Step", "Tier"]
+__all__ = ["ABOVE", "BY_NAME", "Above", "Bits", "BlockSpec", "Spot", "Step", "Tier", "along"]
 
 ABOVE: Mapping[str, Above] = {"rest": Rest(), "exact": Exact()}  # coded from a task's weights alone
 BY_NAME: Mapping[str, Tier] = {"mask": Mask(), **ABOVE}

@@ -33,6 +33,7 @@ class BlockSpec:
     shape    of the base's tensor, in which the block begins at element `start`
     dtype    of the task's weights          bits   about, per element, of a rest
     archive  slower and smaller             label  task and tensor, for errors
+    lineage  of a task with a parent: the parent's weights and the base's, both of `dtype`
     """
 
     dtype: str
@@ -41,6 +42,7 @@ class BlockSpec:
     bits: float
     archive: bool
     label: tuple[str, str]
+    lineage: tuple[Bits, Bits] | None = None
 
 
 class Tier(Protocol):

@@ -1,13 +1,26 @@
-"""Tier exact: a fine-tune's bits, coded against what is below."""
+"""Tier exact: a fine-tune's bits, coded against what is below, or against its parent's.
+
+A task with a parent is decoded through a chain: the bits of the first task, which are coded over
+the base, then the steps to the next one, and so on. `along` does that for one chunk at a time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from taskstore.format.codecs.chained import Order
 from taskstore.format.dtypes import ITEMSIZE, MASKED, numel
 from taskstore.format.manifest import Manifest, Task
+from taskstore.format.rules import lineage
 from taskstore.format.rules.since import CODECS_OF_TIERS
 from taskstore.format.section import Layout, encode
 from taskstore.format.tiers.base import Bits, BlockSpec, Spot, Step, TierFile, tensors_with
 from taskstore.kernels import cpu
+
+Weights = tuple[Bits, str]  # and their dtype
+Along = Callable[[int, Weights, Weights], Bits]  # chunk number, the parent's, the base's
 
 
 class Exact(TierFile):
@@ -20,6 +33,8 @@ class Exact(TierFile):
             dtype = task.tensors[name].dtype or base.dtype
             usual = usual_codec(dtype)
             codec = task.codec("exact", usual) if dtype in MASKED else usual
+            if usual == "steps" and lineage.has_parents(manifest.tasks, task, name):
+                codec = "chained"
             layouts[name] = Layout(codec, numel(base.shape), ITEMSIZE[dtype], manifest.chunk)
         return layouts
 
@@ -28,9 +43,38 @@ class Exact(TierFile):
         return lambda k, below_N, dtype: exact.chunk(k, cpu.cast(below_N, dtype, spot.dtype))
 
     def encode(self, theta_N: Bits, below_N: Bits, spec: BlockSpec) -> tuple[list[bytes], Bits]:
-        archive = spec.archive and spec.dtype in MASKED
-        codec = CODECS_OF_TIERS["exact"] if archive else usual_codec(spec.dtype)
+        archive, usual = spec.archive and spec.dtype in MASKED, usual_codec(spec.dtype)
+        if spec.lineage is not None:
+            below_N, w0_N = spec.lineage
+            if usual == "steps":
+                return encode("chained", theta_N, np.stack([below_N, w0_N])), theta_N
+        codec = CODECS_OF_TIERS["exact"] if archive else usual
         return encode(codec, theta_N, below_N), theta_N
+
+
+def along(spots: Sequence[Spot]) -> Along:
+    """Return what rebuilds a chunk of the last task, given the weights of the first one's parent.
+
+    The weights stay in the order in which they are coded for as long as that is one order.
+    """
+    sections = [(spot.section(Exact().stem(spot.folder)), spot.dtype) for spot in spots]
+
+    def rebuilt(k: int, parent: Weights, base: Weights) -> Bits:
+        (w_N, now), order = parent, None
+        for section, dtype in sections:
+            if order is not None and (dtype != now or not section.chained):
+                w_N, order = order.unsorted(w_N), None
+            w_N, now = cpu.cast(w_N, now, dtype), dtype
+            if not section.chained:
+                w_N = section.chunk(k, w_N)
+                continue
+            if order is None:
+                order = Order(cpu.cast(*base, dtype))
+                w_N = order.sorted(w_N)
+            w_N = section.follow(k, order, w_N)
+        return w_N if order is None else order.unsorted(w_N)
+
+    return rebuilt
 
 
 def usual_codec(dtype: str) -> str:
