@@ -23,6 +23,7 @@ from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.config import language_config, quantisation
 from taskstore.models.family import Family
 from taskstore.models.likeness import LEAST, cosine
+from taskstore.models.readers.lora import LoraReader
 from taskstore.models.tied import same_bytes, tied
 
 MIN_SHARED, MANY_SHARED = 0.5, 0.75  # of elements, of tensors
@@ -136,9 +137,14 @@ def _compare(base: Checkpoint, task: Checkpoint, name: str, rows: Collection[str
 
 
 def _check_shapes(base: Checkpoint, task: Checkpoint, entries: TaskPlan) -> None:
-    """Refuse tensors that are in the base in another shape, and are no vocabulary."""
+    """Refuse tensors that are in the base in another shape, and are no vocabulary.
+
+    An adapter's are taken: it saved them as modules of its own, so they are no mistake.
+    """
+    whole = task.reader.saved if isinstance(task.reader, LoraReader) else {}
     private = [n for n, entry in entries.items() if entry.kind == "private" and n in base.tensors]
-    other = [n for n in private if base.tensors[n].shape != task.tensors[n].shape]
+    shapes = {n: (task.tensors[n].shape, base.tensors[n].shape) for n in private}
+    other = [n for n, (ours, theirs) in shapes.items() if ours != theirs and n not in whole]
     holes = [n for n in other if base.tensors[n].numel and not task.tensors[n].numel]
     if holes:
         raise InputError(
@@ -148,7 +154,7 @@ def _check_shapes(base: Checkpoint, task: Checkpoint, entries: TaskPlan) -> None
             "zero_to_fp32.py on the checkpoint; --keep-private packs them as they are"
         )
     if other:
-        ours, theirs = task.tensors[other[0]].shape, base.tensors[other[0]].shape
+        ours, theirs = shapes[other[0]]
         raise InputError(
             f"{task.name}: {len(other)} of {len(task.tensors)} tensors have another shape than the "
             f"base's and are no vocabulary ({_some(other)}; the first {list(ours)}, "

@@ -180,6 +180,26 @@ def test_a_new_head(task: str | None, labels: int, tmp_path: Path) -> None:
     assert not any("original_module" in name or "modules_to_save" in name for name in names)
 
 
+def test_a_head_with_other_labels_than_the_bases(tmp_path: Path) -> None:
+    """The base is a classifier of two labels, the adapter of five: as PEFT has it, labels too."""
+    import peft
+    from transformers import LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    kind = LlamaForSequenceClassification
+    kind(llama().config).save_pretrained(tmp_path / "base")
+    model = kind.from_pretrained(tmp_path / "base", num_labels=5, ignore_mismatched_sizes=True)
+    chosen = peft.LoraConfig(r=4, target_modules=Q, task_type="SEQ_CLS")
+    adapted = peft.get_peft_model(model, chosen)
+    for weight in adapted.parameters():
+        if weight.requires_grad:
+            weight.data += torch.randn(weight.shape) * 0.1
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    assert check(tmp_path, adapted.eval(), kind).config.num_labels == 5
+    head = taskstore.open(tmp_path / "store").manifest.tasks["t"].tensors["score.weight"]
+    assert (head.kind, head.shape) == ("private", [5, SMALL["hidden_size"]])
+
+
 def test_a_head_on_a_model_whose_modules_have_other_names(tmp_path: Path) -> None:
     """The base is saved without a head, in names of old; the adapter has today's, with `vit.`."""
     import peft
