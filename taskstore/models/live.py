@@ -19,6 +19,7 @@ from taskstore import extras
 from taskstore.errors import CheckpointError, InputError
 from taskstore.format.names import plain
 from taskstore.models import untrusted_config
+from taskstore.models.spelling.prefixes import unwrapped
 from taskstore.models.untrusted_config import CONFIG
 
 
@@ -125,6 +126,15 @@ def one_line(error: BaseException) -> str:
     return plain((str(error).strip() or type(error).__name__).splitlines()[0][:300])
 
 
+def _unwrapped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors by the names of the model that a training wrapper held, if one did."""
+    found = {name: unwrapped(name) for name in state}
+    words = [gone for _, gone in found.values()]
+    wrapped = all(words) or any(word[0] == "_" for gone in words for word in gone)
+    plain = {new: state[name] for name, (new, _) in found.items()}
+    return plain if wrapped and len(plain) == len(state) else dict(state)
+
+
 def build(
     cls: Any,
     config: Any,
@@ -152,7 +162,7 @@ def build(
             model, info = cls.from_pretrained(
                 None,
                 config=config,
-                state_dict=dict(state),
+                state_dict=_unwrapped(state),
                 dtype=_main_dtype(state) if dtype == "stored" else dtype or "auto",
                 output_loading_info=True,
                 **where,

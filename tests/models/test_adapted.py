@@ -186,7 +186,7 @@ def test_a_head_with_other_labels_than_the_bases(tmp_path: Path) -> None:
     from transformers import LlamaForSequenceClassification
 
     torch.manual_seed(0)
-    kind = LlamaForSequenceClassification
+    kind: Any = LlamaForSequenceClassification
     kind(llama().config).save_pretrained(tmp_path / "base")
     model = kind.from_pretrained(tmp_path / "base", num_labels=5, ignore_mismatched_sizes=True)
     chosen = peft.LoraConfig(r=4, target_modules=Q, task_type="SEQ_CLS")

@@ -189,3 +189,19 @@ def test_no_tokenizer_and_one_with_code_of_its_own_are_refused(tmp_path: Path) -
     }
     with pytest.raises(InputError, match="cannot build the tokenizer of task 'one'"):
         _store(tmp_path / "code", own=code).load_tokenizer("one")
+
+
+@pytest.mark.parametrize("start", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_a_model_that_a_wrapper_saved(start: str, tmp_path: Path) -> None:
+    """Unpacked under the names of its files; as a model it is what the wrapper held."""
+    base = _llama()
+    own = {start + name: value * 1.125 for name, value in base.items()}
+    made = families.Family(tmp_path, base, {"t": own})
+    config = tf.LlamaConfig(**SMALL, architectures=["LlamaForCausalLM"], dtype="bfloat16")
+    for folder in (made.base_path, made.paths["t"]):
+        config.save_pretrained(folder)
+    store = tmp_path / "s"
+    taskstore.pack(made.base_path, made.paths, store, families.options(tiers="exact"))
+    assert set(taskstore.open(store).state_dict("t")) == set(own)
+    state = state_of(taskstore.open(store).load_model("t"))
+    assert all(torch.equal(state[name], own[start + name]) for name in base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,27 @@ def test_another_start_is_found(start: str, packed: Path) -> None:
             family.swap(task)
             assert family.verify().tensors == 6
             assert holds(module, _under(start, store.state_dict(task)))
+
+
+@pytest.mark.parametrize("kind", ["ddp", "compiled", "compiled ddp"])
+def test_real_wrappers(kind: str, packed: Path, tmp_path: Path) -> None:
+    """DistributedDataParallel in one process, torch.compile, and one around the other."""
+    store = taskstore.open(packed)
+    inner = Named(store.state_dict("alpha"))
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1
+    )
+    try:
+        module: Any = nn.parallel.DistributedDataParallel(inner) if "ddp" in kind else inner
+        if "compiled" in kind:
+            module = torch.compile(module, backend="eager")
+        with taskstore.attach(module, store) as family:
+            for task in ("gamma", None, "beta"):
+                family.swap(task)
+                assert family.verify().tensors == 6
+                assert holds(inner, store.state_dict(task))
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_a_wrapper_inside_and_a_part_of_the_model(packed: Path) -> None:

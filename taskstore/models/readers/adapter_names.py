@@ -16,6 +16,7 @@ from taskstore.models.spelling.library import converted
 
 IN = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 OUT = ("lm_head.weight", "embed_out.weight")
+SHARED = ("shared.weight", "model.shared.weight")  # of an encoder and a decoder
 _WIDE = ("c_attn.weight", "c_fc.weight")  # layers of GPT-2's kind, more outputs than inputs
 _LANGUAGE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
@@ -147,6 +148,18 @@ class Names:
         saved = self._config.get("modules_to_save") or ()
         named = isinstance(saved, list) and any(str(s).rsplit(".", 1)[-1] == last for s in saved)
         return named or any(not part.startswith("token_adapter") for part in steps)
+
+    def unread(self, layers: Mapping[str, Collection[str]]) -> str | None:
+        """Say that an adapter changes `shared`, which T5's and BART's encoders do not read."""
+        for name in self._base.tensors:
+            if name in SHARED and self.changes(name, layers):
+                return (
+                    f"changes {name!r}, and the model reads that matrix as its tied copies "
+                    "(encoder.embed_tokens, decoder.embed_tokens), which PEFT leaves as they were: "
+                    "what was trained is in no output of the adapted model; leave 'shared' out of "
+                    f"the adapter, or, to have it in every copy, {MERGE_FIRST}"
+                )
+        return None
 
     def is_saved_whole(self, tensor: str, infos: Mapping[str, TensorInfo]) -> bool:
         """Tell whether `modules_to_save` names a tensor, whose tie then keeps the base's values."""

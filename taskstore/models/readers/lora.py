@@ -71,6 +71,8 @@ class LoraReader:
                 self._fail(f"adapter tensor {key!r} is of a kind not supported; {MERGE_FIRST}")
             elif ".original_module." not in name:
                 self._save(_SAVED.sub("", name), key)
+        if problem := self._names.unread(layers):
+            self._fail(problem)
         self._tie(layers)
         for module, parts in layers.items():
             self._apply(module, parts)
