@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -19,7 +20,9 @@ from cloup.formatting import HelpSection
 
 from taskstore import TaskstoreError, __version__
 from taskstore.errors import OptionError
+from taskstore_cli.arguments import defaults
 from taskstore_cli.arguments.combinations import checked
+from taskstore_cli.arguments.command import SOURCE
 from taskstore_cli.commands.evaluate import evaluate
 from taskstore_cli.commands.info import info
 from taskstore_cli.commands.load import load
@@ -120,10 +123,17 @@ class Group(cloup.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            found = defaults.read(Path.cwd(), self.commands)
+            ctx.meta.update({defaults.META: found, SOURCE: found.source})
+            ctx.default_map = dict(found.by_command)
             return super().invoke(ctx)
         except TaskstoreError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            fail(_in_options(str(error), command), 2 if isinstance(error, OptionError) else 1)
+            wrong = isinstance(error, OptionError)
+            message = _in_options(str(error), command)
+            if wrong and (source := ctx.meta.get(SOURCE)) and source not in message:
+                message += f"; options that are not typed are from {source}"
+            fail(message, 2 if wrong else 1)
         except ModuleNotFoundError as error:
             from taskstore.extras import lacking
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
+from click.core import ParameterSource as Source
 
 if TYPE_CHECKING:
     from click.parser import _OptionParser
@@ -39,7 +40,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
 }
 
 
-VERBOSE = "taskstore_cli.verbose"
+VERBOSE, SOURCE = "taskstore_cli.verbose", "taskstore_cli.source"  # keys of a context's meta
 
 
 class Option(click.Option):
@@ -66,6 +67,9 @@ class Command(cloup.Command):
     def invoke(self, ctx: click.Context) -> Any:
         from taskstore_cli.output import logs
 
+        used = self._from_file(ctx, lambda p: ctx.get_parameter_source(p) is Source.DEFAULT_MAP)
+        if used and not (ctx.params.get("quiet") or ctx.params.get("as_json")):
+            click.echo(used, err=True)
         with logs.written(ctx.info_name or "", ctx.meta[VERBOSE]):
             return super().invoke(ctx)
 
@@ -75,6 +79,21 @@ class Command(cloup.Command):
         group = super().get_default_option_group(ctx, is_the_only_visible_option_group)
         group.title = "General"
         return group
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if said := self._from_file(ctx, (ctx.default_map or {}).__contains__):
+            formatter.write(f"\n{said}\n")
+
+    def _from_file(self, ctx: click.Context, counts: Callable[[str], bool]) -> str:
+        """A line with the parameters that a file of defaults sets."""
+        source = ctx.find_root().meta.get(SOURCE)
+        names = [
+            p.name.upper() if isinstance(p, click.Argument) else flag(p)
+            for p in self.params
+            if p.name and counts(p.name)
+        ]
+        return f"from {source}: {', '.join(names)}" if names else ""
 
 
 def command(

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
+
+from taskstore_cli.arguments import defaults
 
 if TYPE_CHECKING:
     from taskstore.evaluation.bench import Bench
@@ -72,6 +75,7 @@ def evaluator_options(
         @functools.wraps(command)
         def gathered(**given: Any) -> Any:
             own = {name: given.pop(name) for name in into.__dataclass_fields__}
+            own |= _named(own["template"], searched=given.get("share") is not None)
             return command(**given, evaluator=into(**own))
 
         for option in reversed((*_options(required), *more)):
@@ -79,6 +83,23 @@ def evaluator_options(
         return cast(F, gathered)
 
     return add
+
+
+def _named(template: str | None, *, searched: bool) -> dict[str, Any]:
+    """What the file of defaults says of an evaluator that is named, or of the first for a search.
+
+    What is typed goes before it.
+    """
+    ctx = click.get_current_context()
+    evaluators = defaults.of(ctx).evaluators
+    if template is None and searched:
+        template = next(iter(evaluators), None)
+    typed = [n for n in ("key", "timeout")
+             if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE]  # fmt: skip
+    found = {k: v for k, v in evaluators.get(template or "", {}).items() if k not in typed}
+    if "timeout" in found:
+        found["timeout"] = click.FLOAT.convert(found["timeout"], None, ctx)
+    return found
 
 
 def _options(required: bool) -> Sequence[Callable[[Any], Any]]:
