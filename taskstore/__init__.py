@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from taskstore.format.fidelity import Fidelity
     from taskstore.merging.options import MergeOptions
     from taskstore.merging.search.origins import merge
+    from taskstore.packing.changes.options import AddOptions
+    from taskstore.packing.changes.tasks import copy, rename
     from taskstore.packing.driver import pack
     from taskstore.packing.options import PackOptions
     from taskstore.packing.report import PackReport
     from taskstore.packing.revise import add, remove
+    from taskstore.packing.revise import replace_tasks as replace
     from taskstore.packing.search_lambda import tune
     from taskstore.progress import Progress
     from taskstore.store.store import Store, open, unpack
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from taskstore.swap import Attached, attach
 
 __all__ = [
+    "AddOptions",
     "ApproximationWarning",
     "Attached",
     "Fidelity",
@@ -50,10 +54,13 @@ __all__ = [
     "__version__",
     "add",
     "attach",
+    "copy",
     "merge",
     "open",
     "pack",
     "remove",
+    "rename",
+    "replace",
     "report",
     "tune",
     "unpack",
@@ -61,6 +68,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AddOptions": "taskstore.packing.changes.options",
     "Attached": "taskstore.swap",
     "Fidelity": "taskstore.format.fidelity",
     "MergeOptions": "taskstore.merging.options",
@@ -70,16 +78,19 @@ _HOMES = {
     "Store": "taskstore.store.store",
     "add": "taskstore.packing.revise",
     "attach": "taskstore.swap",
+    "copy": "taskstore.packing.changes.tasks",
     "merge": "taskstore.merging.search.origins",
     "open": "taskstore.store.store",
     "pack": "taskstore.packing.driver",
     "remove": "taskstore.packing.revise",
+    "rename": "taskstore.packing.changes.tasks",
+    "replace": "taskstore.packing.revise",
     "report": "taskstore.analysis.page",
     "tune": "taskstore.packing.search_lambda",
     "unpack": "taskstore.store.store",
     "verify": "taskstore.store.verify",
 }
-_OTHER_NAMES = {"report": "write_page"}  # in their homes
+_OTHER_NAMES = {"replace": "replace_tasks", "report": "write_page"}  # in their homes
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

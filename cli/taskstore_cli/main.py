@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,8 +32,9 @@ from taskstore_cli.commands.merge import merge
 from taskstore_cli.commands.methods import methods
 from taskstore_cli.commands.pack import pack
 from taskstore_cli.commands.report import report
-from taskstore_cli.commands.revise import add, remove, retier
+from taskstore_cli.commands.revise import add, remove, replace, retier
 from taskstore_cli.commands.serve import serve
+from taskstore_cli.commands.tasks import copy, gc, log, rename
 from taskstore_cli.commands.tune import tune
 from taskstore_cli.commands.unpack import unpack
 from taskstore_cli.commands.verify import verify
@@ -66,13 +68,13 @@ PARTS = (
         "Change a store",
         "taskstore add family chat=runs/31/final",
         "docs/archive.md",
-        (add, remove, retier),
+        (add, replace, rename, remove, retier, copy, gc),
     ),
     Part(
         "Look into a store",
         "taskstore eval family --eval 'python eval.py {model} {task}'",
         "docs/fidelity.md",
-        (info, verify, evaluate, report),
+        (info, log, verify, evaluate, report),
     ),
     Part(
         "Merge models into one",
@@ -119,7 +121,9 @@ class Group(cloup.Group):
         part = next((part for part in PARTS if part.title == section.title), None)
         if found is None or part is None:
             return found
-        return replace(found, heading=f"{part.title} ({part.page})", help=f"\b\n$ {part.example}")
+        return dataclasses.replace(
+            found, heading=f"{part.title} ({part.page})", help=f"\b\n$ {part.example}"
+        )
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

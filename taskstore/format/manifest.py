@@ -162,6 +162,12 @@ class Vectors(Struct, frozen=True, kw_only=True):
     norms: dict[str, float]
     cosines: list[list[float | None]]
 
+    def pairs(self) -> dict[frozenset[str], float | None]:
+        """Return the cosine of each pair of tasks."""
+        names = list(self.norms)
+        rows = enumerate(self.cosines)
+        return {frozenset((names[i], names[j])): x for i, row in rows for j, x in enumerate(row)}
+
     def of(self, left: Collection[str]) -> Vectors:
         """Return what is said of the tasks in `left`."""
         kept = [i for i, name in enumerate(self.norms) if name in left]
@@ -223,7 +229,12 @@ def to_bytes(manifest: Manifest) -> bytes:
 
 def checksum(manifest: Manifest) -> str:
     """Return the checksum that stands at the end of the manifest."""
-    return to_bytes(manifest)[-len(_ZEROS + _END) : -len(_END)].decode()
+    return checksum_of(to_bytes(manifest))
+
+
+def checksum_of(raw: bytes) -> str:
+    """Return the checksum at the end of a manifest's bytes, which `from_bytes` has checked."""
+    return raw[-len(_ZEROS + _END) : -len(_END)].decode("ascii", "replace")
 
 
 def _lines(document: Mapping[str, Any], depth: int = 0) -> list[str]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from taskstore.errors import FormatError
-from taskstore.format.manifest import MAX_BYTES, Manifest, from_bytes
+from taskstore.format.manifest import MAX_BYTES, Manifest, checksum_of, from_bytes
 from taskstore.format.names import MANIFEST, WEIGHT_FILES
+from taskstore.format.validate import check
+from taskstore.locations import leases
 from taskstore.locations.files import read_regular
+from taskstore.locations.leases import Lease
+
+OLD = ".taskstore.old"  # in a store: older manifests, by their checksums
 
 
 def _way_out(path: Path) -> str:
@@ -22,9 +28,16 @@ def _way_out(path: Path) -> str:
 
 def read(folder: Path) -> Manifest:
     """Read the manifest of a store folder; checks its size and its checksum."""
+    manifest, _, lease = take(folder)
+    lease.release()
+    return manifest
+
+
+def take(folder: Path) -> tuple[Manifest, str, Lease]:
+    """Read a manifest; returns its checksum too, and a lease on the files that it lists."""
     path = folder / MANIFEST
     try:
-        raw = read_regular(path, MAX_BYTES, folder)
+        lease, raw = leases.take(path, MAX_BYTES, folder)
     except FileNotFoundError:
         what = "there is no such folder" if not folder.exists() else f"it holds no {MANIFEST}"
         raise FormatError(f"{folder} is not a taskstore store: {what}{_way_out(folder)}") from None
@@ -33,4 +46,15 @@ def read(folder: Path) -> Manifest:
         raise FormatError(f"{folder} is not a taskstore store: {what}") from None
     except OSError as error:
         raise FormatError(f"{path} cannot be read as a manifest: {error.strerror}") from None
-    return from_bytes(raw)
+    return from_bytes(raw), checksum_of(raw), lease
+
+
+def kept(folder: Path) -> dict[Path, Manifest]:
+    """Read the older manifests that a store keeps for their readers; a broken one says nothing."""
+    found = {}
+    for path in sorted((folder / OLD).glob("*.json")):
+        with suppress(FormatError, OSError):
+            manifest = from_bytes(read_regular(path, MAX_BYTES, folder))
+            check(manifest)
+            found[path] = manifest
+    return found

@@ -151,15 +151,16 @@ def read_regular(path: PathLike, limit: int, within: PathLike | None = None) -> 
     Raises OSError, also where it is larger, or changes its size while it is read, or is a link that
     leaves the folder `within`.
     """
-    return _read(open_regular(path, within), path, limit)
+    return read_open(open_regular(path, within), path, limit)
 
 
 def read_plain(real: PathLike, limit: int) -> bytes:
     """Read what `resolve` gave, as `read_regular` does."""
-    return _read(open_plain(real), real, limit)
+    return read_open(open_plain(real), real, limit)
 
 
-def _read(fd: int, path: PathLike, limit: int) -> bytes:
+def read_open(fd: int, path: PathLike, limit: int) -> bytes:
+    """Read an open file whole, as `read_regular` does, and close it."""
     with open(fd, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:

@@ -2,10 +2,9 @@
 
 It is written as `.NAME.partial` beside its target and renamed at the end. Whatever ends the
 process, the target is as it was, and the next command that writes it removes what was left. An
-existing folder is exchanged in one step where the system can (Linux renameat2), so there is no
-moment without it. Elsewhere it is `.NAME.replaced` for a moment; if the process is killed then,
-`recover` puts it back, which everything that looks for a folder calls. A folder that cannot be
-renamed is filled in place (`mounts`), and an empty one is taken as a free name.
+existing folder is exchanged in one step where the system can (Linux renameat2). Elsewhere it is
+`.NAME.replaced` for a moment; after a kill then, `recover` puts it back, which all that looks for a
+folder calls. A folder that cannot be renamed is filled in place (`mounts`); an empty one is free.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from taskstore.errors import OutputError, TargetExists
-from taskstore.locations import dry, locks, mounts, ownership
+from taskstore.locations import dry, locks, mounts, ownership, transfer
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import absolute
 from taskstore.locations.os_errors import clear
@@ -49,12 +48,12 @@ def alone(target: Path) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        with _cleared(target):
+        with cleared(target):
             if not target.is_dir():
                 target.parent.mkdir(parents=True, exist_ok=True)
             new = stack.enter_context(locks.hold(target))
         if new:
-            _mend(target)
+            mend(target)
             sweep(target, target.parent)
         yield
 
@@ -75,17 +74,17 @@ def folder(
     with alone(target):
         check_target(target, overwrite=overwrite, foreign=foreign)
         partial = mounts.beside(target, "partial")
-        with _made(target):
+        with made(target):
             partial.mkdir()
             _check_renames(partial)
         try:
-            with _cleared(partial):
+            with cleared(partial):
                 yield partial
-                _sync(partial)
+                sync_all(partial)
                 check_target(target, overwrite=overwrite, foreign=foreign)
                 _publish(partial, target)
         finally:
-            _mend(target)
+            mend(target)
 
 
 def check_target(target: Path, *, overwrite: bool, foreign: Foreign = everything) -> None:
@@ -94,14 +93,14 @@ def check_target(target: Path, *, overwrite: bool, foreign: Foreign = everything
     if not os.path.lexists(target):
         return
     folder = target.is_dir() and not target.is_symlink()
-    with _cleared(target):
+    with cleared(target):
         if folder and not mounts.entries(target):
             return
     if not overwrite:
         raise TargetExists(target)
     if not folder:
         _not_ours(target)
-    with _cleared(target):
+    with cleared(target):
         found = foreign(target)
     if found:
         _not_ours(target, found)
@@ -118,10 +117,10 @@ def file(
     with alone(target):
         check_file(target, overwrite=overwrite, ours=ours)
         partial = mounts.beside(target, "partial")
-        with _made(target):
+        with made(target):
             fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            with _cleared(partial):
+            with cleared(partial):
                 yield partial
                 os.fsync(fd)
                 check_file(target, overwrite=overwrite, ours=ours)
@@ -129,7 +128,7 @@ def file(
                 mounts.sync(target.parent)
         finally:
             os.close(fd)
-            _mend(target)
+            mend(target)
 
 
 def check_file(
@@ -197,7 +196,7 @@ def recover(path: PathLike) -> None:
             return
         target = target.parent
     if mounts.between(target):
-        with _cleared(target), locks.waiting(_MOMENT), locks.hold(target):
+        with cleared(target), locks.waiting(_MOMENT), locks.hold(target):
             mounts.go_on(target)
 
 
@@ -212,10 +211,12 @@ def _put_back(target: Path) -> None:
         mounts.sync(target.parent)
 
 
-def _mend(target: Path) -> None:
+def mend(target: Path) -> None:
     """Put back or remove what is left of a write; for the holder of the target's lock."""
     with suppress(OSError):
         _put_back(target)
+    with suppress(OSError):
+        transfer.settle(mounts.beside(target, "partial"), target)
     leavings = ["partial"] + (["replaced"] if os.path.lexists(target) else [])
     for path in (mounts.beside(target, what) for what in leavings):
         with suppress(OSError):
@@ -247,7 +248,7 @@ def _check_renames(partial: Path) -> None:
 
 
 @contextmanager
-def _cleared(path: Path) -> Iterator[None]:
+def cleared(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -255,16 +256,16 @@ def _cleared(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _made(target: Path) -> Iterator[None]:
+def made(target: Path) -> Iterator[None]:
     """Make the partial of a target, which is there if this very caller is writing it."""
-    with _cleared(mounts.beside(target, "partial")):
+    with cleared(mounts.beside(target, "partial")):
         try:
             yield
         except FileExistsError:
             raise locks.busy(target) from None
 
 
-def _sync(root: Path) -> None:
+def sync_all(root: Path) -> None:
     """Flush every file and folder below `root`."""
     for path in (*root.rglob("*"), root):
         fd = os.open(path, os.O_RDONLY)
@@ -295,6 +296,5 @@ def _exchange(one: Path, other: Path) -> bool:
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
         return False
-    paths = [ctypes.c_char_p(os.fsencode(path)) for path in (one, other)]
-    at = _AT_FDCWD
-    return bool(call(at, paths[0], at, paths[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
+    a, b = (ctypes.c_char_p(os.fsencode(path)) for path in (one, other))
+    return bool(call(_AT_FDCWD, a, _AT_FDCWD, b, ctypes.c_uint(_RENAME_EXCHANGE)) == 0)

@@ -81,7 +81,9 @@ def compare(
     aliases = tied(family)
     plans = []
     for task in tasks:
-        plans.append(_plan_task(base, task, aliases, any_dtype=any_dtype))
+        plans.append(
+            _plan_task(base, task, aliases, any_dtype=any_dtype, sure=family.aliases is None)
+        )
         name = task.checkpoint.name
         if not keep_private or (keep_private is not True and name not in keep_private):
             _check_shapes(base.checkpoint, task.checkpoint, plans[-1])
@@ -94,7 +96,12 @@ class _Model(NamedTuple):
 
 
 def _plan_task(
-    base_model: _Model, model: _Model, aliases: Mapping[str, str], *, any_dtype: bool
+    base_model: _Model,
+    model: _Model,
+    aliases: Mapping[str, str],
+    *,
+    any_dtype: bool,
+    sure: bool,
 ) -> TaskPlan:
     base, task = base_model.checkpoint, model.checkpoint
     entries: dict[str, TensorPlan] = {}
@@ -102,8 +109,12 @@ def _plan_task(
     for name in sorted(task.tensors):
         info = task.tensors[name]
         if name in aliases:
-            entries[name] = TensorPlan("alias", info, of=aliases[name])
-        elif name not in base.tensors:
+            other = aliases[name]
+            tied = sure or (other in task.tensors and same_bytes(task, name, task, other))
+            untied = TensorPlan("private", info, f"tied to {other!r} in the store's base")
+            entries[name] = TensorPlan("alias", info, of=other) if tied else untied
+            continue
+        if name not in base.tensors:
             entries[name] = TensorPlan("private", info, "not in the base")
         else:
             entries[name] = _compare(base, task, name, rows)

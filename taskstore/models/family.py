@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from taskstore.errors import InputError, OptionError
 from taskstore.format import names
@@ -51,12 +54,31 @@ def open_finetune(base: Checkpoint, model: PathLike, name: str) -> Checkpoint:
         raise
 
 
+class Multitask(Protocol):
+    """A multi-task model that is there, which tasks join as it is.
+
+    codecs      of its tensors, by name
+    one_sided   whether a mask only selects weights that it moves as the task does
+    """
+
+    codecs: Mapping[str, str]
+    one_sided: bool
+
+    def chunk(self, name: str, k: int, w0_N: NDArray[Any]) -> NDArray[Any]:
+        """Return chunk `k` of W1, bits (N,), given the base's."""
+
+
 @dataclass(frozen=True)
 class Family:
-    """A base and its fine-tunes, open; tasks in the order of their names."""
+    """A base and its fine-tunes, open; tasks in the order of their names.
+
+    aliases, multitask   of the store that the fine-tunes join; None: there is none
+    """
 
     base: Checkpoint
     tasks: tuple[Checkpoint, ...]
+    aliases: Mapping[str, str] | None = None
+    multitask: Multitask | None = None
 
     def prove(self) -> None:
         """Raise ChecksumMismatch where what was read out of a store is not what was packed.

@@ -47,7 +47,12 @@ def twins(family: Family) -> list[tuple[str, str]]:
 
 
 def tied(family: Family) -> dict[str, str]:
-    """Return tensor of the base -> an earlier one with its bytes, there and in every task."""
+    """Return tensor of the base -> an earlier one with its bytes, there and in every task.
+
+    What a store says of its tasks holds for those that join it.
+    """
+    if family.aliases is not None:
+        return dict(family.aliases)
     aliases: dict[str, str] = {}
     seen: dict[object, list[str]] = {}
     for name in sorted(family.base.tensors):

@@ -16,7 +16,7 @@ from taskstore.format.dtypes import MASKED, plain_codec
 from taskstore.format.manifest import TIERS
 from taskstore.format.section import encode
 from taskstore.format.tiers import ABOVE, Bits, BlockSpec
-from taskstore.kernels import cpu
+from taskstore.kernels import cpu, floats
 from taskstore.kernels.products import F32, four_sums, four_sums_of_bf16
 from taskstore.merging import similarity
 from taskstore.merging.similarity import Weights
@@ -144,9 +144,13 @@ def _masked(coder: Coder, block: Block) -> CodedBlock:
         return coded
     weights = coder.source.block(block)
     coded.products = similarity.of_vectors(weights.tau_SN, coder.share)
-    merged_N = coder.source.merge(weights)
-    coding = coder.codings[block.name]
-    w1_N, coded.multitask = multitask.multitask(coding, weights, merged_N, dtype)
+    given, coding = coder.job.family.multitask, coder.codings[block.name]
+    if given:
+        w1_N = given.chunk(block.name, block.k, weights.w0_N)
+        merged_N = floats.to_float32(w1_N, dtype) - weights.theta0_N
+    else:
+        merged_N = coder.source.merge(weights)
+        w1_N, coded.multitask = multitask.multitask(coding, weights, merged_N, dtype)
     coded.parts.append(_base_part(coder, block, weights.w0_N))
     for s, t in enumerate(block.tasks):
         part = masks.mask(block, t, weights.tau_SN[s], merged_N, weights, w1_N)

@@ -30,13 +30,15 @@ class MaskCoder:
     def __init__(self, job: PackJob, method: Method, one_in: int) -> None:
         self._family, self._options, self._imported = job.family, job.options, job.masks
         self._method, self._one_in = method, one_in
+        self._one_sided = (job.family.multitask or method).one_sided
 
     def is_common(self, block: Block) -> bool:
         """Tell whether `all_at_once` does this block: all bf16, merged by sum, masks alone."""
         dtypes = {self._family.tasks[t].tensors[block.name].dtype for t in block.tasks}
         bf16 = dtypes == {"BF16"} and block.info.dtype == "BF16" and block.info.numel > 0
         plain = self._options.tier_names == ("mask",) and self._options.level == "speed"
-        return bf16 and plain and isinstance(self._method, Sum) and not self._imported
+        ours = not self._imported and not self._family.multitask
+        return bf16 and plain and isinstance(self._method, Sum) and ours
 
     def all_at_once(
         self, block: Block
@@ -74,7 +76,7 @@ class MaskCoder:
         if self._imported:
             bits_P, chosen_N = self._imported.select(block, task.name, tau_N, weights.w0_N, w1_N)
         else:
-            lam, one_sided = self._options.lam_of(task.name), self._method.one_sided
+            lam, one_sided = self._options.lam_of(task.name), self._one_sided
             bits_P, chosen_N = tall(tau_N, merged_N, weights.w0_N, w1_N, lam, one_sided)
         info = task.tensors[block.name]
         rebuilt_N = cpu.cast(chosen_N, block.info.dtype, info.dtype)

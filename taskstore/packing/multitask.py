@@ -20,6 +20,8 @@ SAMPLES = 4  # chunks of an fp32 tensor on which both ways are measured
 
 def choose(job: PackJob, source: Source) -> dict[str, str]:
     """Choose the codec of W1 for each masked tensor, for fp32 by a sample of its chunks."""
+    if job.family.multitask:
+        return dict(job.family.multitask.codecs)
     chunk = job.options.chunk
     lossless = "ulp" if job.options.level == "speed" else "strides"
     codings: dict[str, str] = {}

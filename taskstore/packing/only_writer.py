@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from taskstore.locations import publish
@@ -16,10 +18,15 @@ from taskstore.store.store import opened
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def place_of(store: Store) -> Path:
+    """Return the store's folder itself, whatever link led to it: it has one lock."""
+    return Path(os.path.realpath(store.path))
+
+
 @contextmanager
 def only_writer(store: Store) -> Iterator[None]:
     """Be the only writer of a store; raises ChangedMeanwhile where it is not what was read."""
-    with publish.alone(store.path):
+    with publish.alone(place_of(store)):
         store.check_unchanged()
         yield
 

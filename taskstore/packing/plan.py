@@ -15,12 +15,19 @@ def make(family: Family, first: str, keep_private: bool | Collection[str] = True
     Raises what `compare` raises.
     """
     plan = compare(family, keep_private, any_dtype=first == "exact")
-    tasks = tuple(_started(task, first) for task in plan.tasks)
+    masked = family.multitask.codecs if family.multitask and first == "mask" else None
+    tasks = tuple(_started(task, first, masked) for task in plan.tasks)
     return replace(plan, tasks=tasks)
 
 
-def _started(task: TaskPlan, first: str) -> TaskPlan:
-    return {
-        name: TensorPlan(first, entry.info) if entry.kind == "shared" else entry
-        for name, entry in task.items()
-    }
+def _started(task: TaskPlan, first: str, masked: Collection[str] | None) -> TaskPlan:
+    """Start shared tensors; `masked`: those that a multi-task model has which is there."""
+
+    def started(name: str, entry: TensorPlan) -> TensorPlan:
+        if entry.kind != "shared":
+            return entry
+        if masked is not None and name not in masked:
+            return TensorPlan("private", entry.info, "not in the store's multi-task model")
+        return TensorPlan(first, entry.info)
+
+    return {name: started(name, entry) for name, entry in task.items()}

@@ -1,9 +1,8 @@
-"""Add tasks to a store, remove them, change its tiers; the old store stays until that is done.
+"""Add tasks to a store, change and remove them, note their scores, change the store's tiers.
 
-What comes bit for bit out of a store can be packed again without the originals, so a store with
-exact tiers takes new tasks and other tiers: it is packed anew from itself. That gives the same
-bytes as packing the originals. Taking a task away needs no packing, in any store: its files are
-left out, the others are linked. Nor does a note of scores.
+A task that comes, changes or goes costs what it costs alone (`changes`). Other tiers, or masks over
+a new multi-task model, need all tasks: what comes bit for bit out of a store can be packed again
+without the originals, and gives the same bytes as packing those. The old store stays until then.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -29,12 +27,13 @@ from taskstore.format.rules.since import (
 )
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
-from taskstore.locations.files import copy_regular, resolve
-from taskstore.merging.methods import registry
 from taskstore.models.family import Family, open_finetune
+from taskstore.packing.changes.commit import commit, staged
+from taskstore.packing.changes.joining import check_childless, join, kept_of
+from taskstore.packing.changes.options import AddOptions
+from taskstore.packing.changes.provenance import as_packed, scores_of
 from taskstore.packing.driver import pack_family
-from taskstore.packing.manifest_draft import seal
-from taskstore.packing.only_writer import in_place, only_writer
+from taskstore.packing.only_writer import in_place, only_writer, place_of
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
@@ -49,46 +48,102 @@ from taskstore.store.store import opened
 def add(
     store: Store | PathLike,
     finetunes: Mapping[str, PathLike],
+    options: AddOptions | None = None,
     *,
-    keep_private: bool = False,
-    jobs: int | None = None,
     progress: Callback = silent,
 ) -> PackReport:
-    """Put fine-tunes into a store of exact tasks, in place of the old store when all is written.
+    """Put fine-tunes into a store: their files, and then a manifest that lists them.
 
-    Every file is checked first, every tensor while it is read. Raises BadName for a name that is
-    there, InputError for a store whose tasks are not exact, ChangedMeanwhile for one that is not
-    what was read.
+    The base is read and no other task, every other file stays as it is, and whoever has the store
+    open reads on. Raises BadName for a name that is there, InputError for what cannot be packed,
+    ChangedMeanwhile for a store that is not what was read.
 
     >>> report = taskstore.add("archive", {"german": "family/german"})
     >>> taskstore.open("archive").tasks
     ['english', 'german']
     """
-    store, executor = opened(store), threads(jobs)
+    store = opened(store)
     for name in finetunes:
         names.check_task_name(name)
         if name in store.tasks:
-            raise BadName("task name", name, f"is in {store.path} already; remove that one first")
+            raise BadName(
+                "task name", name, f"is in {store.path} already; taskstore replace changes it"
+            )
     names.check_distinct([*store.tasks, *finetunes])
-    _check_exact(store, "to add a task")
+    return _joined(store, finetunes, options or AddOptions(), "add", progress)
+
+
+@in_place
+def replace_tasks(
+    store: Store | PathLike,
+    finetunes: Mapping[str, PathLike],
+    options: AddOptions | None = None,
+    *,
+    progress: Callback = silent,
+) -> PackReport:
+    """Give tasks of a store new weights, as `add` does for new tasks; their scores are dropped.
+
+    They keep the tiers that they have, where no others are asked for. Raises UnknownTask.
+
+    >>> report = taskstore.replace("archive", {"english": "family/english"})
+    """
+    store = opened(store)
+    for name in finetunes:
+        store.check_task(name)
+    return _joined(store, finetunes, options or AddOptions(), "replace", progress)
+
+
+def _joined(
+    store: Store,
+    finetunes: Mapping[str, PathLike],
+    options: AddOptions,
+    what: str,
+    progress: Callback,
+) -> PackReport:
+    if options.repack:
+        return _repacked(store, finetunes, options, progress)
+    check_childless(store.manifest, finetunes)
+    with staged(store) as folder:
+        manifest, said = join(store, finetunes, options, folder, progress)
+        done = commit(store, folder, manifest, what, sorted(finetunes))
+    return PackReport(done.path, done.summary(), said)
+
+
+def _repacked(
+    store: Store, finetunes: Mapping[str, PathLike], options: AddOptions, progress: Callback
+) -> PackReport:
+    """Merge and mask all tasks anew; they must be exact, and come out of the store for that."""
+    executor = threads(options.jobs)
+    kept = [name for name in store.tasks if name not in finetunes]
+    _check_exact(store, kept, "to merge the family anew")
     if store.manifest.merge.options.get("imported"):
         raise InputError(
             f"the masks of {store.path} came from a file, for its multi-task vector, which another "
             "task changes; make masks of our own first: taskstore retier"
         )
     _check_alone(store)
-    options = _options(store, executor.jobs)
-    options = replace(options, keep_private=keep_private or frozenset(store.tasks))
-    store.check_files(store.files_of(None, *store.tasks), executor)
+    chosen = as_packed(store, executor.jobs)
+    chosen = replace(chosen, keep_private=options.keep_private or frozenset(store.tasks))
+    store.check_files(store.files_of(None, *kept), executor)
     with ExitStack() as stack:
-        family = stack.enter_context(open_family(store, store.tasks, executor, store.path))
+        family = stack.enter_context(open_family(store, kept, executor, store.path))
         added = [
             stack.enter_context(closing(open_finetune(family.base, path, name)))
             for name, path in finetunes.items()
         ]
         tasks = sorted((*family.tasks, *added), key=lambda task: task.name)
         whole = Family(family.base, tuple(tasks))
-        return pack_family(whole, store.path, options, progress, _scores(store, options))
+        report = pack_family(whole, store.path, chosen, progress, scores_of(store, chosen, kept))
+    _note(store, "replace" if len(kept) < len(store.tasks) else "add", sorted(finetunes))
+    return report
+
+
+def _note(old: Store, what: str, tasks: list[str]) -> None:
+    """Give a store that was packed anew in the place of `old` its history, and a change more."""
+    new = open_store(old.path, base=old.base_path)
+    done = msgspec.structs.replace(new.manifest, history=old.manifest.history)
+    with staged(new) as folder:
+        commit(new, folder, done, what, tasks, before=old.version)
 
 
 def retier(
@@ -106,7 +161,7 @@ def retier(
     where = Path(target or store.path)
     itself = os.path.realpath(where) == os.path.realpath(store.path)
     with only_writer(store) if itself else nullcontext():
-        _check_exact(store, "to change tiers")
+        _check_exact(store, store.tasks, "to change tiers")
         options.check_tasks(store.tasks)
         if target is None:
             _check_alone(store)
@@ -120,15 +175,19 @@ def retier(
             chunk=store.manifest.chunk,
         )
         with open_family(store, store.tasks, executor, where) as family:
-            return pack_family(family, where, chosen, progress, _scores(store, chosen))
+            scores = scores_of(store, chosen, store.tasks)
+            report = pack_family(family, where, chosen, progress, scores)
+        if itself:
+            _note(store, "retier", [])
+    return report
 
 
 @in_place
-def remove(store: Store | PathLike, tasks: Sequence[str], *, jobs: int | None = None) -> Store:
+def remove(store: Store | PathLike, tasks: Sequence[str]) -> Store:
     """Take tasks out of a store of any kind; the others stay as they are, to the last bit.
 
-    Every file that stays is checked first. Raises UnknownTask, InputError where none is left, and
-    ChangedMeanwhile for a store that is not what was read.
+    Raises UnknownTask, InputError where none is left, and ChangedMeanwhile for a store that is not
+    what was read.
 
     >>> taskstore.remove("archive", ["german"]).tasks
     ['english']
@@ -136,21 +195,15 @@ def remove(store: Store | PathLike, tasks: Sequence[str], *, jobs: int | None = 
     store = opened(store)
     for task in tasks:
         store.check_task(task)
-    left = {name: task for name, task in store.manifest.tasks.items() if name not in tasks}
+    left = [name for name in store.tasks if name not in tasks]
     if not left:
         raise InputError(f"{store.path} would have no task left; delete the folder instead")
-    kept = store.files_of(None, *left)
-    assets = {d: a for d, a in store.manifest.assets.items() if f"assets/{d}" in kept}
-    known = store.manifest.vectors
-    vectors = known and known.of(left)
-    done = msgspec.structs.replace(store.manifest, tasks=left, vectors=vectors, assets=assets)
-    _check_alone(store)
-    return _rewrite(store, done, kept, jobs)
+    check_childless(store.manifest, tasks)
+    with staged(store) as folder:
+        return commit(store, folder, kept_of(store.manifest, left), "remove", list(tasks))
 
 
-def record(
-    store: Store, label: str, scores: Mapping[str, manifests.Score], *, jobs: int | None = None
-) -> Store:
+def record(store: Store, label: str, scores: Mapping[str, manifests.Score]) -> Store:
     """Write scores of tasks into the manifest and the card, under the name of an evaluation.
 
     They are the scores of the tasks that were read: other tasks, and scores of other evaluations,
@@ -160,7 +213,7 @@ def record(
     for task, score in scores.items():
         store.check_task(task)
         _check_finite(task, score)
-    with publish.alone(store.path):
+    with publish.alone(place_of(store)):
         now = open_store(store.path, base=store.base_path)
         if any(_unscored(now, task) != _unscored(store, task) for task in scores):
             store.check_unchanged()
@@ -176,7 +229,9 @@ def record(
         needed = VERSION_OF_COUNTS if any(score.n for score in scores.values()) else needed
         version = max(now.manifest.version, needed)
         done = msgspec.structs.replace(now.manifest, version=version, tasks=tasks)
-        return _rewrite(now, done, now.files_of(None, *tasks), jobs)
+        store.close()
+        with staged(now) as folder:
+            return commit(now, folder, done, "record", sorted(scores))
 
 
 def _unscored(store: Store, task: str) -> tuple[object, object]:
@@ -197,34 +252,6 @@ def check_record(store: Store, label: str) -> None:
     """Raise, before anything is evaluated, what `record` would raise after it."""
     if not label.strip() or names.has_control(label):
         raise BadName("name of the evaluation", label, "is empty or holds a control character")
-    _check_alone(store)
-
-
-def _rewrite(
-    store: Store, manifest: manifests.Manifest, kept: list[str], jobs: int | None
-) -> Store:
-    """Write another manifest over the same files, which are checked and linked.
-
-    No tensor is decoded, and none needs to be: files and the checksums of tensors stay together, so
-    `verify --deep` finds what it found before.
-    """
-    store.check_files(kept, threads(jobs))
-    files = {path: store.manifest.files[path] for path in kept}
-    done = msgspec.structs.replace(manifest, files=files)
-    with publish.folder(store.path, overwrite=True, foreign=not_of_a_store) as folder:
-        for path in kept:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            _link(resolve(store.path / path, store.path), folder / path)
-        seal(folder, done)
-    return open_store(store.path, base=store.base_path)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Link a file, or copy it where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        copy_regular(source, target)
 
 
 def _check_alone(store: Store) -> None:
@@ -232,8 +259,8 @@ def _check_alone(store: Store) -> None:
     publish.check_target(store.path, overwrite=True, foreign=not_of_a_store)
 
 
-def _check_exact(store: Store, what: str) -> None:
-    for task in store.tasks:
+def _check_exact(store: Store, tasks: Iterable[str], what: str) -> None:
+    for task in tasks:
         try:
             store.check_exact(task)
         except InputError:
@@ -241,51 +268,3 @@ def _check_exact(store: Store, what: str) -> None:
                 f"{what} all fine-tunes are needed, and {store.path} keeps no more of {task!r} "
                 "than a mask; pack again from the originals, or keep an archive (--tiers exact)"
             ) from None
-
-
-def _options(store: Store, jobs: int) -> PackOptions:
-    """Return what a store of exact tasks was packed with, as far as it matters."""
-    manifest = store.manifest
-    tasks = manifest.tasks
-    method, merge_options = manifest.merge.method, manifest.merge.options
-    try:
-        registry.check(method, merge_options, packing=True)
-    except InputError:  # of a newer taskstore, or of none
-        method, merge_options = "lsq", {}
-    lambdas = {name: task.lam for name, task in tasks.items()}
-    bits = {name: task.bits for name, task in tasks.items() if task.bits is not None}
-    tiers = list({tier: None for name in tasks for tier in store.tiers(name)})
-    masked: dict[str, Any] = {
-        "method": method,
-        "merge_options": merge_options,
-        "lam": _common(lambdas.values()),
-        "lambdas": lambdas,
-    }
-    return PackOptions(
-        tiers=",".join(tiers),
-        level="archive" if any(task.codecs for task in tasks.values()) else "speed",
-        residual=_common(bits.values()),
-        residuals=bits,
-        base="embed" if manifest.base.carried else "reference",
-        jobs=jobs,
-        overwrite=True,
-        chunk=manifest.chunk,
-        **(masked if "mask" in tiers else {}),
-    )
-
-
-def _scores(store: Store, options: PackOptions) -> dict[str, dict[str, manifests.Score]]:
-    """Return the recorded scores that stay true: of exact tensors, not of the tiers below them."""
-    if "exact" not in options.tier_names:
-        return {}
-    return {
-        name: {label: msgspec.structs.replace(s, lower=None) for label, s in task.scores.items()}
-        for name, task in store.manifest.tasks.items()
-        if task.scores
-    }
-
-
-def _common(values: Iterable[float]) -> float | None:
-    """Return what all tasks have, so that a new one gets it too; None where they differ."""
-    found = set(values)
-    return found.pop() if len(found) == 1 else None

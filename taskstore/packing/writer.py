@@ -87,7 +87,7 @@ class StoreWriter:
         self._pool = ThreadPoolExecutor(job.executor.jobs, thread_name_prefix="taskstore-hash")
         stems = {
             names.BASE: layouts.base_layouts(draft),
-            names.MULTITASK: layouts.multitask_layouts(draft),
+            names.MULTITASK: {} if job.family.multitask else layouts.multitask_layouts(draft),
         }
         for name, task in draft.tasks.items():
             stems |= {tier.stem(name): tier.layouts(draft, task) for tier in BY_NAME.values()}

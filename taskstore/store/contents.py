@@ -29,6 +29,7 @@ from taskstore.format.weight_files import digests_of
 from taskstore.locations import ownership
 from taskstore.locations.base import Location, PathLike
 from taskstore.locations.files import LocalFolder
+from taskstore.locations.leases import Lease
 from taskstore.locations.publish import recover
 
 if TYPE_CHECKING:
@@ -51,10 +52,13 @@ def not_of_a_store(folder: Path) -> list[str]:
     Of weights sizes are compared: nobody edits them, and damage is told by whoever reads them.
     """
     try:
-        files = manifest_file.read(folder).files
+        files = dict(manifest_file.read(folder).files)
         size = (folder / filenames.MANIFEST).lstat().st_size
     except TaskstoreError:
         return ownership.foreign(folder, {})
+    kept = manifest_file.kept(folder)
+    for older in kept.values():
+        files = {**{p: f for p, f in older.files.items() if p != filenames.CARD}, **files}
     written = {
         path: ownership.Written(
             bytes=file.bytes, blake3=file.blake3 if path == filenames.CARD else None
@@ -62,6 +66,10 @@ def not_of_a_store(folder: Path) -> list[str]:
         for path, file in files.items()
     }
     own = {filenames.MANIFEST: ownership.Written(bytes=size)}
+    own |= {
+        path.relative_to(folder).as_posix(): ownership.Written(bytes=path.lstat().st_size)
+        for path in kept
+    }
     card = folder / filenames.CARD
     with suppress(OSError):
         if filenames.CARD not in files and ownership.is_sealed(card, ownership.HTML):
@@ -69,28 +77,66 @@ def not_of_a_store(folder: Path) -> list[str]:
     return ownership.foreign(folder, {**written, **own})
 
 
-def _manifest(path: Path) -> manifests.Manifest:
+def _taken(path: Path) -> tuple[manifests.Manifest, str, Lease]:
     """Read the manifest of a folder; for a moment it has no name while it is replaced."""
     recover(path)
     try:
-        return manifest_file.read(path)
+        return manifest_file.take(path)
     except FormatError as error:
         if not isinstance(error.__context__, OSError):
             raise
     recover(path)
-    return manifest_file.read(path)
+    return manifest_file.take(path)
+
+
+def files_of(
+    manifest: manifests.Manifest, *tasks: str | None, tier: str | None = None
+) -> list[str]:
+    """List the files that models of a manifest are rebuilt from; see `StoreContents.files_of`."""
+    stems, assets = {filenames.BASE: None}, set[str]()
+    for task in tasks:
+        model = manifest.base if task is None else manifest.tasks[task]
+        beside = (model.beside or {}).values()
+        needed = {*model.assets.values(), *beside, *digests_of(model)}
+        assets |= {f"assets/{digest}" for digest in needed}
+        if task is not None:
+            stems |= dict.fromkeys(filenames.stems_up_to(tier, manifest.folder(task)))
+            stems |= dict.fromkeys(_stems_of_parents(manifest, task, tier))
+    files = by_stem(manifest.files)
+    weights = [path for stem in stems for path in files.get(stem, ())]
+    return [*weights, *sorted(assets)]
+
+
+def _stems_of_parents(manifest: manifests.Manifest, task: str, tier: str | None) -> list[str]:
+    """List the stems of other tasks that a task is rebuilt from, up to a tier."""
+    tasks = manifest.tasks
+    above = lineage.parents(tasks, task) if tier in (None, "exact") else ()
+    return [
+        filenames.stem_of(one, manifest.folder(parent))
+        for parent in above
+        for one in tasks[parent].all_tiers
+    ]
 
 
 class StoreContents:
-    """A store's manifest and the files of its models; every call opens what it reads."""
+    """A store's manifest and the files of its models; every call opens what it reads.
+
+    Those files stay until the store is closed, or collected, whatever writers do meanwhile.
+
+    version   the checksum of the manifest: another one after every change
+    """
 
     def __init__(self, path: Path, base: PathLike | None = None) -> None:
         self.path = path
         self.location: Location = LocalFolder(path)
-        self.manifest = _manifest(path)
+        self.manifest, self.version, self._lease = _taken(path)
         check(self.manifest)
         self.base_path = base
         self._warned: set[tuple[str | None, str | None]] = set()
+
+    def close(self) -> None:
+        """Let writers remove the files that only this version of the store needs."""
+        self._lease.release()
 
     @property
     def tasks(self) -> list[str]:
@@ -149,7 +195,7 @@ class StoreContents:
 
     def check_unchanged(self) -> None:
         """Raise ChangedMeanwhile where another writer has replaced the store since it was read."""
-        if _manifest(self.path) != self.manifest:
+        if _taken(self.path)[1] != self.version:
             raise ChangedMeanwhile(
                 f"{self.path} was changed by another taskstore since it was read; run the command "
                 "again"
@@ -200,28 +246,7 @@ class StoreContents:
 
     def files_of(self, *tasks: str | None, tier: str | None = None) -> list[str]:
         """List the files that these models (None: the base) are rebuilt from, up to a tier."""
-        stems, assets = {filenames.BASE: None}, set[str]()
-        for task in tasks:
-            model = self.manifest.base if task is None else self.manifest.tasks[task]
-            beside = (model.beside or {}).values()
-            needed = {*model.assets.values(), *beside, *digests_of(model)}
-            assets |= {f"assets/{digest}" for digest in needed}
-            if task is not None:
-                stems |= dict.fromkeys(filenames.stems_up_to(tier, self.manifest.folder(task)))
-                stems |= dict.fromkeys(self._stems_of_parents(task, tier))
-        files = by_stem(self.manifest.files)
-        weights = [path for stem in stems for path in files.get(stem, ())]
-        return [*weights, *sorted(assets)]
-
-    def _stems_of_parents(self, task: str, tier: str | None) -> list[str]:
-        """List the stems of other tasks that a task is rebuilt from, up to a tier."""
-        tasks = self.manifest.tasks
-        above = lineage.parents(tasks, task) if tier in (None, "exact") else ()
-        return [
-            filenames.stem_of(one, self.manifest.folder(parent))
-            for parent in above
-            for one in tasks[parent].all_tiers
-        ]
+        return files_of(self.manifest, *tasks, tier=tier)
 
     def write_assets(self, task: str | None, target: PathLike) -> Path:
         """Write a model's config, tokenizer and templates into a folder, without weights.

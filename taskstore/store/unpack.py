@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskstore.executors import Executor, threads
+from taskstore.format.names import CARD
 from taskstore.format.weight_files import SHARD_BYTES
 from taskstore.locations import ownership, publish
 from taskstore.locations.ownership import Written
@@ -106,7 +107,8 @@ def _check(
         store.check_tier(task, tier)
     publish.check_target(target.absolute(), overwrite=options.overwrite, foreign=foreign)
     everything = len(models) > 1
-    paths = store.manifest.files if everything else store.files_of(*models.values(), tier=tier)
+    files = store.manifest.files.keys() - {CARD}  # it may have changed since, and is for people
+    paths = sorted(files) if everything else store.files_of(*models.values(), tier=tier)
     store.check_files(paths, options.executor)
     if options.shard_bytes is None:
         for task in models.values():

@@ -11,8 +11,9 @@ from typing import Any
 
 from blake3 import blake3
 
-from taskstore.errors import ChecksumMismatch, FormatError, TaskstoreError
+from taskstore.errors import ChangedMeanwhile, ChecksumMismatch, FormatError, TaskstoreError
 from taskstore.executors import Executor, threads
+from taskstore.format import manifest_file
 from taskstore.format.digests import check_file
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.locations.base import PathLike
@@ -82,8 +83,18 @@ def verify(
         _verify_models(job)
     if job.report.problems:
         with suppress(FormatError):
-            store.check_unchanged()
+            _check_still_there(store, job.report)
     return job.report
+
+
+def _check_still_there(store: StoreContents, report: VerifyReport) -> None:
+    """Raise ChangedMeanwhile, but for the card of a version that another has replaced."""
+    try:
+        store.check_unchanged()
+    except ChangedMeanwhile:
+        report.problems = [line for line in report.problems if not line.startswith(CARD)]
+        if report.problems:
+            raise
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,7 @@ def _models(store: StoreContents) -> list[tuple[str | None, str | None]]:
 
 def _unlisted(store: StoreContents) -> list[str]:
     listed = {*store.manifest.files, MANIFEST, CARD}
+    listed.update(*(older.files for older in manifest_file.kept(store.path).values()))
     return [p for p in store.location.names() if p not in listed and not p.startswith(".")]
 
 

@@ -164,7 +164,7 @@ def deadly(patch: pytest.MonkeyPatch, last: int) -> Iterator[Callable[[], bool]]
     for name in ("rename", "mkdir", "rmdir", "fsync"):
         patch.setattr(os, name, before(getattr(os, name)))
     patch.setattr(shutil, "rmtree", before(shutil.rmtree))
-    patch.setattr(publish, "_mend", lambda _: None)
+    patch.setattr(publish, "mend", lambda _: None)
     with suppress(Killed):
         yield lambda: count >= last
 
@@ -175,10 +175,10 @@ def test_a_store_on_a_volume_is_changed_in_place(volume: Path, small: families.F
     options = PackOptions(tiers="mask,exact", jobs=1)
     taskstore.pack(small.base_path, given, volume, options)
     store = taskstore.open(volume, base=small.base_path)
-    revise.add(store, {names[2]: small.paths[names[2]]}, jobs=1)
+    revise.add(store, {names[2]: small.paths[names[2]]})
     store = taskstore.open(volume, base=small.base_path)
     revise.record(store, "mine", {names[0]: Score(rebuilt=0.5)})
-    store = revise.remove(taskstore.open(volume, base=small.base_path), [names[1]], jobs=1)
+    store = revise.remove(taskstore.open(volume, base=small.base_path), [names[1]])
     revise.retier(store, PackOptions(tiers="exact", jobs=1))
     store = taskstore.open(volume, base=small.base_path)
     assert sorted(store.tasks) == [names[0], names[2]]

@@ -16,6 +16,7 @@ from taskstore.format.manifest import Score
 from taskstore.locations import ownership
 from taskstore.merging import MergeOptions, merge
 from taskstore.packing import revise
+from taskstore.store.verify import verify
 from tests.support.evaluators import run, script
 from tests.support.families import Family, contents, options, random_state, save
 
@@ -206,8 +207,24 @@ CHANGES: dict[str, Callable[[taskstore.Store, Family], object]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_store_that_is_changed(small: Family, tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize("change", ["add", "remove", "record"])
+def test_what_is_not_a_stores_stays_beside_what_is_new(
+    small: Family, tmp_path: Path, change: str
+) -> None:
+    two = {task: small.paths[task] for task in ("alpha", "beta")}
+    taskstore.pack(small.base_path, two, tmp_path / "whole", options(tiers="exact"))
+    for what in ("optimizer", "hidden", "a folder of weights", "a link", "a text that was edited"):
+        target = Path(shutil.copytree(tmp_path / "whole", tmp_path / what))
+        name = SPOILS[what](target)
+        mine = (target / name).lstat()
+        CHANGES[change](taskstore.open(target), small)
+        there = (target / name).lstat()
+        assert (there.st_ino, there.st_mtime_ns) == (mine.st_ino, mine.st_mtime_ns), what
+        assert verify(taskstore.open(target), deep=True).ok, what
+
+
+def test_a_store_that_is_packed_anew(small: Family, tmp_path: Path) -> None:
+    """It takes the place of the whole folder."""
     two = {task: small.paths[task] for task in ("alpha", "beta")}
     taskstore.pack(small.base_path, two, tmp_path / "whole", options(tiers="exact"))
     for what, spoil in SPOILS.items():
@@ -215,7 +232,7 @@ def test_a_store_that_is_changed(small: Family, tmp_path: Path, change: str) -> 
         name = spoil(target)
         before = contents(target)
         with pytest.raises(OutputError) as refused:
-            CHANGES[change](taskstore.open(target), small)
+            CHANGES["retier"](taskstore.open(target), small)
         assert f"holds '{name}': not something" in str(refused.value), what
         assert contents(target) == before
 

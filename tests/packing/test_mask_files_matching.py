@@ -16,6 +16,7 @@ from torch import Tensor
 import taskstore
 from taskstore.errors import InputError
 from taskstore.packing import revise
+from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.store.verify import verify
@@ -293,7 +294,11 @@ def test_a_task_more_would_change_the_vector(small: Family, tmp_path: Path) -> N
     masks = published(small.base, small.tasks, dict(zip(small.tasks, LAMBDAS, strict=True)))
     pack(small, saved(tmp_path / "m.npy", masks), tmp_path / "store", tiers="mask,exact")
     with pytest.raises(InputError, match="came from a file.*taskstore retier"):
-        revise.add(taskstore.open(tmp_path / "store"), {"more": small.paths["alpha"]})
+        revise.add(
+            taskstore.open(tmp_path / "store"),
+            {"more": small.paths["alpha"]},
+            AddOptions(repack=True),
+        )
 
 
 def test_the_command(small: Family, tmp_path: Path) -> None:

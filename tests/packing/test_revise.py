@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import re
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from taskstore.errors import (
 from taskstore.executors import threads
 from taskstore.format import manifest as manifests
 from taskstore.format.manifest import Score
+from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.revise import add, record, remove, retier
 from taskstore.store.as_checkpoint import open_family
 from taskstore.store.verify import verify
@@ -65,12 +66,17 @@ def test_models_of_a_store_read_like_their_folders(rich: families.Family, tmp_pa
 def test_add_gives_what_packing_all_gives(base: str, rich: families.Family, tmp_path: Path) -> None:
     expected = packed(rich, tmp_path / "all", tiers="exact", base=base)
     store = packed(rich, tmp_path / "s", "two", tiers="exact", base=base)
+    old = contents(store.path)
     report = add(store, {"one": rich.paths["one"], "three": rich.paths["three"]})
     assert report.summary.tasks[0].name == "one"
     ours, theirs = contents(tmp_path / "s"), contents(expected.path)
-    changed = {"README.md", "taskstore.json"}  # the lambda, which exact tasks do not use
-    assert ours.keys() == theirs.keys()
-    assert all(ours[path] == theirs[path] for path in ours.keys() - changed)
+    changed = {"README.md", "taskstore.json"}
+    assert all(ours[path] == old[path] for path in old.keys() - changed)
+    plain = {
+        re.sub(r"(tasks/[a-z]+)-[0-9a-f]{12}/", r"\1/", path): raw for path, raw in ours.items()
+    }
+    assert plain.keys() == theirs.keys()
+    assert all(plain[path] == theirs[path] for path in plain.keys() - changed)
     assert sorted(os.listdir(tmp_path)) == ["all", "family", "s"]
     for task, state in rich.tasks.items():
         rebuilt = taskstore.open(tmp_path / "s").state_dict(task)
@@ -100,7 +106,11 @@ def test_retier_gives_what_packing_gives(rich: families.Family, tmp_path: Path) 
     retier(store, options(), tmp_path / "new")
     assert contents(tmp_path / "new") == contents(expected.path)
     retier(store, options())
-    assert contents(tmp_path / "s") == contents(expected.path)
+    ours, theirs = contents(tmp_path / "s"), contents(expected.path)
+    assert ours.keys() == theirs.keys()
+    changed = {"README.md", "taskstore.json"}  # the store's history
+    assert all(ours[path] == theirs[path] for path in theirs.keys() - changed)
+    assert [c.what for c in taskstore.open(tmp_path / "s").manifest.history or ()] == ["retier"]
 
 
 def test_what_is_refused(small: families.Family, tmp_path: Path) -> None:
@@ -108,10 +118,12 @@ def test_what_is_refused(small: families.Family, tmp_path: Path) -> None:
     exact = packed(small, tmp_path / "exact", "alpha", "beta", tiers="exact")
     before = contents(masks.path), contents(exact.path)
     with pytest.raises(InputError, match="keeps no more of 'alpha' than a mask; pack again"):
-        add(masks, {"gamma": small.paths["gamma"]})
+        add(masks, {"gamma": small.paths["gamma"]}, AddOptions(repack=True))
+    with pytest.raises(InputError, match="has no multi-task model that a mask could select from"):
+        add(exact, {"gamma": small.paths["gamma"]}, AddOptions(tiers="mask"))
     with pytest.raises(InputError, match="to change tiers all fine-tunes are needed"):
         retier(masks, options())
-    with pytest.raises(BadName, match=r"'alpha' is in .* already; remove that one first"):
+    with pytest.raises(BadName, match=r"'alpha' is in .* already; taskstore replace changes it"):
         add(exact, {"alpha": small.paths["alpha"]})
     with pytest.raises(BadName, match="is given twice"):
         add(exact, {"Alpha": small.paths["alpha"]})
@@ -131,13 +143,19 @@ def test_a_damaged_store_is_not_built_upon(small: families.Family, tmp_path: Pat
     raw[-100] ^= 1
     path.write_bytes(raw)
     with pytest.raises(ChecksumMismatch):
-        add(store, {"gamma": small.paths["gamma"]})
+        add(store, {"gamma": small.paths["gamma"]}, AddOptions(repack=True))
     with pytest.raises(ChecksumMismatch):
         retier(store, options(), tmp_path / "new")
-    with pytest.raises(ChecksumMismatch):
-        remove(store, ["beta"])
     assert path.read_bytes() == raw
-    assert remove(store, ["alpha"]).tasks == ["beta"]  # what is taken away may be damaged
+    left = remove(store, ["alpha"])  # what is taken away may be damaged
+    assert left.tasks == ["beta"]
+    base = store.path / "base.safetensors"
+    raw = bytearray(base.read_bytes())
+    raw[-200] ^= 1
+    base.write_bytes(raw)
+    with pytest.raises(ChecksumMismatch):
+        add(left, {"gamma": small.paths["gamma"]})
+    assert taskstore.open(store.path).version == left.version
 
 
 def test_the_commands(small: families.Family, tmp_path: Path) -> None:
@@ -152,11 +170,12 @@ def test_the_commands(small: families.Family, tmp_path: Path) -> None:
     code, out, err = run("retier", store, "--tiers", "mask", "-o", tmp_path / "m", "--lambda", 0.4)
     assert code == 0, err
     assert "masks of 2 tasks" in out
-    code, out, err = run("add", tmp_path / "m", small.paths["gamma"])
+    code, out, err = run("add", tmp_path / "m", small.paths["gamma"], "--repack")
     assert (code, out) == (1, "")
     assert "keeps no more of 'alpha' than a mask" in err
     assert run("retier", store, "--tiers", "mask", "--drop-exact", "--quiet")[:2] == (0, "")
-    assert taskstore.open(store).manifest.version == 4
+    history = [change.what for change in taskstore.open(store).manifest.history or ()]
+    assert history == ["add", "remove", "retier"]
 
 
 @pytest.mark.parametrize("tiers", ["exact", "mask"])
@@ -166,7 +185,7 @@ def test_scores_are_recorded_and_shown(tiers: str, small: families.Family, tmp_p
     record(store, "exact match, test", {"alpha": Score(rebuilt=0.5, base=0.0, original=0.625)})
     record(taskstore.open(store.path), "lm-eval", {"beta": Score(rebuilt=0.25)})
     again = taskstore.open(store.path)
-    assert again.manifest.version == 4
+    assert again.manifest.version == 5
     assert again.manifest.tasks["gamma"].scores is None
     assert again.summary().tasks[0].scores == {
         "exact match, test": {"rebuilt": 0.5, "base": 0.0, "original": 0.625}
@@ -195,7 +214,8 @@ def test_scores_of_exact_tasks_outlive_a_new_packing(
 ) -> None:
     store = packed(small, tmp_path / "s", "alpha", "beta", tiers="mask,exact")
     record(store, "x", {"alpha": Score(rebuilt=0.5, original=0.5, lower={"mask": 0.25})})
-    add(taskstore.open(tmp_path / "s"), {"gamma": small.paths["gamma"]})
+    gamma, repack = {"gamma": small.paths["gamma"]}, AddOptions(repack=True)
+    add(taskstore.open(tmp_path / "s"), gamma, repack)
     kept = {"x": Score(rebuilt=0.5, original=0.5)}  # the masks are others now
     store = taskstore.open(tmp_path / "s")
     assert [t.scores for t in store.manifest.tasks.values()] == [kept, None, None]
@@ -220,17 +240,13 @@ def test_files_that_are_not_the_stores_are_not_lost(small: families.Family, tmp_
     (store.path / ".git").mkdir()
     (store.path / ".git" / "HEAD").write_text("ref: refs/heads/main")
     before = contents(store.path)
-    changes: tuple[Callable[[], object], ...] = (
-        lambda: add(store, {"gamma": small.paths["gamma"]}),
-        lambda: remove(store, ["beta"]),
-        lambda: record(store, "x", {"beta": Score(rebuilt=1)}),
-        lambda: retier(store, options()),
-    )
-    for change in changes:
-        with pytest.raises(OutputError, match="holds '.git/HEAD': not something"):
-            change()
+    with pytest.raises(OutputError, match="holds '.git/HEAD': not something"):
+        retier(store, options())
     assert contents(store.path) == before
     retier(store, options(), tmp_path / "new")
+    add(store, {"gamma": small.paths["gamma"]})
+    record(remove(taskstore.open(store.path), ["beta"]), "x", {"alpha": Score(rebuilt=1)})
+    assert (store.path / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
 
 
 def test_a_store_that_another_has_changed(small: families.Family, tmp_path: Path) -> None:
@@ -255,13 +271,18 @@ def test_a_store_that_another_has_changed(small: families.Family, tmp_path: Path
 
 
 def test_a_reader_of_a_store_that_was_changed(small: families.Family, tmp_path: Path) -> None:
-    """It is told so, and not that the store is damaged."""
+    """It reads what it opened, until it closes that; then it is told so, and not of damage."""
     store = packed(small, tmp_path / "s", tiers="exact")
     first = store.tasks[0]
     remove(taskstore.open(store.path), [first])
+    assert all(same(store.state_dict(first)[n], v) for n, v in small.tasks[first].items())
+    store.unpack(first, tmp_path / "out")
+    assert verify(store, deep=True).ok
+    store.close()
+    record(taskstore.open(store.path), "x", {store.tasks[1]: Score(rebuilt=1)})
     for read in (
         lambda: store.state_dict(first),
-        lambda: store.unpack(first, tmp_path / "out"),
+        lambda: store.unpack(first, tmp_path / "again"),
         lambda: verify(store),
         lambda: verify(store, deep=True),
     ):

@@ -50,9 +50,9 @@ def write(path: Path, who: str, model: Path, seconds: float, *, exchange: bool) 
 
 def _change(store: taskstore.Store, task: str, model: Path, *, adds: bool) -> None:
     if adds:
-        revise.add(store, {task: model}, jobs=1)
+        revise.add(store, {task: model})
     else:
-        revise.remove(store, [task], jobs=1)
+        revise.remove(store, [task])
 
 
 def read(path: Path, models: dict[str, Path], target: Path, seconds: float) -> int:

@@ -72,7 +72,7 @@ def check(context: click.Context) -> None:
 
 def _check_library(params: Mapping[str, Any], given: Sequence[str]) -> None:
     """What PackOptions and MeasureOptions refuse, also where a default was typed."""
-    if "tiers" in params:
+    if "tiers" in params and "repack" not in params:  # what joins a store has its tiers
         from taskstore.packing.options import check_used
 
         tiers = params["tiers"].split(",")

@@ -25,7 +25,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
     "What is written": ("--output", "--shard-size", "--overwrite", "--yes", "--dry-run"),
     "What is kept": (
         *("--tiers", "--lambda", "--rest-bits", "--masks", "--level", "--base-mode"),
-        *("--parent", "--depth", "--keep-private", "--drop-exact"),
+        *("--parent", "--depth", "--keep-private", "--drop-exact", "--repack"),
     ),
     "How it is merged": (
         *("--method", "--density", "--option", "--statistics", "--alpha", "--weight", "--dtype"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,8 +92,8 @@ def store_to_change(store: Path, base_from: Path | None = None) -> Iterator[task
     """Open a store that the block replaces, and let no other writer at it meanwhile."""
     from taskstore.locations import publish
 
-    opened(store, base_from)  # what is no store is not locked
-    with publish.alone(store):
+    opened(store, base_from).close()  # what is no store is not locked
+    with publish.alone(Path(os.path.realpath(store))):
         yield opened(store, base_from)
 
 

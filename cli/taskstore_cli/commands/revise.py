@@ -1,9 +1,9 @@
-"""`taskstore add`, `remove` and `retier`: change the tasks or the tiers of a store."""
+"""`taskstore add`, `replace`, `remove`, `retier`: change the tasks or the tiers of a store."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +16,7 @@ from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.family import make_options, named
+from taskstore_cli.arguments.joining import add_options, joining_options
 from taskstore_cli.arguments.method import method_options
 from taskstore_cli.arguments.parents import parent_options
 from taskstore_cli.output.console import Output, print_json
@@ -25,34 +26,54 @@ if TYPE_CHECKING:
 
 
 @command()
-@click.argument("store", type=common.StorePath())
-@click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
-@click.option("--keep-private", is_flag=True, help="As of pack.")
-@common.base_from_option
-@common.jobs_option
-@common.wait_option()
-@common.says_options
-@dry_run_option
+@joining_options
 def add(
-    store: Path,
-    finetunes: tuple[str, ...],
-    keep_private: bool,
-    base_from: Path | None,
-    jobs: int | None,
-    out: Output,
+    store: Path, finetunes: tuple[str, ...], base_from: Path | None, out: Output, **how: Any
 ) -> None:
-    """Put fine-tunes into STORE, without the other originals.
+    """Put fine-tunes into STORE, in the time that they take alone.
 
-    STORE is an archive (--tiers exact). The store is written anew beside the old one, which stays
-    until all is there.
+    It reads the base and these fine-tunes, and writes their files. All other files stay as they
+    are, and whoever reads the store reads on. A mask is made over the multi-task model that is
+    there; where it would be too far from the fine-tune, the task gets a rest.
+
+    \b
+    taskstore add family chat=runs/31/final
     """
     from taskstore.packing.revise import add as run
+
+    _join(run, store, finetunes, base_from, out, how)
+
+
+@command()
+@joining_options
+def replace(
+    store: Path, finetunes: tuple[str, ...], base_from: Path | None, out: Output, **how: Any
+) -> None:
+    """Give tasks of STORE new weights; their scores are dropped.
+
+    See `taskstore add`. A task keeps the tiers that it has, unless --tiers asks for others.
+
+    \b
+    taskstore replace family chat=runs/32/final
+    """
+    from taskstore.packing.revise import replace_tasks as run
+
+    _join(run, store, finetunes, base_from, out, how)
+
+
+def _join(
+    run: Callable[..., Any],
+    store: Path,
+    finetunes: tuple[str, ...],
+    base_from: Path | None,
+    out: Output,
+    how: dict[str, Any],
+) -> None:
     from taskstore_cli.output.store import print_report
 
+    options = add_options(**how)
     with common.store_to_change(store, base_from) as opened, out.progress() as progress:
-        report = run(
-            opened, named(finetunes), keep_private=keep_private, jobs=jobs, progress=progress
-        )
+        report = run(opened, named(finetunes), options, progress=progress)
     print_report(report, out)
 
 
@@ -60,11 +81,10 @@ def add(
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@common.jobs_option
 @common.wait_option()
 @common.says_options
 @dry_run_option
-def remove(store: Path, tasks: tuple[str, ...], yes: bool, jobs: int | None, out: Output) -> None:
+def remove(store: Path, tasks: tuple[str, ...], yes: bool, out: Output) -> None:
     """Take TASKS out of STORE; all others stay, bit for bit.
 
     It asks first where no other copy of a fine-tune is known: on a hub, at a commit, or, with an
@@ -85,7 +105,7 @@ def remove(store: Path, tasks: tuple[str, ...], yes: bool, jobs: int | None, out
         )
         if lost and not yes and not dry.on():
             _ask(store, lost)
-        left = run(opened, list(tasks), jobs=jobs)
+        left = run(opened, list(tasks))
     summary = left.summary()
     if out.as_json:
         print_json({"store": str(store), **summary.to_dict()})

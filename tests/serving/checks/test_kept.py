@@ -26,7 +26,7 @@ def both(small: families.Family, tmp_path_factory: pytest.TempPathFactory) -> St
         "alpha": Score(rebuilt=0.9, original=0.95, base=0.1, lower={"mask": 0.5}),
         "beta": Score(rebuilt=0.8),
     }
-    return record(taskstore.open(target), "digits", scores, jobs=1)
+    return record(taskstore.open(target), "digits", scores)
 
 
 @pytest.mark.parametrize("tier", ["mask", "rest"])

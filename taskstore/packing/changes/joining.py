@@ -1,0 +1,180 @@
+"""Code fine-tunes against a store's base, and take their files and entries into the store.
+
+They are packed as a store of their own, in the folder of what is new, whose base is referenced.
+So a fine-tune costs what it costs alone, however many tasks there are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import msgspec
+from blake3 import blake3
+
+from taskstore.errors import InputError
+from taskstore.executors import threads
+from taskstore.format import manifest as m
+from taskstore.format.names import CARD, MAX_NAME, by_stem, folder_of, stems_of
+from taskstore.locations.base import PathLike
+from taskstore.packing.changes import given
+from taskstore.packing.changes.options import AddOptions
+from taskstore.packing.driver import pack_family
+from taskstore.packing.options import PackOptions
+from taskstore.progress import Callback
+from taskstore.store import Store
+from taskstore.store import open as open_store
+from taskstore.store.contents import files_of
+
+
+def join(
+    store: Store,
+    finetunes: Mapping[str, PathLike],
+    options: AddOptions,
+    folder: Path,
+    progress: Callback,
+) -> tuple[m.Manifest, list[str]]:
+    """Code fine-tunes into `folder`; returns the manifest with them, and what to say.
+
+    A task of the same name is replaced. Raises what `pack` raises.
+    """
+    wanted, said = options.for_tasks(store, finetunes), list[str]()
+    groups: list[tuple[PackOptions, Mapping[str, PathLike]]] = [(wanted, finetunes)]
+    if wanted.tier_names == ("mask",) and options.max_error is not None:
+        far = _too_far(store, finetunes, wanted, options.max_error)
+        said = [_said(name, error, options.max_error) for name, error in far.items()]
+        rest = AddOptions(
+            tiers="rest",
+            residual=options.residual,
+            residuals=options.residuals,
+            keep_private=options.keep_private,
+            jobs=options.jobs,
+            max_memory=options.max_memory,
+        ).for_tasks(store, ())
+        near = {name: path for name, path in finetunes.items() if name not in far}
+        groups = [(wanted, near), (rest, {name: finetunes[name] for name in far})]
+    manifest = store.manifest
+    for number, (chosen, some) in enumerate(groups):
+        if some:
+            masked = "mask" in chosen.tier_names
+            with given.joined(store, some, threads(chosen.jobs), masked=masked) as family:
+                alone = folder / f"alone-{number}"
+                report = pack_family(family, alone, chosen, progress)
+                said += [line for line in report.warnings if line.startswith(tuple(some))]
+                manifest = _adopted(store, manifest, open_store(alone), folder)
+            shutil.rmtree(alone)
+    return kept_of(manifest, list(manifest.tasks)), said
+
+
+def _too_far(
+    store: Store, finetunes: Mapping[str, PathLike], options: PackOptions, most: float
+) -> dict[str, float]:
+    """Return the error of each fine-tune that masks would not keep well enough, by a sample."""
+    executor = threads(options.jobs)
+    with given.joined(store, finetunes, executor, masked=True) as family:
+        lam = options.lam_of("")
+        found = given.errors_of_masks(family, lam, options.chunk, executor)
+    return {name: error for name, error in found.items() if error > most}
+
+
+def _said(name: str, error: float, most: float) -> str:
+    return (
+        f"{name}: a mask over the multi-task model that is there would have the error {error:.3f}, "
+        f"more than {most:g}: it gets a rest (--max-error 9 takes the mask, --repack merges "
+        "the family anew)"
+    )
+
+
+def _adopted(store: Store, manifest: m.Manifest, alone: Store, folder: Path) -> m.Manifest:
+    """Move the files of new tasks to `folder`, under names of their own, and enter the tasks."""
+    _check_same_base(store, alone)
+    files, tasks = dict(manifest.files), dict(manifest.tasks)
+    for name, task in alone.manifest.tasks.items():
+        own = _own_files(alone.manifest, name)
+        place = _place(alone.manifest, name, own)
+        for inside, path in own.items():
+            target = f"tasks/{place}/{inside}"
+            files[target] = alone.manifest.files[path]
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(alone.path / path, folder / target)
+        tasks[name] = msgspec.structs.replace(task, folder=place)
+    for digest in alone.manifest.assets:
+        path = f"assets/{digest}"
+        if path not in files:
+            (folder / "assets").mkdir(exist_ok=True)
+            os.rename(alone.path / path, folder / path)
+            files[path] = alone.manifest.files[path]
+    order = sorted(tasks)
+    return msgspec.structs.replace(
+        manifest,
+        version=max(manifest.version, alone.manifest.version),
+        tasks={name: tasks[name] for name in order},
+        vectors=_vectors(manifest.vectors, alone.manifest.vectors, order),
+        assets=dict(sorted({**alone.manifest.assets, **manifest.assets}.items())),
+        files=files,
+    )
+
+
+def _own_files(manifest: m.Manifest, task: str) -> dict[str, str]:
+    """Return path below the task's folder -> path in the store."""
+    listed = by_stem(manifest.files)
+    paths = [path for stem in stems_of(manifest.folder(task)) for path in listed.get(stem, ())]
+    return {path.rpartition("/")[2]: path for path in paths}
+
+
+def _place(manifest: m.Manifest, name: str, own: Mapping[str, str]) -> str:
+    """Name a folder by its content (SPEC.md 8): another content never gets the name."""
+    lines = (f"{inside} {manifest.files[own[inside]].blake3}\n" for inside in sorted(own))
+    return f"{folder_of(name)[: MAX_NAME - 13]}-{blake3(''.join(lines).encode()).hexdigest()[:12]}"
+
+
+def _check_same_base(store: Store, alone: Store) -> None:
+    """Refuse new tasks whose base is not the store's, to the last bit."""
+    ours, theirs = store.manifest.tensors, alone.manifest.tensors
+    for name, tensor in ours.items():
+        if tensor.blake3 != theirs[name].blake3:
+            raise InputError(f"tensor {name!r} of the base of {store.path} is not what was packed")
+
+
+def _vectors(
+    ours: m.Vectors | None, new: m.Vectors | None, order: Collection[str]
+) -> m.Vectors | None:
+    """Join what is said of the tasks' vectors; new ones and old ones were never compared."""
+    if ours is None or new is None:
+        return None
+    norms = {**ours.norms, **new.norms}
+    known = {**ours.pairs(), **new.pairs()}
+    for pair in list(known):
+        if len(pair & new.norms.keys()) == 1:  # of a task that is replaced
+            del known[pair]
+    names = list(order)
+    return m.Vectors(
+        share=min(ours.share, new.share),
+        norms={name: norms[name] for name in names},
+        cosines=[[known.get(frozenset((a, b))) for b in names[:i]] for i, a in enumerate(names)],
+    )
+
+
+def check_childless(manifest: m.Manifest, tasks: Collection[str]) -> None:
+    """Raise InputError where a task that stays is coded against one of these."""
+    for name, task in manifest.tasks.items():
+        if task.parent in tasks and name not in tasks:
+            raise InputError(
+                f"task {name!r} is coded against {task.parent!r}; name it too, or pack again with "
+                "--parent none"
+            )
+
+
+def kept_of(manifest: m.Manifest, tasks: list[str]) -> m.Manifest:
+    """Return a manifest of some of its tasks, with the files and assets that they need."""
+    left = {name: manifest.tasks[name] for name in tasks}
+    done = msgspec.structs.replace(manifest, tasks=left)
+    kept = [*files_of(done, None, *left), *([CARD] if CARD in manifest.files else [])]
+    return msgspec.structs.replace(
+        done,
+        vectors=manifest.vectors and manifest.vectors.of(left),
+        assets={d: a for d, a in manifest.assets.items() if f"assets/{d}" in kept},
+        files={path: manifest.files[path] for path in kept},
+    )

@@ -1,0 +1,113 @@
+"""Rename tasks of a store, and copy some to another store; nothing is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from taskstore.errors import BadName
+from taskstore.executors import threads
+from taskstore.format import manifest as m
+from taskstore.format import names
+from taskstore.format.names import CARD
+from taskstore.format.rules.since import VERSION_OF_CHANGES
+from taskstore.locations import publish
+from taskstore.locations.base import PathLike
+from taskstore.locations.files import copy_regular, resolve
+from taskstore.packing.changes.commit import commit, staged
+from taskstore.packing.changes.history import with_change
+from taskstore.packing.changes.joining import kept_of
+from taskstore.packing.manifest_draft import seal
+from taskstore.packing.only_writer import in_place
+from taskstore.public import public
+from taskstore.store import Store
+from taskstore.store import open as open_store
+from taskstore.store.contents import not_of_a_store
+from taskstore.store.store import opened
+
+
+@in_place
+def rename(store: Store | PathLike, old: str, new: str) -> Store:
+    """Give a task another name; its files stay where they are.
+
+    Raises UnknownTask, and BadName for a name that is there or that no task may have.
+
+    >>> store = taskstore.copy("archive", ["english"], "small")
+    >>> taskstore.rename(store, "english", "en").tasks
+    ['en']
+    """
+    store = opened(store)
+    store.check_task(old)
+    names.check_task_name(new)
+    if new in store.tasks:
+        raise BadName("task name", new, f"is in {store.path} already; remove that one first")
+    names.check_distinct([new, *(name for name in store.tasks if name != old)])
+    manifest = store.manifest
+    place = manifest.folder(old)
+    tasks = {_renamed(n, old, new): _with_parent(t, old, new) for n, t in manifest.tasks.items()}
+    folder = None if place == names.folder_of(new) else place
+    tasks[new] = msgspec.structs.replace(tasks[new], folder=folder)
+    done = msgspec.structs.replace(
+        manifest,
+        tasks={name: tasks[name] for name in sorted(tasks)},
+        vectors=manifest.vectors and _vectors(manifest.vectors, old, new),
+    )
+    with staged(store) as made:
+        return commit(store, made, done, "rename", [old, new])
+
+
+def _renamed(name: str, old: str, new: str) -> str:
+    return new if name == old else name
+
+
+def _with_parent(task: m.Task, old: str, new: str) -> m.Task:
+    return msgspec.structs.replace(task, parent=new) if task.parent == old else task
+
+
+def _vectors(vectors: m.Vectors, old: str, new: str) -> m.Vectors:
+    """Put the rows in the order of the names again."""
+    norms = {_renamed(name, old, new): norm for name, norm in vectors.norms.items()}
+    pairs = {frozenset(_renamed(n, old, new) for n in p): x for p, x in vectors.pairs().items()}
+    order = sorted(norms)
+    return m.Vectors(
+        share=vectors.share,
+        norms={name: norms[name] for name in order},
+        cosines=[[pairs[frozenset((a, b))] for b in order[:i]] for i, a in enumerate(order)],
+    )
+
+
+@public
+def copy(
+    store: Store | PathLike,
+    tasks: Collection[str],
+    target: PathLike,
+    *,
+    overwrite: bool = False,
+    jobs: int | None = None,
+) -> Store:
+    """Make a store of some tasks of another; their files are copied, and checked.
+
+    Raises UnknownTask, TargetExists, FormatError or ChecksumMismatch; the target then is as it was.
+
+    >>> taskstore.copy("archive", ["english"], "english-only").tasks
+    ['english']
+    """
+    store = opened(store)
+    for task in tasks:
+        store.check_task(task)
+    executor, where = threads(jobs), Path(target).absolute()
+    kept = kept_of(store.manifest, [name for name in store.tasks if name in tasks])
+    paths = [path for path in kept.files if path != CARD]
+    done = with_change(kept, store.version, "copy", sorted(tasks))
+    done = msgspec.structs.replace(done, version=max(done.version, VERSION_OF_CHANGES))
+    publish.check_target(where, overwrite=overwrite, foreign=not_of_a_store)
+    publish.check_space(where, sum(kept.files[path].bytes for path in paths))
+    store.check_files(paths, executor)
+    with publish.folder(where, overwrite=overwrite, foreign=not_of_a_store) as folder:
+        for path in paths:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            copy_regular(resolve(store.path / path, store.path), folder / path)
+        seal(folder, done)
+    return open_store(target, base=store.base_path)
