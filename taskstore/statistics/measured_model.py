@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from taskstore import devices, extras
-from taskstore.errors import CheckpointError, InputError, NotFinite, SwapError
+from taskstore.errors import CheckpointError, InputError, SwapError
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
 from taskstore.models import Checkpoint, open_checkpoint
@@ -176,7 +176,10 @@ def _compare(checkpoint: Checkpoint, name: str, view: Tensor) -> None:
     for start in range(0, info.numel if same else 0, BLOCK):
         raw = checkpoint.read(name, start, min(start + BLOCK, info.numel))
         if not floats.all_finite(raw, info.dtype):
-            raise NotFinite(checkpoint.name, name)
+            raise InputError(
+                f"{checkpoint.name}: tensor {name!r} holds NaN or Inf, so nothing can be measured "
+                "with it; give a checkpoint from before it diverged"
+            )
         live = flat[start : start + raw.size].cpu().numpy()
         same = same and np.array_equal(live, floats.to_float32(raw, info.dtype))
     if not same:

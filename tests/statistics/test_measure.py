@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from taskstore_cli.output.console import size
 from torch import Tensor
 
@@ -228,6 +228,16 @@ def test_images(tmp_path: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(InputError, match=r"m has no preprocessor_config.json"):
         measure(folder, data, tmp_path / "t")
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    folder = llama(tmp_path / "m")
+    state = load_file(folder / "model.safetensors")
+    state["model.norm.weight"][0] = torch.inf
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"m: tensor 'model.norm.weight' holds NaN or Inf, so no"):
+        measure(folder, pairs(tmp_path), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.slow
