@@ -33,6 +33,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
         monkeypatch.setattr(extras, "distribution", lambda _: Distribution())
         monkeypatch.setattr(extras, "_there", lambda library: library in there.split())
         monkeypatch.setattr(extras, "has_gpu", lambda: gpu)
+        monkeypatch.setattr(extras, "find_spec", lambda name: name)  # pip is there
         monkeypatch.setattr(sys, "platform", "linux")
         monkeypatch.setattr(sys, "prefix", str(tmp_path))
         monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))

@@ -210,7 +210,7 @@ def _about(path: Path, metadata: Any) -> About:
     try:
         lists = {key: json.loads(metadata[key]) for key in _LISTS}
         return msgspec.convert({**metadata, **lists}, About, strict=False)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise StatisticsError(path, f"is damaged: its metadata is not right: {error}") from None
 
 

@@ -1,0 +1,70 @@
+"""Run tests against the lowest and the newest versions that pyproject.toml allows.
+
+    python tools/versions.py                    both, all tests but the slow ones
+    python tools/versions.py lowest tests/cli   one, and words for pytest
+
+Each has an environment of its own in build/versions, made by uv. vLLM is in neither: its version is
+pinned, and the tests of serving skip. Without a GPU torch comes from PyTorch's index of CPU builds;
+TASKSTORE_ALLOW_CUDA=1 takes the usual index instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESOLUTION = {"lowest": "lowest-direct", "newest": "highest"}
+TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")
+TESTS = ["-m", "not slow", "-n", "auto", "--dist", "loadgroup"]
+
+
+def main(words: list[str]) -> int:
+    chosen, words = (words[:1], words[1:]) if words[:1] and words[0] in RESOLUTION else ([], words)
+    failed = [kind for kind in chosen or RESOLUTION if run(kind, words or TESTS)]
+    print(f"failed with the {' and the '.join(failed)} versions" if failed else "all pass")
+    return len(failed)
+
+
+def run(kind: str, words: list[str]) -> int:
+    """Install what a kind allows and run the tests with it; return pytest's status."""
+    python = environment(kind)
+    code = "from importlib.metadata import requires, version\nimport re\n" + (
+        "names = sorted({re.split('[^A-Za-z0-9_-]', one)[0] for one in requires('taskstore')\n"
+        "    if 'extra ==' not in one or re.search('hf|report|torch', one.partition('extra ==')[2])})\n"
+        "print(*(f'{n}=={version(n)}' for n in names if n != 'taskstore'), sep=', ')"
+    )
+    print(f"the {kind}:", subprocess.check_output([python, "-c", code], text=True), flush=True)
+    return subprocess.run([python, "-m", "pytest", *words], cwd=ROOT).returncode
+
+
+def environment(kind: str) -> str:
+    """Make the environment anew and return its Python."""
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if uv is None:
+        sys.exit("this needs uv: https://docs.astral.sh/uv/getting-started/installation")
+    folder = ROOT / "build" / "versions" / kind
+    python = str(folder / "bin" / "python")
+    cuda = os.environ.get("TASKSTORE_ALLOW_CUDA")
+    backend = [] if cuda or sys.platform != "linux" else ["--torch-backend", "auto"]
+    install = [uv, "pip", "install", "-q", "--python", python, *backend]
+    subprocess.run([uv, "venv", "-q", "--clear", folder], check=True)
+    source = [f"{ROOT}[hf,report]"]
+    subprocess.run([*install, "--resolution", RESOLUTION[kind], *source], check=True)
+    subprocess.run([*install, *tools()], check=True)  # without a say in the versions above
+    return python
+
+
+def tools() -> list[str]:
+    """Return what the tests are run with, as pinned for development."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    dev = settings["project"]["optional-dependencies"]["dev"]
+    return [one for one in dev if one.partition("==")[0] in TOOLS]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
