@@ -11,15 +11,18 @@ TASKSTORE_ALLOW_CUDA=1 takes the usual index instead.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESOLUTION = {"lowest": "lowest-direct", "newest": "highest"}
-TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")
+EXTRAS = ("hf", "report", "torch")
+TOOLS = ("hypothesis", "peft", "pytest", "pytest-timeout", "pytest-xdist")
 TESTS = ["-m", "not slow", "-n", "auto", "--dist", "loadgroup"]
 
 
@@ -33,37 +36,47 @@ def main(words: list[str]) -> int:
 def run(kind: str, words: list[str]) -> int:
     """Install what a kind allows and run the tests with it; return pytest's status."""
     python = environment(kind)
-    code = "from importlib.metadata import requires, version\nimport re\n" + (
-        "names = sorted({re.split('[^A-Za-z0-9_-]', one)[0] for one in requires('taskstore')\n"
-        "    if 'extra ==' not in one or re.search('hf|report|torch', one.partition('extra ==')[2])})\n"
-        "print(*(f'{n}=={version(n)}' for n in names if n != 'taskstore'), sep=', ')"
-    )
-    print(f"the {kind}:", subprocess.check_output([python, "-c", code], text=True), flush=True)
+    frozen = subprocess.check_output([uv(), "pip", "freeze", "--python", python], text=True)
+    of_ours = [line for line in frozen.splitlines() if line.partition("==")[0] in ours()]
+    print(f"the {kind}:", ", ".join(of_ours), flush=True)
     return subprocess.run([python, "-m", "pytest", *words], cwd=ROOT).returncode
 
 
 def environment(kind: str) -> str:
     """Make the environment anew and return its Python."""
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if uv is None:
-        sys.exit("this needs uv: https://docs.astral.sh/uv/getting-started/installation")
     folder = ROOT / "build" / "versions" / kind
     python = str(folder / "bin" / "python")
     cuda = os.environ.get("TASKSTORE_ALLOW_CUDA")
     backend = [] if cuda or sys.platform != "linux" else ["--torch-backend", "auto"]
-    install = [uv, "pip", "install", "-q", "--python", python, *backend]
-    subprocess.run([uv, "venv", "-q", "--clear", folder], check=True)
-    source = [f"{ROOT}[hf,report]"]
-    subprocess.run([*install, "--resolution", RESOLUTION[kind], *source], check=True)
-    subprocess.run([*install, *tools()], check=True)  # without a say in the versions above
+    install = [uv(), "pip", "install", "-q", "--python", python, *backend]
+    subprocess.run([uv(), "venv", "-q", "--clear", folder], check=True)
+    source = f"{ROOT}[{','.join(EXTRAS)}]"
+    subprocess.run([*install, "--resolution", RESOLUTION[kind], source, *tools()], check=True)
     return python
+
+
+def uv() -> str:
+    found = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return found or sys.exit(
+        "this needs uv: https://docs.astral.sh/uv/getting-started/installation"
+    )
+
+
+def settings() -> dict[str, Any]:
+    return dict(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])
 
 
 def tools() -> list[str]:
     """Return what the tests are run with, as pinned for development."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    dev = settings["project"]["optional-dependencies"]["dev"]
+    dev = settings()["optional-dependencies"]["dev"]
     return [one for one in dev if one.partition("==")[0] in TOOLS]
+
+
+def ours() -> set[str]:
+    """Return the names of the runtime dependencies."""
+    extras = settings()["optional-dependencies"]
+    every = [*settings()["dependencies"], *(one for name in EXTRAS for one in extras[name])]
+    return {re.split("[^A-Za-z0-9_-]", one)[0].replace("_", "-") for one in every}
 
 
 if __name__ == "__main__":

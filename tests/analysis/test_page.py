@@ -34,7 +34,7 @@ TAGS = {
     "html", "head", "meta", "link", "title", "style", "body", "header", "h1", "h2", "h3", "p",
     "div", "strong", "span", "nav", "a", "main", "noscript", "details", "summary", "figure",
     "figcaption", "ul", "li", "i", "table", "thead", "tbody", "tr", "th", "td", "button", "dl",
-    "dt", "dd", "script",
+    "dt", "dd", "script", "pre", "code",
 }  # fmt: skip
 
 
@@ -202,15 +202,15 @@ def test_a_store_without_masks(small: Family, tmp_path: Path, tiers: str) -> Non
     taskstore.pack(small.base_path, small.paths, tmp_path / "s", families.options(tiers=tiers))
     page = write_page(taskstore.open(tmp_path / "s"), tmp_path / "r.html")
     assert page.facts["masks"] is None
-    assert titles(page.facts) == ["size", "tasks", "vectors", "provenance"]
+    assert titles(page.facts) == ["tasks", "size", "vectors", "commands", "provenance"]
     assert "No task of this store has masks" in (tmp_path / "r.html").read_text()
 
 
 def test_all_there_is(hostile: Path) -> None:
     store = taskstore.open(hostile)
     shown = facts(store, measure(store, vectors=True))
-    assert titles(shown) == ["size", "tasks", "density", "usage", "overlap", "vectors", "accuracy",
-                             "provenance"]  # fmt: skip
+    assert titles(shown) == ["tasks", "accuracy", "size", "masks", "density", "usage", "overlap",
+                             "vectors", "commands", "provenance"]  # fmt: skip
     scores = {"base": 0.25, "mask": 0.5, "fine-tune": None, "n": 1319}
     assert shown["scores"][HOSTILE]["b"] == scores
     (chart,) = next(s.charts for s in sections(shown) if s.id == "accuracy")
@@ -245,6 +245,8 @@ def test_figures_of_names_that_look_like_something_else(small: Family, tmp_path:
 
 
 def test_tables() -> None:
-    html = table(("a", "b"), [("<x>", 1234), ("y", None), ("z", 0.12345), ("w", size(1e6))])
+    rows = [("<x>", 1234), ("y", None), ("z", 0.12345), ("w", size(1e6))]
+    html = table(("a", "b", "empty"), [(*row, None if row[0] == "y" else "") for row in rows])
+    assert "empty" not in html
     assert "&lt;x&gt;" in html and "<x>" not in html
     assert [*re.findall(r'class="number">([^<]*)', html)] == ["1,234", "-", "0.123", "1.0 MB"]

@@ -14,6 +14,7 @@ from taskstore_cli.output.console import Output, print_json, size
 
 @command()
 @click.argument("store", type=common.StorePath())
+@click.argument("other", type=common.StorePath(), required=False)
 @common.output_option("FILE", "HTML file to write.")
 @click.option(
     "--vectors/--no-vectors",
@@ -30,6 +31,7 @@ from taskstore_cli.output.console import Output, print_json, size
 @dry_run_option
 def report(
     store: Path,
+    other: Path | None,
     target: Path,
     vectors: bool,
     overwrite: bool,
@@ -37,19 +39,27 @@ def report(
     jobs: int | None,
     out: Output,
 ) -> None:
-    """Show STORE on one HTML page.
+    """Show STORE on one HTML page, or compare it with OTHER, a store of the same base.
 
-    It shows sizes, masks, their overlap, task vectors and scores. The page needs no network and no
-    other file. It reads well on a phone, in the dark and on paper.
+    It shows fidelity and scores, sizes, masks, their overlap and task vectors; of two stores what
+    is in each, bytes, fidelity, scores and tiers. The page needs no network and no other file. It
+    reads well on a phone, in the dark and on paper.
     """
     from taskstore.analysis.page import write_page
 
     opened = common.opened(store, base_from)
     with out.progress() as progress:
         page = write_page(
-            opened, target, vectors=vectors, overwrite=overwrite, jobs=jobs, progress=progress
+            opened,
+            target,
+            other=other,
+            vectors=vectors,
+            overwrite=overwrite,
+            jobs=jobs,
+            progress=progress,
         )
     if out.as_json:
         print_json(page.to_dict())
     elif not out.quiet:
-        click.echo(f"{store} -> {target} ({size(page.bytes)})")
+        shown = f"{store} and {other}" if other else f"{store}"
+        click.echo(f"{shown} -> {target} ({size(page.bytes)})")

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from taskstore.analysis.page import figures, keys, palette, words
+from taskstore.analysis.page import figures, keys, overview, palette, words
 from taskstore.analysis.page.facts import Facts
 from taskstore.analysis.page.figures import HeatMap
-from taskstore.analysis.page.tables import Cell, Number, matrix, size, table
-from taskstore.format.fidelity import EXPLAINED
+from taskstore.analysis.page.tables import Cell, matrix, size, table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -50,11 +49,15 @@ class Section:
 
 def sections(facts: Facts) -> list[Section]:
     """The sections in order; those of parts that the store does not have are left out."""
-    found = [_sizes(facts), _tasks(facts)]
-    found += [_density(facts), _usage(facts), _pairs(facts)] if facts["masks"] else []
-    found += [_vectors(facts["vectors"])] if facts["vectors"] else []
+    found = [_tasks(facts)]
     found += [_scores(facts["scores"])] if facts["scores"] else []
-    return [*found, _provenance(facts)]
+    found += [_sizes(facts)]
+    if facts["masks"]:
+        found += [_masks(facts), _density(facts), _usage(facts)]
+        found += [_pairs(facts)] if len(facts["masks"]["tasks"]) > 1 else []
+    found += [_vectors(facts["vectors"])] if facts["vectors"] else []
+    commands = Section("commands", "Use it", words.COMMANDS, html=overview.commands(facts))
+    return [*found, commands, _provenance(facts)]
 
 
 def _sizes(facts: Facts) -> Section:
@@ -88,27 +91,13 @@ def _sizes(facts: Facts) -> Section:
 
 
 def _tasks(facts: Facts) -> Section:
-    tasks = facts["summary"]["tasks"]
-    columns = ["task", "fidelity", "score", "tiers", "lambda", "density", "masks", "rest", "exact",
-               "private", "bits per parameter", "original"]  # fmt: skip
-    explained = "" if all(t["fidelity"]["kind"] == "exact" for t in tasks) else EXPLAINED
-    rows = [
-        (
-            task["name"],
-            *facts["fidelity"][task["name"]],
-            ", ".join(task["tiers"]),
-            None if task["lambda"] is None else Number(f"{task['lambda']:g}"),
-            task["density"] if "mask" in task["tiers"] else None,
-            *(size(task[f"{part}_bytes"]) for part in ("masks", "rest", "exact", "private")),
-            Number(f"{task['bits_per_parameter']:.2f}"),
-            size(task["original_bytes"]),
-        )
-        for task in tasks
-    ]
-    every = table(columns, rows)
-    masked = [task for task in tasks if "mask" in task["tiers"]]
-    if not masked:
-        return Section("tasks", "Tasks", explained, html=every)
+    tiers = f"<h3>Tiers</h3><p>{escape(words.LIVE)}</p>{overview.tiers_table(facts)}"
+    every = f"{overview.tasks_table(facts)}<h3>Family</h3>{overview.tree(facts)}{tiers}"
+    return Section("tasks", "Tasks", overview.explained(facts), html=every)
+
+
+def _masks(facts: Facts) -> Section:
+    masked = [task for task in facts["summary"]["tasks"] if "mask" in task["tiers"]]
     named = [task["name"] for task in masked]
     lams, densities = [task["lambda"] for task in masked], [task["density"] for task in masked]
     lambdas = Chart(
@@ -119,7 +108,7 @@ def _tasks(facts: Facts) -> Section:
         table(("task", "lambda"), zip(named, lams, strict=True)),
     )
     charts = [
-        *([lambdas] if None not in lams else []),
+        *([lambdas] if None not in lams and len(set(lams)) > 1 else []),
         Chart(
             "densities",
             "Density over all layers",
@@ -128,7 +117,7 @@ def _tasks(facts: Facts) -> Section:
             table(("task", "density"), zip(named, densities, strict=True)),
         ),
     ]
-    return Section("tasks", "Tasks", explained, charts, html=f"<h3>All figures</h3>{every}")
+    return Section("masks", "Masks", "", charts)
 
 
 def _density(facts: Facts) -> Section:
@@ -185,7 +174,9 @@ def _pairs(facts: Facts) -> Section:
     tasks = masks["tasks"]
 
     def pairs(key: str, of: str, high: float) -> HeatMap:
-        return HeatMap(tasks, tasks, masks[key], of, 0, high, masks["both"], "weights in both:")
+        return HeatMap(
+            tasks, tasks, masks[key], of, 0, high, masks["both"], "weights in both:", True
+        )
 
     charts = [
         _heat_chart(
@@ -220,15 +211,18 @@ def _vectors(found: dict[str, Any]) -> Section:
             figures.bars(names, {"length": norms}, ALONE, unit="norm", format=".3~g"),
             table(("task", "vector of", "length"), rows),
         ),
-        _heat_chart(
-            "cosines",
-            "Direction",
-            "Cosine of two vectors: 1 for the same direction, 0 for directions that have nothing "
-            "in common, below 0 for tasks that pull against each other.",
-            "task",
-            HeatMap(names, names, cosines, "cosine", -high if low < 0 else 0, high),
-        ),
     ]
+    if len(names) > 1:
+        charts.append(
+            _heat_chart(
+                "cosines",
+                "Direction",
+                "Cosine of two vectors: 1 for the same direction, 0 for directions that have "
+                "nothing in common, below 0 for tasks that pull against each other.",
+                "task",
+                HeatMap(names, names, cosines, "cosine", -high if low < 0 else 0, high, pairs=True),
+            )
+        )
     part = "" if found["share"] == 1 else f", on {found['share']:.2%} of the weights"
     recorded = set(found["of"].values()) == {"fine-tune"}
     intro = f"{words.MEASURED}{part}." if recorded else words.REBUILT
@@ -260,15 +254,29 @@ def _provenance(facts: Facts) -> Section:
     terms = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts["provenance"]
     )
-    tasks = facts["summary"]["tasks"]
-    rows = [(task["name"], task["origin"], task["source"], task["revision"]) for task in tasks]
-    columns = ("task", "packed from", "source", "revision")
+    s, tasks = facts["summary"], facts["summary"]["tasks"]
+    digests = facts["digests"]
+    rows = [
+        (s["base_name"], None, s["base_source"], s["base_revision"], digests[""]),
+        *(
+            (
+                t["name"],
+                None if t["origin"] == t["name"] else t["origin"],
+                *(t["source"], t["revision"], digests[t["name"]]),
+            )
+            for t in tasks
+        ),
+    ]
+    columns = ("model", "packed from", "source", "revision", "digest of the weights")
     private = [
         (task["name"], p["name"], " x ".join(map(str, p["shape"])), p["dtype"], p["reason"])
         for task in tasks
         for p in task["private"]
     ]
-    html = f"<dl>{terms}</dl><h3>Fine-tunes</h3>{table(columns, rows)}"
+    html = f"<dl>{terms}</dl><h3>Models</h3>{table(columns, rows)}"
+    if facts["changes"]:
+        changes = table(("when", "what", "tasks", "written by"), facts["changes"])
+        html += f"<h3>Changes</h3>{changes}"
     if private:
         named = table(("task", "tensor", "shape", "dtype", "why"), private)
         html += f"<h3>Private tensors</h3>{named}"

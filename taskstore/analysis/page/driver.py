@@ -19,10 +19,10 @@ from string import Template
 from typing import Any
 
 from taskstore.analysis.overlap import measure
-from taskstore.analysis.page import figures, palette
+from taskstore.analysis.page import compare, figures, palette
 from taskstore.analysis.page.body import Chart, Section, sections
 from taskstore.analysis.page.facts import Facts, facts
-from taskstore.analysis.page.tables import size
+from taskstore.analysis.page.overview import Tile, tiles
 from taskstore.locations import ownership, publish
 from taskstore.locations.base import PathLike
 from taskstore.progress import Callback, silent
@@ -50,6 +50,7 @@ def write_page(
     store: Store | PathLike,
     target: PathLike,
     *,
+    other: Store | PathLike | None = None,
     vectors: bool = True,
     overwrite: bool = False,
     jobs: int | None = None,
@@ -57,8 +58,9 @@ def write_page(
 ) -> Page:
     """Write a report on a store; without `vectors`, no task is rebuilt for it.
 
-    Raises TargetExists, OutputError, MissingExtra before anything is counted; FormatError,
-    BaseUnavailable.
+    With an `other` store of the same base, the report sets both side by side, as their manifests
+    tell. Raises TargetExists, OutputError, MissingExtra before anything is counted; InputError
+    where the bases differ; FormatError, BaseUnavailable.
 
     >>> taskstore.report("numerals", "numerals.html").path
     PosixPath('numerals.html')
@@ -67,7 +69,10 @@ def write_page(
     figures.require()
     publish.check_file(target, overwrite=overwrite, ours=is_page)
     with publish.file(target, overwrite=overwrite, ours=is_page) as partial:
-        shown = facts(store, measure(store, vectors=vectors, jobs=jobs, progress=progress))
+        if other is not None:
+            shown = compare.facts_of_two(store, opened(other))
+        else:
+            shown = facts(store, measure(store, vectors=vectors, jobs=jobs, progress=progress))
         html = ownership.sealed(render(shown), ownership.HTML).encode()
         partial.write_bytes(html)
     return Page(target, len(html), shown)
@@ -82,19 +87,22 @@ def render(shown: Facts) -> str:
     """The page; the same text for the same facts."""
     from plotly.offline import get_plotlyjs
 
-    every = sections(shown)
+    two = "stores" in shown
+    every = compare.sections(shown) if two else sections(shown)
+    title, subtitle = compare.title(shown) if two else (shown["store"], _subtitle(shown))
+    writer = (shown["stores"]["A"] if two else shown)["summary"]["writer"]
     code, library = _data("page.js"), get_plotlyjs()
     charts = {chart.id: chart.figure.to_plotly_json() for s in every for chart in s.charts}
     return Template(_data("page.html")).substitute(
-        mark=f'<meta name="generator" content="{escape(shown["summary"]["writer"])}">',
+        mark=f'<meta name="generator" content="{escape(writer)}">',
         policy=" ".join(map(_hash, (code, library))),
-        title=escape(f"{shown['store']}: report"),
-        subtitle=escape(_subtitle(shown)),
-        store=escape(shown["store"]),
-        tiles=_tiles(shown),
+        title=escape(f"{title}: report"),
+        subtitle=escape(subtitle),
+        store=escape(title),
+        tiles="".join(map(_tile, compare.tiles(shown) if two else tiles(shown))),
         links="".join(f'<a href="#{s.id}">{escape(s.title)}</a>' for s in every),
         sections="".join(map(_section, every)),
-        notice="" if shown["masks"] else f'<p class="notice">{_NO_MASKS}</p>',
+        notice="" if two or shown["masks"] else f'<p class="notice">{_NO_MASKS}</p>',
         style=_data("page.css"),
         dark=_json(palette.DARK),
         charts=_json(charts),
@@ -130,23 +138,9 @@ def _subtitle(shown: Facts) -> str:
     return f"{count} fine-tune{'' if count == 1 else 's'} of {s['base_name']}, kept as {tiers}"
 
 
-def _tiles(shown: Facts) -> str:
-    s, masks = shown["summary"], shown["masks"]
-    tiles = {
-        "store": size(s["store_bytes"]),
-        "originals": size(s["original_bytes"]),
-        "smaller" if s["ratio"] > 1 else "originals over store": f"{s['ratio']:.2f}x",
-        "tasks": f"{len(s['tasks'])}",
-        "parameters": f"{s['parameters']:,}",
-        "bits per parameter and task, base not counted": f"{s['bits_per_parameter_and_task']:.2f}",
-    }
-    if masks:
-        share = sum(masks["usage"][2:]) / max(1, masks["live"])
-        tiles["of live weights used by two tasks or more"] = f"{share:.0%}"
-    return "".join(
-        f"<div><strong>{escape(value)}</strong><span>{escape(name)}</span></div>"
-        for name, value in tiles.items()
-    )
+def _tile(tile: Tile) -> str:
+    bad = ' class="bad"' if tile.is_bad else ""
+    return f"<div{bad}><strong>{escape(tile.value)}</strong><span>{escape(tile.name)}</span></div>"
 
 
 def _section(section: Section) -> str:

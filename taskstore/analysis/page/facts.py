@@ -10,15 +10,28 @@ from typing import Any
 
 from taskstore.analysis.overlap import Overlap, TensorUse
 from taskstore.analysis.overlap.classes import classes, grouped
+from taskstore.format.digests import model_digest
 from taskstore.format.fidelity import listed
 from taskstore.store import Store
-from taskstore.store.summary import Summary
+from taskstore.store.catalog import rebuilt_tensors
+from taskstore.store.summary import Summary, TaskSummary
 
 Facts = dict[str, Any]
+KEPT = 0.97  # of the fine-tune's score; less is shown in red
 
 
 def facts(store: Store, overlap: Overlap) -> Facts:
     """Everything there is to show; parts that a store does not have are None or empty."""
+    return {
+        **outline(store),
+        "masks": _masks(overlap) if overlap.tensors else None,
+        "vectors": _vectors(overlap),
+        "provenance": _provenance(store, store.summary()),
+    }
+
+
+def outline(store: Store) -> Facts:
+    """What the manifest says; nothing is counted."""
     summary = store.summary()
     return {
         "store": store.path.resolve().name,
@@ -27,10 +40,11 @@ def facts(store: Store, overlap: Overlap) -> Facts:
             t.name: (listed(t.fidelity, t.lower_fidelity), t.scored()) for t in summary.tasks
         },
         "sizes": {"originals": _originals(summary), "store": _parts(summary)},
-        "masks": _masks(overlap) if overlap.tensors else None,
-        "vectors": _vectors(overlap),
         "scores": _scores(summary),
-        "provenance": _provenance(store, summary),
+        "kept": {task.name: _kept(task) for task in summary.tasks},
+        "parents": {name: task.parent for name, task in store.manifest.tasks.items()},
+        "digests": _digests(store),
+        "changes": _changes(store),
     }
 
 
@@ -107,9 +121,9 @@ def _vectors(overlap: Overlap) -> Facts | None:
     }
 
 
-def _scores(s: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
+def _scores(s: Summary) -> dict[str, dict[str, dict[str, Any]]]:
     """Evaluation -> task -> what was scored -> score: base, tiers, fine-tune; n: of how many."""
-    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for task in s.tasks:
         for label, score in task.scores.items():
             best = task.tiers[-1] if task.tiers else "rebuilt"
@@ -121,6 +135,27 @@ def _scores(s: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
                 "n": score.get("n"),
             }
     return dict(sorted(found.items()))
+
+
+def _kept(task: TaskSummary) -> float | None:
+    """The smallest share of the fine-tune's scores, where those are above 0."""
+    there = [score for score in task.scores.values() if (score.get("original") or 0) > 0]
+    return min((score["rebuilt"] / score["original"] for score in there), default=None)
+
+
+def _digests(store: Store) -> dict[str, str]:
+    """Model -> the digest of its weights, as the store rebuilds them; the base is ""."""
+    models = {"": None, **{name: name for name in store.manifest.tasks}}
+    return {
+        name: model_digest({n: t.blake3 for n, t in rebuilt_tensors(store.manifest, task).items()})
+        for name, task in models.items()
+    }
+
+
+def _changes(store: Store) -> list[tuple[str, str, str, str]]:
+    """When, what, of which tasks, by which version; empty where the store does not say."""
+    found = getattr(store.manifest, "history", None) or []
+    return [(one.when, one.what, ", ".join(one.tasks), one.writer) for one in found]
 
 
 def _provenance(store: Store, s: Summary) -> list[tuple[str, str]]:

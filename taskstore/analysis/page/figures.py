@@ -7,7 +7,7 @@ widths are the page's. Bars are horizontal, so that names beside them can be rea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class HeatMap:
     high: float = 1
     hover: Matrix | None = None  # a second number per cell
     hover_of: str = ""
+    pairs: bool = False  # of the same names: the diagonal says nothing and is grey
 
 
 def require() -> Any:
@@ -68,6 +69,14 @@ def require() -> Any:
 def heat_map(of: HeatMap) -> Figure:
     """The page's script gives it margins and a height that fit its names."""
     scale = palette.DIVERGING if of.low < 0 else palette.SEQUENTIAL
+    if of.pairs:
+        of = replace(
+            of,
+            values=[
+                [None if i == j else x for j, x in enumerate(row)]
+                for i, row in enumerate(of.values)
+            ],
+        )
     values = [[None if x is None else round(x, 4) for x in row] for row in of.values]
     more = f"<br>{of.hover_of} %{{customdata:,}}" if of.hover else ""
     trace = require().Heatmap(
@@ -85,11 +94,28 @@ def heat_map(of: HeatMap) -> Figure:
         hovertemplate=f"%{{y}}<br>%{{x}}<br>{of.of} %{{z:.3f}}{more}<extra></extra>",
     )
     few = len(of.columns) <= 12 and len(of.rows) <= MANY
-    figure = _figure(trace, *([_numbers(of)] if few else []), height=height(len(of.rows)) + 90)
+    more_traces = [*([_numbers(of)] if few else []), *([_diagonal(of)] if of.pairs else [])]
+    figure = _figure(trace, *more_traces, height=height(len(of.rows)) + 90)
     _category(figure.layout.xaxis, of.columns, showgrid=False, side="top", automargin=False)
     _downwards(figure.layout.yaxis, of.rows, showgrid=False, automargin=False)
     figure.layout.meta = {"row": THIN_ROW if len(of.rows) > MANY else ROW}
     return figure
+
+
+def _diagonal(of: HeatMap) -> Any:
+    """Grey cells where a row meets itself."""
+    count = range(len(of.rows))
+    return require().Heatmap(
+        x=names(of.columns),
+        y=names(of.rows),
+        z=[[1 if i == j else None for j in count] for i in count],
+        colorscale=[(0, palette.GRID), (1, palette.GRID)],
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        hoverongaps=False,
+        hoverinfo="skip",
+    )
 
 
 def _numbers(of: HeatMap) -> Any:

@@ -41,7 +41,8 @@ function fit({ data, layout }, width) {
   layout.xaxis.tickangle = upright ? -90 : 0;
   layout.margin = { l: left, r: 8, t: upright ? column + 12 : 24, b: 4 };
   layout.height = layout.margin.t + layout.margin.b + y.length * layout.meta.row;
-  if (data[1]) data[1].visible = cell > Math.max(...data[1].text.map(measured)) + 4;
+  const numbers = data.find((trace) => trace.mode === "text");
+  if (numbers?.text.length) numbers.visible = cell > Math.max(...numbers.text.map(measured)) + 4;
   return wide;
 }
 
@@ -71,7 +72,7 @@ function scalable(place) {
   }
 }
 
-const drawAll = () => Promise.all(Object.keys(figures).map(draw));
+const drawAll = () => Promise.all(Object.keys(figures).map(draw)).then(hints);
 
 function select(tab) {
   for (const other of tab.parentNode.children) {
@@ -79,7 +80,13 @@ function select(tab) {
     other.tabIndex = other === tab ? 0 : -1;
     document.getElementById(other.getAttribute("aria-controls")).hidden = other !== tab;
   }
-  draw(tab.id.slice("tab-".length));
+  draw(tab.id.slice("tab-".length))?.then(hints);
+}
+
+// Says where there is more to the side than is shown.
+function hints() {
+  for (const box of document.querySelectorAll(".scroll, .plot"))
+    box.classList.toggle("more", box.scrollWidth > box.clientWidth + 1);
 }
 
 function tabs() {
@@ -97,6 +104,7 @@ function sections() {
     section.addEventListener("toggle", () => {
       for (const plot of section.querySelectorAll("[role=img]")) if (section.open) draw(plot.id);
     });
+  for (const closed of document.querySelectorAll("details")) closed.addEventListener("toggle", hints);
   for (const link of document.querySelectorAll("nav a"))
     link.addEventListener("click", () => (document.querySelector(link.hash).open = true));
 }
@@ -120,3 +128,4 @@ load()
   });
 tabs();
 sections();
+hints();

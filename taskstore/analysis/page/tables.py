@@ -12,8 +12,24 @@ class Number(str):
     """The text of a number, aligned right."""
 
 
+class Bad(str):
+    """A text that warns: red."""
+
+
+class BadNumber(Bad, Number):
+    """The text of a number that warns."""
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table as HTML; the first column names the rows, numbers stand right, None is a dash."""
+    """A table as HTML; the first column names the rows, numbers stand right, None is a dash.
+
+    A column in which every cell is None or empty is left out.
+    """
+    rows = list(rows)
+    kept = [
+        i for i in range(len(columns)) if not i or any(row[i] not in (None, "") for row in rows)
+    ]
+    columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "".join(
         f'<tr><th scope="row">{_text(first)}</th>{"".join(_cell(cell) for cell in rest)}</tr>'
@@ -43,10 +59,17 @@ def size(count: float) -> Number:
     return Number(f"{count:,.2f} TB")
 
 
+def some(count: int) -> Number | None:
+    """Bytes, None where there are none."""
+    return size(count) if count else None
+
+
 def _cell(cell: Cell) -> str:
-    words = isinstance(cell, str) and not isinstance(cell, Number)
-    kind = "" if words else ' class="number"'
-    return f"<td{kind}>{_text(cell)}</td>"
+    number = not isinstance(cell, str) or isinstance(cell, Number)
+    kinds = [*(["bad"] if isinstance(cell, Bad) else []), *(["number"] if number else [])]
+    classes = " ".join(kinds)
+    marked = f' class="{classes}"' if classes else ""
+    return f"<td{marked}>{_text(cell)}</td>"
 
 
 def _text(cell: Cell) -> str:

@@ -1,5 +1,17 @@
 """Says what the longer sentences of the page say, each beside the formula that it puts in words."""
 
+TIERS = {
+    "mask": "one bit per weight: the base's or the multi-task model's",
+    "rest": "what masks miss, quantised",
+    "exact": "every bit of the fine-tune",
+}
+COMMANDS = "To type in the folder where the store lies."
+RED = "Red: grade C or no grade, and a score below {kept:.0%} of the fine-tune's."
+UNSCORED = "No score is in the store; taskstore eval --record writes it."
+LIVE = (
+    "Live memory: what a model that swaps among all tasks holds beside its own weights, about "
+    "(taskstore.attach, taskstore serve)."
+)
 # m_t = |tau_t| > lambda_t |tau_MTL - tau_t|; with `lsq` and its kin also sgn(tau_t) = sgn(tau_MTL)
 LAMBDA = (
     "A task takes a weight from the multi-task model where its step from the base is larger than "
