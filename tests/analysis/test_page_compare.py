@@ -49,7 +49,7 @@ def test_both_stand_side_by_side(two: tuple[Path, Path], tmp_path: Path) -> None
     }
     (sizes,) = found["size"].charts
     for number, store in enumerate(two):
-        total = sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
+        total = taskstore.open(store).summary().store_bytes
         assert sum(trace.x[number] for trace in sizes.figure.data) == total
     assert found["tiers"].html.count('scope="row">mask') == 2
     assert found["tiers"].html.count('scope="row">rest') == 1
