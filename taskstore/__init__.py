@@ -25,6 +25,7 @@ from taskstore.version import __version__
 if TYPE_CHECKING:
     from taskstore.analysis.page import write_page as report
     from taskstore.format.fidelity import Fidelity
+    from taskstore.harness import LmEval, evaluate
     from taskstore.merging.options import MergeOptions
     from taskstore.merging.search.origins import merge
     from taskstore.packing.changes.options import AddOptions
@@ -45,6 +46,7 @@ __all__ = [
     "ApproximationWarning",
     "Attached",
     "Fidelity",
+    "LmEval",
     "MergeOptions",
     "PackOptions",
     "PackReport",
@@ -55,6 +57,7 @@ __all__ = [
     "add",
     "attach",
     "copy",
+    "evaluate",
     "merge",
     "open",
     "pack",
@@ -71,6 +74,7 @@ _HOMES = {
     "AddOptions": "taskstore.packing.changes.options",
     "Attached": "taskstore.swap",
     "Fidelity": "taskstore.format.fidelity",
+    "LmEval": "taskstore.harness",
     "MergeOptions": "taskstore.merging.options",
     "PackOptions": "taskstore.packing.options",
     "PackReport": "taskstore.packing.report",
@@ -79,6 +83,7 @@ _HOMES = {
     "add": "taskstore.packing.revise",
     "attach": "taskstore.swap",
     "copy": "taskstore.packing.changes.tasks",
+    "evaluate": "taskstore.harness",
     "merge": "taskstore.merging.search.origins",
     "open": "taskstore.store.store",
     "pack": "taskstore.packing.driver",

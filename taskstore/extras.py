@@ -34,9 +34,15 @@ LIBRARIES: Mapping[str, Library] = {  # by the name that is imported
     "transformers": Library("transformers", "hf"),
     "accelerate": Library("accelerate", "hf"),
     "plotly": Library("plotly", "report"),
+    "lm_eval": Library("lm-eval", "lm-eval"),
     "vllm": Library("vLLM", "serve", "serve-cpu"),
 }
-WITH_TORCH = ("torch", "hf", "serve-cpu")  # extras that bring it; vLLM for a GPU names its build
+WITH_TORCH = (
+    "torch",
+    "hf",
+    "lm-eval",
+    "serve-cpu",
+)  # extras that bring it; vLLM for a GPU names its build
 
 
 def need(what: str, *libraries: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,10 +17,12 @@ from taskstore.evaluation.command import Command, Evaluator, checked
 from taskstore.evaluation.journal import Journal
 from taskstore.format import manifest as manifests
 from taskstore.format.digests import model_digest
+from taskstore.format.manifest import TIERS
 from taskstore.format.names import folder_of
 from taskstore.locations.base import PathLike
 from taskstore.locations.publish import recover
 from taskstore.locations.scratch import scratch
+from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
 from taskstore.store.catalog import rebuilt_tensors
 
@@ -83,15 +86,43 @@ class Evaluation:
         return {"scores": rows, **mean}
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Rebuilds models into scratch folders, one at a time, and has them scored.
+class Scorer(ABC):
+    """Scores models, however they are made; raises EvaluationFailed."""
 
-    `label` names the evaluator in the journal: scores of another one are not taken. `scratch` is
-    where the folders are; None: beside the store.
-    """
+    @abstractmethod
+    def rebuilt(self, store: Store, model: str | None, task: str, tier: str | None) -> float:
+        """The score on `task` of a model of the store: a task at a tier, or the base (None)."""
+
+    @abstractmethod
+    def original(self, folder: Path, task: str) -> float:
+        """The score of a fine-tune in its folder."""
+
+
+@dataclass(frozen=True)
+class InFolders(Scorer):
+    """Rebuilds models into scratch folders, one at a time; None: beside the store."""
 
     evaluator: Evaluator
+    scratch: PathLike | None
+
+    def rebuilt(self, store: Store, model: str | None, task: str, tier: str | None) -> float:
+        with scratch(store.path, self.scratch) as folder:
+            path = store.unpack(model, folder / folder_of(model or "base"), tier=tier)
+            return checked(self.evaluator, path, task)
+
+    def original(self, folder: Path, task: str) -> float:
+        return checked(self.evaluator, folder, task)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Has models scored, each once.
+
+    `evaluator` scores a model folder on a task, or is a Scorer. `label` names it in the journal:
+    scores of another one are not taken. `scratch` is where folders are; None: beside the store.
+    """
+
+    evaluator: Evaluator | Scorer
     journal: Journal
     label: str = ""
     scratch: PathLike | None = None
@@ -108,9 +139,7 @@ class Bench:
         """The score on `task` of a model of the store: a task at a tier, or the base (None)."""
 
         def evaluate() -> float:
-            with scratch(store.path, self.scratch) as folder:
-                path = store.unpack(model, folder / folder_of(model or "base"), tier=tier)
-                return self._told(path, task, what)
+            return self._told(self._scorer.rebuilt(store, model, task, tier), task, what)
 
         tensors = rebuilt_tensors(store.manifest, model, tier)
         weights = model_digest({name: tensor.blake3 for name, tensor in tensors.items()})
@@ -123,10 +152,18 @@ class Bench:
         if not folder.exists():
             raise InputError(f"the original of task {task!r} is not at {folder}")
         key = (self.label, task, fingerprint(folder))
-        return self.journal.score(key, lambda: self._told(folder, task, "original"))
 
-    def _told(self, path: Path, task: str, what: str) -> float:
-        score = checked(self.evaluator, path, task)
+        def evaluate() -> float:
+            return self._told(self._scorer.original(folder, task), task, "original")
+
+        return self.journal.score(key, evaluate)
+
+    @property
+    def _scorer(self) -> Scorer:
+        given = self.evaluator
+        return given if isinstance(given, Scorer) else InFolders(given, self.scratch)
+
+    def _told(self, score: float, task: str, what: str) -> float:
         self.say(f"{task}, {what}: {score:g}")
         _log.info("score of %r, %s: %g", task, what, score)
         return score
@@ -146,28 +183,47 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     originals: Mapping[str, PathLike] | None = None,
     base: bool = False,
+    progress: Callback = silent,
 ) -> Evaluation:
     """Score every task's rebuilt model at each tier, and its original and the base if asked for.
 
-    Raises UnknownTask, InputError or EvaluationFailed; scores up to then are in the journal.
+    All models at their best tiers come first, then those at each lower one, the base, the
+    originals: so a live model changes little from one to the next. Raises UnknownTask, InputError
+    or EvaluationFailed; scores up to then are in the journal.
     """
     chosen, originals = list(store.tasks if tasks is None else tasks), originals or {}
     for task in (*chosen, *originals):
         store.check_task(task)
-    lower = sum(len(store.tiers(task)) - 1 for task in chosen)
-    asked = lower + (1 + base) * len(chosen) + len(set(originals) & set(chosen))
-    bench.journal.expect(bench.label, asked, bench.say)
+    lower = [(task, tier) for tier in TIERS for task in chosen if tier in store.tiers(task)[:-1]]
+    with_original = [task for task in chosen if task in originals]
+    total = len(chosen) * (1 + base) + len(lower) + len(with_original)
+    bench.journal.expect(bench.label, total, bench.say)
+    meter = Meter(progress, total, unit="models")
+    meter.stage("scoring", chosen[0] if chosen else "")
+
+    def counted(score: float, task: str) -> float:
+        meter.add(task, 1)
+        return score
+
+    best = sorted(chosen, key=lambda task: store.tiers(task)[-1:])
+    rebuilt = {task: counted(bench.rebuilt(store, task, task), task) for task in best}
+    below = {
+        (task, tier): counted(bench.rebuilt(store, task, task, tier, tier), task)
+        for task, tier in lower
+    }
+    bases = {
+        task: counted(bench.rebuilt(store, None, task, "the base"), task)
+        for task in (chosen if base else ())
+    }
+    own = {task: counted(bench.original(originals[task], task), task) for task in with_original}
     return Evaluation(
         [
             TaskScores(
                 task,
-                rebuilt=bench.rebuilt(store, task, task),
-                lower={
-                    tier: bench.rebuilt(store, task, task, tier, tier)
-                    for tier in store.tiers(task)[:-1]
-                },
-                base=bench.rebuilt(store, None, task, "the base") if base else None,
-                original=bench.original(originals[task], task) if task in originals else None,
+                rebuilt=rebuilt[task],
+                lower={tier: below[task, tier] for tier in TIERS if (task, tier) in below},
+                base=bases.get(task),
+                original=own.get(task),
             )
             for task in chosen
         ]

@@ -146,15 +146,18 @@ def _score(text: str, key: str) -> float | None:
     n = None
     if isinstance(found, dict):
         if isinstance(found.get("results"), dict):
-            return _lm_eval(found["results"], key)
+            return of_lm_eval(found, key)
         n, found = found.get("n"), found.get(key)
     return Measured.over(_float(found), n) if _is_number(found) else None
 
 
-def _lm_eval(results: Mapping[str, Any], key: str) -> float | None:
-    """The mean over lm-eval's tasks of `key`, or of the first of METRICS that a task has."""
+def of_lm_eval(found: Mapping[str, Any], key: str) -> float | None:
+    """The mean over the tasks in lm-eval's results of `key`, or of the first of METRICS there is.
+
+    Its number of examples is the sum over the tasks.
+    """
     scores = []
-    for task in results.values():
+    for task in found["results"].values():
         values = {
             name.partition(",")[0]: value
             for name, value in (task.items() if isinstance(task, dict) else ())
@@ -163,7 +166,12 @@ def _lm_eval(results: Mapping[str, Any], key: str) -> float | None:
         metric = next((name for name in (key, *METRICS) if name in values), None)
         if metric is not None:
             scores.append(_float(values[metric]))
-    return sum(scores) / len(scores) if scores else None
+    if not scores:
+        return None
+    counts = found.get("n-samples")
+    known = [c.get("effective") for c in counts.values()] if isinstance(counts, dict) else []
+    n = sum(c for c in known if isinstance(c, int))
+    return Measured.over(sum(scores) / len(scores), n)
 
 
 def _float(number: float) -> float:
@@ -181,7 +189,11 @@ def _is_number(value: object) -> bool:
 def checked(evaluator: Evaluator, model: Path, task: str) -> float:
     """The score of a function or command, a finite number; raises EvaluationFailed."""
     dry.stop()
-    score = evaluator(model, task)
+    return finite(evaluator(model, task), task)
+
+
+def finite(score: Any, task: str) -> float:
+    """A score that is a finite number, as a float; raises EvaluationFailed for any other."""
     if not _is_number(score) or not math.isfinite(_float(score)):
         raise EvaluationFailed(task, f"gave {score!r:.99}, which is no finite number", "")
     return Measured.over(score, getattr(score, "n", None))

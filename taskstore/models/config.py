@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,19 @@ from taskstore.models.checkpoint import Checkpoint
 
 CONFIG = "config.json"
 TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+# Settings that say how a model was trained, saved or is to be sampled from; names of labels, the
+# longest input, and how weights were once quantised: those of a store are what they are.
+_LISTED = """
+    _name_or_path name_or_path transformers_version torch_dtype dtype architectures auto_map
+    _commit_hash use_cache return_dict output_attentions output_hidden_states output_router_logits
+    id2label label2id problem_type finetuning_task task_specific_params tokenizer_class prefix
+    initializer_range initializer_factor gradient_checkpointing pretraining_tp classifier_dropout
+    router_aux_loss_coef router_jitter_noise chunk_size_feed_forward max_position_embeddings
+    max_window_layers do_sample temperature top_k top_p max_length min_length num_beams
+    repetition_penalty length_penalty no_repeat_ngram_size early_stopping quantization_config
+"""
+_NOTES = frozenset(_LISTED.split())
+_ENDINGS = ("_token_id", "_token_ids", "dropout", "_pdrop", "_attn_implementation")
 
 
 def read_config(model: Checkpoint) -> dict[str, Any]:
@@ -63,3 +76,15 @@ def write_config(model: Checkpoint, folder: Path, changes: Mapping[str, Any]) ->
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")
+
+
+def differing(own: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Settings with which a model computes something else: name, own, the base's."""
+    for name in sorted({*own, *base}):
+        if name in _NOTES or name.endswith(_ENDINGS):
+            continue
+        mine, theirs = own.get(name), base.get(name)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            yield from ((f"{name}.{n}", a, b) for n, a, b in differing(mine, theirs))
+        elif mine != theirs:
+            yield name, mine, theirs

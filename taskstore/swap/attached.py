@@ -63,6 +63,10 @@ class Attached:
         """Tasks that `swap` takes."""
         return self._job.tasks
 
+    def holds(self, state: State) -> bool:
+        """Tell whether `swap` takes a task, or the base (None)."""
+        return state in self._job.attached
+
     def swap(self, task: State, *, timeout: float | None = None) -> None:
         """Make a task live, or the base (None): bit for bit, in place, all or nothing.
 

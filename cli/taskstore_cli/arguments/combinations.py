@@ -16,10 +16,12 @@ from taskstore_cli.arguments.command import flag
 
 EVALUATOR = ("key", "timeout", "journal", "scratch")
 EVAL, COUNTED = ("template",), ("overlap", "vectors")
+LM_EVAL = ("include_path", "limit", "num_fewshot", "batch", "apply_chat_template", "device")
 # Command -> option -> the options of which it needs one.
 NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "pack": {**dict.fromkeys(EVALUATOR, EVAL), "anyway": ["share"]},
     "merge": dict.fromkeys((*EVALUATOR, "minimise", "plot"), EVAL),
+    "eval": {**dict.fromkeys(("timeout", "scratch"), EVAL), **dict.fromkeys(LM_EVAL, ("lm_eval",))},
     "retier": {"overwrite": ["target"]},
     "load": {"repeat": ["timed"]},
     "info": dict.fromkeys(("jobs", "base_from"), COUNTED),

@@ -35,7 +35,10 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
         *("--kinds", "--labels", "--samples", "--seed", "--batch", "--time", "--repeat"),
     ),
     "What is searched": ("--target", "--max-error", "--anyway", "--minimise", "--plot"),
-    "How it is scored": ("--eval", "--key", "--timeout", "--journal", "--scratch", "--record"),
+    "How it is scored": (
+        *("--eval", "--lm-eval", "--include-path", "--num-fewshot", "--apply-chat-template"),
+        *("--key", "--timeout", "--journal", "--scratch", "--record"),
+    ),
     "How it runs": ("--jobs", "--max-memory", "--device", "--wait"),
 }
 

@@ -16,15 +16,15 @@ from taskstore_cli.arguments.common import (
     wait_option,
 )
 from taskstore_cli.arguments.dry_run import dry_run_option
-from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import named
+from taskstore_cli.arguments.harness import Harness, harness_options
 from taskstore_cli.output.console import Output, counted, print_json, stdout
 
 
 @command("eval")
 @click.argument("store", type=StorePath(), is_eager=True)
 @click.argument("tasks", nargs=-1, type=TaskName())
-@evaluator_options()
+@harness_options
 @click.option(
     "--original",
     "originals",
@@ -45,20 +45,22 @@ from taskstore_cli.output.console import Output, counted, print_json, stdout
 def evaluate(
     store: Path,
     tasks: tuple[str, ...],
-    evaluator: Evaluator,
+    evaluator: Harness,
     originals: tuple[str, ...],
     base: bool,
     record: str | None,
     base_from: Path | None,
     out: Output,
 ) -> None:
-    """Score the models of STORE with a command of yours.
+    """Score the models of STORE: by a command, or lm-eval.
 
-    All tasks are rebuilt and scored, or the TASKS that are named.
+    All tasks are rebuilt and scored, or the TASKS that are named. A command of yours gets each in a
+    folder; for --lm-eval one model is loaded, and swapped in place from task to task.
 
     \b
     taskstore eval family --eval 'python eval.py {model} {task}' \\
         --original billing=runs/17/final
+    taskstore eval family --lm-eval gsm8k --limit 100 --apply-chat-template
     """
     from msgspec import to_builtins
 
@@ -75,8 +77,8 @@ def evaluate(
         for task in tasks or opened.tasks
     )
     dry.note(evaluations=asked, also=[f"would run {counted(asked, 'evaluation')}, at most"])
-    bench = evaluator.bench(evaluator.journal, silent=out.silent)
-    found = run(opened, bench, tasks=tasks or None, originals=named(originals), base=base)
+    with evaluator.scoring(tasks or opened.tasks, silent=out.silent) as bench:
+        found = run(opened, bench, tasks=tasks or None, originals=named(originals), base=base)
     if out.as_json:
         print_json(found.to_dict())
     elif not out.quiet:

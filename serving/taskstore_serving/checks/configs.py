@@ -2,34 +2,20 @@
 
 Configs are compared as transformers completes them, since a file leaves out defaults, and which
 depends on the version that wrote it. A setting that the model's class does not have counts where
-vLLM reads it (`reads`): trainers leave notes. Of the others, settings that say how a model was
-trained, saved or is to be sampled from do not count; nor do token ids, names of labels, the longest
-input, and how weights were once quantised: those of a store are what they are.
+vLLM reads it (`reads`): trainers leave notes. What never counts is in taskstore/models/config.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from taskstore.errors import SwapError
 from taskstore.locations.scratch import scratch
-from taskstore.models.config import CONFIG, read_settings
+from taskstore.models.config import CONFIG, differing, read_settings
 from taskstore.store import Store
 from taskstore_serving.checks.reads import completed, counts
-
-_LISTED = """
-    _name_or_path name_or_path transformers_version torch_dtype dtype architectures auto_map
-    _commit_hash use_cache return_dict output_attentions output_hidden_states output_router_logits
-    id2label label2id problem_type finetuning_task task_specific_params tokenizer_class prefix
-    initializer_range initializer_factor gradient_checkpointing pretraining_tp classifier_dropout
-    router_aux_loss_coef router_jitter_noise chunk_size_feed_forward max_position_embeddings
-    max_window_layers do_sample temperature top_k top_p max_length min_length num_beams
-    repetition_penalty length_penalty no_repeat_ngram_size early_stopping quantization_config
-"""
-_NOTES = frozenset(_LISTED.split())
-_ENDINGS = ("_token_id", "_token_ids", "dropout", "_pdrop", "_attn_implementation")
 
 
 def check_config(task: str, own: Mapping[str, Any], base: Mapping[str, Any]) -> None:
@@ -74,18 +60,6 @@ def _common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 def _written(store: Store, task: str | None, folder: Path) -> dict[str, Any]:
     return read_settings(store.write_assets(task, folder) / CONFIG)
-
-
-def differing(own: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Settings with which a model computes something else: name, own, the base's."""
-    for name in sorted({*own, *base}):
-        if name in _NOTES or name.endswith(_ENDINGS):
-            continue
-        mine, theirs = own.get(name), base.get(name)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            yield from ((f"{name}.{n}", a, b) for n, a, b in differing(mine, theirs))
-        elif mine != theirs:
-            yield name, mine, theirs
 
 
 def completed_config(folder: Path, model_config: Any) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from taskstore_serving.checks.configs import check_config, differing
+from taskstore_serving.checks.configs import check_config
 
 from taskstore.errors import SwapError
+from taskstore.models.config import differing
 
 BASE = {
     "hidden_size": 8,
