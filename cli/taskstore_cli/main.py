@@ -34,7 +34,7 @@ from taskstore_cli.commands.pack import pack
 from taskstore_cli.commands.report import report
 from taskstore_cli.commands.revise import add, remove, replace, retier
 from taskstore_cli.commands.serve import serve
-from taskstore_cli.commands.tasks import copy, gc, log, rename
+from taskstore_cli.commands.tasks import copy, gc, log, rename, repair
 from taskstore_cli.commands.tune import tune
 from taskstore_cli.commands.unpack import unpack
 from taskstore_cli.commands.verify import verify
@@ -74,7 +74,7 @@ PARTS = (
         "Look into a store",
         "taskstore eval family --eval 'python eval.py {model} {task}'",
         "docs/fidelity.md",
-        (info, log, verify, evaluate, report),
+        (info, log, verify, repair, evaluate, report),
     ),
     Part(
         "Merge models into one",

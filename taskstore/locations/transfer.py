@@ -20,7 +20,7 @@ COUNTS = "taskstore.json"  # what makes a folder a store
 _MAX = 64 << 20  # bytes of a list
 
 
-def move(source: Path, target: Path, before: Iterable[str], after: Sequence[str] = ()) -> None:
+def move(source: Path, target: Path, before: Sequence[str], after: Sequence[str] = ()) -> None:
     """Move files below `source` to the same places below `target`; new names, but for the last.
 
     `before` and COUNTS are all moved or none; `after` follows. For the holder of the target's lock,
@@ -34,7 +34,9 @@ def move(source: Path, target: Path, before: Iterable[str], after: Sequence[str]
     finally:
         os.close(fd)
     mounts.sync(source)
-    _go(source, target, paths)
+    _go(source, target, [*before, COUNTS])
+    with suppress(OSError):  # the change is made; `settle` tries once more
+        _go(source, target, after)
 
 
 def settle(source: Path, target: Path) -> None:

@@ -38,6 +38,7 @@ class VerifyReport:
     problems: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)  # files that are not the store's
     left_out: list[str] = field(default_factory=list)  # of an archive's originals, never packed
+    lost: list[str] = field(default_factory=list)  # tasks that need a damaged or missing file
 
     @property
     def ok(self) -> bool:
@@ -74,13 +75,17 @@ def verify(
     job = _Job(store, report, threads(jobs), Meter(progress, total))
     job.meter.stage("checking", "files")
     _log.info("checking %s: %s bytes", store.path, f"{total:,}")
+    damaged = list[str]()
     for path, problem in job.executor.map(_problem_of_file, store, files):
         job.report.files += 1
         job.report.problems += [problem] if problem else []
+        damaged += [path] if problem else []
         job.meter.add(path, files[path].bytes)
     if deep:
         job.meter.stage("rebuilding", "base")
         _verify_models(job)
+    if damaged:
+        report.lost = [t for t in store.tasks if set(damaged) & set(store.files_of(None, t))]
     if job.report.problems:
         with suppress(FormatError):
             _check_still_there(store, job.report)

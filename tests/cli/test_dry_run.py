@@ -13,13 +13,18 @@ from taskstore_cli.main import main
 import taskstore
 from tests.support.families import Family, contents
 
-READ_ONLY = {"info", "verify", "load", "methods", "serve"}
+READ_ONLY = {"log", "info", "verify", "load", "methods", "serve"}
 WORDS = {
     "pack": "pack {base} {alpha} {beta} -o new/store",
     "tune": "tune {base} {alpha} {beta} -o new/store --eval 'touch ran {{model}}'",
     "unpack": "unpack {archive} --all -o new/models",
     "eval": "eval {archive} --eval 'touch ran {{model}}' --record val --journal new/journal",
     "add": "add {archive} {gamma}",
+    "replace": "replace {archive} beta={gamma}",
+    "rename": "rename {archive} alpha omega",
+    "copy": "copy {archive} alpha -o new",
+    "gc": "gc {archive}",
+    "repair": "repair {archive} --from {alpha}",
     "remove": "remove {archive} alpha",
     "retier": "retier {archive} --tiers mask -o new/store",
     "merge": "merge {base} {alpha} {beta} --method ties -o new/model",

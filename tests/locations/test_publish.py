@@ -70,7 +70,7 @@ def test_a_kill_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.Monk
         raise Killed
 
     monkeypatch.setattr(publish, "_exchange", lambda *_: False)
-    monkeypatch.setattr(publish, "_mend", lambda _: None)  # which a killed process does not do
+    monkeypatch.setattr(publish, "mend", lambda _: None)  # which a killed process does not do
     target, aside = tmp_path / "store", tmp_path / ".store.replaced"
     with publish.folder(target) as folder:
         (folder / "mine").write_text("old")

@@ -20,6 +20,7 @@ from taskstore.errors import FormatError, UnknownWeights
 from taskstore.format.manifest import Score
 from taskstore.merging.from_store import merge_store
 from taskstore.merging.options import MergeOptions
+from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.revise import add, record, remove, retier
 from taskstore.store.verify import verify
 from tests.support import families, forge
@@ -38,6 +39,7 @@ PARTS = {  # part -> its file, a section of it, the chunks of that
 ASSET = b'{"model_type": "tset"}'
 MASKS, TENSORS = ("base", "multitask", "mask"), tuple(PARTS)
 ALL = (*TENSORS, "asset")
+REPACK = AddOptions(repack=True)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def _attach(tier: str, task: str) -> Maker:
 
 Maker = Callable[[Given], object]
 MAKERS: dict[str, tuple[Maker, tuple[str, ...]]] = {  # maker -> the parts that it decodes
-    "add": (lambda given: add(given.store, {"new": given.finetune}), ALL),
+    "add": (lambda given: add(given.store, {"new": given.finetune}), ("base",)),
+    "add --repack": (lambda given: add(given.store, {"new": given.finetune}, REPACK), ALL),
     "retier": (lambda given: retier(given.store, options()), ALL),
     "retier elsewhere": (lambda given: retier(given.store, options(), given.out), ALL),
     "merge": (_merge("average"), ("base", "multitask", "mask", "rest", "exact", "asset")),

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import taskstore
 from taskstore.errors import FormatError, InputError, NotFinite
 from taskstore.format.tiers.rest import levels_for
+from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.options import PackOptions
 from taskstore.packing.revise import add, remove, retier
 from taskstore.store.verify import verify
@@ -184,13 +185,16 @@ def test_equal_input_gives_equal_bytes(small: families.Family, tmp_path: Path) -
 def test_changing_a_store_with_exact_tiers(
     level: str, small: families.Family, tmp_path: Path
 ) -> None:
-    """What add, remove and retier make is what packing the originals makes."""
+    """What add --repack and retier make is what packing the originals makes."""
     chosen = options(tiers="mask,rest,exact", residual=1.5, level=level)
     some = {name: path for name, path in small.paths.items() if name != "gamma"}
     taskstore.pack(small.base_path, some, tmp_path / "s", chosen)
     taskstore.pack(small.base_path, small.paths, tmp_path / "all", chosen)
-    add(taskstore.open(tmp_path / "s"), {"gamma": small.paths["gamma"]})
-    assert contents(tmp_path / "s") == contents(tmp_path / "all")
+    repack = AddOptions(repack=True)
+    add(taskstore.open(tmp_path / "s"), {"gamma": small.paths["gamma"]}, repack)
+    ours, whole = contents(tmp_path / "s"), contents(tmp_path / "all")
+    assert ours.keys() == whole.keys()
+    assert {n for n in ours if ours[n] != whole[n]} == {"README.md", "taskstore.json"}
     less = options(tiers="rest", residual=1.0)
     taskstore.pack(small.base_path, small.paths, tmp_path / "rest", less)
     retier(taskstore.open(tmp_path / "s"), less, tmp_path / "less")
@@ -199,7 +203,7 @@ def test_changing_a_store_with_exact_tiers(
     assert left.tasks == ["beta", "gamma"]
     assert verify(left, deep=True).ok
     with pytest.raises(InputError, match="keeps no more of 'beta'"):
-        add(left, {"alpha": small.paths["alpha"]})
+        add(left, {"alpha": small.paths["alpha"]}, repack)
 
 
 def test_what_cannot_be(small: families.Family, packed_rest: Path, tmp_path: Path) -> None:

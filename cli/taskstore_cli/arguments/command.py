@@ -15,14 +15,21 @@ if TYPE_CHECKING:
 # Title in `--help` -> its options, in this order. What is in no group stands last, under General.
 OPTION_GROUPS: Mapping[str, Sequence[str]] = {
     "What is read": (
-        *("--all", "--base", "--tier", "--exact", "--base-from", "--config", "--tasks"),
+        *("--all", "--base", "--tier", "--exact", "--from", "--base-from", "--config", "--tasks"),
         *("--original", "--data", "--limit", "--max-length", "--overlap", "--vectors", "--deep"),
     ),
     "What is served": (
         *("--default-task", "--skip-unservable", "--masks-on", "--quantum"),
         *("--host", "--port", "--api-key", "--served-model-name"),
     ),
-    "What is written": ("--output", "--shard-size", "--overwrite", "--yes", "--dry-run"),
+    "What is written": (
+        "--output",
+        "--shard-size",
+        "--overwrite",
+        "--yes",
+        "--unknown",
+        "--dry-run",
+    ),
     "What is kept": (
         *("--tiers", "--lambda", "--rest-bits", "--masks", "--level", "--base-mode"),
         *("--parent", "--depth", "--keep-private", "--drop-exact", "--repack"),

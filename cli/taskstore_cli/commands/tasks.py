@@ -1,7 +1,9 @@
-"""`taskstore rename`, `copy`, `log`, `gc`: tasks elsewhere, what was done, what is left of it."""
+"""`taskstore rename`, `copy`, `log`, `gc`, `repair`: tasks elsewhere, what was done to a store."""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -48,7 +50,7 @@ def copy(
     jobs: int | None,
     out: Output,
 ) -> None:
-    """Make a store of some TASKS of STORE; files are copied and checked, nothing is decoded."""
+    """Make a store of some TASKS; nothing is decoded."""
     from taskstore.packing.changes.tasks import copy as run
     from taskstore_cli.output.store import print_summary
 
@@ -63,7 +65,7 @@ def copy(
 @click.argument("store", type=common.StorePath())
 @common.json_option
 def log(store: Path, as_json: bool) -> None:
-    """List what was done to STORE, when, and by which version; the last change stands last."""
+    """List what was done to STORE, when, and by which version."""
     from msgspec import to_builtins
 
     opened = common.opened(store)
@@ -97,10 +99,12 @@ def log(store: Path, as_json: bool) -> None:
 )
 @common.wait_option()
 @common.says_options
+@dry_run_option
 def gc(store: Path, unknown: bool, out: Output) -> None:
-    """Remove files of older versions of STORE that nobody reads any more.
+    """Remove files that no reader needs any more.
 
-    A command that changes STORE does so too, at its end; files that were read then are left.
+    They are those of older versions of STORE alone. A command that changes STORE does so too, at
+    its end; files that were read then are left.
     """
     from taskstore.packing.changes.commit import collect
     from taskstore.packing.only_writer import place_of
@@ -110,6 +114,51 @@ def gc(store: Path, unknown: bool, out: Output) -> None:
     kept = f"; {left} older versions are in use" if left else ""
     found = {"store": str(store), "removed_bytes": size, "versions_in_use": left}
     _say(out, found, f"removed {size:,} bytes{kept}")
+
+
+@command()
+@click.argument("store", type=common.StorePath())
+@click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="OTHER|MODEL",
+    help="A store with the same files, a fine-tune that was packed, or the base; repeatable.",
+)
+@common.base_from_option
+@common.jobs_option
+@common.wait_option()
+@common.says_options
+@dry_run_option
+def repair(
+    store: Path,
+    sources: tuple[Path, ...],
+    base_from: Path | None,
+    jobs: int | None,
+    out: Output,
+) -> None:
+    """Mend files of STORE that are damaged or missing, byte for byte.
+
+    What comes from a copy, or is coded again from an original, counts only if it has the recorded
+    checksum. The exit status is 1 where something is left.
+
+    \b
+    taskstore repair family --from backup/family --from runs/31/final
+    """
+    from taskstore.packing.changes.repair import repair as run
+
+    with common.store_to_change(store, base_from) as opened, out.progress() as progress:
+        found = run(opened, sources, jobs=jobs, progress=progress)
+    for note in found.notes if found.left else ():
+        click.echo(f"note: {plain(note)}", err=True)
+    for path in found.left:
+        click.echo(f"{click.style('damaged:', fg='red', bold=True)} {plain(path)}", err=True)
+    words = f"{store}: mended {', '.join(map(plain, found.mended)) or 'nothing'}"
+    _say(out, {"store": str(store), **asdict(found)}, words)
+    if found.left:
+        sys.exit(1)
 
 
 def _say(out: Output, found: dict[str, object], words: str) -> None:

@@ -47,6 +47,10 @@ def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, ou
     else:
         for problem in report.problems:
             click.echo(f"{click.style('damaged:', fg='red', bold=True)} {problem}", err=True)
+        if report.lost:
+            tasks = ", ".join(map(plain, report.lost))
+            way_out = f"mend it: taskstore repair {store} --from A_COPY_OR_AN_ORIGINAL"
+            click.echo(f"this costs {tasks}; {way_out}", err=True)
         for path in report.unlisted if not out.quiet else ():
             click.echo(f"note: {plain(path)} is not part of the store", err=True)
         for path in report.left_out if not out.quiet else ():

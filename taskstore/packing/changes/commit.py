@@ -127,6 +127,7 @@ def collect(target: Path, *, unknown: bool = False) -> tuple[int, int]:
 
     For the holder of the lock. `unknown`: also where nobody can know whether they are read.
     """
+    dry.stop()
     kept = manifest_file.kept(target)
     if not kept:
         return 0, 0

@@ -77,6 +77,8 @@ def joined(
                     f"{store.path} has no multi-task model that a mask could select from; take "
                     "--tiers rest or --tiers exact"
                 )
+            paths = names.of_stem(names.MULTITASK, store.manifest.files)
+            store.check_files(paths, executor)  # its tensors have no checksums of their own
             multitask = stack.enter_context(closing(StoredMultitask(store)))
         base = replace(family.base, source=family.base.source or store.manifest.base.name)
         tasks = [

@@ -1,0 +1,112 @@
+"""A damaged or missing file comes back byte for byte, from a copy or an original, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import taskstore
+from taskstore.packing.changes.repair import repair
+from taskstore.store.verify import verify
+from tests.support import families
+from tests.support.evaluators import run
+from tests.support.families import contents
+
+
+@pytest.fixture
+def store(small: families.Family, tmp_path: Path) -> taskstore.Store:
+    chosen = families.options(tiers="mask,rest,exact", residual=1.5, parent="none")
+    taskstore.pack(small.base_path, small.paths, tmp_path / "s", chosen)
+    return taskstore.open(tmp_path / "s")
+
+
+def files_of(store: taskstore.Store, start: str) -> list[str]:
+    return [path for path in store.manifest.files if path.startswith(start)]
+
+
+def spoil(store: taskstore.Store, *paths: str) -> None:
+    """Flip a bit of every other file, and delete the others."""
+    for number, path in enumerate(paths):
+        raw = bytearray((store.path / path).read_bytes())
+        (store.path / path).unlink()
+        if number % 2 == 0 and raw:
+            raw[len(raw) // 2] ^= 4
+            (store.path / path).write_bytes(raw)
+
+
+def test_from_a_copy(store: taskstore.Store, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "backup")
+    before = contents(store.path)
+    spoil(store, *store.manifest.files)
+    report = verify(store)
+    assert report.lost == store.tasks
+    done = repair(taskstore.open(store.path), [tmp_path / "backup"])
+    assert sorted(done.mended) == sorted(store.manifest.files)
+    assert done.left == []
+    assert contents(store.path) == before
+    assert verify(taskstore.open(store.path), deep=True).ok
+
+
+def test_from_an_original(store: taskstore.Store, small: families.Family, tmp_path: Path) -> None:
+    """Its own files come back, and no other's; what it does not give is left."""
+    before = contents(store.path)
+    paths = files_of(store, "tasks/beta/")
+    assert len(paths) >= 3
+    spoil(store, *paths)
+    assert verify(store).lost == ["beta"]
+    wrong = repair(taskstore.open(store.path), [small.paths["alpha"]])
+    assert (wrong.mended, sorted(wrong.left)) == ([], sorted(paths))
+    assert "does not give back beta byte" in wrong.notes[-1]
+    done = repair(taskstore.open(store.path), [small.paths["beta"]])
+    assert (sorted(done.mended), done.left) == (sorted(paths), [])
+    assert contents(store.path) == before
+
+
+def test_of_a_task_that_was_added(
+    store: taskstore.Store, small: families.Family, tmp_path: Path
+) -> None:
+    """It lies in a folder of its own name; a copy of the store has the same files elsewhere."""
+    taskstore.replace(store, {"beta": small.paths["gamma"]})
+    now = taskstore.open(store.path)
+    before = contents(now.path)
+    spoil(now, *files_of(now, f"tasks/{now.manifest.folder('beta')}/"))
+    done = repair(now, [small.paths["gamma"]])
+    assert done.left == []
+    assert contents(store.path) == before
+    some = taskstore.copy(taskstore.open(store.path), ["beta"], tmp_path / "c")
+    taskstore.rename(some, "beta", "other")
+    spoil(now, *files_of(some, "multitask"), *files_of(some, "assets"))
+    assert repair(taskstore.open(store.path), [some.path]).left == []
+    assert contents(store.path) == before
+
+
+def test_the_base_from_its_folder(
+    store: taskstore.Store, small: families.Family, tmp_path: Path
+) -> None:
+    before = contents(store.path)
+    spoil(store, "base.safetensors", "README.md")
+    assert verify(store).lost == store.tasks
+    done = repair(taskstore.open(store.path), [small.base_path])
+    assert sorted(done.mended) == ["README.md", "base.safetensors"]
+    assert contents(store.path) == before
+
+
+def test_the_command(store: taskstore.Store, small: families.Family, tmp_path: Path) -> None:
+    before = contents(store.path)
+    spoil(store, "tasks/alpha/exact.safetensors")
+    code, _, err = run("verify", store.path)
+    assert code == 1
+    assert "this costs alpha; mend it: taskstore repair" in err
+    code, out, err = run("repair", store.path, "--from", small.paths["beta"])
+    assert code == 1
+    assert "mended nothing" in out
+    assert "damaged: tasks/alpha/exact.safetensors" in err
+    code, _, err = run("repair", store.path, "--from", tmp_path / "nothing")
+    assert code == 1
+    assert "Traceback" not in err
+    code, out, err = run("repair", store.path, "--from", small.paths["alpha"])
+    assert (code, err) == (0, "")
+    assert "mended tasks/alpha/exact.safetensors" in out
+    assert contents(store.path) == before
