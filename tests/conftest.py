@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ if not torch.cuda.is_available():  # read when the kernels are imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import taskstore
-from tests.support import families
+from taskstore_cli.output import console
+from taskstore_cli.output.console import versioned
+from tests.support import families, json_schema
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_CHECKS)
@@ -70,3 +73,15 @@ def evaluator(family: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def schema_of_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every object that a command prints in this process is what its schema says."""
+
+    def checked(document: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
+        printed = versioned(document, kind)
+        json_schema.check(printed)
+        return printed
+
+    monkeypatch.setattr(console, "versioned", checked)

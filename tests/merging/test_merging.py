@@ -272,7 +272,7 @@ def test_methods_are_listed() -> None:
     done = run("methods")
     assert "ties: TIES" in done.output
     assert "--option mean=1" in done.output
-    found = json.loads(run("methods", "ties", "--json").output)
+    found = json.loads(run("methods", "ties", "--json").output)["methods"]
     assert list(found) == ["ties"]
     assert run("methods", "tis").exit_code == 2
 

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 import taskstore
+from tests.support import json_schema
 from tests.serving.support.engines import FAMILY, need_vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -40,6 +41,8 @@ class Server:
         """What it says when it is; empty where it ends instead."""
         assert self.process.stdout is not None
         found: dict[str, Any] = json.loads(self.process.stdout.readline() or "{}")
+        if found:
+            json_schema.check(found)
         return found
 
     def ask(self, model: str, prompt: str, key: str = KEY) -> str:

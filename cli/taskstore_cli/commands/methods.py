@@ -25,7 +25,7 @@ def methods(names: tuple[str, ...], as_json: bool) -> None:
     chosen = dict.fromkeys(procedure(name) or split(name)[0] for name in names) or known
     infos = {name: known[name] for name in chosen}
     if as_json:
-        print_json({name: asdict(info) for name, info in infos.items()})
+        print_json({"methods": {name: asdict(info) for name, info in infos.items()}})
         return
     for name, info in infos.items():
         click.echo(f"{click.style(name, bold=True)}: {info.title}, {info.paper}")

@@ -17,6 +17,7 @@ from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Command, Option, command
 from taskstore_cli.arguments.common import StorePath, base_from_option
 from taskstore_cli.arguments.serve import Quantum, ServedName, ServedNames, ServedTier
+from taskstore_cli.output.console import versioned
 
 if TYPE_CHECKING:
     from taskstore_serving.checks.choice import Choice
@@ -275,7 +276,8 @@ def _ready(launch: Launch, chosen: Choice, store: Store, as_json: bool) -> Calla
         "kept": {task: kept(store.manifest, task, tier) for task, tier in chosen.tiers.items()},
         "left_out": dict(chosen.left_out),
     }
-    return lambda: print(json.dumps(document, ensure_ascii=False), file=out, flush=True)
+    line = json.dumps(versioned(document, "serve"), ensure_ascii=False)
+    return lambda: print(line, file=out, flush=True)
 
 
 def _print_command(launch: Launch, api_key: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from taskstore.progress import Function, Progress
+
+SCHEMA = 1  # the version of schema.json, in every output
 
 
 def size(count: float) -> str:
@@ -52,8 +54,15 @@ def plain_table(*columns: str, words: Collection[str] = ("",), **look: Any) -> T
     return table
 
 
-def print_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+def print_json(document: Mapping[str, Any], kind: str | None = None) -> None:
+    """Print one object; `kind` is the name of its schema, the command's by default."""
+    named = versioned(document, kind or click.get_current_context().command.name)
+    click.echo(json.dumps(named, indent=2, ensure_ascii=False))
+
+
+def versioned(document: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
+    """The object with what says which part of schema.json describes it."""
+    return {"schema": f"{kind}/{SCHEMA}", **document}
 
 
 @dataclass(frozen=True)

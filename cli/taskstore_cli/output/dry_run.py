@@ -41,7 +41,7 @@ def print_rehearsal(
             for p in writes
         ]
         facts = {"dry_run": True, "reads": [asdict(part) for part in reads], "writes": now}
-        print_json({**facts, **{k: v for k, v in found.facts.items() if k != "also"}})
+        print_json({**facts, **{k: v for k, v in found.facts.items() if k != "also"}}, "dry-run")
         return
     if out.quiet:
         return
