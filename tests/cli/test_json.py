@@ -40,6 +40,9 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> Iterator
     """Command lines by their name, without `taskstore` and `--json`."""
     changed = tmp_path / "changed"
     shutil.copytree(archive, changed)
+    renamed = tmp_path / "renamed"
+    shutil.copytree(archive, renamed)
+    assert run("rename", renamed, "alpha", "other")[0] == 0
     evaluator = ("--eval", script(tmp_path, "print(json.dumps({'score': 0.5, 'n': 4}))"))
     models = [f"{name}={path}" for name, path in small.paths.items()]
     out, base = ("-o", tmp_path / "out"), small.base_path
@@ -57,6 +60,11 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> Iterator
         "add": ("add", changed, f"more={small.paths['alpha']}"),
         "remove": ("remove", changed, "alpha", "--yes"),
         "remove, nothing written": ("remove", changed, "alpha", "--dry-run"),
+        "replace": ("replace", changed, f"alpha={small.paths['beta']}"),
+        "rename": ("rename", changed, "alpha", "other"),
+        "copy": ("copy", archive, "alpha", *out),
+        "log": ("log", renamed),
+        "gc": ("gc", changed),
         "retier": ("retier", archive, "--tiers", "rest", *out),
         "info": ("info", archive),
         "info, masks": ("info", packed, "--overlap", "--vectors"),
@@ -73,10 +81,10 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> Iterator
     }
 
 
-COVERED = """add|eval|eval, nothing run|eval, recorded|info|info, masks|load|load, not timed|merge
-merge, a soup|merge, searched|methods|pack|pack, bits searched|pack, nothing written
-pack, scores kept|remove|remove, nothing written|report|report, no masks|retier|tune|unpack
-unpack, the base|verify""".replace("\n", "|").split("|")
+COVERED = """add|copy|eval|eval, nothing run|eval, recorded|gc|info|info, masks|load|load, not timed
+log|merge|merge, a soup|merge, searched|methods|pack|pack, bits searched|pack, nothing written
+pack, scores kept|remove|remove, nothing written|rename|replace|report|report, no masks|retier|tune
+unpack|unpack, the base|verify""".replace("\n", "|").split("|")
 
 
 def grown(printed: Any) -> Iterator[Any]:
