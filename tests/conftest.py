@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, settings
 if not torch.cuda.is_available():  # read when the kernels are imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-import taskstore
 from taskstore_cli.output import console
 from taskstore_cli.output.console import versioned
+
+import taskstore
 from tests.support import families, json_schema
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

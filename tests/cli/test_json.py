@@ -36,7 +36,7 @@ def archive(small: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> Iterator[dict[str, Any]]:
+def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str, Any]:
     """Command lines by their name, without `taskstore` and `--json`."""
     changed = tmp_path / "changed"
     shutil.copytree(archive, changed)
@@ -47,7 +47,7 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> Iterator
     models = [f"{name}={path}" for name, path in small.paths.items()]
     out, base = ("-o", tmp_path / "out"), small.base_path
     two = ("merge", base, *models[:2], *out)
-    yield {
+    return {
         "pack": ("pack", base, *models, *out),
         "pack, bits searched": ("pack", base, *models, *out, "--max-error", "B"),
         "pack, scores kept": ("pack", base, models[0], *out, "--target", "0.9", *evaluator),

@@ -271,7 +271,9 @@ def test_errors_of_the_command(
 def test_it_is_listed_and_no_method_of_a_store(small: Family, tmp_path: Path) -> None:
     _, shown, _ = run("methods")
     assert "greedy_soup: Greedy soup, Wortsman et al., arXiv 2203.05482" in shown
-    assert list(json.loads(run("methods", "Greedy-Soup", "--json")[1])["methods"]) == ["greedy_soup"]
+    assert list(json.loads(run("methods", "Greedy-Soup", "--json")[1])["methods"]) == [
+        "greedy_soup"
+    ]
     code, _, err = run(
         "pack",
         small.base_path,

@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 import taskstore
-from tests.support import json_schema
 from tests.serving.support.engines import FAMILY, need_vllm
+from tests.support import json_schema
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 SMALL = "--enforce-eager --max-model-len 128 --max-num-seqs 8 --kv-cache-memory-bytes 64m"
