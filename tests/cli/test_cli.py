@@ -62,7 +62,8 @@ def test_json_for_machines(small: Family, tmp_path: Path) -> None:
     assert out["models"] == {"alpha": str(tmp_path / "m")} and out["tiers"] == {"alpha": "mask"}
     assert [t["lambda"] for t in info["tasks"]] == [0.45] * 3 and info["method"] == "lsq"
     checked = json.loads(process("verify", store, "--deep", "--json").stdout)
-    assert checked == {"schema": "verify/1", "ok": True, "files": checked["files"], "tensors": 24, "problems": [],
+    assert checked == {"schema": "verify/1", "ok": True,
+                       "files": checked["files"], "tensors": 24, "problems": [],
                        "unlisted": [], "left_out": [],
                        "fidelity": checked["fidelity"],
                        "lower_fidelity": checked["lower_fidelity"]}  # fmt: skip

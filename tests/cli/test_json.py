@@ -74,6 +74,7 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str
         "eval, nothing run": ("eval", changed, "alpha", *evaluator, "--dry-run"),
         "report": ("report", packed, *out),
         "report, no masks": ("report", changed, *out),
+        "report, two": ("report", packed, changed, *out),
         "merge": (*two, "--method", "ties"),
         "merge, searched": (*two, "--method", "sum", "--alpha", "0.1,0.2", *evaluator),
         "merge, a soup": (*two, "--method", "greedy_soup", *evaluator),
@@ -83,8 +84,8 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str
 
 COVERED = """add|copy|eval|eval, nothing run|eval, recorded|gc|info|info, masks|load|load, not timed
 log|merge|merge, a soup|merge, searched|methods|pack|pack, bits searched|pack, nothing written
-pack, scores kept|remove|remove, nothing written|rename|replace|report|report, no masks|retier|tune
-unpack|unpack, the base|verify""".replace("\n", "|").split("|")
+pack, scores kept|remove|remove, nothing written|rename|replace|report|report, no masks
+report, two|retier|tune|unpack|unpack, the base|verify""".replace("\n", "|").split("|")
 
 
 def grown(printed: Any) -> Iterator[Any]:
