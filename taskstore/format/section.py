@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
 from taskstore.format.codecs import codec, stream
-from taskstore.format.codecs.chained import Order, followed
+from taskstore.format.codecs.chained import Order
 from taskstore.format.codecs.levels import quantised
 from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
 from taskstore.kernels.quantise import Quantised
@@ -148,7 +148,7 @@ class SectionReader:
         """Follow chunk `k` of a `chained` section from weights that lie in that order, in place."""
         assert self.chained
         with self._labelled(k):
-            return followed(sorted_N, self._streams(k, order.size))
+            return order.followed(sorted_N, self._streams(k, order.size))
 
     def quantised(self, k: int) -> Quantised:
         """Load chunk `k` of a section of `levels`, still packed."""
