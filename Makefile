@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SHARED := -n auto --dist loadgroup # a process per core; engines are all in one
-TIERS ?= mask
+TIERS ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick lint docs wheel-test bench setup clean
@@ -12,7 +12,7 @@ TIERS ?= mask
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## pack a small real family, rebuild it, compare the scores, swap a live model (TIERS=rest)
+demo: ## pack a small real family, rebuild it, compare the scores, swap a live model (TIERS=mask)
 	@python=$$($(PYTHON) tools/setup_env.py --demo) \
 	    && PYTHONDONTWRITEBYTECODE= "$$python" examples/demo.py --out build/demo --tiers $(TIERS)
 

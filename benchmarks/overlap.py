@@ -90,7 +90,7 @@ def main(params: float, tasks: int, jobs: int, repeat: int, work: Path | None) -
         make_family(family, params, tasks, "bf16", 2)
         models = {name: family / name for name in task_names(family)}
         status.update("packing")
-        taskstore.pack(family / "base", models, path)
+        taskstore.pack(family / "base", models, path, taskstore.PackOptions(tiers="mask"))
         remove(family)
         store = taskstore.open(path)
         print_table(store, jobs, in_turn(store, jobs, repeat, status.update))

@@ -57,6 +57,11 @@ def options(arguments: str) -> PackOptions:
     return PackOptions(**wanted)
 
 
+def line_of(chosen: PackOptions) -> str:
+    """Name the line that a point is on."""
+    return chosen.tiers or ",".join(chosen.tier_names)
+
+
 def _value(text: str) -> int | float | str:
     for kind in (int, float):
         try:
@@ -89,7 +94,7 @@ def measure(family: Family, arguments: str, chosen: PackOptions) -> Result:
         shown = store.summary().bits_per_parameter_and_task
     return Result(
         family.name,
-        chosen.tiers,
+        line_of(chosen),
         arguments,
         family.limit,
         bits,
@@ -119,7 +124,7 @@ def main(
             family = open_family(word, limit, out.parent / "scores.jsonl")
             found = results.load(out)
             for arguments, chosen in wanted.items():
-                if (family.name, chosen.tiers, arguments, family.limit) not in found:
+                if (family.name, line_of(chosen), arguments, family.limit) not in found:
                     measure(family, arguments, chosen).append(out)
             lines = [r for r in results.load(out).values() if r.family == family.name]
             console.print(table.make(family.name, sorted(lines, key=lambda r: r.bits)))

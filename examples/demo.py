@@ -78,7 +78,7 @@ def run(console: Console, out: Path, tiers: str, lam: str, limit: int) -> list[R
     again = ["--overwrite"] if store.exists() or rebuilt.exists() else []
     taskstore(
         console, "pack", shown(FAMILY / "base"), *named,
-        "-o", shown(store), *([] if tiers == "mask" else ["--tiers", tiers]),
+        "-o", shown(store), *([] if tiers == "auto" else ["--tiers", tiers]),
         *([] if lam == "auto" else ["--lambda", lam]), *again,
     )  # fmt: skip
     taskstore(console, "verify", shown(store), "--deep")
@@ -120,16 +120,18 @@ def meaning(tiers: str, rows: list[Row], answers: list[Answer]) -> list[str]:
         lines.append(f"Differs ({named}): packing changed the answer.")
     if "exact" in tiers:
         return [*lines, "Tier exact: every weight is the original's, bit for bit."]
-    lines.append(f"Tier {tiers}: a rebuilt model is an approximation of its fine-tune.")
-    if "rest" not in tiers:
-        lines.append('"make demo TIERS=rest" keeps more of it in fewer bytes.')
+    lines.append(f"Tiers {tiers}: a rebuilt model is an approximation of its fine-tune.")
+    if tiers == "auto":
+        lines.append('"make demo TIERS=auto:B" takes fewer bytes, TIERS=mask has masks.')
+    elif "mask" in tiers:
+        lines.append('"make demo TIERS=auto" keeps more of it in fewer bytes.')
     return [*lines, '"make demo TIERS=exact" keeps every bit.']
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pack, rebuild and score the example family.")
     parser.add_argument("--out", type=Path, help="keep the store and the rebuilt models here")
-    parser.add_argument("--tiers", default="mask", help="what is kept of each task, as of pack")
+    parser.add_argument("--tiers", default="auto", help="what is kept of each task, as of pack")
     parser.add_argument("--lambda", dest="lam", default="auto")
     parser.add_argument("--limit", type=int, default=300, help="test items per task")
     args = parser.parse_args()

@@ -48,7 +48,7 @@ class Meter:
 
     def __init__(self, callback: Callback, total: int, unit: str = "B") -> None:
         own = Bar() if callback is True else silent
-        self._callback = own if isinstance(callback, bool) else callback
+        self.callback: Function = own if isinstance(callback, bool) else callback
         self._total, self._unit = total, unit
         self._done = 0
         self._stage = "reading"
@@ -60,7 +60,7 @@ class Meter:
     def add(self, item: str, done: int) -> None:
         """`done` more bytes of weights have been dealt with."""
         self._done = min(self._done + done, self._total)
-        self._callback(Progress(self._stage, item, self._done, self._total, self._unit))
+        self.callback(Progress(self._stage, item, self._done, self._total, self._unit))
 
 
 class Bar:

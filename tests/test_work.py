@@ -6,7 +6,6 @@ import ast
 import io
 import pickle
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,6 @@ from taskstore.analysis import overlap
 from taskstore.executors import Threads
 from taskstore.locations.files import LocalFile
 from taskstore.merging import MergeOptions, merge
-from taskstore.models.family import open_family
-from taskstore.packing import plan as planning
-from taskstore.packing.search_bits import rest_error
 from taskstore.store.verify import verify
 from tests.support import ROOT
 from tests.support.families import Family, options
@@ -173,8 +169,6 @@ def test_units_of_swaps_are_plain_data(packed: Path, small: Family, sent: set[st
 
 
 def test_units_of_searches_are_plain_data(small: Family, tmp_path: Path, sent: set[str]) -> None:
-    with closing(open_family(small.base_path, small.paths)) as family:
-        chosen = options(tiers="rest")
-        plan = planning.make(family, "rest")
-        assert 0 < rest_error(family, plan, 0, 2.0, chosen) < 1
-    assert {"taskstore.packing.search_bits._sums"} == sent
+    taskstore.pack(small.base_path, small.paths, tmp_path / "s", options(tiers="auto"))
+    homes = {"sample.take", "sample.rest_sums", "sample.rest_bytes", "mask_trial._of_run"}
+    assert {f"taskstore.packing.auto.{name}" for name in homes} <= sent

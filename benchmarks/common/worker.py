@@ -28,7 +28,8 @@ def pack(given: Given) -> Given:
     import taskstore.packing.driver
 
     before = _resident("VmRSS")
-    options = taskstore.PackOptions(jobs=given["jobs"], method="sum")  # as mergekit adds up
+    # as mergekit adds up
+    options = taskstore.PackOptions(tiers="mask", jobs=given["jobs"], method="sum")
     began = time.perf_counter()
     report = taskstore.pack(given["base"], given["tasks"], given["target"], options)
     seconds = time.perf_counter() - began

@@ -71,6 +71,13 @@ class ShardedWriter:
         if self._open is not None:
             self._open.close()
 
+    def restart(self) -> None:
+        """Remove what is written, and begin at the first section again."""
+        self.abort()
+        for path in self.paths:
+            (self._root / path).unlink(missing_ok=True)
+        self._open, self._current = None, -1
+
 
 class ShardedReader:
     """Reads sections of one kind, whichever file they stand in; checks files as it opens them."""

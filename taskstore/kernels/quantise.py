@@ -53,6 +53,11 @@ class Rows:
         steps_R[self.codes_R == 0] = 0
         return steps_R
 
+    def scaled(self, points_N: F32) -> F32:
+        """Multiply points by the steps of their rows, in place, and return them."""
+        _scale(points_N, self.steps(), self.columns, self.first)
+        return points_N
+
 
 @dataclass(frozen=True)
 class Points:
@@ -222,8 +227,7 @@ class Quantised:
         """v, float32 (n,)."""
         v_N = packing.look_up(self.symbols, self.table(), self.n)
         v_N[self.where_E] = self.points.of(self.z_E)
-        _scale(v_N, self.rows.steps(), self.rows.columns, self.rows.first)
-        return v_N
+        return self.rows.scaled(v_N)
 
 
 @jit

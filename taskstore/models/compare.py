@@ -52,10 +52,10 @@ class Plan:
     tasks: tuple[TaskPlan, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
 
-    def tasks_of(self, name: str, kind: str) -> tuple[int, ...]:
+    def tasks_of(self, name: str, *kinds: str) -> tuple[int, ...]:
         """Return the tasks whose tensor is of a kind: "shared", or the tier that it became."""
         return tuple(
-            t for t, task in enumerate(self.tasks) if name in task and task[name].kind == kind
+            t for t, task in enumerate(self.tasks) if name in task and task[name].kind in kinds
         )
 
 

@@ -46,6 +46,7 @@ class Coder:
     codings   codec of the multi-task weights, by tensor
     share     of the weights that are looked at for the angles of the task vectors
     one_in    strips of weights, of which one is looked at for the four sums
+    wanted    the tasks to code, without the base; None: the whole family
     """
 
     job: PackJob
@@ -54,11 +55,15 @@ class Coder:
     codings: Mapping[str, str]
     share: float
     one_in: int
+    wanted: frozenset[int] | None = None
+
+    def above(self, task: str) -> list[str]:
+        """Return the tiers of a task that are coded over the base's weights, or over a mask."""
+        return [tier for tier in self.job.options.tiers_of(task) if tier in ABOVE]
 
     @property
-    def above(self) -> list[str]:
-        """Return the tiers that are coded over the base's weights, or over a mask."""
-        return [tier for tier in self.job.options.tier_names if tier in ABOVE]
+    def masked(self) -> bool:
+        return "mask" in self.job.options.tier_names
 
     @cached_property
     def number(self) -> Mapping[str, int]:
@@ -74,18 +79,30 @@ class Coder:
 
     def units(self) -> Iterator[BlockUnit]:
         """Yield one unit per block: the base's tensors by name, then each task's private ones."""
-        job, first = self.job, self.job.options.tier_names[0]
+        job, wanted, read = self.job, self.wanted, self._read
         for name, info in sorted(job.family.base.tensors.items()):
-            if name not in job.plan.aliases:
-                for block in self._blocks(name, info, job.plan.tasks_of(name, first)):
+            tasks = job.plan.tasks_of(name, *TIERS)
+            if wanted is not None:
+                tasks = tuple(t for t in tasks if t in read) if wanted & set(tasks) else ()
+            if name not in job.plan.aliases and (tasks or wanted is None):
+                for block in self._blocks(name, info, tasks):
                     yield BlockUnit(block)
         for t, planned in enumerate(job.plan.tasks):
+            if wanted is not None and t not in wanted:
+                continue
             for name, entry in planned.items():
                 start = self._private_start(name, entry.info, entry.kind)
                 if start is not None:
                     left = TensorInfo(entry.info.dtype, (entry.info.numel - start,))
                     for block in self._blocks(name, left, (t,)):
                         yield BlockUnit(block, start)
+
+    @property
+    def _read(self) -> frozenset[int]:
+        """Return the tasks that are coded, and those that they are coded against."""
+        tasks, parents = self.job.family.tasks, self.job.parents
+        known = [parents.get(tasks[t].name) for t in self.wanted or ()]
+        return (self.wanted or frozenset()) | {self.number[name] for name in known if name}
 
     def _blocks(self, name: str, info: TensorInfo, tasks: tuple[int, ...]) -> Iterator[Block]:
         """Yield at least one block, so that a tensor without elements has its section too."""
@@ -103,27 +120,28 @@ class Coder:
 
 def _shared(job: PackJob) -> list[tuple[TensorInfo, int]]:
     """List the base's tensors that tasks share, and how many tasks that are."""
-    first = job.options.tier_names[0]
     every = job.family.base.tensors.items()
     floats = [(name, info) for name, info in every if info.dtype in MASKED]
-    return [(info, len(job.plan.tasks_of(name, first))) for name, info in floats]
+    return [(info, len(job.plan.tasks_of(name, *TIERS))) for name, info in floats]
 
 
 def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
     """Read and code one block; raises NotFinite."""
     if unit.private is not None:
         coded = _private(coder, unit.block, unit.private)
-    elif unit.block.tasks and "mask" in coder.job.options.tier_names:
+    elif unit.block.tasks and coder.masked:
         coded = _masked(coder, unit.block)
     else:
         coded = _coded(unit.block, _bytes(coder, unit.block))
         w0_N, dtype = read_base(coder.job.family, unit.block), unit.block.info.dtype
-        coded.parts.append(_base_part(coder, unit.block, w0_N))
+        if coder.wanted is None:
+            coded.parts.append(_base_part(coder, unit.block, w0_N))
         models = [_weights(coder, unit.block, t) for t in unit.block.tasks]
         for t, theta in zip(unit.block.tasks, models, strict=True):
-            lineage = _lineage(coder, unit.block, t, (w0_N, dtype), models)
-            coded.parts += _above(coder, unit.block, t, theta, (w0_N, dtype), lineage=lineage)
-        if models and dtype in MASKED:
+            if coder.wanted is None or t in coder.wanted:
+                lineage = _lineage(coder, unit.block, t, (w0_N, dtype), models)
+                coded.parts += _above(coder, unit.block, t, theta, (w0_N, dtype), lineage=lineage)
+        if models and dtype in MASKED and coder.wanted is None:
             coded.products = similarity.of_weights(models, (w0_N, dtype), coder.share)
     if unit.block.info.numel == 0:
         coded.strip()
@@ -156,7 +174,7 @@ def _masked(coder: Coder, block: Block) -> CodedBlock:
         part = masks.mask(block, t, weights.tau_SN[s], merged_N, weights, w1_N)
         own = coder.job.family.tasks[t].tensors[block.name].dtype
         coded.parts.append(part)
-        if coder.above:
+        if coder.above(coder.job.family.tasks[t].name):
             theta = _weights(coder, block, t)
             known = weights.theta0_N, weights.tau_SN[s]
             below = part.rebuilt_N, own
@@ -196,7 +214,7 @@ def _above(
         label=(task.name, block.name),
         lineage=lineage,
     )
-    for tier in coder.above:
+    for tier in coder.above(task.name):
         streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)
         sums = None
         if tier != "exact" and not known and below[1] == info.dtype == "BF16":
@@ -237,7 +255,7 @@ def _private(coder: Coder, block: Block, start: int) -> CodedBlock:
     (t,) = block.tasks
     task, dtype = coder.job.family.tasks[t], block.info.dtype
     raw_N = task.read(block.name, start + block.start, start + block.stop)
-    tiers = coder.job.options.tier_names if start else ("",)
+    tiers = coder.job.options.tiers_of(task.name) if start else ("",)
     stem, streams = names.private_of(task.name), encode(plain_codec(dtype), raw_N)
     coded = _coded(block, raw_N.nbytes)
     coded.parts.append(CodedPart(stem, streams, task.name, raw_N, tiers))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from taskstore.executors import Executor
+from taskstore.executors import Executor, threads
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.format.manifest import TIERS
 from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
@@ -45,14 +45,29 @@ class PackJob:
 
 def make_job(family: Family, options: PackOptions, progress: Callback) -> PackJob:
     """Decide what a pack does; raises NotOneFamily or InputError for what cannot be packed."""
-    plan = planning.make(family, options.tier_names[0], options.keep_private)
-    masks = matching.of(family, plan, options)
+    plan, executor = planning.make(family, options), threads(options.jobs)
+    meter = Meter(progress, 0)
+    job = PackJob(family, plan, options, None, {}, {}, twins(family), meter, executor)
+    return with_options(job, options)
+
+
+def with_options(job: PackJob, options: PackOptions) -> PackJob:
+    """Return the same pack with other tiers; raises InputError for what cannot be packed."""
+    family = job.family
+    plan = planning.with_tiers(job.plan, family, options)
     kept = _originals(family, plan, options)
-    meter = Meter(progress, _total_bytes(family, options, kept))
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
     executor = options.executor(len(family.tasks), itemsize)
-    parents = choose(family, plan, options, executor)
-    return PackJob(family, plan, options, masks, kept, parents, twins(family), meter, executor)
+    return replace(
+        job,
+        plan=plan,
+        options=options,
+        masks=matching.of(family, plan, options),
+        kept=kept,
+        parents=choose(family, plan, options, executor),
+        meter=Meter(job.meter.callback, _total_bytes(family, options, kept)),
+        executor=executor,
+    )
 
 
 def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None, Originals]) -> int:
@@ -66,13 +81,14 @@ def _total_bytes(family: Family, options: PackOptions, kept: Mapping[str | None,
 
 def expected_bytes(job: PackJob) -> int:
     """About how many bytes the store will have, by what such weights usually take."""
-    family, tiers = job.family, job.options.tier_names
+    family = job.family
     parts = 0.0
     if job.options.base == "embed":
         parts += sum(info.nbytes * _coded(info) for info in family.base.tensors.values())
     for name, info in family.base.tensors.items():
         parts += info.numel * 10 / 8 if job.plan.tasks_of(name, "mask") else 0
     for task, planned in zip(family.tasks, job.plan.tasks, strict=True):
+        tiers = job.options.tiers_of(task.name)
         bits = (1 if "mask" in tiers else 0) + (
             job.options.bits_of(task.name) if "rest" in tiers else 0
         )
@@ -97,11 +113,14 @@ def _originals(family: Family, plan: Plan, options: PackOptions) -> dict[str | N
     They are the exact tasks; and a base that is carried, if a task is exact or if the base's file
     is not one that unpacking writes anyway.
     """
-    exact = "exact" in options.tier_names
     kept: dict[str | None, Originals] = {
         task.name: task.originals
         for task, planned in zip(family.tasks, plan.tasks, strict=True)
-        if task.originals and (exact or all(entry.kind not in TIERS for entry in planned.values()))
+        if task.originals
+        and (
+            "exact" in options.tiers_of(task.name)
+            or all(entry.kind not in TIERS for entry in planned.values())
+        )
     }
     base = family.base
     if base.originals and options.base == "embed" and (kept or not _is_usual(base)):

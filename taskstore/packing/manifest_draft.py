@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
             revision=base.revision,
             original_bytes=base.original_bytes,
             assets={},
-            left_out=_left_out(base, options) if carried else None,
+            left_out=_left_out(base, options.tier_names) if carried else None,
         ),
         merge=Merge(method=options.method, options={**merge, **_imported(options)}),
         tensors={
@@ -77,11 +77,11 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
                 assets={},
                 tensors={name: _entry(name, entry, base) for name, entry in planned.items()},
                 names=dict(sorted(task.names.items())) or None,
-                left_out=_left_out(task, options),
-                codecs=_codecs(options),
+                left_out=_left_out(task, options.tiers_of(task.name)),
+                codecs=_codecs(options, options.tiers_of(task.name)),
                 parent=job.parents.get(task.name),
-                bits=options.bits_of(task.name) if "rest" in options.tier_names else None,
-                tiers=None if options.tier_names in PLAIN else list(options.tier_names),  # type: ignore[arg-type]
+                bits=options.bits_of(task.name) if "rest" in options.tiers_of(task.name) else None,
+                tiers=_listed(options.tiers_of(task.name)),
             )
             for task, planned in zip(job.family.tasks, plan.tasks, strict=True)
         },
@@ -103,14 +103,18 @@ def _imported(options: PackOptions) -> dict[str, float]:
     return {"imported": 1.0} if options.masks else {}
 
 
-def _left_out(model: Checkpoint, options: PackOptions) -> list[str] | None:
+def _listed(tiers: Sequence[str]) -> list[Any] | None:
+    return None if tiers in PLAIN else list(tiers)
+
+
+def _left_out(model: Checkpoint, tiers: Sequence[str]) -> list[str] | None:
     """Return what an archive lacks of a model's folder."""
-    return [*map(plain, model.left_out)] or None if "exact" in options.tier_names else None
+    return [*map(plain, model.left_out)] or None if "exact" in tiers else None
 
 
-def _codecs(options: PackOptions) -> dict[str, str] | None:
+def _codecs(options: PackOptions, tiers: Sequence[str]) -> dict[str, str] | None:
     """Return the codecs of tiers that are not the usual ones."""
-    found = {t: c for t, c in CODECS_OF_TIERS.items() if t in options.tier_names}
+    found = {t: c for t, c in CODECS_OF_TIERS.items() if t in tiers}
     return found if found and options.level == "archive" else None
 
 

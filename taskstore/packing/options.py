@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from taskstore.errors import OptionError
+from taskstore.errors import InputError, OptionError
 from taskstore.executors import Threads, default_jobs, within
+from taskstore.format.fidelity import largest_error
 from taskstore.format.manifest import TIERS
 from taskstore.format.rules.lineage import MAX_DEPTH, USUAL_DEPTH
 from taskstore.merging.methods import registry
@@ -19,13 +20,15 @@ from taskstore.public import check_fields
 # measured (docs/fidelity.md). With lsq the choice hardly matters between 0.4 and 0.6.
 METHOD = "lsq"
 REST_BITS = 2.0  # keeps 99 % and more on every family that was measured (docs/fidelity.md)
-AUTO: Mapping[str, float] = {"lsq": 0.45}
+LEAST, FINEST = 0.25, 8.0  # bits of a rest
+LAMBDAS: Mapping[str, float] = {"lsq": 0.45}
 OTHERS = 0.5
+AUTO = "auto"
 
 
 def auto_lambda(method: str) -> float:
     """Return the threshold of masks over a method's vector that needs no data."""
-    return AUTO.get(method, OTHERS)
+    return LAMBDAS.get(method, OTHERS)
 
 
 # Option -> the tiers that it changes; beside other tiers alone it would do nothing and is refused.
@@ -41,15 +44,27 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def usual_tiers(given: Collection[str]) -> str:
+    """Return the tiers where none are asked for, beside options that were given."""
+    if any(USED_BY.get(option) == ("mask",) for option in given):
+        return "mask"
+    return "rest" if "residual" in given else AUTO
+
+
 def check_used(given: Iterable[str], tiers: Collection[str]) -> None:
-    """Raise OptionError for an option of `USED_BY` that was given, and that no tier uses."""
+    """Raise OptionError for an option of `USED_BY` that was given, and that no tier uses.
+
+    `tiers` are names of tiers; AUTO may stand for a rest or masks, and use a level.
+    """
+    searched = [tier for tier in tiers if tier.startswith(AUTO)]
     for option in given:
-        users = USED_BY.get(option, TIERS)
-        if not set(users) & set(tiers):
+        users = USED_BY.get(option, tuple(tiers))
+        if not set(users) & set(tiers) and not (searched and option == "level"):
             there = ",".join(tiers)
+            more = users[0] if searched else f"{users[0]},{there}"
             raise OptionError(
                 f"{option} does nothing with tiers {there}, only with {' and '.join(users)}: leave "
-                f"it out, or ask for tiers {users[0]},{there}"
+                f"it out, or ask for tiers {more}"
             )
 
 
@@ -66,10 +81,13 @@ class PackOptions:
                    published code (mask_files/npy.py); the multi-task vector is by sum or ties then
     tiers          what is kept of each task, one or more of "mask" (a TALL-mask over one multi-task
                    model), "rest" (what is still missing, quantised) and "exact" (bit for bit), with
-                   commas; each is coded given those before it
+                   commas; each is coded given those before it. "auto" chooses a rest of the fewest
+                   bits per task, or masks, whose error without data (docs/fidelity.md) is of grade
+                   A; "auto:B" or "auto:0.04" takes a larger error. None: "mask" beside options of
+                   masks, "rest" beside a residual for all tasks, else "auto"
+    own_tiers      task -> its tiers, where they are others than `tiers`; without masks
     residual, residuals  about how many bits per parameter the rest takes, for all tasks and for
-                   single ones by name; a number above 0 adds the tier (None: 2, where it is asked
-                   for)
+                   single ones by name (None: 2, or what auto finds); it adds the tier
     level          "speed", or "archive": smaller masks, multi-task model and exact tensors, which
                    take longer to code and to decode
     parent, parents  the task that an exact one is coded against: "auto", the one, or the base, that
@@ -90,7 +108,8 @@ class PackOptions:
     merge_options: Mapping[str, float] = field(default_factory=dict)
     statistics: Mapping[str, Path] = field(default_factory=dict)
     masks: Mapping[str, Path] = field(default_factory=dict)
-    tiers: str = "mask"
+    tiers: str | None = None
+    own_tiers: Mapping[str, str] = field(default_factory=dict)
     residual: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
     level: Literal["speed", "archive"] = "speed"
@@ -111,17 +130,29 @@ class PackOptions:
         for name, lam in (("all tasks", self.lam_of("")), *self.lambdas.items()):
             if not (math.isfinite(lam) and 0 <= lam <= 1000):
                 raise OptionError(f"lambda {lam} of {name} is not a number from 0 to 1000")
-        for tier in self.tiers.split(","):
-            if tier not in TIERS:
-                raise OptionError(f"tiers {self.tiers!r}: {tier!r} is none of {', '.join(TIERS)}")
+        for asked in (*self._asked, *",".join(self.own_tiers.values()).split(",")):
+            if asked and asked not in TIERS and asked.partition(":")[0] != AUTO:
+                known = ", ".join((AUTO, *TIERS))
+                raise OptionError(f"tiers {self.tiers!r}: {asked!r} is none of {known}")
+        if self.largest_error is not None:
+            self._check_search()
         for name, bits in (("all tasks", self.bits_of("")), *self.residuals.items()):
-            if not (math.isfinite(bits) and 0.25 <= bits <= 8):
+            if not (math.isfinite(bits) and LEAST <= bits <= FINEST):
                 raise OptionError(f"residual {bits} of {name} is no number of bits from 0.25 to 8")
         if self.masks and self.method not in ("sum", "ties"):
             raise OptionError(
                 f"masks of a file select from the vector they were made for, {self.method} makes "
                 "another; add --method sum, or ties where the masks are of ties"
             )
+        check_used([name for name in self._given if name in USED_BY], self._asked)
+        if not 1 <= self.depth <= MAX_DEPTH:
+            raise OptionError(f"depth {self.depth} is not a number from 1 to {MAX_DEPTH}")
+        if self.jobs < 1:
+            raise OptionError(f"jobs {self.jobs} is not a positive number")
+
+    @property
+    def _given(self) -> list[str]:
+        """The options of single tiers that were given, as `USED_BY` names them."""
         given = {
             "lambda": self.lam is not None or self.lambdas,
             "method": self.method != METHOD,
@@ -131,18 +162,59 @@ class PackOptions:
             "level": self.level != "speed",
             "parent": self.parent != "auto" or self.parents,
             "depth": self.depth != USUAL_DEPTH,
+            "residual": self.residual,
         }
-        check_used([name for name, value in given.items() if value], self.tier_names)
-        if not 1 <= self.depth <= MAX_DEPTH:
-            raise OptionError(f"depth {self.depth} is not a number from 1 to {MAX_DEPTH}")
-        if self.jobs < 1:
-            raise OptionError(f"jobs {self.jobs} is not a positive number")
+        return [name for name, value in given.items() if value]
+
+    @property
+    def _asked(self) -> list[str]:
+        """The tiers as they were asked for; one may be AUTO, with an error."""
+        return (usual_tiers(self._given) if self.tiers is None else self.tiers).split(",")
+
+    def _check_search(self) -> None:
+        most = self.largest_error
+        if not (most is not None and math.isfinite(most) and most > 0):
+            raise OptionError(f"tiers {self.tiers!r}: {most} is not a number above 0")
+        if {"mask", "rest"} & set(self._asked) or self.residual:
+            raise OptionError(
+                f"tiers {self.tiers!r} chooses masks or the bits of a rest; leave out mask, rest "
+                "and a residual for all tasks, or auto"
+            )
+
+    @property
+    def largest_error(self) -> float | None:
+        """The largest error of a task (format/fidelity.py) where auto chooses; else None."""
+        for asked in self._asked:
+            word, _, most = asked.partition(":")
+            if word == AUTO:
+                try:
+                    return largest_error(most or "A")
+                except InputError as error:
+                    raise OptionError(f"tiers {asked}: {error}") from None
+        return None
 
     @property
     def tier_names(self) -> tuple[str, ...]:
-        """The tiers in the order in which they build on each other."""
-        wanted = {*self.tiers.split(","), *(("rest",) if self.residual or self.residuals else ())}
-        return tuple(tier for tier in TIERS if tier in wanted)
+        """All tiers in the order in which they build on each other; a rest where auto chooses."""
+        own = {tier for tiers in self.own_tiers.values() for tier in tiers.split(",")}
+        return tuple(tier for tier in TIERS if tier in {*self._usual, *own})
+
+    def tiers_of(self, task: str) -> tuple[str, ...]:
+        """Return the tiers of a task, in that order."""
+        own = self.own_tiers.get(task)
+        there = self._usual if own is None else own.split(",")
+        return tuple(tier for tier in TIERS if tier in there)
+
+    @property
+    def _usual(self) -> set[str]:
+        found = {"rest" if asked.startswith(AUTO) else asked for asked in self._asked}
+        return found | ({"rest"} if self.residual or self.residuals else set())
+
+    def chosen(self, tiers: str, bits: Mapping[str, float], own: Mapping[str, str]) -> PackOptions:
+        """Return the options with what auto chose; a level that nothing uses is dropped."""
+        used = {*tiers.split(","), *own.values()} & set(USED_BY["level"])
+        level = self.level if used else "speed"
+        return replace(self, tiers=tiers, residuals=bits, own_tiers=own, level=level)
 
     def check_tasks(self, tasks: Iterable[str]) -> None:
         """Raise OptionError unless every lambda, residual and mask by name names a task."""

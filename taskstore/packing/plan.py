@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
+from taskstore.format.manifest import TIERS
 from taskstore.models.compare import Plan, TaskPlan, TensorPlan, compare
 from taskstore.models.family import Family
+from taskstore.packing.options import PackOptions
 
 
-def make(family: Family, first: str, keep_private: bool | Collection[str] = True) -> Plan:
-    """Compare a family and start each shared tensor with the tier `first`, the lowest.
+def make(family: Family, options: PackOptions) -> Plan:
+    """Compare a family and start each shared tensor with the lowest tier of its task.
 
     Raises what `compare` raises.
     """
-    plan = compare(family, keep_private, any_dtype=first == "exact")
-    masked = family.multitask.codecs if family.multitask and first == "mask" else None
-    tasks = tuple(_started(task, first, masked) for task in plan.tasks)
-    return replace(plan, tasks=tasks)
+    any_dtype = options.tier_names == ("exact",)
+    return with_tiers(compare(family, options.keep_private, any_dtype=any_dtype), family, options)
 
 
-def _started(task: TaskPlan, first: str, masked: Collection[str] | None) -> TaskPlan:
-    """Start shared tensors; `masked`: those that a multi-task model has which is there."""
+def with_tiers(plan: Plan, family: Family, options: PackOptions) -> Plan:
+    """Return the plan with each shared tensor started with the lowest tier of `options`.
 
-    def started(name: str, entry: TensorPlan) -> TensorPlan:
-        if entry.kind != "shared":
-            return entry
-        if masked is not None and name not in masked:
-            return TensorPlan("private", entry.info, "not in the store's multi-task model")
-        return TensorPlan(first, entry.info)
+    Where a multi-task model is there, tensors that it does not have are private to masked tasks.
+    """
+    masked = family.multitask.codecs if family.multitask else None
 
-    return {name: started(name, entry) for name, entry in task.items()}
+    def started(task: TaskPlan, first: str) -> TaskPlan:
+        return {
+            name: entry
+            if entry.kind not in ("shared", *TIERS)
+            else TensorPlan("private", entry.info, "not in the store's multi-task model")
+            if masked is not None and first == "mask" and name not in masked
+            else TensorPlan(first, entry.info)
+            for name, entry in task.items()
+        }
+
+    firsts = [options.tiers_of(task.name)[0] for task in family.tasks]
+    return replace(plan, tasks=tuple(map(started, plan.tasks, firsts)))

@@ -77,6 +77,8 @@ def tune(
     {'roman': 0.5, 'spanish': 0.5}
     """
     options, bench = options or PackOptions(), as_bench(evaluator)
+    if options.tiers is None:
+        options = replace(options, tiers="mask")
     if not grid:
         raise OptionError("the grid of lambdas is empty")
     lambdas = sorted(set(grid))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from taskstore.format import layouts, names
 from taskstore.format import manifest as m
 from taskstore.format.container_files import ShardedWriter
 from taskstore.format.digests import file_digests
+from taskstore.format.fidelity import of_sums
 from taskstore.format.section import SectionWriter
 from taskstore.format.tiers import BY_NAME
 from taskstore.merging.similarity import F64, Gram
@@ -151,6 +152,22 @@ class StoreWriter:
         if part.sums is not None:
             (tier,) = part.tiers
             self._sums[task, tier] = self._sums.get((task, tier), 0.0) + part.sums
+
+    def error(self, task: str, tier: str) -> float:
+        """Return the error of what is written of a task up to a tier (format/fidelity.py)."""
+        found = self._sums.get((task, tier))
+        return 0.0 if found is None else of_sums(m.Sums.of(found.tolist())).error or 0.0
+
+    def again(self, bits: Mapping[str, float]) -> None:
+        """Drop the files of tasks whose rests get other bits; all of their blocks follow anew."""
+        tasks = dict(self._draft.tasks)
+        for name, finer in bits.items():
+            tasks[name] = msgspec.structs.replace(tasks[name], bits=finer)
+            for stem in names.stems_of(name):
+                if stem in self._writers:
+                    self._writers[stem].restart()
+        self._draft = msgspec.structs.replace(self._draft, tasks=tasks)
+        self._sums = {key: sums for key, sums in self._sums.items() if key[0] not in bits}
 
     def __enter__(self) -> Self:
         return self

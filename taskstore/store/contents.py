@@ -171,7 +171,7 @@ class StoreContents:
             self._warned.add((task, tier))
             warnings.warn(
                 f"task {task!r} of {self.path} is {found.words}; measure it before you rely on it "
-                "(taskstore eval), or pack it with --max-error A or --tiers exact",
+                "(taskstore eval), or pack it with --tiers auto or exact",
                 ApproximationWarning,
                 stacklevel=depth + 2,
             )

@@ -50,12 +50,13 @@ def test_the_worked_example(small: Family, tmp_path: Path) -> None:
 
 def test_json_for_machines(small: Family, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    packed = process("pack", small.base_path, *small.paths.values(), "-o", store, "--json")
+    words = [small.base_path, *small.paths.values(), "-o", store, "--tiers", "mask"]
+    packed = process("pack", *words, "--json")
     report = json.loads(packed.stdout)
     assert report["store"] == str(store)
     info = json.loads(process("info", store, "--json").stdout)
     assert (report.pop("schema"), info.pop("schema")) == ("pack/1", "info/1")
-    assert {k: v for k, v in report.items() if k not in ("warnings", "advice")} == info
+    assert {k: v for k, v in report.items() if k not in ("warnings", "notes", "advice")} == info
     assert info["store_bytes"] == sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
     assert [t["name"] for t in info["tasks"]] == ["alpha", "beta", "gamma"]
     out = json.loads(process("unpack", store, "alpha", "-o", tmp_path / "m", "--json").stdout)
@@ -164,7 +165,7 @@ def test_a_full_disk(small: Family, packed: Path, tmp_path: Path) -> None:
 
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path.parent / "numba")}
     for words in (
-        ("pack", small.base_path, *small.paths.values(), "-o", tmp_path / "s"),
+        ("pack", small.base_path, *small.paths.values(), "-o", tmp_path / "s", "--tiers", "mask"),
         ("unpack", packed, "alpha", "-o", tmp_path / "m"),
     ):
         done = process(*words, preexec_fn=limit, env=env)

@@ -55,11 +55,18 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*PACK, "--target=0.9"], "--target and --eval belong together"),
     ([*PACK, EVAL], "--target and --eval belong together"),
     ([*PACK, EVAL, "--target=0.9", "--max-error=0.1"], "without --max-error"),
+    ([*PACK, EVAL, "--target=0.9", "--tiers=mask,exact"], "leave mask out"),
     ([*PACK, EVAL, "--target=0.9", "--rest-bits=2"], "--rest-bits does nothing with --target"),
-    ([*PACK, "--max-error=0.1", "--rest-bits=2"], "--rest-bits does nothing with --max-error"),
-    ([*PACK, "--max-error=0.1", "--lambda=0.4"], "lambda does nothing with tiers rest"),
-    ([*PACK, "--max-error=0.1", "--method=sum"], "method does nothing with tiers rest"),
-    ([*PACK, "--max-error=0.1", "--tiers=mask,exact"], "leave mask out"),
+    ([*PACK, "--max-error=0.1", "--rest-bits=2"], "chooses masks or the bits of a rest"),
+    ([*PACK, "--max-error=0.1", "--lambda=0.4"], "lambda does nothing with tiers auto:0.1"),
+    ([*PACK, "--max-error=0.1", "--method=sum"], "or ask for tiers mask"),
+    ([*PACK, "--max-error=0.1", "--tiers=mask,exact"], "--max-error does nothing with --tiers"),
+    ([*PACK, "--max-error=C"], "'C' is no error and no grade; give a number, A or B"),
+    ([*PACK, "--tiers=auto:0"], "0.0 is not a number above 0"),
+    ([*PACK, "--tiers=auto:nan"], "nan is not a number above 0"),
+    ([*PACK, "--tiers=auto,mask"], "leave out mask, rest"),
+    ([*PACK, "--tiers=auto", "--method=lsq"], "method does nothing with tiers auto"),
+    ([*PACK, "--tiers=automatic"], "'automatic' is none of auto, mask, rest, exact"),
     (["retier", "STORE", "--tiers=exact", "--overwrite"], "--overwrite does nothing without"),
     ([*RETIER, "--tiers=rest", "--drop-exact"], "--drop-exact does nothing with --output"),
     (["retier", "STORE", "--tiers=exact", "--drop-exact"], "--drop-exact does nothing with"),
@@ -147,5 +154,10 @@ def test_python_refuses_other_options_too() -> None:
 
 def test_what_does_something_is_taken() -> None:
     assert PackOptions(tiers="mask,exact", lam=0.4, method="sum", level="archive").level
-    assert PackOptions(residual=1).tier_names == ("mask", "rest")
+    assert PackOptions(residual=1).tier_names == ("rest",)
+    assert PackOptions(tiers="mask", residual=1).tier_names == ("mask", "rest")
+    assert PackOptions(lam=0.3).tier_names == ("mask",)
+    assert PackOptions(method="sum", residual=1).tier_names == ("mask", "rest")
+    assert PackOptions().largest_error == PackOptions(residuals={"a": 1}).largest_error == 0.03
+    assert PackOptions(tiers="auto:B,exact").largest_error == 0.055
     assert PackOptions(tiers="exact", level="archive").tier_names == ("exact",)

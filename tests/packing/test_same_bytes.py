@@ -23,7 +23,7 @@ FAMILY = ROOT / "examples" / "family"
 TASKS = ("english", "german", "roman", "spanish")
 EXPECTED = Path(__file__).parent / "same_bytes.json"
 CASES: Mapping[str, PackOptions] = {
-    "default": PackOptions(),
+    "mask": PackOptions(tiers="mask"),
     "mask-sum": PackOptions(method="sum", lam=0.4),
     "mask-ties-archive": PackOptions(method="ties", level="archive"),
     "rest": PackOptions(tiers="rest", residuals={"roman": 1.1}),

@@ -1,4 +1,4 @@
-"""The fewest bits that are good enough, by score or by error."""
+"""The fewest bits that are good enough, by score."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 import taskstore
 from taskstore.errors import InputError, TargetNotReached
 from taskstore.evaluation.bench import Bench
 from taskstore.evaluation.journal import Journal
-from taskstore.packing.search_bits import GRID, aim_at_error, aim_at_score
+from taskstore.packing.search_bits import GRID, aim_at_score
 from tests.support import families
 from tests.support.evaluators import run, script
 from tests.support.families import options
@@ -62,28 +61,6 @@ def test_a_target_out_of_reach(small: families.Family, tmp_path: Path) -> None:
     assert taskstore.open(tmp_path / "s").manifest.tasks["gamma"].bits == 4
 
 
-@pytest.mark.parametrize("most", [0.15, 0.055, 0.03])
-def test_the_error_is_kept(most: float, small: families.Family, tmp_path: Path) -> None:
-    aimed = aim_at_error(
-        small.base_path, small.paths, tmp_path / "s", most, options=options(tiers="rest")
-    )
-    coarser = options(tiers="rest", residuals={t: b - 0.25 for t, b in aimed.bits.items()})
-    taskstore.pack(small.base_path, small.paths, tmp_path / "less", coarser)
-    for task, state in small.tasks.items():
-
-        def error(store: str, task: str = task, state: families.State = state) -> float:
-            rebuilt = taskstore.open(tmp_path / store).state_dict(task)
-            w, w0, back = (
-                torch.cat([x[n].double().flatten() for n in state])
-                for x in (state, small.base, rebuilt)
-            )
-            projection = float((w - w0) @ (back - w0) / ((w - w0) @ (w - w0)))
-            return float((back - w).norm() / w.norm()) + 0.2 * abs(1 - projection)
-
-        assert error("s") == pytest.approx(aimed.reached[task], rel=1e-4)
-        assert error("s") <= most < error("less")
-
-
 def test_what_makes_no_sense(small: families.Family, tmp_path: Path) -> None:
     where = small.base_path, small.paths, tmp_path / "s"
     with pytest.raises(InputError, match="is no share of a score"):
@@ -92,11 +69,6 @@ def test_what_makes_no_sense(small: families.Family, tmp_path: Path) -> None:
         aim_at_score(
             *where, 0.9, Bench(lambda *_: 0.0, Journal(None)), options=options(tiers="rest")
         )
-    for most in (0.0, float("nan")):
-        with pytest.raises(InputError, match="is not a number above 0"):
-            aim_at_error(*where, most, options=options(tiers="rest"))
-    with pytest.raises(InputError, match=r"an error of .* at 8 bits.*--tiers exact"):
-        aim_at_error(*where, 1e-9, options=options(tiers="rest"))
     assert not list(tmp_path.iterdir())
 
 
@@ -108,13 +80,6 @@ def test_the_commands(small: families.Family, tmp_path: Path) -> None:
     rows = json.loads(out)["tasks"]
     assert {row["bits"] for row in rows.values()} == {GRID[0]}
     assert not list(tmp_path.glob("*.jsonl"))
-    for most in ("0.055", "A"):
-        code, out, err = run("pack", *words, "--overwrite", "--max-error", most)
-        assert (code, "error" in out) == (0, True), err
-    found = taskstore.open(tmp_path / "s")
-    assert {found.fidelity(task).grade for task in found.tasks} == {"A"}
-    code, _, err = run("pack", *words, "--overwrite", "--max-error", "C")
-    assert (code, "'C' is no error and no grade; give a number, A or B" in err) == (2, True)
     failing = script(tmp_path, "sys.exit('no data')")
     args = ["--overwrite", "--target", "0.99", "--eval", failing]
     code, _, err = run("pack", *words, *args)

@@ -139,12 +139,13 @@ def test_transformers_loads_what_comes_out(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # eval.py's files
-def test_the_default_keeps_twice_of_what_the_sum_keeps_of_the_hardest_task(tmp_path: Path) -> None:
+def test_masks_keep_twice_of_what_the_sum_keeps_of_the_hardest_task(tmp_path: Path) -> None:
     """isodate on 100 validation items: 0.54 of 0.94 (docs/fidelity.md); the sum's best is 0.26."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     root = real_family("lm6")
-    taskstore.pack(root / "base", {task: root / task for task in LM6}, tmp_path / "store")
+    paths = {task: root / task for task in LM6}
+    taskstore.pack(root / "base", paths, tmp_path / "store", PackOptions(tiers="mask"))
     store = taskstore.open(tmp_path / "store")
     assert (store.manifest.merge.method, store.manifest.tasks["isodate"].lam) == ("lsq", 0.45)
     folder = store.unpack("isodate", tmp_path / "isodate")

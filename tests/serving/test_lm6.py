@@ -23,7 +23,8 @@ def test_scores_over_http_are_those_of_the_rebuilt_folders(tmp_path: Path) -> No
     from tests.serving.support.fronted import chat, said, serving
 
     family = real_family("lm6")
-    taskstore.pack(family / "base", {t: family / t for t in TASKS}, tmp_path / "store")
+    paths = {task: family / task for task in TASKS}
+    taskstore.pack(family / "base", paths, tmp_path / "store", taskstore.PackOptions(tiers="mask"))
     items = {task: evaluator("lm6").load(family / "data", task, "test", ITEMS) for task in TASKS}
     asked = [(task, item) for task in TASKS for item in items[task]]
     random.Random(1).shuffle(asked)  # tasks change at every request

@@ -169,7 +169,7 @@ def test_the_commands(small: families.Family, packed: Path, tmp_path: Path) -> N
 
 
 def test_options_that_make_no_sense() -> None:
-    with pytest.raises(InputError, match="is none of mask, rest, exact"):
+    with pytest.raises(InputError, match="is none of auto, mask, rest, exact"):
         options(tiers="all")
 
 

@@ -238,7 +238,8 @@ def test_not_a_number_needs_an_archive(small: families.Family, tmp_path: Path) -
 def test_the_commands(small: families.Family, packed_rest: Path, tmp_path: Path) -> None:
     words = [str(small.base_path), *(f"{n}={p}" for n, p in small.paths.items())]
     target = tmp_path / "s"
-    code, out, err = run("pack", *words, "-o", str(target), "--rest-bits", "1", "--json")
+    given = ["--tiers", "mask", "--rest-bits", "1"]
+    code, out, err = run("pack", *words, "-o", str(target), *given, "--json")
     assert code == 0, err
     report = json.loads(out)
     assert report["rest_bytes"] > 0

@@ -25,7 +25,7 @@ def _packed(name: str, scratch: Path) -> Store:
     root = real_family(name)
     tasks = [path for path in sorted(root.iterdir()) if (path / "config.json").exists()]
     paths = {path.name: path for path in tasks if path.name != "base"}
-    taskstore.pack(root / "base", paths, scratch / "store")
+    taskstore.pack(root / "base", paths, scratch / "store", taskstore.PackOptions(tiers="mask"))
     return taskstore.open(scratch / "store")
 
 

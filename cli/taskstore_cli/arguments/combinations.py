@@ -29,7 +29,7 @@ NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 # Command -> option -> the options beside which it does nothing.
 WITHOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "pack": {"residuals": ["share", "max_error"]},
+    "pack": {"residuals": ["share"], "max_error": ["tiers"]},
     "retier": {"drop_exact": ["target"]},
     "load": {"tier": ["base"]},
     "unpack": {"tier": ["base"], "exact": ["base"]},
@@ -69,32 +69,49 @@ def check(context: click.Context) -> None:
             raise click.UsageError(
                 f"{flags[option]} does nothing with {flags[found.pop()]}: leave one of them out"
             )
-    _check_library(context.params, [WORDS.get(option, option) for option in sorted(given)])
+    _check_library(context)
 
 
-def _check_library(params: Mapping[str, Any], given: Sequence[str]) -> None:
+def _check_library(context: click.Context) -> None:
     """What PackOptions and MeasureOptions refuse, also where a default was typed."""
+    params, given = (
+        context.params,
+        [WORDS.get(option, option) for option in sorted(_given(context))],
+    )
     if "tiers" in params and "repack" not in params:  # what joins a store has its tiers
         from taskstore.packing.options import check_used
 
-        tiers = params["tiers"].split(",")
-        if params.get("share") is not None or params.get("max_error") is not None:
-            tiers = ["rest", *(["exact"] if "exact" in tiers else [])]
-            if "tiers" in given and "mask" in params["tiers"]:
-                raise click.UsageError(
-                    "--target and --max-error choose the bits of the tier rest: leave mask out"
-                )
-        check_used(given, [*tiers, *(["rest"] if params.get("residuals") else [])])
+        tiers, _ = tiers_of(context)
+        if params.get("share") is not None and "mask" in (params["tiers"] or ""):
+            raise click.UsageError("--target chooses the bits of the tier rest: leave mask out")
+        check_used(given, [*tiers.split(","), *(["rest"] if params.get("residuals") else [])])
     elif "statistics" in params and "labels" in params:
         from taskstore.statistics.options import check_used as check_kinds
 
         check_kinds(given, params["statistics"].split(","))
 
 
-def _given(context: click.Context) -> set[str]:
-    """Options that were typed."""
-    return {
-        name
-        for name in context.params
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
+def tiers_of(context: click.Context) -> tuple[str, list[str]]:
+    """Return the tiers that `pack` or `retier` was asked for, and why, where a line says it."""
+    from taskstore.packing.options import USED_BY, usual_tiers
+
+    params = context.params
+    set_ = _given(context, ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+    if params.get("share") is not None:
+        return ("rest,exact" if "exact" in (params["tiers"] or "") else "rest"), []
+    if params.get("max_error") is not None:
+        return f"auto:{params['max_error']}", []
+    names = {WORDS.get(option, option) for option in set_ - {"residuals"}}
+    if any("=" not in word for word in params["residuals"]):
+        names.add("residual")
+    tiers = params["tiers"] or usual_tiers(names)
+    if params["tiers"] or tiers != "mask":
+        return tiers, []
+    ours = [name for name in sorted(names) if USED_BY.get(name) == ("mask",)]
+    return tiers, [f"tiers mask, which --{ours[0]} is for; --tiers auto chooses by measure"]
+
+
+def _given(context: click.Context, *sources: ParameterSource) -> set[str]:
+    """Options that were typed, or come from `sources`."""
+    wanted = sources or (ParameterSource.COMMANDLINE,)
+    return {name for name in context.params if context.get_parameter_source(name) in wanted}

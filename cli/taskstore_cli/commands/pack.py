@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from taskstore_cli.arguments import common
+from taskstore_cli.arguments import combinations, common
 from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
@@ -15,17 +16,6 @@ from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options, statistics_option
 from taskstore_cli.arguments.parents import parent_options
 from taskstore_cli.output.console import Output
-
-
-def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> float | None:
-    """Read a number, or the largest error of a grade."""
-    from taskstore.errors import InputError
-    from taskstore.format.fidelity import largest_error
-
-    try:
-        return None if word is None else largest_error(word)
-    except InputError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @command()
@@ -53,12 +43,13 @@ def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> f
 )
 @click.option(
     "--tiers",
-    default="mask",
-    show_default=True,
     metavar="TIER,...",
-    help="What is kept of each task. mask: what TALL-masks keep, about one bit per weight. rest: "
-    "what is still missing, quantised; alone the most accuracy per byte while a family is small. "
-    "exact: every bit, 7 to 8 bits per weight. Several build on each other: mask,exact.",
+    help="What is kept of each task. auto: what it needs for grade A (docs/fidelity.md), a rest of "
+    "the fewest bits, or masks where they do and are smaller; auto:B or auto:0.04 takes a larger "
+    "error, and fewer bits. mask: what TALL-masks keep, about one bit per weight. rest: what is "
+    "missing, quantised. exact: every bit, 7 to 8 bits per weight. Several build on each other: "
+    "mask,exact. Without it: auto, but mask with options of masks, and rest with --rest-bits X.",
+    show_default=True,
 )
 @click.option(
     "--rest-bits",
@@ -68,7 +59,7 @@ def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> f
     multiple=True,
     metavar="[NAME=]BITS",
     help="About how many bits per weight the rest takes, for all tasks or for one; repeatable; "
-    "adds that tier.  [default: 2 with --tiers rest]",
+    "adds that tier.  [default: 2 with --tiers rest, what is needed with auto]",
 )
 @common.level_option
 @parent_options
@@ -99,9 +90,8 @@ def _largest_error(_: click.Context, __: click.Parameter, word: str | None) -> f
 @click.option(
     "--max-error",
     metavar="X|GRADE",
-    callback=_largest_error,
-    help="The fewest bits per task at which weight error + 0.2 |1 - projection| is at most X "
-    "(0.03), or of a grade: A (at most 0.030), B (0.055); docs/fidelity.md. The tier is rest.",
+    help="The same as --tiers auto:X: weight error + 0.2 |1 - projection| is at most X (0.03), or "
+    "of a grade: A (at most 0.030), B (0.055); docs/fidelity.md.",
 )
 @click.option("--anyway", is_flag=True, help="Write the best, where --target is not reached.")
 @evaluator_options(required=False)
@@ -114,7 +104,7 @@ def pack(
     finetunes: tuple[str, ...],
     target: Path,
     share: float | None,
-    max_error: float | None,
+    max_error: str | None,
     anyway: bool,
     evaluator: Evaluator,
     out: Output,
@@ -134,7 +124,8 @@ def pack(
     from taskstore_cli.output.store import print_aimed, print_report
 
     tasks = named(finetunes)
-    options = make_options(tasks, **packing)
+    tiers, why = combinations.tiers_of(click.get_current_context())
+    options = make_options(tasks, **packing | {"tiers": tiers})
     if (share is None) != (evaluator.template is None) or (
         share is not None and max_error is not None
     ):
@@ -157,13 +148,6 @@ def pack(
             )
         print_aimed(aimed, out)
         return
-    if max_error is not None:
-        with out.progress() as progress:
-            aimed = search_bits.aim_at_error(
-                base, tasks, target, max_error, options=options, progress=progress
-            )
-        print_aimed(aimed, out)
-        return
     with out.progress() as progress:
         report = taskstore.pack(base, tasks, target, options, progress)
-    print_report(report, out)
+    print_report(replace(report, notes=[*why, *report.notes]), out)

@@ -30,6 +30,8 @@ def print_report(report: PackReport, out: Output) -> None:
         return
     if not out.quiet:
         print_summary(str(report.path), report.summary)
+        for note in report.notes:
+            stdout().print(escape(note), soft_wrap=True)
         if report.advice:
             stdout().print(report.advice, soft_wrap=True)
     for warning in report.warnings:
@@ -42,13 +44,9 @@ def print_aimed(aimed: Aimed, out: Output) -> None:
         print_json(aimed.to_dict())
         return
     if not out.quiet:
-        reached = "kept" if aimed.scores else "error"
-        table = plain_table("task", "bits", reached, words=["task"])
+        table = plain_table("task", "bits", "kept", words=["task"])
         for task, bits in aimed.bits.items():
-            found = aimed.reached[task]
-            table.add_row(
-                escape(task), f"{bits:g}", f"{found:.1%}" if aimed.scores else f"{found:.3g}"
-            )
+            table.add_row(escape(task), f"{bits:g}", f"{aimed.reached[task]:.1%}")
         stdout().print(table)
     print_report(aimed.report, out)
 
@@ -115,21 +113,29 @@ def _tiers(s: Summary) -> Table:
 
 
 def fidelity_table(s: Summary) -> Table:
-    """Make a table of what is kept of each fine-tune, a line per tier, the best first."""
-    table = plain_table("task", "tier", "fidelity", "score", words=["task", "tier", "fidelity"])
+    """Make a table of what is kept of each fine-tune, a line per tier, the best first.
+
+    Bits are those of all files of the task, so they stand beside its best tier.
+    """
+    columns = ("task", "tier", "bits/parameter", "fidelity", "score")
+    table = plain_table(*columns, words=["task", "tier", "fidelity"])
     for t in s.tasks:
         best = t.tiers[-1] if t.tiers else "-"
         for tier, found in [(best, t.fidelity), *reversed(t.lower_fidelity.items())]:
-            name = escape(t.name) if tier == best else ""
+            first = (escape(t.name), tier, f"{t.bits_per_parameter:.2f}")
             colour = "" if found.is_safe else "yellow"
-            table.add_row(name, tier, Text(found.words, colour), escape(t.scored(tier)))
+            table.add_row(
+                *(first if tier == best else ("", tier, "")),
+                Text(found.words, colour),
+                escape(t.scored(tier)),
+            )
     return table
 
 
 def _tasks(s: Summary) -> Table:
     tiers = [tier.name for tier in s.tiers]
     own = [c for tier in tiers for c in COLUMNS[tier]]
-    table = plain_table("task", *own, "private", "bits/parameter", "original", words=["task"])
+    table = plain_table("task", *own, "private", "original", words=["task"])
     for t in s.tasks:
         cells = {
             "mask": (t.threshold, f"{t.density:.3f}", size(t.masks_bytes)),
@@ -140,7 +146,6 @@ def _tasks(s: Summary) -> Table:
             escape(t.name),
             *(cell for tier in tiers for cell in cells[tier]),
             size(t.private_bytes),
-            f"{t.bits_per_parameter:.2f}",
             size(t.original_bytes),
         )
     return table

@@ -25,7 +25,16 @@ from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
 from taskstore.kernels import symbols as packing
-from taskstore.kernels.quantise import MAX_LEVEL, UNITS, Bytes, Points, Quantised, Rows, quantise
+from taskstore.kernels.quantise import (
+    F32,
+    MAX_LEVEL,
+    UNITS,
+    Bytes,
+    Points,
+    Quantised,
+    Rows,
+    quantise,
+)
 
 HEAD = struct.Struct("<IIhBb8s12x")  # columns, first, unit, radix, offset, points 0 to 7; 32 bytes
 
@@ -59,14 +68,21 @@ class Levels:
 
     def encode(self, chunk_N: NDArray[Any], given_N: NDArray[Any] | None) -> list[Bytes]:
         """Bits of float32, finite -> streams; what they decode to is near, not the same."""
-        columns = self.columns or max(1, chunk_N.size)
-        rows, points, z_N = quantise(chunk_N.view(np.float32), columns, self.first, self.step)
+        rows, points, z_N = self._quantise(chunk_N.view(np.float32))
         radix = packing.choose_radix(z_N)
         symbols, excess_E = packing.pack(z_N, radix)
         low = points.low.tobytes()
         head = HEAD.pack(rows.columns, rows.first, rows.unit, radix % 256, points.offset, low)
         escapes = [(excess_E >> shift).astype(np.uint8) for shift in (0, 8)]
         return [np.frombuffer(head, np.uint8), rows.codes_R, symbols, *escapes]
+
+    def near(self, vector_N: F32) -> F32:
+        """Return what a vector, float32 (N,), comes back as, without streams between."""
+        rows, points, z_N = self._quantise(vector_N)
+        return rows.scaled(points.of(z_N))
+
+    def _quantise(self, vector_N: F32) -> tuple[Rows, Points, NDArray[np.uint16]]:
+        return quantise(vector_N, self.columns or max(1, vector_N.size), self.first, self.step)
 
     def decode(
         self, streams: list[Bytes], n: int, itemsize: int, given_N: NDArray[Any] | None

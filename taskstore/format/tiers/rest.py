@@ -55,18 +55,26 @@ class Rest(TierFile):
 
 
 def levels_for(shape: tuple[int, ...], start: int, bits: float) -> Levels:
-    """Make the codec of a chunk that begins at element `start`, for about `bits` bits per element.
+    """Make the codec of a chunk from element `start` on, for about `bits` bits per element."""
+    step = 2.0 ** (2 - bits)
+    if len(shape) < 2:
+        return Levels(step / FINER)
+    columns = row_length(shape)
+    return Levels(step, columns, start % columns) if columns else Levels(step)
+
+
+def row_length(shape: tuple[int, ...]) -> int:
+    """Return the elements of a row with a step of its own; 0: a chunk has one step.
 
     A row is as many of the last dimensions as make MIN_ROW elements: a row of a matrix, a filter of
     a convolution.
     """
-    step = 2.0 ** (2 - bits)
     if len(shape) < 2:
-        return Levels(step / FINER)
+        return 0
     columns, dims = shape[-1], list(shape[:-1])
     while columns < MIN_ROW and len(dims) > 1:
         columns *= dims.pop()
-    return Levels(step, columns, start % columns) if columns >= MIN_ROW else Levels(step)
+    return columns if columns >= MIN_ROW else 0
 
 
 def _with(below_N: Bits, vector: Quantised, dtype: str) -> Bits:

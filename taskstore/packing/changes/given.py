@@ -24,6 +24,7 @@ from taskstore.merging.methods import registry
 from taskstore.merging.task_vectors import blocks
 from taskstore.models.family import Family, open_finetune
 from taskstore.packing import plan as planning
+from taskstore.packing.options import PackOptions
 from taskstore.store import Store
 from taskstore.store.as_checkpoint import open_family
 
@@ -94,7 +95,7 @@ def errors_of_masks(family: Family, lam: float, chunk: int, executor: Executor) 
 
     Returns the error of each task that has a mask, as `format.fidelity` defines it.
     """
-    plan = planning.make(family, "mask")
+    plan = planning.make(family, PackOptions(tiers="mask", keep_private=True))
     every = [
         block
         for name, info in sorted(family.base.tensors.items())

@@ -16,12 +16,13 @@ GAIN, LEAST = 0.02, 4096  # share and bytes that a parent must save of a task; s
 def choose(family: Family, plan: Plan, options: PackOptions, executor: Executor) -> dict[str, str]:
     """Return task -> parent; a task that is not in it is coded against the base.
 
-    Where masks are kept, just those that are given: what lies over a mask is not sampled. Raises
+    Where masks are kept, or tasks have tiers of their own, just those that are given. Raises
     NotFinite as packing does.
     """
     tasks = [task.name for task in family.tasks]
     given = {name: parent for name, parent in options.parents.items() if name in tasks}
     measured = options.parent == "auto" and "mask" not in options.tier_names
+    measured &= not options.own_tiers
     if "exact" not in options.tier_names or not measured or len(tasks) < 2:
         return given
     cost_TT = distances.measure(family, plan, options, executor)

@@ -1,0 +1,83 @@
+"""Choose what each task needs: the fewest bits whose error on a sample is small enough.
+
+The error is that of format/fidelity.py. A rest is tried at a handful of rates; masks once, for the
+whole family; what no rest holds is kept exact. What was packed is measured over all weights, so
+that a sample that was wrong is found out (packing/driver.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from taskstore.executors import Executor
+from taskstore.format.fidelity import of_sums
+from taskstore.format.manifest import Sums
+from taskstore.packing.auto.mask_trial import measured
+from taskstore.packing.auto.sample import Taken, pieces, rest_bytes, rest_sums, take
+from taskstore.packing.job import PackJob, with_options
+from taskstore.packing.options import FINEST, LEAST, PackOptions
+
+UNITS = 32  # of a bit: how finely bits are searched
+SAFE = 4  # units more than the error says, where there is no third try
+MARGIN = 0.985  # of the largest error is what a sample may show
+GUESSES = 4  # then the interval is halved
+
+
+def choose(
+    job: PackJob, refused: Collection[tuple[str, str]] = ()
+) -> tuple[PackOptions, list[str]]:
+    """Return options with tiers and bits that are near enough, and what is to be said of them.
+
+    job       of a pack with rests, whose options ask for a largest error
+    refused   tasks and tiers that were packed so, and were not near enough
+    Raises NotFinite.
+    """
+    family, given, most = job.family, job.options, job.options.largest_error
+    assert most is not None
+    sample = pieces(family, job.plan, given.chunk)
+    bits, size = dict[str, float](), 0.0
+    for t, task in enumerate(family.tasks):
+        job.meter.stage("choosing", task.name)
+        mine = [piece for piece in sample if t in piece.tasks]
+        taken = list(job.executor.map(take, (family, t), mine))
+        found = given.residuals.get(task.name) or fewest(taken, most * MARGIN, job.executor)
+        if found and (task.name, "rest") not in refused:
+            bits[task.name] = found
+            size += sum(job.executor.map(rest_bytes, found, taken))
+    lost = [task.name for task in family.tasks if task.name not in bits]
+    if not (given.residuals or lost or refused or given.tier_names[1:]):
+        masked = with_options(job, given.chosen("mask", {}, {}))
+        if masks := measured(masked, sample, most * MARGIN, size):
+            said = f"masks: as near as rests are, in about {masks.size / size:.0%} of their bytes"
+            return masked.options, [said]
+    notes = [f"{name}: kept exact, for no rest of {FINEST:g} bits is near enough" for name in lost]
+    if not bits:
+        return given.chosen("exact", {}, {}), notes
+    tiers = ",".join(given.tier_names)
+    return given.chosen(tiers, bits, dict.fromkeys(lost, "exact")), notes
+
+
+def finer(bits: float, error: float, most: float) -> float:
+    """Return the bits of a rest whose error was too large with `bits`."""
+    return min(FINEST, bits + (math.ceil(UNITS * math.log2(error / most)) + SAFE) / UNITS)
+
+
+def fewest(taken: Sequence[Taken], most: float, executor: Executor) -> float | None:
+    """Return the fewest bits, in UNITS, at which the error is at most `most`; None: there are none.
+
+    The error about halves with each bit: that says where to look next, until it is known to the
+    unit.
+    """
+    low, high, k = int(LEAST * UNITS), int(FINEST * UNITS) + 1, 2 * UNITS
+    for tries in range(2 * UNITS):
+        sums = sum(executor.map(rest_sums, k / UNITS, taken), np.zeros(4))
+        error = of_sums(Sums.of(sums.tolist())).error or 0.0
+        low, high = (low, k) if error <= most else (k + 1, high)
+        if low == high:
+            break
+        guess = k + math.ceil(UNITS * math.log2(max(error, 1e-9) / most))
+        k = min(max(guess, low), high - 1) if tries < GUESSES else (low + high) // 2
+    return low / UNITS if low <= FINEST * UNITS else None
