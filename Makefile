@@ -7,7 +7,7 @@ SHARED := -n auto --dist loadgroup # a process per core; engines are all in one
 TIERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs wheel-test bench setup clean
+.PHONY: help demo test quick lint docs wheel-test bench setup versions extras lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,6 +52,20 @@ bench: setup ## time packing and swapping; the other benchmarks: benchmarks/READ
 
 setup: ## make .venv, with all that the gates need
 	@$(PYTHON) tools/setup_env.py > /dev/null
+
+versions: setup ## the tests with the lowest and the newest versions that are allowed (uv; slow)
+	$(BIN)/python tools/versions.py
+
+extras: ## install each extra in an environment of its own and run its first command (slow)
+	$(PYTHON) tools/extras.py
+
+# vLLM's build for the CPU asks for torch's, which lies on PyTorch's index alone: torch is resolved from
+# there and left out of the lock, as its pin is TORCH in tools/setup_env.py.
+TORCH_FROM ?= --torch-backend cpu
+lock: setup ## write requirements-dev.lock anew: versions and hashes of all that the gates need (uv)
+	$(BIN)/uv pip compile -q --no-config --universal --python-version 3.11 --extra dev --generate-hashes \
+	    --default-index https://pypi.org/simple $(TORCH_FROM) --no-emit-package torch --no-annotate \
+	    --custom-compile-command "make lock" pyproject.toml -o requirements-dev.lock
 
 clean: ## remove what was built, both environments included
 	rm -rf build dist .venv .venv-demo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,19 @@ def test_only_dependencies_make_an_environment_out_of_date(
     assert setup_env.FULL.is_complete()
     settings.write_text(settings.read_text().replace('"blake3>=1.0"', '"blake3>=1.1"'))
     assert not setup_env.FULL.is_complete()
+
+
+def test_the_lock_has_what_is_pinned_for_development() -> None:
+    lock = ROOT / "requirements-dev.lock"
+    if not lock.exists():
+        pytest.skip("the lock is not part of an installed taskstore")
+    import tomllib
+
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", lock.read_text(), re.MULTILINE))
+    dev = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pins = dict(one.partition(";")[0].split("==") for one in dev["dev"] if "==" in one)
+    assert pins and {name: locked.get(name) for name in pins} == pins, "make lock"
+    assert not re.search(r"https?://|file:", lock.read_text())
 
 
 def test_make_alone_lists_every_target() -> None:
