@@ -65,7 +65,7 @@ def test_json_for_machines(small: Family, tmp_path: Path) -> None:
     checked = json.loads(process("verify", store, "--deep", "--json").stdout)
     assert checked == {"schema": "verify/1", "ok": True,
                        "files": checked["files"], "tensors": 24, "problems": [],
-                       "unlisted": [], "left_out": [],
+                       "unlisted": [], "left_out": [], "lost": [],
                        "fidelity": checked["fidelity"],
                        "lower_fidelity": checked["lower_fidelity"]}  # fmt: skip
     assert checked["fidelity"] == {t["name"]: t["fidelity"] for t in info["tasks"]}
