@@ -28,8 +28,9 @@ from taskstore.format.rules.since import (
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.models.family import Family, open_finetune
+from taskstore.packing.changes.children import recoded
 from taskstore.packing.changes.commit import commit, staged
-from taskstore.packing.changes.joining import check_childless, join, kept_of
+from taskstore.packing.changes.joining import join, kept_of
 from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.changes.provenance import as_packed, scores_of
 from taskstore.packing.driver import pack_family
@@ -102,9 +103,9 @@ def _joined(
 ) -> PackReport:
     if options.repack:
         return _repacked(store, finetunes, options, progress)
-    check_childless(store.manifest, finetunes)
     with staged(store) as folder:
-        manifest, said = join(store, finetunes, options, folder, progress)
+        manifest = recoded(store, finetunes, folder, options.jobs)
+        manifest, said = join(store, manifest, finetunes, options, folder, progress)
         done = commit(store, folder, manifest, what, sorted(finetunes))
     return PackReport(done.path, done.summary(), said)
 
@@ -186,6 +187,8 @@ def retier(
 def remove(store: Store | PathLike, tasks: Sequence[str]) -> Store:
     """Take tasks out of a store of any kind; the others stay as they are, to the last bit.
 
+    What is coded against one of them is coded anew, against the task above it or the base.
+
     Raises UnknownTask, InputError where none is left, and ChangedMeanwhile for a store that is not
     what was read.
 
@@ -198,9 +201,9 @@ def remove(store: Store | PathLike, tasks: Sequence[str]) -> Store:
     left = [name for name in store.tasks if name not in tasks]
     if not left:
         raise InputError(f"{store.path} would have no task left; delete the folder instead")
-    check_childless(store.manifest, tasks)
     with staged(store) as folder:
-        return commit(store, folder, kept_of(store.manifest, left), "remove", list(tasks))
+        manifest = recoded(store, tasks, folder)
+        return commit(store, folder, kept_of(manifest, left), "remove", list(tasks))
 
 
 def record(store: Store, label: str, scores: Mapping[str, manifests.Score]) -> Store:

@@ -36,7 +36,10 @@ def test_small_steps_share_a_byte() -> None:
     base = np.full(11, 0x3F80, U16)
     steps = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 10], U16)
     streams = codec("chained").encode(base + steps, np.stack([base, base]))
-    assert [stream.tolist() for stream in streams[:2]] == [[2], [0x20, 0x64, 0xA8, 0xEC, 0x00, 0x0F]]
+    assert [stream.tolist() for stream in streams[:2]] == [
+        [2],
+        [0x20, 0x64, 0xA8, 0xEC, 0x00, 0x0F],
+    ]
     assert [stream.tolist() for stream in streams[17:]] == [[20 - 15], [], []]
 
 

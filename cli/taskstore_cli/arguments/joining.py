@@ -11,6 +11,7 @@ from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Option
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.family import by_task
+from taskstore_cli.arguments.parents import parents_of
 from taskstore_cli.arguments.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ def joining_options(command: common.F) -> common.F:
                 show_default=True,
                 help="The largest error of a mask; what is farther gets a rest.",
             ),
+            click.option(
+                "--parent",
+                "parents",
+                multiple=True,
+                metavar="NAME=OTHER",
+                help="Code an exact fine-tune against another task, of STORE or of these; "
+                "repeatable.",
+            ),
             click.option("--keep-private", is_flag=True, help="As of pack."),
             click.option(
                 "--repack",
@@ -63,7 +72,13 @@ def joining_options(command: common.F) -> common.F:
 
 
 def add_options(
-    *, residuals: tuple[str, ...], max_error: str, jobs: int | None, max_memory: str, **others: Any
+    *,
+    residuals: tuple[str, ...],
+    parents: tuple[str, ...],
+    max_error: str,
+    jobs: int | None,
+    max_memory: str,
+    **others: Any,
 ) -> AddOptions:
     """Read the options; raises OptionError or InputError for values that make no sense."""
     from taskstore.format.fidelity import largest_error
@@ -73,6 +88,7 @@ def add_options(
     return AddOptions(
         residual=bits.pop("", None),
         residuals=bits,
+        parents=parents_of(parents)[1],
         max_error=largest_error(max_error),
         jobs=jobs or default_jobs(),
         max_memory=parse_bytes(max_memory),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -62,15 +62,20 @@ def _one_sided(store: Store) -> bool:
 
 @contextmanager
 def joined(
-    store: Store, finetunes: Mapping[str, PathLike], executor: Executor, *, masked: bool
+    store: Store,
+    finetunes: Mapping[str, PathLike],
+    executor: Executor,
+    *,
+    masked: bool,
+    beside: Sequence[str] = (),
 ) -> Iterator[Family]:
-    """Open the base of a store and fine-tunes that join it; no other task is read.
+    """Open the base of a store and fine-tunes that join it, and just those of its tasks `beside`.
 
     What is read of the base is trusted once `Family.prove` has returned. Raises InputError where
     masks are wanted of a store without a multi-task model.
     """
     with ExitStack() as stack:
-        family = stack.enter_context(open_family(store, [], executor, store.path))
+        family = stack.enter_context(open_family(store, list(beside), executor, store.path))
         multitask = None
         if masked:
             if not any(t.multitask for t in store.manifest.tensors.values()):
@@ -87,7 +92,8 @@ def joined(
             for name, path in sorted(finetunes.items())
         ]
         aliases = {n: t.alias for n, t in store.manifest.tensors.items() if t.alias}
-        yield Family(base, tuple(tasks), aliases, multitask)
+        every = sorted((*family.tasks, *tasks), key=lambda task: task.name)
+        yield Family(base, tuple(every), aliases, multitask)
 
 
 def errors_of_masks(family: Family, lam: float, chunk: int, executor: Executor) -> dict[str, float]:

@@ -18,6 +18,7 @@ from taskstore.errors import InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as m
 from taskstore.format.names import CARD, MAX_NAME, by_stem, folder_of, stems_of
+from taskstore.format.rules import lineage
 from taskstore.locations.base import PathLike
 from taskstore.packing.changes import given
 from taskstore.packing.changes.options import AddOptions
@@ -31,16 +32,18 @@ from taskstore.store.contents import files_of
 
 def join(
     store: Store,
+    manifest: m.Manifest,
     finetunes: Mapping[str, PathLike],
     options: AddOptions,
     folder: Path,
     progress: Callback,
 ) -> tuple[m.Manifest, list[str]]:
-    """Code fine-tunes into `folder`; returns the manifest with them, and what to say.
+    """Code fine-tunes into `folder`; returns `manifest` with them, and what to say.
 
     A task of the same name is replaced. Raises what `pack` raises.
     """
     wanted, said = options.for_tasks(store, finetunes), list[str]()
+    options.check_parents(store, finetunes, wanted.tier_names)
     groups: list[tuple[PackOptions, Mapping[str, PathLike]]] = [(wanted, finetunes)]
     if wanted.tier_names == ("mask",) and options.max_error is not None:
         far = _too_far(store, finetunes, wanted, options.max_error)
@@ -55,15 +58,15 @@ def join(
         ).for_tasks(store, ())
         near = {name: path for name, path in finetunes.items() if name not in far}
         groups = [(wanted, near), (rest, {name: finetunes[name] for name in far})]
-    manifest = store.manifest
     for number, (chosen, some) in enumerate(groups):
         if some:
             masked = "mask" in chosen.tier_names
-            with given.joined(store, some, threads(chosen.jobs), masked=masked) as family:
+            executor, beside = threads(chosen.jobs), sorted({*chosen.parents.values()} - {*some})
+            with given.joined(store, some, executor, masked=masked, beside=beside) as family:
                 alone = folder / f"alone-{number}"
                 report = pack_family(family, alone, chosen, progress)
                 said += [line for line in report.warnings if line.startswith(tuple(some))]
-                manifest = _adopted(store, manifest, open_store(alone), folder)
+                manifest = adopted(store, manifest, open_store(alone), folder, list(some))
             shutil.rmtree(alone)
     return kept_of(manifest, list(manifest.tasks)), said
 
@@ -87,11 +90,14 @@ def _said(name: str, error: float, most: float) -> str:
     )
 
 
-def _adopted(store: Store, manifest: m.Manifest, alone: Store, folder: Path) -> m.Manifest:
+def adopted(
+    store: Store, manifest: m.Manifest, alone: Store, folder: Path, names: Collection[str]
+) -> m.Manifest:
     """Move the files of new tasks to `folder`, under names of their own, and enter the tasks."""
     _check_same_base(store, alone)
     files, tasks = dict(manifest.files), dict(manifest.tasks)
-    for name, task in alone.manifest.tasks.items():
+    for name in names:
+        task = alone.manifest.tasks[name]
         own = _own_files(alone.manifest, name)
         place = _place(alone.manifest, name, own)
         for inside, path in own.items():
@@ -106,15 +112,31 @@ def _adopted(store: Store, manifest: m.Manifest, alone: Store, folder: Path) -> 
             (folder / "assets").mkdir(exist_ok=True)
             os.rename(alone.path / path, folder / path)
             files[path] = alone.manifest.files[path]
-    order = sorted(tasks)
+    for name in names:
+        _check_parent(alone.manifest, tasks, name)
+    order, new = sorted(tasks), alone.manifest.vectors
     return msgspec.structs.replace(
         manifest,
         version=max(manifest.version, alone.manifest.version),
         tasks={name: tasks[name] for name in order},
-        vectors=_vectors(manifest.vectors, alone.manifest.vectors, order),
+        vectors=_vectors(manifest.vectors, new and new.of(names), order),
         assets=dict(sorted({**alone.manifest.assets, **manifest.assets}.items())),
         files=files,
     )
+
+
+def _check_parent(alone: m.Manifest, tasks: Mapping[str, m.Task], name: str) -> None:
+    """Refuse a parent that has not in the store what a task was coded given."""
+    task = tasks[name]
+    for tensor in task.tensors:
+        given_here = lineage.has_parents(tasks, task, tensor)
+        if task.best(tensor) == "exact" and given_here != lineage.has_parents(
+            alone.tasks, task, tensor
+        ):
+            raise InputError(
+                f"task {name!r} cannot be coded against {task.parent!r}, which has tensor "
+                f"{tensor!r} in another form; leave --parent out"
+            )
 
 
 def _own_files(manifest: m.Manifest, task: str) -> dict[str, str]:
@@ -155,16 +177,6 @@ def _vectors(
         norms={name: norms[name] for name in names},
         cosines=[[known.get(frozenset((a, b))) for b in names[:i]] for i, a in enumerate(names)],
     )
-
-
-def check_childless(manifest: m.Manifest, tasks: Collection[str]) -> None:
-    """Raise InputError where a task that stays is coded against one of these."""
-    for name, task in manifest.tasks.items():
-        if task.parent in tasks and name not in tasks:
-            raise InputError(
-                f"task {name!r} is coded against {task.parent!r}; name it too, or pack again with "
-                "--parent none"
-            )
 
 
 def kept_of(manifest: m.Manifest, tasks: list[str]) -> m.Manifest:

@@ -7,8 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskstore.errors import OptionError
 from taskstore.executors import default_jobs
 from taskstore.format.fidelity import GRADES
+from taskstore.format.rules import lineage
 from taskstore.packing.options import REST_BITS, PackOptions, auto_lambda
 from taskstore.store import Store
 
@@ -21,6 +23,8 @@ class AddOptions:
                   else those that most tasks of the store have
     residual      about how many bits per parameter a rest takes
     lam           threshold of masks
+    parents       task -> the task of the store, or of those that join it, that it is coded against
+                  where it is exact; None: the base, or what is nearest of those that join with it
     max_error     the largest error (format/fidelity.py) of masks alone; what is farther from its
                   fine-tune gets a rest instead. None: any
     keep_private  as of `pack`
@@ -31,6 +35,7 @@ class AddOptions:
     residual: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
     lam: float | None = None
+    parents: Mapping[str, str] = field(default_factory=dict)
     max_error: float | None = GRADES["A"]
     keep_private: bool | frozenset[str] = False
     repack: bool = False
@@ -57,6 +62,7 @@ class AddOptions:
             residual=self.residual or ((bits[-1] if bits else REST_BITS) if has_rest else None),
             residuals=self.residuals,
             level="archive" if archive else "speed",
+            parents=self.parents,
             keep_private=self.keep_private,
             base="reference",
             jobs=self.jobs,
@@ -64,3 +70,26 @@ class AddOptions:
             chunk=store.manifest.chunk,
             **(masked if "mask" in wanted else {}),
         )
+
+    def check_parents(
+        self, store: Store, finetunes: Collection[str], tiers: tuple[str, ...]
+    ) -> None:
+        """Raise OptionError for parents that fine-tunes which join a store cannot have."""
+        tasks = store.manifest.tasks
+        for name, parent in self.parents.items():
+            said = f"--parent {name}={parent}"
+            for wrong in {name} - {*finetunes} or {parent} - {*finetunes, *tasks}:
+                raise OptionError(f"{said}: {wrong!r} is no such task")
+            if parent in finetunes:
+                continue
+            if tasks[parent].all_tiers != tiers:
+                there = ",".join(tasks[parent].all_tiers)
+                raise OptionError(
+                    f"{said}: {parent!r} has the tiers {there}, and {name!r} would have "
+                    f"{','.join(tiers)}; add --tiers {there}"
+                )
+            if (depth := lineage.depth(tasks, parent)) >= lineage.USUAL_DEPTH:
+                raise OptionError(
+                    f"{said}: {parent!r} is {depth} deep, and no task may be deeper than "
+                    f"{lineage.USUAL_DEPTH}; name one above it"
+                )

@@ -16,6 +16,7 @@ from taskstore.format.rules.since import VERSION_OF_CHANGES
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import copy_regular, resolve
+from taskstore.packing.changes.children import check_complete
 from taskstore.packing.changes.commit import commit, staged
 from taskstore.packing.changes.history import with_change
 from taskstore.packing.changes.joining import kept_of
@@ -89,7 +90,8 @@ def copy(
 ) -> Store:
     """Make a store of some tasks of another; their files are copied, and checked.
 
-    Raises UnknownTask, TargetExists, FormatError or ChecksumMismatch; the target then is as it was.
+    Raises UnknownTask, InputError for a task without its parent, TargetExists, FormatError or
+    ChecksumMismatch; the target then is as it was.
 
     >>> taskstore.copy("archive", ["english"], "english-only").tasks
     ['english']
@@ -97,6 +99,7 @@ def copy(
     store = opened(store)
     for task in tasks:
         store.check_task(task)
+    check_complete(store.manifest, tasks)
     executor, where = threads(jobs), Path(target).absolute()
     kept = kept_of(store.manifest, [name for name in store.tasks if name in tasks])
     paths = [path for path in kept.files if path != CARD]
