@@ -39,6 +39,7 @@ FIRST = {
     "core": First(("verify", "STORE", "--deep")),
     "torch": First(("load", "STORE", "roman")),
     "hf": First(line=LOAD),
+    "lm-eval": First(line="import lm_eval; print(lm_eval.__version__)"),
     "report": First(("report", "STORE", "-o", "PAGE")),
     "all": First(line=LOAD),
     "serve-cpu": First(("serve", "STORE", "--print-command")),
