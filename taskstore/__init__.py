@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from taskstore.packing.revise import replace_tasks as replace
     from taskstore.packing.search_lambda import tune
     from taskstore.progress import Progress
+    from taskstore.server import Server, serve
     from taskstore.store.store import Store, open, unpack
     from taskstore.store.verify import verify
     from taskstore.swap import Attached, attach
@@ -51,6 +52,7 @@ __all__ = [
     "PackOptions",
     "PackReport",
     "Progress",
+    "Server",
     "Store",
     "TaskstoreError",
     "__version__",
@@ -65,6 +67,7 @@ __all__ = [
     "rename",
     "replace",
     "report",
+    "serve",
     "tune",
     "unpack",
     "verify",
@@ -79,6 +82,7 @@ _HOMES = {
     "PackOptions": "taskstore.packing.options",
     "PackReport": "taskstore.packing.report",
     "Progress": "taskstore.progress",
+    "Server": "taskstore.server",
     "Store": "taskstore.store.store",
     "add": "taskstore.packing.revise",
     "attach": "taskstore.swap",
@@ -91,6 +95,7 @@ _HOMES = {
     "rename": "taskstore.packing.changes.tasks",
     "replace": "taskstore.packing.revise",
     "report": "taskstore.analysis.page",
+    "serve": "taskstore.server",
     "tune": "taskstore.packing.search_lambda",
     "unpack": "taskstore.store.store",
     "verify": "taskstore.store.verify",

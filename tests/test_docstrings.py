@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import inspect
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder, with examples/evaluate.py to import; another library has that name, too."""
     monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(EXAMPLES)
+    spec = importlib.util.spec_from_file_location("evaluate", EXAMPLES / "evaluate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "evaluate", module)
 
 
 @pytest.mark.parametrize("name", [*(n for n in FUNCTIONS if n != "pack"), "Store", *METHODS])

