@@ -77,7 +77,9 @@ def helped(lines: list[str]) -> None:
 
 def options(lines: list[str]) -> None:
     """Escape what is prose in a list of options; their names are directives."""
-    lines[:] = [line if line.startswith("..") else escaped(line) for line in lines]
+    for i, line in enumerate(lines):
+        if not line.startswith(".."):
+            lines[i] = escaped(line).replace(r"\*\*Required\*\*", "**Required.**")
 
 
 def setup(app: Sphinx) -> None:

@@ -65,6 +65,7 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str
         "copy": ("copy", archive, "alpha", *out),
         "log": ("log", renamed),
         "gc": ("gc", changed),
+        "repair": ("repair", changed, "--from", archive),
         "retier": ("retier", archive, "--tiers", "rest", *out),
         "info": ("info", archive),
         "info, masks": ("info", packed, "--overlap", "--vectors"),
@@ -84,7 +85,7 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str
 
 COVERED = """add|copy|eval|eval, nothing run|eval, recorded|gc|info|info, masks|load|load, not timed
 log|merge|merge, a soup|merge, searched|methods|pack|pack, bits searched|pack, nothing written
-pack, scores kept|remove|remove, nothing written|rename|replace|report|report, no masks
+pack, scores kept|remove|remove, nothing written|rename|repair|replace|report|report, no masks
 report, two|retier|tune|unpack|unpack, the base|verify""".replace("\n", "|").split("|")
 
 

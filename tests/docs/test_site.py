@@ -73,6 +73,11 @@ def test_every_page_is_reached_from_the_index(site: Path) -> None:
     assert [page for page in pages if f'href="{page}"' not in index and page.stem != "index"] == []
 
 
+def test_the_readme_has_every_command() -> None:
+    table = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("##")[0]
+    assert [name for name in COMMANDS if f"`{name}`" not in table] == []
+
+
 @pytest.mark.parametrize("name", BESIDE)
 def test_links_from_outside_the_site_lead_somewhere(name: str) -> None:
     """Sphinx looks at those of the site itself."""
