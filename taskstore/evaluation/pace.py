@@ -11,7 +11,7 @@ from taskstore.progress import duration
 Say = Callable[[str], None]
 
 
-LONG = 10.0  # seconds; nothing is said of less
+LONG = 60.0  # seconds; nothing is said of less
 
 
 class Pace:

@@ -21,10 +21,12 @@ class Stopped(Exception):
 class Rehearsal:
     """What a dry run has found.
 
+    stopped whether it came to where something would be written or run
     bytes   what would be written, about; None: not known before
     facts   what else a command says about it
     """
 
+    stopped: bool = False
     bytes: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -51,7 +53,8 @@ def on() -> bool:
 
 def stop() -> None:
     """End a dry run, since something would be written or run now."""
-    if on():
+    if found := _current.get():
+        found.stopped = True
         raise Stopped
 
 

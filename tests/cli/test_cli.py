@@ -34,11 +34,12 @@ def test_the_worked_example(small: Family, tmp_path: Path) -> None:
     done = run("pack", small.base_path, *tasks, "-o", store, "--lambda", 0.3, "--lambda",
                "second=0.5")  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "masks of 3 tasks" in done.output
+    assert f"taskstore info {store}\n" in done.output
     assert taskstore.open(store).manifest.tasks["second"].lam == 0.5
     assert taskstore.open(store).manifest.tasks["alpha"].lam == 0.3
     done = run("info", store)
-    assert "second" in done.output
+    assert "second" in done.output and "\n\nsizes by part\n" in done.output
+    assert "masks of 3 tasks" in done.output
     assert "x without the base)" in done.output
     assert "24 tensors rebuilt\n" in run("verify", store, "--deep").output
     assert run("unpack", store, "second", "-o", out).exit_code == 0

@@ -98,14 +98,18 @@ def test_eval_and_tune_as_commands(small: families.Family, tmp_path: Path) -> No
     )
     assert code == 0, err
     assert "alpha, lambda 0.2: 5" in err
-    assert out.splitlines()[0].split() == ["task", "0.2", "0.4", "lambda"]
+    assert out.splitlines()[1].split() == ["task", "0.2", "0.4", "lambda"]
     assert not list(tmp_path.glob("*.jsonl"))
     code, out, err = run(
         "eval", store, "beta", "--eval", command, "--original", models[1], "--base"
     )
     assert code == 0, err
-    assert out.splitlines()[1].split() == ["beta", "4.1", "4", "4", "100.0%"]
-    assert "kept 100.0% on average of 1 task, their best tiers" in " ".join(out.split())
+    assert out.splitlines()[2].split() == ["beta", "4.1", "4", "4", "100.0%"]
+    both = [word for model in models[:2] for word in ("--original", model)]
+    assert (
+        "kept 100.0% on average of 2 tasks, 100.0% worst"
+        in run("eval", store, "alpha", "beta", "--eval", command, *both)[1]
+    )
     code, out, err = run("eval", store, "--eval", command, "--json", "--original", models[0])
     assert (code, err) == (0, "")
     assert json.loads(out)["scores"][0]["kept"] == 1

@@ -232,7 +232,7 @@ def test_the_command(small: Family, tmp_path: Path) -> None:
     words = ("merge", small.base_path, *small.paths.values(), "--method", "greedy-soup", "--eval")
     code, shown, err = run(*words, command, "-o", tmp_path / "out")
     assert code == 0, err
-    lines = [line.split() for line in shown.splitlines()]
+    _, *lines = [line.split() for line in shown.splitlines()]
     assert lines[0] == [
         "fine-tune", "alpha", "beta", "gamma", "alone", "soup", "with", "it"
     ]  # fmt: skip

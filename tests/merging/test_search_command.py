@@ -59,7 +59,8 @@ def test_the_command(wide: Family, tmp_path: Path) -> None:
     assert (tmp_path / "calls").read_text().split() == [
         "alpha", "beta", "gamma", "alpha", "beta", "beta", "gamma", "alpha", "beta", "gamma"
     ]  # fmt: skip
-    lines = [line.split() for line in shown.splitlines()]
+    title, *lines = [line.split() for line in shown.splitlines()]
+    assert title == ["points", "that", "were", "scored"]
     assert lines[0] == ["alpha", "alpha", "beta", "gamma", "mean", "loss"]
     assert [line[0] for line in lines[1:4]] == ["0.25", "0.5", "0.75"]
     assert [line[-1] == "chosen" for line in lines[1:4]] == [False, True, False]
@@ -75,7 +76,7 @@ def test_one_model_is_scored_without_a_grid(wide: Family, tmp_path: Path) -> Non
     words = ("merge", wide.base_path, *models, "--method", "sum", "--alpha", 0.3, "-o")
     code, shown, err = run(*words, tmp_path / "out", "--eval", command)
     assert (code, err) == (0, "merged: 7\n")
-    assert [line.split() for line in shown.splitlines()[:2]] == [["score"], ["7"]]
+    assert [line.split() for line in shown.splitlines()[1:3]] == [["score"], ["7"]]
     journal = tmp_path / "scores"
     code, shown, err = run(
         *words, tmp_path / "json", "--eval", command, "--json", "--journal", journal
@@ -123,7 +124,7 @@ def test_a_run_is_its_checkpoints(small: Family, tmp_path: Path) -> None:
     words = ("merge", small.base_path, training, "--eval", command, "-o", tmp_path / "out")
     code, shown, err = run(*words, "--method", "greedy_soup")
     assert code == 0, err
-    tried = [line.split()[0] for line in shown.splitlines()[1:4]]
+    tried = [line.split()[0] for line in shown.splitlines()[2:5]]
     assert tried == ["checkpoint-20", "checkpoint-10", "checkpoint-30"]
     assert "note: run/checkpoint-last: left out" in err
 

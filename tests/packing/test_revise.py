@@ -169,7 +169,7 @@ def test_the_commands(small: families.Family, tmp_path: Path) -> None:
     assert run("retier", store, "--tiers", "mask")[0] == 2
     code, out, err = run("retier", store, "--tiers", "mask", "-o", tmp_path / "m", "--lambda", 0.4)
     assert code == 0, err
-    assert "masks of 2 tasks" in out
+    assert "masks of 2 tasks" in run("info", tmp_path / "m")[1]
     code, out, err = run("add", tmp_path / "m", small.paths["gamma"], "--repack")
     assert (code, out) == (1, "")
     assert "keeps no more of 'alpha' than a mask" in err

@@ -147,9 +147,9 @@ def test_the_commands(small: families.Family, packed: Path, tmp_path: Path) -> N
     models = [f"{name}={path}" for name, path in small.paths.items()]
     code, out, err = run("pack", small.base_path, *models, "-o", store, "--tiers", "exact")
     assert code == 0, err
-    assert "exact tensors" in out
-    assert "fine-tunes bit for bit" in out
-    assert "masks" not in out
+    assert "alpha  exact " in out and "masks" not in out
+    out = run("info", store)[1]
+    assert "exact tensors" in out and "fine-tunes bit for bit" in out and "masks" not in out
     found = json.loads(run("info", store, "--json")[1])
     assert found["exact_bytes"] > 0
     assert found["masks_bytes"] == found["multitask_bytes"] == 0

@@ -41,7 +41,8 @@ def dry_run_option(command: F) -> F:
             command(**given | {"out": Output(as_json=False, quiet=True)})
         if _scores_alone(given):
             found.bytes = None  # of the folder for one model at a time
-        print_rehearsal(reads, [_part(path) for path in _written(given)], found, out)
+        writes = [_part(path) for path in _written(given)] if found.stopped else []
+        print_rehearsal(reads, writes, found, out)
         return None
 
     return run  # type: ignore[return-value]

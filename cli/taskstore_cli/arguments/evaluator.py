@@ -75,6 +75,8 @@ def evaluator_options(
         @functools.wraps(command)
         def gathered(**given: Any) -> Any:
             own = {name: given.pop(name) for name in into.__dataclass_fields__}
+            if own.get("lm_eval") and not _is_typed("template"):
+                own["template"] = None
             own |= _named(own["template"], searched=given.get("share") is not None)
             return command(**given, evaluator=into(**own))
 
@@ -83,6 +85,11 @@ def evaluator_options(
         return cast(F, gathered)
 
     return add
+
+
+def _is_typed(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
 
 
 def _named(template: str | None, *, searched: bool) -> dict[str, Any]:
@@ -94,8 +101,7 @@ def _named(template: str | None, *, searched: bool) -> dict[str, Any]:
     evaluators = defaults.of(ctx).evaluators
     if template is None and searched:
         template = next(iter(evaluators), None)
-    typed = [n for n in ("key", "timeout")
-             if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE]  # fmt: skip
+    typed = [name for name in ("key", "timeout") if _is_typed(name)]
     found = {k: v for k, v in evaluators.get(template or "", {}).items() if k not in typed}
     if "timeout" in found:
         found["timeout"] = click.FLOAT.convert(found["timeout"], None, ctx)

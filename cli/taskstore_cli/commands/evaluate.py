@@ -67,8 +67,10 @@ def evaluate(
     from taskstore.evaluation.bench import evaluate as run
     from taskstore.locations import dry
     from taskstore.packing import revise
-    from taskstore_cli.output.store import score_table
+    from taskstore_cli.output.store import show_scores
 
+    if evaluator.template is not None:
+        evaluator.command()  # a wrong one is refused before the store is read
     opened = common.opened(store, base_from)
     if record is not None:
         revise.check_record(opened, record)
@@ -83,6 +85,6 @@ def evaluate(
         print_json(found.to_dict())
     elif not out.quiet:
         records = {s.task: to_builtins(s.to_record()) for s in found.scores}
-        stdout().print(score_table(records))
+        show_scores(stdout(), records, "scores", first=True)
     if record is not None:
         revise.record(opened, record, {s.task: s.to_record() for s in found.scores})

@@ -13,7 +13,7 @@ import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
-from taskstore_cli.output.console import Output, print_json, size
+from taskstore_cli.output.console import Output, counted, print_json, size
 
 if TYPE_CHECKING:
     from taskstore.progress import Callback
@@ -87,7 +87,9 @@ def load(
         )
     elif not out.quiet:
         name = task or "the base"
-        click.echo(f"{name}: {tensors:,} tensors, {size(total)} on {device}, every checksum right")
+        click.echo(
+            f"{name}: {counted(tensors, 'tensor')}, {size(total)} on {device}, every checksum right"
+        )
         click.echo(f"{name}: {fidelity.words}")
         if timed:
             click.echo(f"first load   {first:8.3f} s   {size(total / first)}/s")

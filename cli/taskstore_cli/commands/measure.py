@@ -10,7 +10,7 @@ import click
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
-from taskstore_cli.output.console import Output, print_json, size
+from taskstore_cli.output.console import Output, counted, print_json, size
 
 if TYPE_CHECKING:
     from taskstore.statistics.driver import MeasureReport
@@ -134,5 +134,5 @@ def _line(report: MeasureReport) -> str:
         "data": " (y of the data)",
     }[report.about.labels]
     kinds = ", ".join(kind + y * (kind == "fisher") for kind in report.statistics)
-    used = f"{report.about.examples} of {report.lines} examples"
+    used = f"{report.about.examples} of {counted(report.lines, 'example')}"
     return f"{report.path}: {kinds} of {report.about.name} on {used}, {size(report.bytes)}"

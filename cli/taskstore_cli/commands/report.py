@@ -39,11 +39,11 @@ def report(
     jobs: int | None,
     out: Output,
 ) -> None:
-    """Show STORE on one HTML page, or compare it with OTHER, a store of the same base.
+    """Show STORE on one HTML page, or compare two stores.
 
-    It shows fidelity and scores, sizes, masks, their overlap and task vectors; of two stores what
-    is in each, bytes, fidelity, scores and tiers. The page needs no network and no other file. It
-    reads well on a phone, in the dark and on paper.
+    OTHER is a store of the same base. The page shows fidelity and scores, sizes, masks, their
+    overlap and task vectors; of two stores what is in each, bytes, fidelity, scores and tiers. The
+    page needs no network and no other file. It reads well on a phone, in the dark and on paper.
     """
     from taskstore.analysis.page import write_page
 

@@ -12,7 +12,7 @@ from taskstore.format.names import plain
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.dry_run import dry_run_option
-from taskstore_cli.output.console import Output, plain_table, print_json, stdout
+from taskstore_cli.output.console import Output, counted, plain_table, print_json, show, stdout
 
 
 @command()
@@ -83,7 +83,8 @@ def log(store: Path, as_json: bool) -> None:
         before = (change.before or "-")[:12]
         table.add_row(change.when, plain(change.what), tasks, plain(change.writer), before)
     if changes:
-        stdout().print(table)
+        show(stdout(), "what was done", table, first=True)
+        click.echo()
     else:
         click.echo("nothing was changed since it was packed")
     click.echo(f"version {opened.version[:12]}")
@@ -111,7 +112,7 @@ def gc(store: Path, unknown: bool, out: Output) -> None:
 
     with common.store_to_change(store) as opened:
         size, left = collect(place_of(opened), unknown=unknown)
-    kept = f"; {left} older versions are in use" if left else ""
+    kept = f"; in use: {counted(left, 'older version')}" if left else ""
     found = {"store": str(store), "removed_bytes": size, "versions_in_use": left}
     _say(out, found, f"removed {size:,} bytes{kept}")
 

@@ -13,7 +13,15 @@ from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
 from taskstore_cli.arguments.method import method_options
-from taskstore_cli.output.console import Output, counted, number, plain_table, print_json, stdout
+from taskstore_cli.output.console import (
+    Output,
+    counted,
+    number,
+    plain_table,
+    print_json,
+    show,
+    stdout,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -86,7 +94,8 @@ def tune(
         print_json(found.to_dict())
         return
     if not out.quiet:
-        stdout().print(_choices(found))
+        show(stdout(), "scores by lambda", _choices(found), first=True)
+        click.echo()
     print_report(found.report, out)
 
 

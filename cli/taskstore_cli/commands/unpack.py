@@ -11,7 +11,7 @@ import click
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.dry_run import dry_run_option
-from taskstore_cli.output.console import Output, print_json, size
+from taskstore_cli.output.console import Output, counted, print_json, size
 
 
 @command()
@@ -57,11 +57,11 @@ def unpack(
 
     if (task is not None) + every + base != 1:
         raise click.UsageError("name one TASK, or give --all or --base")
-    opened = common.opened(store, base_from)
     limit = None if shard_size is None else parse_bytes(shard_size)
+    if exact and tier not in (None, "exact"):
+        raise click.UsageError(f"--exact and --tier {tier} contradict each other")
+    opened = common.opened(store, base_from)
     if exact:
-        if tier not in (None, "exact"):
-            raise click.UsageError(f"--exact and --tier {tier} contradict each other")
         for name in opened.tasks if every else [task] if task else []:
             opened.check_exact(name)
     with out.progress() as progress:
@@ -91,8 +91,8 @@ def unpack(
             {"models": names, "files": len(files), "bytes": total, "tiers": tiers, "fidelity": kept}
         )
     elif not out.quiet:
-        what = f"{len(models)} tasks" if every else task or "the base"
-        click.echo(f"{what} -> {target} ({len(files)} files, {size(total)}, checked)")
+        what = counted(len(models), "task") if every else task or "the base"
+        click.echo(f"{what} -> {target} ({counted(len(files), 'file')}, {size(total)}, checked)")
         for name, found in fidelity.items():
             of = f", tier {tiers[name]}" if tiers[name] else ""
             click.echo(f"{plain(name)}{of}: {found.words}")

@@ -10,7 +10,7 @@ import click
 
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
-from taskstore_cli.output.console import Output, print_json, stdout
+from taskstore_cli.output.console import Output, counted, print_json, show, stdout
 
 
 @command()
@@ -31,7 +31,7 @@ def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, ou
     """
     from taskstore.format.names import plain
     from taskstore.store.verify import verify as run
-    from taskstore_cli.output.store import fidelity_table
+    from taskstore_cli.output.store import KEPT, fidelity_table
 
     opened = common.opened(store, base_from)
     with out.progress() as progress:
@@ -56,8 +56,9 @@ def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, ou
         for path in report.left_out if not out.quiet else ():
             click.echo(f"note: {plain(path)} was left out when it was packed", err=True)
         if report.ok and not out.quiet:
-            rebuilt = f", {report.tensors:,} tensors rebuilt" if deep else ""
-            click.echo(f"{store}: every byte is as packed: {report.files} files{rebuilt}")
-            stdout().print(fidelity_table(summary))
+            rebuilt = f", {counted(report.tensors, 'tensor')} rebuilt" if deep else ""
+            files = counted(report.files, "file")
+            click.echo(f"{store}: every byte is as packed: {files}{rebuilt}")
+            show(stdout(), KEPT, fidelity_table(summary))
     if not report.ok:
         sys.exit(1)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from taskstore.progress import EVERY, duration
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from taskstore.progress import Function, Progress
 
@@ -44,13 +46,47 @@ def stdout() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
+def say(console: Console, text: str | Text) -> None:
+    """Print a paragraph: wrapped in a terminal, one line elsewhere."""
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def show(console: Console, title: str, *below: RenderableType, first: bool = False) -> None:
+    """Print a title and what stands below it, after a blank line, unless it is the first."""
+    from rich.text import Text
+
+    if not first:
+        console.print()
+    say(console, Text(title, style="bold"))
+    for part in below:
+        console.print(part)
+
+
+@contextmanager
+def paged() -> Iterator[Console]:
+    """A console whose output goes through the pager where it is higher than the terminal."""
+    console = stdout()
+    if not console.is_terminal:
+        yield console
+        return
+    with console.capture() as found:
+        yield console
+    text = found.get()
+    if text.count("\n") < console.height:
+        click.echo(text, nl=False)
+    else:
+        os.environ.setdefault("LESS", "FRX")  # colours, and the text stays in the terminal
+        click.echo_via_pager(text, color=True)
+
+
 def plain_table(*columns: str, words: Collection[str] = ("",), **look: Any) -> Table:
     """A table without lines; columns of `words` stand at the left, numbers at the right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, **look)
     for column in columns:
-        table.add_column(column, justify="left" if column in words else "right")
+        justify: Literal["left", "right"] = "left" if column in words else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     return table
 
 

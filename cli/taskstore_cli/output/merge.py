@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from taskstore_cli.output.console import Output, number, plain_table, print_json, size, stdout
+from taskstore_cli.output.console import (
+    Output,
+    counted,
+    number,
+    plain_table,
+    print_json,
+    show,
+    size,
+    stdout,
+)
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeReport
@@ -24,12 +33,12 @@ def print_merged(report: MergeReport, out: Output) -> None:
         print_json(report.to_dict())
         return
     if not out.quiet:
-        count = len(report.models)
         options = "".join(f", {name} {value:g}" for name, value in report.options.items())
+        of = f"{counted(len(report.models), 'fine-tune')} of {report.base}"
+        holds = f"{counted(report.tensors, 'tensor')}, {counted(report.parameters, 'parameter')}"
         click.echo(
-            f"{report.path}: {count} fine-tune{'' if count == 1 else 's'} of {report.base} merged "
-            f"by {report.method}{options}, alpha {report.alpha:g}; {report.tensors} tensors, "
-            f"{report.parameters:,} parameters, {size(report.bytes)}"
+            f"{report.path}: {of} merged by {report.method}{options}, alpha {report.alpha:g}; "
+            f"{holds}, {size(report.bytes)}"
         )
     for what, why in report.notes.items():
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {what}: {why}", err=True)
@@ -45,7 +54,8 @@ def print_searched(found: Searched, out: Output) -> None:
         cells = [f"{value:g}" for value in values] + _cells(scores, tasks)
         table.add_row(*cells, "chosen" if chosen else "", style="bold" if chosen else None)
     if not out.quiet:
-        stdout().print(table)
+        show(stdout(), "points that were scored", table, first=True)
+        click.echo()
     print_merged(found.report, out)
 
 
@@ -60,7 +70,8 @@ def print_soup(soup: Soup, out: Output) -> None:
         kept = "kept" if i.kept else "left out"
         table.add_row(escape(i.model), *cells, tried, kept, style="bold" if i.kept else None)
     if not out.quiet:
-        stdout().print(table)
+        show(stdout(), "fine-tunes in the order in which they were tried", table, first=True)
+        click.echo()
     print_merged(soup.report, out)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from taskstore_cli.output.console import plain_table, stdout
+from taskstore_cli.output.console import paged, plain_table, say, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from taskstore.analysis.overlap import Angles, Overlap
 
 WORDS = ("layers", "task", "model", "nearest", "farthest")  # columns that hold no numbers
-WIDE = 10  # tasks up to which a matrix fits into a terminal
+CELL = 7  # columns that a number of a matrix takes
 NO_MASKS = "no task of this store has masks, so there is no overlap to count"
 NO_VECTORS = (
     "this store does not record the fine-tunes' vectors, and masks cannot tell them: masks of one "
@@ -25,19 +25,23 @@ NO_VECTORS = (
 
 def print_overlap(overlap: Overlap, *, vectors: bool = False) -> None:
     """Print what was counted; `vectors` were asked for."""
-    console = stdout()
-    if overlap.tensors:
-        console.print(_headline(overlap), soft_wrap=True)
-        console.print(_usage(overlap))
-        console.print(_pairs(overlap.tasks, overlap.jaccard, "Jaccard index of two masks"))
-    else:
-        console.print(NO_MASKS)
-    if overlap.vectors:
-        console.print(_norms(overlap.vectors))
-        tasks = list(overlap.vectors.norms)
-        console.print(_pairs(tasks, overlap.vectors.cosines, "cosine of two task vectors"))
-    elif vectors:
-        console.print(NO_VECTORS, soft_wrap=True)
+    with paged() as console:
+        if overlap.tensors:
+            show(console, "live weights by the number of tasks that use them", _usage(overlap))
+            say(console, _headline(overlap))
+            pairs = _pairs(overlap.tasks, overlap.jaccard, console.width)
+            show(console, "Jaccard index of two masks", pairs)
+        else:
+            show(console, "masks", NO_MASKS)
+        if overlap.vectors:
+            found = overlap.vectors
+            share = "" if found.share == 1 else f", on {found.share:.2%} of the weights"
+            show(console, f"task vectors: model minus base{share}", _norms(found))
+            pairs = _pairs(list(found.norms), found.cosines, console.width)
+            show(console, "cosine of two task vectors", pairs)
+        elif vectors:
+            console.print()
+            say(console, NO_VECTORS)
 
 
 def _headline(overlap: Overlap) -> str:
@@ -56,7 +60,7 @@ def _usage(overlap: Overlap) -> Table:
     from taskstore.analysis.overlap.classes import classes, grouped
 
     columns = ("layers", "live", *(name for name, _ in classes(len(overlap.tasks))))
-    table = _table("live weights by the number of tasks that use them", *columns)
+    table = _table(*columns)
     for kind, usage in {**overlap.usage_by_kind, "all": overlap.usage}.items():
         total = sum(usage)
         shares = (f"{count / max(1, total):.1%}" for count in grouped(usage))
@@ -64,14 +68,14 @@ def _usage(overlap: Overlap) -> Table:
     return table
 
 
-def _pairs(tasks: Sequence[str], matrix: Sequence[Sequence[float | None]], title: str) -> Table:
-    """The matrix, or for many tasks each one's nearest and farthest."""
-    if len(tasks) <= WIDE:
-        table = _table(title, "task", *(f"{i + 1}" for i in range(len(tasks))))
+def _pairs(tasks: Sequence[str], matrix: Sequence[Sequence[float | None]], width: int) -> Table:
+    """The matrix, or where it is wider than the terminal each task's nearest and farthest."""
+    if 3 + max(map(len, tasks), default=0) + CELL * len(tasks) <= width:
+        table = _table("task", *(f"{i + 1}" for i in range(len(tasks))))
         for i, task in enumerate(tasks):
             table.add_row(f"{i + 1} {escape(task)}", *(_number(x) for x in matrix[i]))
         return table
-    table = _table(title, "task", "nearest", "", "farthest", "")
+    table = _table("task", "nearest", "", "farthest", "")
     for i, task in enumerate(tasks):
         others = sorted(
             ((x, other) for j, (x, other) in enumerate(zip(matrix[i], tasks, strict=True))
@@ -86,8 +90,7 @@ def _pairs(tasks: Sequence[str], matrix: Sequence[Sequence[float | None]], title
 
 
 def _norms(vectors: Angles) -> Table:
-    share = "" if vectors.share == 1 else f", on {vectors.share:.2%} of the weights"
-    table = _table(f"task vectors: model minus base{share}", "task", "model", "length")
+    table = _table("task", "model", "length")
     for task, norm in vectors.norms.items():
         of = vectors.of[task]
         model = of if of == "fine-tune" else f"rebuilt, {of}"
@@ -99,6 +102,5 @@ def _number(x: float | None) -> str:
     return "-" if x is None else f"{x:.3f}"
 
 
-def _table(title: str, *columns: str) -> Table:
-    look = {"title": title, "title_justify": "left", "title_style": "italic"}
-    return plain_table(*columns, words=WORDS, **look)
+def _table(*columns: str) -> Table:
+    return plain_table(*columns, words=WORDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,20 @@ import click
 from rich.markup import escape
 from rich.text import Text
 
-from taskstore_cli.output.console import Output, plain_table, print_json, size, stdout
+from taskstore_cli.output.console import (
+    Output,
+    counted,
+    paged,
+    plain_table,
+    print_json,
+    say,
+    show,
+    size,
+    stdout,
+)
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
     from rich.tree import Tree
 
@@ -20,20 +32,28 @@ if TYPE_CHECKING:
     from taskstore.store.summary import Summary
 
 
+KEPT = "what is kept of each task"
 COLUMNS = {"mask": ("lambda", "density", "masks"), "rest": ("rest",), "exact": ("exact",)}
 
 
 def print_report(report: PackReport, out: Output) -> None:
-    """The result of a pack; warnings go to stderr even when quiet."""
+    """The result of a pack: how large it is and what it keeps; warnings even when quiet."""
     if out.as_json:
         print_json(report.to_dict())
         return
     if not out.quiet:
-        print_summary(str(report.path), report.summary)
+        console = stdout()
+        say(console, _headline(str(report.path), report.summary))
+        show(console, KEPT, fidelity_table(report.summary))
+        console.print()
         for note in report.notes:
-            stdout().print(escape(note), soft_wrap=True)
+            say(console, escape(note))
         if report.advice:
-            stdout().print(report.advice, soft_wrap=True)
+            say(console, report.advice)
+        say(
+            console,
+            f"sizes by part and by task: taskstore info {escape(shlex.quote(str(report.path)))}",
+        )
     for warning in report.warnings:
         click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
 
@@ -47,25 +67,34 @@ def print_aimed(aimed: Aimed, out: Output) -> None:
         table = plain_table("task", "bits", "kept", words=["task"])
         for task, bits in aimed.bits.items():
             table.add_row(escape(task), f"{bits:g}", f"{aimed.reached[task]:.1%}")
-        stdout().print(table)
+        show(stdout(), "bits that were chosen", table, first=True)
+        click.echo()
     print_report(aimed.report, out)
 
 
 def print_summary(path: str, summary: Summary) -> None:
-    console = stdout()
-    console.print(_headline(path, summary), soft_wrap=True)
-    console.print(_parts(summary))
-    if len(summary.tiers) > 1 or any(t.name == "rest" for t in summary.tiers):
-        console.print(_tiers(summary))
-    console.print(fidelity_table(summary))
-    console.print(_tasks(summary))
-    if any(task.parent for task in summary.tasks):
-        console.print(_lineage(summary))
-    for table in _evaluations(summary):
-        console.print(table)
-    for line in (*_private(summary), *_left_out(summary)):
-        console.print(line, soft_wrap=True)
-    console.print(_provenance(summary), soft_wrap=True)
+    """All that a manifest says; through the pager where it is higher than the terminal."""
+    with paged() as console:
+        say(console, _headline(path, summary))
+        show(console, KEPT, fidelity_table(summary))
+        show(console, "sizes by part", _parts(summary))
+        if len(summary.tiers) > 1 or any(t.name == "rest" for t in summary.tiers):
+            show(console, "sizes by tier", _tiers(summary))
+        show(console, "sizes by task", _tasks(summary))
+        if any(task.parent for task in summary.tasks):
+            show(console, "what each task is coded against", _lineage(summary))
+        for label in sorted({label for t in summary.tasks for label in t.scores}):
+            show_scores(
+                console,
+                {t.name: t.scores[label] for t in summary.tasks if label in t.scores},
+                f"scores: {label}",
+            )
+        if private := _private(summary):
+            show(console, "tensors that only a task has", *map(escape, private))
+        if left_out := [f"{t.name} {path}" for t in summary.tasks for path in t.left_out]:
+            show(console, "left out when it was packed", *map(escape, left_out))
+        console.print()
+        say(console, _provenance(summary))
 
 
 def _headline(path: str, s: Summary) -> str:
@@ -85,14 +114,14 @@ def _parts(s: Summary) -> Table:
     rows = {
         "base" if s.base_carried else "base (referenced)": s.base_bytes,
         f"multi-task model ({codings})": s.multitask_bytes,
-        f"masks of {len(s.tasks)} tasks": s.masks_bytes,
-        f"rest of {len(s.tasks)} tasks, quantised": s.rest_bytes,
+        f"masks of {counted(len(s.tasks), 'task')}": s.masks_bytes,
+        f"rest of {counted(len(s.tasks), 'task')}, quantised": s.rest_bytes,
         "exact tensors": s.exact_bytes,
         "private tensors": s.private_bytes,
         "configs, tokenizers": s.assets_bytes,
         "manifest, card": s.other_bytes,
     }
-    unused = ("multi-task", "masks", "rest", "exact")
+    unused = ("multi-task", "masks", "rest", "exact", "private")
     rows = {part: count for part, count in rows.items() if count or not part.startswith(unused)}
     for part, count in rows.items():
         table.add_row(part, size(count), f"{8 * count / max(1, s.parameters):.2f}")
@@ -135,7 +164,9 @@ def fidelity_table(s: Summary) -> Table:
 def _tasks(s: Summary) -> Table:
     tiers = [tier.name for tier in s.tiers]
     own = [c for tier in tiers for c in COLUMNS[tier]]
-    table = plain_table("task", *own, "private", "original", words=["task"])
+    private = any(t.private_bytes for t in s.tasks)
+    columns = (*own, *(["private"] if private else []), "original")
+    table = plain_table("task", *columns, words=["task"])
     for t in s.tasks:
         cells = {
             "mask": (t.threshold, f"{t.density:.3f}", size(t.masks_bytes)),
@@ -145,7 +176,7 @@ def _tasks(s: Summary) -> Table:
         table.add_row(
             escape(t.name),
             *(cell for tier in tiers for cell in cells[tier]),
-            size(t.private_bytes),
+            *([size(t.private_bytes)] if private else []),
             size(t.original_bytes),
         )
     return table
@@ -165,33 +196,22 @@ def _lineage(s: Summary) -> Tree:
     return nodes[None]
 
 
-def _evaluations(s: Summary) -> list[Table]:
-    """One table per evaluation that was recorded."""
-    labels = sorted({label for t in s.tasks for label in t.scores})
-    return [
-        score_table({t.name: t.scores[label] for t in s.tasks if label in t.scores}, title=label)
-        for label in labels
-    ]
-
-
-def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
-    """Task -> members of a manifest's score; tiers below the best have their own columns."""
-    lower = list(dict.fromkeys(t for score in scores.values() for t in score.get("lower") or ()))
+def show_scores(
+    console: Console, scores: Mapping[str, Mapping[str, Any]], title: str, *, first: bool = False
+) -> None:
+    """Task -> members of a manifest's score: a table, and below it what is kept on average."""
     kept = [s["rebuilt"] / s["original"] for s in scores.values() if s.get("original")]
-    count = f"{len(kept)} task{'' if len(kept) == 1 else 's'}, their best tiers"
-    mean = (
-        f"kept {sum(kept) / len(kept):.1%} on average of {count}, {min(kept):.1%} worst"
-        if kept
-        else None
-    )
-    table = plain_table(
-        *("task", "base", "original", *lower, "rebuilt", "kept", "n"),
-        words=["task"],
-        title=title and escape(title),
-        title_justify="left",
-        caption=mean,
-        caption_justify="left",
-    )
+    below = []
+    if len(kept) > 1:
+        mean = f"{sum(kept) / len(kept):.1%} on average of {counted(len(kept), 'task')}"
+        below = [f"kept {mean}, {min(kept):.1%} worst, best tiers"]
+    show(console, title, score_table(scores), *below, first=first)
+
+
+def score_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Tiers below the best have their own columns."""
+    lower = list(dict.fromkeys(t for score in scores.values() for t in score.get("lower") or ()))
+    table = plain_table("task", "base", "original", *lower, "rebuilt", "kept", "n", words=["task"])
     for task, score in scores.items():
         below = score.get("lower") or {}
         found = [score.get("base"), score.get("original"), *map(below.get, lower), score["rebuilt"]]
@@ -208,16 +228,10 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str | None = Non
 def _private(s: Summary) -> list[str]:
     lines = []
     for t in s.tasks:
-        for p in t.private[:8]:
-            lines.append(f"private: {escape(f'{t.name} {p.name} {p.shape} {p.dtype}: {p.reason}')}")
+        lines += [f"{t.name} {p.name} {p.shape} {p.dtype}: {p.reason}" for p in t.private[:8]]
         if len(t.private) > 8:
-            lines.append(f"private: {escape(t.name)} and {len(t.private) - 8} more; see --json")
+            lines.append(f"{t.name} and {len(t.private) - 8} more; see --json")
     return lines
-
-
-def _left_out(s: Summary) -> list[str]:
-    """What an archive is not: files of the folders that it does not have."""
-    return [escape(f"left out: {t.name} {path}") for t in s.tasks for path in t.left_out]
 
 
 def _provenance(s: Summary) -> str:
@@ -228,6 +242,6 @@ def _provenance(s: Summary) -> str:
     source = f" from {s.base_source}" if s.base_source else ""
     revision = f" at {s.base_revision}" if s.base_revision else ""
     return escape(
-        f"base {s.base_name}{source}{revision}; {s.parameters:,} parameters in "
-        f"{s.tensors} tensors; {made}{'; ' if made else ''}written by {s.writer}"
+        f"base {s.base_name}{source}{revision}; {counted(s.parameters, 'parameter')} in "
+        f"{counted(s.tensors, 'tensor')}; {made}{'; ' if made else ''}written by {s.writer}"
     )

@@ -138,10 +138,15 @@ def collect(target: Path, *, unknown: bool = False) -> tuple[int, int]:
         here = path.name.split(".")[0] == checksum
         (free if here or _is_free(path, unknown=unknown) else held)[path] = manifest
     needed = {path for manifest in (current, *held.values()) for path in manifest.files}
+    needed |= {CARD, MANIFEST}
+    gone = {name for manifest in free.values() for name in manifest.files} - needed
+    if free:
+        dry.note(would_remove=sorted(gone), also=[f"would remove: {name}" for name in sorted(gone)])
+        dry.stop()
     size = 0
     for path, manifest in free.items():
         for name, file in manifest.files.items():
-            if name not in {*needed, CARD, MANIFEST}:
+            if name in gone:
                 size += _removed(target, name, file)
         transfer.remove(target, f"{OLD}/{path.name}")
     with suppress(OSError):
