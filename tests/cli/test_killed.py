@@ -23,7 +23,7 @@ from tests.support.killing import Killer
 pytestmark = pytest.mark.slow
 SHAPES = {"a.weight": (8, 16), "b.weight": (40,)}
 EVAL = "--eval 'sh -c \"echo 0.5\" {model} {task}'"
-TWO_RENAMES = ("pack over", "remove", "unpack", "merge")  # without the exchange of two names
+TWO_RENAMES = ("pack over", "unpack", "merge")  # without the exchange of two names
 TARGETS = ("archive", "store", "model", "models", "merged", "page.html")
 COMMANDS = {
     "pack": "pack BASE ALPHA BETA -o store --overwrite",
@@ -31,11 +31,9 @@ COMMANDS = {
     "pack --max-error": "pack BASE ALPHA -o archive --max-error 0.05 --overwrite",
     "pack --target": f"pack BASE ALPHA -o archive --target 0.9 {EVAL} --overwrite",
     "tune": f"tune BASE ALPHA -o archive --grid 0.4 {EVAL} --overwrite",
-    "add": "add archive new=ALPHA",
-    "remove": "remove archive alpha --yes",
+    "add --repack": "add archive new=ALPHA --repack",
     "retier": "retier archive --tiers mask --drop-exact",
     "retier -o": "retier archive --tiers mask -o store --overwrite",
-    "eval --record": f"eval archive alpha --record mine {EVAL}",
     "unpack": "unpack archive alpha -o model --overwrite",
     "unpack --all": "unpack archive --all -o models --overwrite",
     "merge": "merge BASE ALPHA BETA -o merged --method average --overwrite",
