@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from argparse import Namespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from taskstore_serving.api.client_errors import blame
 from taskstore_serving.api.dispatch import Dispatch
 from taskstore_serving.api.keys import KeyEverywhere, keys
 from taskstore_serving.api.tasks import Served
+from taskstore_serving.api.watch import watch
 from taskstore_serving.metrics import observer
 from taskstore_serving.options import ServeOptions
 
@@ -56,3 +58,6 @@ class TaskstoreEndpoint:
         blame(engine_client)  # both before clients are copied
         observer.install(engine_client, state.taskstore.names[0])
         await state.taskstore.start()
+        if options.watch != "no":
+            following = watch(state.taskstore, new=options.watch == "all")
+            state.taskstore_watch = asyncio.create_task(following)

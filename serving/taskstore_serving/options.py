@@ -25,6 +25,8 @@ class ServeOptions:
     residual   how many tiers above the mask: 0, or 1 for the tier `rest` where a task has it
     quantum    seconds that a task keeps the engine while others wait; None: from the swap's cost
     default_task  the task of requests that name no model; "": the base
+    watch      whether the server follows changes of the store: of the tasks that it serves, or of
+               "all", so that new tasks are served too
     """
 
     store: str
@@ -34,6 +36,7 @@ class ServeOptions:
     residual: Literal[0, 1] = 0
     quantum: float | None = None
     default_task: str = ""
+    watch: Literal["no", "served", "all"] = "no"
 
     def __post_init__(self) -> None:
         if not self.store:
@@ -45,6 +48,8 @@ class ServeOptions:
             raise InputError(f"masks={self.masks!r} is neither 'host' nor 'device'")
         if self.residual not in (0, 1):
             raise InputError(f"residual={self.residual!r} is neither 0 nor 1")
+        if self.watch not in ("no", "served", "all"):
+            raise InputError(f"watch={self.watch!r} is neither 'no', 'served' nor 'all'")
         if self.quantum is not None and not 0 <= self.quantum < float("inf"):
             raise InputError(f"quantum={self.quantum!r} is no time in seconds")
 

@@ -19,7 +19,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
         *("--original", "--data", "--limit", "--max-length", "--overlap", "--vectors", "--deep"),
     ),
     "What is served": (
-        *("--default-task", "--skip-unservable", "--masks-on", "--quantum"),
+        *("--default-task", "--skip-unservable", "--masks-on", "--quantum", "--watch"),
         *("--host", "--port", "--api-key", "--served-model-name"),
     ),
     "What is written": (

@@ -50,9 +50,10 @@ def info(
             found = measure(opened, vectors=vectors, jobs=jobs, progress=progress)
     if as_json:
         counted = {"overlap": found.to_dict()} if found else {}
-        print_json({"store": str(store), **summary.to_dict(), **counted})
+        print_json({"store": str(store), "version": opened.version, **summary.to_dict(), **counted})
         return
     print_summary(str(store), summary)
+    click.echo(f"version {opened.version[:12]}; taskstore log lists what was done to the store")
     if found:
         from taskstore_cli.output.overlap import print_overlap
 

@@ -74,6 +74,7 @@ class Serve(Command):
     is_flag=True,
     help="Leave out tasks that no engine can serve beside the others, and say which.",
 )
+@click.option("--watch", is_flag=True, help="Follow changes of STORE; new tasks, without --tasks.")
 @click.option(
     "--quantum",
     type=Quantum(),
@@ -124,6 +125,7 @@ def serve(
     default_task: str,
     names: tuple[str, ...],
     skip_unservable: bool,
+    watch: bool,
     quantum: float | None,
     masks: str,
     tier: str,
@@ -167,6 +169,7 @@ def serve(
         residual=above,  # type: ignore[arg-type]
         quantum=quantum,
         default_task=default_task,
+        watch="no" if not watch else "served" if tasks else "all",
     )
     check_length(given, choice.base_settings(opened))
     versions.check()

@@ -10,11 +10,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from taskstore.errors import TaskstoreError
-from taskstore_serving.api.answers import Refusal, unknown_model
+from taskstore_serving.api.answers import WAIT, Refusal, unknown_model
 from taskstore_serving.api.keys import keys
 from taskstore_serving.api.tasks import Served
 
-_WAIT = 60.0  # seconds that requests have to end before a removal is refused
 Route = Callable[[Request, Served], Awaitable[Response]]
 
 
@@ -126,7 +125,7 @@ async def load_adapter(request: Request, served: Served) -> Response:
     if not isinstance(body.get("lora_path"), str) or not body["lora_path"]:
         raise Refusal(400, "Both 'lora_name' and 'lora_path' must be provided.")
     if name in served.tasks and body.get("load_inplace") is True:
-        await served.remove(name, _WAIT)
+        await served.remove(name, WAIT)
     if name in served.tasks or name in served.names:
         raise Refusal(400, f"The lora adapter '{name}' has already been loaded.", "lora_name")
     await served.add(name)
@@ -137,7 +136,7 @@ async def unload_adapter(request: Request, served: Served) -> Response:
     name = _adapter(await _object(request))
     if name not in served.tasks:
         raise Refusal(404, f"The lora adapter '{name}' cannot be found.", "lora_name")
-    await served.remove(name, _WAIT)
+    await served.remove(name, WAIT)
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
 
@@ -153,7 +152,7 @@ def _adapter(body: dict[str, Any]) -> str:
 
 
 def _wait(request: Request) -> float:
-    given = request.query_params.get("wait", str(_WAIT))
+    given = request.query_params.get("wait", str(WAIT))
     try:
         wait = float(given)
     except ValueError:

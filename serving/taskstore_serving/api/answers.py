@@ -26,6 +26,8 @@ _TYPES = {
     503: "ServiceUnavailableError",
 }
 
+WAIT = 60.0  # seconds that requests of a task have to end before it goes
+
 
 class Refusal(TaskstoreError):
     """A request that is refused with a status below 500, or 503."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import time
 import weakref
@@ -15,21 +16,23 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from blake3 import blake3
 from vllm.lora.request import LoRARequest
 from vllm.utils.counter import AtomicCounter
 
 from taskstore.errors import InputError, TaskstoreError
-from taskstore.format.names import MANIFEST
 from taskstore.store import Store
-from taskstore_serving.api.answers import Refusal, unknown_model
+from taskstore_serving.api.answers import WAIT, Refusal, unknown_model
 from taskstore_serving.api.task_fronts import Front, build
 from taskstore_serving.assets import Assets, assets_key
 from taskstore_serving.checks.configs import check_config, completed_config
 from taskstore_serving.metrics.worker_answers import merged, summed
 from taskstore_serving.options import ServeOptions
+from taskstore_serving.weights.digests import task_digest
 
 _TICK = 0.02  # seconds between two looks at whether a task's requests have ended
+
+
+_log = logging.getLogger("taskstore.serving")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Served:
         base = self.store.manifest.base
         self._came_from(self.names[0], base.source, base.revision)
         state = await self.state()
+        _log.info("serving %s, version %s", self.options.store, self.store.version[:12])
         self.verified = bool(state["verified"])
         for task, known in state["tasks"].items():
             await self._publish(task, known, self._fitting(task))
@@ -112,17 +116,19 @@ class Served:
         return merged(found)
 
     async def add(self, task: str) -> None:
-        """Serve one more task of the store.
+        """Serve one more task of the store, or the new weights of one that is served.
 
-        Raises Refusal: 404 for no such task, 409 where it is served; else TaskstoreError.
+        Raises Refusal: 404 for no such task, 409 where it is served as it is; else TaskstoreError.
         """
         async with self._change:
-            if task in self.tasks:
-                raise Refusal(409, f"Task `{task}` is served already")
             try:
                 self.store.check_task(task)
             except TaskstoreError as error:
                 raise Refusal(404, str(error)) from None
+            if task in self.tasks:
+                if self.is_current(task):
+                    raise Refusal(409, f"Task `{task}` is served already")
+                await self._take_out(task, WAIT)
             assets = self._fitting(task)
             try:
                 await self._call("taskstore_add", task)
@@ -136,23 +142,31 @@ class Served:
         async with self._change:
             if task not in self.tasks:
                 raise unknown_model(task, self.tasks)
-            known, request = self.tasks.pop(task), None
-            try:
-                if not await self._drained(task, wait):
-                    raise Refusal(
-                        409,
-                        f"Task `{task}` has requests that still run after {wait:g} s; "
-                        "it is served on: try again later, or with a longer `wait`",
-                    )
-                request = known.front.requests.pop(task)
-                await self._call("taskstore_remove", task)
-            except BaseException:
-                self.tasks[task] = known
-                if request is not None:
-                    known.front.requests[task] = request
-                raise
-            self._hub.pop(task, None)
-            self._drop_unused(known.front)
+            await self._take_out(task, wait)
+
+    async def _take_out(self, task: str, wait: float) -> None:
+        known, request = self.tasks.pop(task), None
+        try:
+            if not await self._drained(task, wait):
+                raise Refusal(
+                    409,
+                    f"Task `{task}` has requests that still run after {wait:g} s; "
+                    "it is served on: try again later, or with a longer `wait`",
+                )
+            request = known.front.requests.pop(task)
+            await self._call("taskstore_remove", task)
+        except BaseException:
+            self.tasks[task] = known
+            if request is not None:
+                known.front.requests[task] = request
+            raise
+        self._hub.pop(task, None)
+        self._drop_unused(known.front)
+
+    def is_current(self, task: str) -> bool:
+        """Tell whether a task is served with the weights that the store holds now."""
+        now = task_digest(self.store.manifest, task, self.options.residual)
+        return now == self.tasks[task].digest
 
     async def verify(self, task: str | None) -> list[dict[str, Any]]:
         """Compare live bytes of one model, or of all (None), with what loading it gives.
@@ -186,7 +200,7 @@ class Served:
         return own
 
     async def _publish(self, task: str, known: dict[str, Any], assets: Assets) -> None:
-        store = blake3((Path(self.options.store) / MANIFEST).read_bytes()).hexdigest()
+        store = self.store.version
         if assets.key not in self.fronts:
             own = None if assets.key == self._base.key else assets.folder
             self.fronts[assets.key] = await build(self.app, self.engine, self.args, own)
