@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from taskstore.harness import LmEval, evaluate
     from taskstore.merging.options import MergeOptions
     from taskstore.merging.search.origins import merge
+    from taskstore.ollama import export_ollama
     from taskstore.packing.changes.options import AddOptions
     from taskstore.packing.changes.tasks import copy, rename
     from taskstore.packing.driver import pack
@@ -60,6 +61,7 @@ __all__ = [
     "attach",
     "copy",
     "evaluate",
+    "export_ollama",
     "merge",
     "open",
     "pack",
@@ -88,6 +90,7 @@ _HOMES = {
     "attach": "taskstore.swap",
     "copy": "taskstore.packing.changes.tasks",
     "evaluate": "taskstore.harness",
+    "export_ollama": "taskstore.ollama",
     "merge": "taskstore.merging.search.origins",
     "open": "taskstore.store.store",
     "pack": "taskstore.packing.driver",

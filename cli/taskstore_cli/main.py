@@ -36,7 +36,7 @@ from taskstore_cli.commands.revise import add, remove, replace, retier
 from taskstore_cli.commands.serve import serve
 from taskstore_cli.commands.tasks import copy, gc, log, rename, repair
 from taskstore_cli.commands.tune import tune
-from taskstore_cli.commands.unpack import unpack
+from taskstore_cli.commands.unpack import export, unpack
 from taskstore_cli.commands.verify import verify
 
 
@@ -62,7 +62,7 @@ PARTS = (
         "Use its models",
         "taskstore unpack family billing -o billing",
         "docs/tutorial.md",
-        (unpack, load),
+        (unpack, load, export),
     ),
     Part(
         "Change a store",

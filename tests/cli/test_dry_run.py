@@ -18,6 +18,7 @@ WORDS = {
     "pack": "pack {base} {alpha} {beta} -o new/store",
     "tune": "tune {base} {alpha} {beta} -o new/store --eval 'touch ran {{model}}'",
     "unpack": "unpack {archive} --all -o new/models",
+    "export": "export {archive} alpha -o new/models --ollama",
     "eval": "eval {archive} --eval 'touch ran {{model}}' --record val --journal new/journal",
     "add": "add {archive} {gamma}",
     "replace": "replace {archive} beta={gamma}",

@@ -54,6 +54,7 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str
         "pack, nothing written": ("pack", base, *models, *out, "--dry-run"),
         "tune": ("tune", base, models[0], *out, *evaluator),
         "unpack": ("unpack", archive, "--all", *out),
+        "export": ("export", archive, "alpha", "--ollama", *out),
         "unpack, the base": ("unpack", archive, "--base", *out),
         "load": ("load", archive, "alpha", "--time"),
         "load, not timed": ("load", packed, "alpha"),
@@ -86,7 +87,7 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str
 COVERED = """add|copy|eval|eval, nothing run|eval, recorded|gc|info|info, masks|load|load, not timed
 log|merge|merge, a soup|merge, searched|methods|pack|pack, bits searched|pack, nothing written
 pack, scores kept|remove|remove, nothing written|rename|repair|replace|report|report, no masks
-report, two|retier|tune|unpack|unpack, the base|verify""".replace("\n", "|").split("|")
+export|report, two|retier|tune|unpack|unpack, the base|verify""".replace("\n", "|").split("|")
 
 
 def grown(printed: Any) -> Iterator[Any]:

@@ -19,6 +19,7 @@ STORE = {
     "info": ["info", "STORE"],
     "verify": ["verify", "STORE", "--deep"],
     "unpack": ["unpack", "STORE", "alpha", "-o", "OUT"],
+    "export": ["export", "STORE", "alpha", "-o", "OUT", "--ollama"],
     "eval": ["eval", "STORE", "alpha", *EVAL],
     "eval --record": ["eval", "STORE", "alpha", "--record", "mine", *EVAL],
     "report": ["report", "STORE", "-o", "OUT.html"],

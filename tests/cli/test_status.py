@@ -15,6 +15,7 @@ MISSING = {
     "pack": ["none", "a=none", "-o", "new"],
     "tune": ["none", "a=none", "-o", "new", EVAL],
     "unpack": ["none", "a", "-o", "new"],
+    "export": ["none", "a", "-o", "new", "--ollama"],
     "load": ["none", "a"],
     "info": ["none"],
     "verify": ["none"],

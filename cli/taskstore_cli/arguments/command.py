@@ -24,6 +24,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "What is written": (
         "--output",
+        "--ollama",
         "--shard-size",
         "--overwrite",
         "--yes",

@@ -1,4 +1,4 @@
-"""`taskstore unpack`"""
+"""`taskstore unpack` and `export`: write models of a store"""
 
 from __future__ import annotations
 
@@ -99,3 +99,53 @@ def unpack(
     for name in models if not base else ():
         for path in opened.manifest.tasks[name or str(task)].left_out or ():
             click.echo(f"note: {path} of {name or task} was left out when it was packed", err=True)
+
+
+@command()
+@click.argument("store", type=common.StorePath(), is_eager=True)
+@click.argument("task", type=common.TaskName())
+@common.output_option("DIR")
+@click.option("--ollama", is_flag=True, help="A Modelfile, and the lines that make it a model.")
+@common.tier_option
+@common.base_from_option
+@common.jobs_option
+@common.overwrite_option("an export that is there")
+@common.wait_option()
+@common.says_options
+@dry_run_option
+def export(
+    store: Path,
+    task: str,
+    target: Path,
+    ollama: bool,
+    tier: str | None,
+    base_from: Path | None,
+    jobs: int | None,
+    overwrite: bool,
+    out: Output,
+) -> None:
+    """Write TASK of STORE for another program.
+
+    With --ollama DIR gets the model's folder and a Modelfile; the lines to type there, for
+    llama.cpp's converter and for Ollama, are printed.
+
+    \b
+    taskstore export family billing -o billing-ollama --ollama
+    """
+    from taskstore.ollama import export_ollama
+
+    if not ollama:
+        raise click.UsageError("say for what: --ollama is the one program there is")
+    opened = common.opened(store, base_from)
+    with out.progress() as progress:
+        found = export_ollama(
+            opened, task, target, tier=tier, overwrite=overwrite, jobs=jobs, progress=progress
+        )
+    if out.as_json:
+        print_json(found.to_dict())
+    elif not out.quiet:
+        click.echo(f"{task} -> {found.model} and {found.modelfile}; in {target}:")
+        for line in found.lines:
+            click.echo(f"  {line}")
+        for caveat in found.caveats:
+            click.echo(caveat)
