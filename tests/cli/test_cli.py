@@ -57,6 +57,7 @@ def test_json_for_machines(small: Family, tmp_path: Path) -> None:
     assert report["store"] == str(store)
     info = json.loads(process("info", store, "--json").stdout)
     assert (report.pop("schema"), info.pop("schema")) == ("pack/1", "info/1")
+    assert info.pop("version") == taskstore.open(store).version
     assert {k: v for k, v in report.items() if k not in ("warnings", "notes", "advice")} == info
     assert info["store_bytes"] == sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
     assert [t["name"] for t in info["tasks"]] == ["alpha", "beta", "gamma"]
