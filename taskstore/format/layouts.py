@@ -29,6 +29,15 @@ def multitask_layouts(manifest: Manifest) -> dict[str, Layout]:
     }
 
 
+def adapter_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
+    """List the sections of adapter.safetensors: an adapter's own tensors, by its names."""
+    tensors = task.adapter.tensors if task.adapter is not None else {}
+    return {
+        name: Layout(plain_codec(t.dtype), numel(t.shape), ITEMSIZE[t.dtype], manifest.chunk)
+        for name, t in tensors.items()
+    }
+
+
 def private_layouts(manifest: Manifest, task: Task) -> dict[str, Layout]:
     """List the sections of private.safetensors: whole tensors, and rows past the base's."""
     layouts = {}

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch, FormatError, InputError, NewerVersion
 from taskstore.format import json_text
+from taskstore.format.members import Adapter, Digest, Made, Shape, Shard, Size, Struct
 from taskstore.format.names import MANIFEST, TIER_FILES, folder_of
 
 VERSION = 5  # the newest; what needs no more is still written as an older one
@@ -18,19 +19,12 @@ TIERS = tuple(TIER_FILES)  # in the order in which they build on each other
 MAX_BYTES = 256 << 20
 MAX_ASSET = 256 << 20
 MAX_HISTORY = 256  # changes, the newest
-Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53))]
-Shape = list[Size]
 
 TOO_MANY = "these are too many tensors for one store; pack fewer tasks together"
 
 _TAIL = b'"checksum": "'
 _END = b'"\n}\n'
 _ZEROS = b"0" * 64
-
-
-class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Members of SPEC.md, in its order; unknown ones are refused."""
 
 
 class File(Struct, frozen=True, kw_only=True):
@@ -41,12 +35,6 @@ class File(Struct, frozen=True, kw_only=True):
 class Asset(Struct, frozen=True, kw_only=True):
     bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_ASSET)]
     stored: Literal["raw", "zstd"]
-
-
-class Shard(Struct, frozen=True, kw_only=True):
-    header: Digest
-    bytes: Size
-    blake3: Digest
 
 
 class Base(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,13 +65,14 @@ class Tensor(Struct, frozen=True, kw_only=True):
 
 
 class TaskTensor(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    kind: Literal["mask", "rest", "exact", "base", "private", "alias"]
+    kind: Literal["mask", "rest", "exact", "base", "private", "alias", "adapted"]
     dtype: str | None = None
     shape: Shape | None = None
     of: str | None = None
     ones: Size | None = None
     reason: str | None = None
     lower: list[Digest] | None = None
+    made: Made | None = None
     blake3: Digest
 
 
@@ -134,6 +123,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     left_out: list[str] | None = None
     folder: str | None = None
     parent: str | None = None
+    adapter: Adapter | None = None
 
     def tiers_of(self, tensor: str) -> tuple[str, ...]:
         """Return the tiers of a tensor, lowest first; empty where it has none."""
@@ -152,7 +142,9 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
 
     @property
     def all_tiers(self) -> tuple[str, ...]:
-        """Return every tier that some tensor of the task has, lowest first."""
+        """Return every tier that some tensor of the task has, lowest first; an adapter is exact."""
+        if self.adapter is not None:
+            return ("exact",)
         found = {tier for name in self.tensors for tier in self.tiers_of(name)}
         return tuple(tier for tier in TIERS if tier in found)
 
@@ -180,7 +172,7 @@ class Vectors(Struct, frozen=True, kw_only=True):
 
 class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     what: str
-    tasks: list[str] = []
+    tasks: list[str] = msgspec.field(default_factory=list)
     when: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
     writer: str
     before: Digest | None = None

@@ -136,16 +136,22 @@ def private_of(folder: str) -> str:
     return f"tasks/{folder_of(folder)}/private"
 
 
+def adapter_of(folder: str) -> str:
+    return f"tasks/{folder_of(folder)}/adapter"
+
+
 def stems_of(folder: str) -> tuple[str, ...]:
-    """Return the stems of a task's own files: the tiers', then the private one."""
-    return (*(stem_of(tier, folder) for tier in TIER_FILES), private_of(folder))
+    """Return the stems of a task's own files: the tiers', the private one, the adapter's."""
+    tiers = (stem_of(tier, folder) for tier in TIER_FILES)
+    return (*tiers, private_of(folder), adapter_of(folder))
 
 
 def stems_up_to(tier: str | None, folder: str) -> list[str]:
     """Return the stems that a task is rebuilt from beside the base's, up to a tier (None: all)."""
     tiers = list(TIER_FILES)
     tiers = tiers if tier is None else tiers[: tiers.index(tier) + 1]
-    return [private_of(folder), MULTITASK, *(stem_of(one, folder) for one in tiers)]
+    own = [private_of(folder), adapter_of(folder)]
+    return [*own, MULTITASK, *(stem_of(one, folder) for one in tiers)]
 
 
 def by_stem(files: Iterable[str]) -> dict[str, list[str]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskstore.errors import BadName, FormatError, UnknownCodec
-from taskstore.format import names, own_names, weight_files
+from taskstore.format import names, weight_files
 from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Task, TaskTensor, Tensor
-from taskstore.format.rules import lineage, said
+from taskstore.format.rules import kept_adapters, lineage, own_names, said
 from taskstore.format.rules.since import (
     CODECS_OF_TIERS,
     VERSION_OF_CUTS,
@@ -69,9 +69,13 @@ def _check_claims(manifest: Manifest) -> None:
         stems.append(names.BASE)
         held = (t for t in manifest.tensors.values() if t.alias is None)
         claimed = sum(nbytes(tensor.dtype, tensor.shape) for tensor in held)
-    for task in manifest.tasks.values():
+    for task_name, task in manifest.tasks.items():
+        if task.adapter is not None:
+            stems.append(names.adapter_of(manifest.folder(task_name)))
+            own = task.adapter.tensors.values()
+            claimed += sum(nbytes(factor.dtype, factor.shape) for factor in own)
         for name, entry in task.tensors.items():
-            if entry.shape is not None:
+            if entry.shape is not None and entry.kind != "adapted":
                 base = manifest.tensors[name] if entry.kind in TIERS else None
                 dtype = entry.dtype or (base.dtype if base else "U8")
                 claimed += nbytes(dtype, entry.shape) - (nbytes(dtype, base.shape) if base else 0)
@@ -96,6 +100,7 @@ def _check_names(manifest: Manifest) -> None:
         _check_assets(manifest, task.assets)
         _check_beside(manifest, task, f"task {task_name!r}")
         weight_files.check(manifest, task, f"task {task_name!r}")
+        kept_adapters.check(manifest, task_name, task)
         for name in task.tensors:
             names.check_tensor_name(name)
     names.check_distinct(manifest.tasks)
@@ -169,6 +174,7 @@ MEMBERS = {
     "base": set(),
     "private": {"dtype", "shape", "reason"},
     "alias": {"of"},
+    "adapted": {"dtype", "shape", "made"},
 }
 
 
@@ -196,7 +202,7 @@ def _check_tiers(manifest: Manifest, name: str, task: Task) -> None:
 
 def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -> None:
     base = manifest.tensors.get(name)
-    for member in ("dtype", "shape", "of", "ones", "reason", "lower"):
+    for member in ("dtype", "shape", "of", "ones", "reason", "lower", "made"):
         if getattr(entry, member) is not None and member not in MEMBERS[entry.kind]:
             raise FormatError(f"tensor {name!r} is of kind {entry.kind!r} and has {member!r}")
     if entry.kind in TIERS:
@@ -212,6 +218,9 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
         of = task.tensors.get(entry.of or "")
         if of is None or of.kind == "alias" or of.blake3 != entry.blake3:
             raise FormatError(f"tensor {name!r} is an alias of something else")
+    elif entry.kind == "adapted":
+        _check_layout(name, entry.dtype or "", entry.shape or [])
+        kept_adapters.check_made(manifest, task, name, entry)
     elif base is None:
         raise FormatError(f"tensor {name!r} is not in the base")
     elif entry.kind in ("mask", "rest"):

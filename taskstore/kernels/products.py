@@ -175,3 +175,56 @@ def _sums(
             e_all, w_all = e_all + e[j], w_all + w[j]
             t_all, p_all = t_all + t[j], p_all + p[j]
     return e_all * one_in, w_all * one_in, t_all * one_in, p_all * one_in
+
+
+# Low-rank products in binary64, the same bits on every machine. A matrix library adds the terms of
+# a sum in an order of its own, which differs between machines. Here each sum starts at 0 and takes
+# its terms one by one, each a multiplication and an addition that are rounded by themselves (see
+# SPEC.md, section 9).
+TILE = 512  # elements that are summed up at a time, in the nearest cache
+
+
+@jit
+def add_product(left_OR: F64, right_RI: F64, start: int, w_N: F64) -> None:
+    """Add elements [start, start + N) of the product, in C order, to `w`."""
+    rank, columns = right_RI.shape
+    sums, at = np.empty(TILE, np.float64), 0
+    while at < w_N.size:
+        row, column = (start + at) // columns, (start + at) % columns
+        n = min(TILE, columns - column, w_N.size - at)
+        sums[:n] = 0.0
+        r = 0
+        while r + 4 <= rank:
+            l0, l1 = left_OR[row, r], left_OR[row, r + 1]
+            l2, l3 = left_OR[row, r + 2], left_OR[row, r + 3]
+            r0, r1 = right_RI[r, column : column + n], right_RI[r + 1, column : column + n]
+            r2, r3 = right_RI[r + 2, column : column + n], right_RI[r + 3, column : column + n]
+            for j in range(n):
+                sums[j] = (((sums[j] + l0 * r0[j]) + l1 * r1[j]) + l2 * r2[j]) + l3 * r3[j]
+            r += 4
+        while r < rank:
+            l0, r0 = left_OR[row, r], right_RI[r, column : column + n]
+            for j in range(n):
+                sums[j] += l0 * r0[j]
+            r += 1
+        for j in range(n):
+            w_N[at + j] += sums[j]
+        at += n
+
+
+@jit
+def add_squares_of_rows(w_OI: F64, squares_O: F64) -> None:
+    """Add the square of each element to its row's sum."""
+    for i in range(w_OI.shape[0]):
+        total = squares_O[i]
+        for j in range(w_OI.shape[1]):
+            total += w_OI[i, j] * w_OI[i, j]
+        squares_O[i] = total
+
+
+@jit
+def add_squares_of_columns(w_OI: F64, squares_I: F64) -> None:
+    """Add the square of each element to its column's sum."""
+    for i in range(w_OI.shape[0]):
+        for j in range(w_OI.shape[1]):
+            squares_I[j] += w_OI[i, j] * w_OI[i, j]

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from taskstore.errors import InputError, NotOneFamily
 from taskstore.format.dtypes import MASKED
+from taskstore.format.members import Made
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.config import language_config, quantisation
 from taskstore.models.family import Family
@@ -40,6 +41,7 @@ class TensorPlan:
     info: TensorInfo
     reason: str = ""
     of: str = ""
+    made: Made | None = None
 
 
 TaskPlan = Mapping[str, TensorPlan]  # by tensor

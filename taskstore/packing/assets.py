@@ -10,7 +10,8 @@ from blake3 import blake3
 
 from taskstore.errors import CheckpointError
 from taskstore.executors import Executor
-from taskstore.format.manifest import MAX_ASSET, Asset, Shard
+from taskstore.format.manifest import MAX_ASSET, Asset
+from taskstore.format.members import Shard
 from taskstore.locations.files import read_plain
 from taskstore.models import Originals, WeightFile
 

@@ -23,7 +23,9 @@ from taskstore.merging.similarity import Weights
 from taskstore.merging.task_vectors import Block, Source, blocks, read_base
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.packing import multitask
+from taskstore.packing import plan as planning
 from taskstore.packing.job import PackJob
+from taskstore.packing.manifest_draft import OF_ADAPTER
 from taskstore.packing.mask_coder import MaskCoder
 from taskstore.packing.writer import CodedBlock, CodedPart
 
@@ -37,6 +39,7 @@ class BlockUnit:
 
     block: Block
     private: int | None = None
+    adapter: bool = False  # of an adapter's own tensor
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Coder:
 
     @classmethod
     def of(cls, job: PackJob, source: Source) -> Coder:
-        share = similarity.share_of(_shared(job))
+        share = similarity.share_of(planning.shared_tensors(job.family, job.plan))
         one_in = 1 if share == 1 else ONE_IN
         masks, codings = MaskCoder(job, source.method, one_in), multitask.choose(job, source)
         return cls(job, source, masks, codings, share, one_in)
@@ -81,7 +84,14 @@ class Coder:
         """Yield one unit per block: the base's tensors by name, then each task's private ones."""
         job, wanted, read = self.job, self.wanted, self._read
         for name, info in sorted(job.family.base.tensors.items()):
-            tasks = job.plan.tasks_of(name, *TIERS)
+            tasks = tuple(
+                sorted(
+                    (
+                        *job.plan.tasks_of(name, *TIERS),
+                        *planning.like_base(job.family, job.plan, name),
+                    )
+                )
+            )
             if wanted is not None:
                 tasks = tuple(t for t in tasks if t in read) if wanted & set(tasks) else ()
             if name not in job.plan.aliases and (tasks or wanted is None):
@@ -91,11 +101,15 @@ class Coder:
             if wanted is not None and t not in wanted:
                 continue
             for name, entry in planned.items():
-                start = self._private_start(name, entry.info, entry.kind)
+                start = planning.private_start(job.family, job.plan, t, name)
                 if start is not None:
                     left = TensorInfo(entry.info.dtype, (entry.info.numel - start,))
                     for block in self._blocks(name, left, (t,)):
                         yield BlockUnit(block, start)
+        for task, reader in job.adapters.items():
+            for name, info in sorted(reader.factors.tensors.items()):
+                for block in self._blocks(name, info, (self.number[task],)):
+                    yield BlockUnit(block, adapter=True)
 
     @property
     def _read(self) -> frozenset[int]:
@@ -110,25 +124,11 @@ class Coder:
             yield Block(name, info, tasks, 0, 0, 0)
         yield from blocks(name, info, tasks, self.job.options.chunk)
 
-    def _private_start(self, name: str, info: TensorInfo, kind: str) -> int | None:
-        """Return the first element of a task's tensor that is private; None where all is shared."""
-        if kind == "private":
-            return 0
-        base = self.job.family.base.tensors
-        return base[name].numel if kind in TIERS and info.numel > base[name].numel else None
-
-
-def _shared(job: PackJob) -> list[tuple[TensorInfo, int]]:
-    """List the base's tensors that tasks share, and how many tasks that are."""
-    every = job.family.base.tensors.items()
-    floats = [(name, info) for name, info in every if info.dtype in MASKED]
-    return [(info, len(job.plan.tasks_of(name, *TIERS))) for name, info in floats]
-
 
 def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
     """Read and code one block; raises NotFinite."""
-    if unit.private is not None:
-        coded = _private(coder, unit.block, unit.private)
+    if unit.adapter or unit.private is not None:
+        coded = _private(coder, unit)
     elif unit.block.tasks and coder.masked:
         coded = _masked(coder, unit.block)
     else:
@@ -138,7 +138,9 @@ def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
             coded.parts.append(_base_part(coder, unit.block, w0_N))
         models = [_weights(coder, unit.block, t) for t in unit.block.tasks]
         for t, theta in zip(unit.block.tasks, models, strict=True):
-            if coder.wanted is None or t in coder.wanted:
+            if coder.job.plan.tasks[t][unit.block.name].kind == "adapted":
+                coded.parts.append(_adapted(coder, t, theta[0], w0_N))
+            elif coder.wanted is None or t in coder.wanted:
                 lineage = _lineage(coder, unit.block, t, (w0_N, dtype), models)
                 coded.parts += _above(coder, unit.block, t, theta, (w0_N, dtype), lineage=lineage)
         if models and dtype in MASKED and coder.wanted is None:
@@ -251,15 +253,31 @@ def _lineage(
     return cpu.cast(*theirs, dtype), cpu.cast(*base, dtype)
 
 
-def _private(coder: Coder, block: Block, start: int) -> CodedBlock:
+def _private(coder: Coder, unit: BlockUnit) -> CodedBlock:
+    """Code what only one task has, or an adapter's own tensor."""
+    block, job = unit.block, coder.job
     (t,) = block.tasks
-    task, dtype = coder.job.family.tasks[t], block.info.dtype
-    raw_N = task.read(block.name, start + block.start, start + block.stop)
-    tiers = coder.job.options.tiers_of(task.name) if start else ("",)
-    stem, streams = names.private_of(task.name), encode(plain_codec(dtype), raw_N)
+    task, begin = job.family.tasks[t], unit.private or 0
+    if unit.adapter:
+        raw_N = job.adapters[task.name].factors.read(block.name, block.start, block.stop)
+        stem, tiers = names.adapter_of(task.name), [OF_ADAPTER]
+    else:
+        raw_N = task.read(block.name, begin + block.start, begin + block.stop)
+        stem = names.private_of(task.name)
+        tiers = [*job.options.tiers_of(task.name)] if begin else [""]
     coded = _coded(block, raw_N.nbytes)
-    coded.parts.append(CodedPart(stem, streams, task.name, raw_N, tiers))
+    if not unit.adapter and job.plan.tasks[t][block.name].kind == "adapted":
+        coded.parts.append(_adapted(coder, t, raw_N, None))
+        return coded
+    streams = encode(plain_codec(block.info.dtype), raw_N)
+    coded.parts.append(CodedPart(stem, streams, task.name, raw_N, tuple(tiers)))
     return coded
+
+
+def _adapted(coder: Coder, t: int, theta_N: Bits, w0_N: Bits | None) -> CodedPart:
+    """Note what an adapter makes; it is stored nowhere, only its checksum."""
+    moved = w0_N is None or not np.array_equal(theta_N, w0_N)
+    return CodedPart(None, [], coder.job.family.tasks[t].name, theta_N, moved=moved)
 
 
 def _coded(block: Block, read_bytes: int) -> CodedBlock:

@@ -196,6 +196,7 @@ def _check_moved(job: PackJob, moved: Collection[str]) -> None:
         exact = "exact" in job.options.tiers_of(task.name)
         own = any(
             entry.kind == "private"
+            or name not in base
             or entry.info.shape != base[name].shape
             or (exact and entry.info.dtype != base[name].dtype)
             for name, entry in planned.items()

@@ -28,6 +28,7 @@ class PackJob:
     """masks     out of files, where masks are not to be made
     kept      models (None: the base) whose weight files are to come back as they were
     parents   task -> the task that it is coded against, where that is not the base
+    adapters  tasks that keep their adapter
     twins     pairs of tasks that are one model
     executor  runs blocks; as many are in flight as the options' memory allows
     """
@@ -38,6 +39,7 @@ class PackJob:
     masks: Imported | None
     kept: Mapping[str | None, Originals]
     parents: Mapping[str, str]
+    adapters: planning.Adapters
     twins: list[tuple[str, str]]
     meter: Meter
     executor: Executor
@@ -46,8 +48,9 @@ class PackJob:
 def make_job(family: Family, options: PackOptions, progress: Callback) -> PackJob:
     """Decide what a pack does; raises NotOneFamily or InputError for what cannot be packed."""
     plan, executor = planning.make(family, options), threads(options.jobs)
-    meter = Meter(progress, 0)
-    job = PackJob(family, plan, options, None, {}, {}, twins(family), meter, executor)
+    plan, kept_adapters = planning.keep_adapters(family, plan, options)
+    meter, same = Meter(progress, 0), twins(family)
+    job = PackJob(family, plan, options, None, {}, {}, kept_adapters, same, meter, executor)
     return with_options(job, options)
 
 
@@ -64,7 +67,7 @@ def with_options(job: PackJob, options: PackOptions) -> PackJob:
         options=options,
         masks=matching.of(family, plan, options),
         kept=kept,
-        parents=choose(family, plan, options, executor),
+        parents=choose(*planning.without(family, plan, job.adapters), options, executor),
         meter=Meter(job.meter.callback, _total_bytes(family, options, kept)),
         executor=executor,
     )
@@ -99,6 +102,9 @@ def expected_bytes(job: PackJob) -> int:
                 parts += info.numel * bits / 8 + exact
             elif entry.kind == "private":
                 parts += info.nbytes * _coded(info)
+        if task.name in job.adapters:
+            own = job.adapters[task.name].factors.tensors.values()
+            parts += sum(info.nbytes * _coded(info) for info in own)
     return int(parts)
 
 

@@ -12,6 +12,7 @@ from taskstore.format import manifest as m
 from taskstore.format.digests import file_digest
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Sums, Task, TaskTensor, Tensor
+from taskstore.format.members import Adapter, Factor, Shard
 from taskstore.format.names import CARD, MANIFEST, plain
 from taskstore.format.rules.since import (
     CODECS_OF_TIERS,
@@ -26,11 +27,12 @@ from taskstore.models import Checkpoint
 from taskstore.models.compare import TensorPlan
 from taskstore.packing.job import PackJob
 from taskstore.packing.options import PackOptions
+from taskstore.packing.plan import PENDING
 from taskstore.store import card
 from taskstore.version import __version__
 
 Key = tuple[str | None, str, str]  # of a digest: task (None: base), tensor, tier ("": none)
-PENDING = "0" * 64
+OF_ADAPTER = "adapter"  # in the place of a tier: a tensor of the adapter itself
 PLAIN = (("mask",), ("exact",))  # tiers that a task does not list
 
 
@@ -43,7 +45,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
     carried = options.base == "embed"
     return Manifest(
         format="taskstore",
-        version=VERSION_OF_PARENTS if job.parents else VERSION_OF_VECTORS,
+        version=VERSION_OF_PARENTS if job.parents or job.adapters else VERSION_OF_VECTORS,
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -78,8 +80,11 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
                 tensors={name: _entry(name, entry, base) for name, entry in planned.items()},
                 names=dict(sorted(task.names.items())) or None,
                 left_out=_left_out(task, options.tiers_of(task.name)),
-                codecs=_codecs(options, options.tiers_of(task.name)),
+                codecs=None
+                if task.name in job.adapters
+                else _codecs(options, options.tiers_of(task.name)),
                 parent=job.parents.get(task.name),
+                adapter=_adapter(job, task.name),
                 bits=options.bits_of(task.name) if "rest" in options.tiers_of(task.name) else None,
                 tiers=_listed(options.tiers_of(task.name)),
             )
@@ -118,6 +123,14 @@ def _codecs(options: PackOptions, tiers: Sequence[str]) -> dict[str, str] | None
     return found if found and options.level == "archive" else None
 
 
+def _adapter(job: PackJob, task: str) -> Adapter | None:
+    if task not in job.adapters:
+        return None
+    own = sorted(job.adapters[task].factors.tensors.items())
+    tensors = {n: Factor(dtype=i.dtype, shape=list(i.shape), blake3=PENDING) for n, i in own}
+    return Adapter(tensors=tensors, assets={})
+
+
 def _hub_id(model: Checkpoint) -> str | None:
     return model.source if model.revision else None
 
@@ -132,6 +145,8 @@ def _entry(name: str, entry: TensorPlan, base: Checkpoint) -> TaskTensor:
         return TaskTensor(kind="alias", of=entry.of, blake3=PENDING)
     if entry.kind == "base":
         return TaskTensor(kind="base", blake3=PENDING)
+    if entry.kind == "adapted":
+        return TaskTensor(kind="adapted", dtype=dtype, shape=shape, made=entry.made, blake3=PENDING)
     theirs = base.tensors[name]
     return TaskTensor(
         kind=entry.kind,  # type: ignore[arg-type]
@@ -148,9 +163,10 @@ def completed(
     ones: Mapping[tuple[str, str], int],
     sums: Mapping[tuple[str, str], Any],
     beside: Mapping[str | None, dict[str, str]],
-    shards: Mapping[str | None, dict[str, m.Shard]],
+    shards: Mapping[str | None, dict[str, Shard]],
     index: Mapping[str | None, dict[str, str] | None],
     weights: Mapping[str | None, dict[str, str] | None],
+    adapters: Mapping[str, Adapter],
 ) -> Manifest:
     """Fill in what is known once the blocks are coded.
 
@@ -158,6 +174,7 @@ def completed(
     sums     of kernels/products.py, by task and tier
     beside, shards, index, weights     a model's (None: the base's) assets, weight files, their
                                        index, and further weights
+    adapters  their files, of tasks that keep one
     """
 
     def with_files(model: Any, name: str | None, **changes: object) -> Any:
@@ -182,6 +199,7 @@ def completed(
                 task,
                 name,
                 fidelity=_fidelity(name, task, sums),
+                adapter=_completed_adapter(name, task, digests, adapters),
                 tensors={
                     tensor: _completed_entry(name, task, tensor, digests, ones)
                     for tensor in task.tensors
@@ -190,6 +208,16 @@ def completed(
             for name, task in draft.tasks.items()
         },
     )
+
+
+def _completed_adapter(
+    name: str, task: Task, digests: Mapping[Key, str], files: Mapping[str, Adapter]
+) -> Adapter | None:
+    if task.adapter is None:
+        return None
+    own = task.adapter.tensors.items()
+    tensors = {n: msgspec.structs.replace(t, blake3=digests[name, n, OF_ADAPTER]) for n, t in own}
+    return msgspec.structs.replace(files[name], tensors=tensors)
 
 
 def _fidelity(name: str, task: Task, sums: Mapping[tuple[str, str], Any]) -> dict[str, Sums] | None:

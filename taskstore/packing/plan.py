@@ -1,13 +1,23 @@
-"""Decide which tier each shared tensor of each task starts with."""
+"""Decide which tier each shared tensor of each task starts with; which tasks keep an adapter."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from taskstore.errors import FormatError
+from taskstore.format.dtypes import MASKED
 from taskstore.format.manifest import TIERS
+from taskstore.format.members import Factor
+from taskstore.format.rules.kept_adapters import check_parts
+from taskstore.models.checkpoint import TensorInfo
 from taskstore.models.compare import Plan, TaskPlan, TensorPlan, compare
 from taskstore.models.family import Family
+from taskstore.models.readers.lora import LoraReader
 from taskstore.packing.options import PackOptions
+
+PENDING = "0" * 64  # of a checksum that comes later
+Adapters = Mapping[str, LoraReader]  # by task
 
 
 def make(family: Family, options: PackOptions) -> Plan:
@@ -38,3 +48,74 @@ def with_tiers(plan: Plan, family: Family, options: PackOptions) -> Plan:
 
     firsts = [options.tiers_of(task.name)[0] for task in family.tasks]
     return replace(plan, tasks=tuple(map(started, plan.tasks, firsts)))
+
+
+def keep_adapters(family: Family, plan: Plan, options: PackOptions) -> tuple[Plan, Adapters]:
+    """Plan the adapters of a family, where tasks are kept bit for bit and nothing else.
+
+    A task that a parent is named for, or that is one, is coded like a full fine-tune.
+    """
+    named = {*options.parents, *options.parents.values()}
+    tasks, found = list(plan.tasks), dict[str, LoraReader]()
+    for t, task in enumerate(family.tasks):
+        reader = task.reader
+        if options.tier_names != ("exact",) or not isinstance(reader, LoraReader):
+            continue
+        if task.name not in named and (made := _planned(reader, tasks[t], family.base.tensors)):
+            tasks[t], found[task.name] = made, reader
+    return replace(plan, tasks=tuple(tasks)), found
+
+
+def _planned(reader: LoraReader, plan: TaskPlan, base: Mapping[str, TensorInfo]) -> TaskPlan | None:
+    """Return the plan of a task that keeps its adapter; None where the format cannot say how."""
+    factors = {
+        name: Factor(dtype=info.dtype, shape=list(info.shape), blake3=PENDING)
+        for name, info in reader.factors.tensors.items()
+    }
+    entries = dict[str, TensorPlan]()
+    for name, entry in plan.items():
+        made = reader.made(name)
+        if entry.kind in ("alias", "base"):
+            entries[name] = entry
+        elif made is None:
+            if base.get(name) != entry.info:
+                return None
+            entries[name] = TensorPlan("base", entry.info)
+        else:
+            try:
+                check_parts(made, entry.info.dtype, list(entry.info.shape), factors)
+            except FormatError:
+                return None
+            entries[name] = TensorPlan("adapted", entry.info, made=made)
+    return entries
+
+
+def like_base(family: Family, plan: Plan, name: str) -> list[int]:
+    """Return the tasks whose tensor an adapter makes, where it is one like the base's."""
+    if name in plan.aliases:
+        return []
+    info = family.base.tensors.get(name)
+    return [t for t in plan.tasks_of(name, "adapted") if plan.tasks[t][name].info == info]
+
+
+def without(family: Family, plan: Plan, kept: Adapters) -> tuple[Family, Plan]:
+    """Return a family without the tasks that keep an adapter, no one's parents."""
+    left = [t for t, task in enumerate(family.tasks) if task.name not in kept]
+    tasks, plans = tuple(family.tasks[t] for t in left), tuple(plan.tasks[t] for t in left)
+    return replace(family, tasks=tasks), replace(plan, tasks=plans)
+
+
+def private_start(family: Family, plan: Plan, t: int, name: str) -> int | None:
+    """Return the first element of a task's tensor that is not shared; None where all of it is."""
+    entry, base = plan.tasks[t][name], family.base.tensors
+    if entry.kind in ("private", "adapted") and t not in like_base(family, plan, name):
+        return 0
+    grown = entry.kind in TIERS and entry.info.numel > base[name].numel
+    return base[name].numel if grown else None
+
+
+def shared_tensors(family: Family, plan: Plan) -> list[tuple[TensorInfo, int]]:
+    """List the base's float tensors, and how many tasks share each."""
+    every = family.base.tensors.items()
+    floats = [(name, info) for name, info in every if info.dtype in MASKED]
+    return [(info, len(plan.tasks_of(name, *TIERS, "adapted"))) for name, info in floats]

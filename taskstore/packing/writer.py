@@ -18,10 +18,12 @@ from taskstore.format import manifest as m
 from taskstore.format.container_files import ShardedWriter
 from taskstore.format.digests import file_digests
 from taskstore.format.fidelity import of_sums
+from taskstore.format.members import Adapter
 from taskstore.format.section import SectionWriter
 from taskstore.format.tiers import BY_NAME
 from taskstore.merging.similarity import F64, Gram
 from taskstore.models import Checkpoint
+from taskstore.models.readers.adapted import adapter_files
 from taskstore.packing.assets import OF_WEIGHTS, AssetWriter
 from taskstore.packing.job import PackJob
 from taskstore.packing.manifest_draft import Key, completed, seal
@@ -93,6 +95,7 @@ class StoreWriter:
         for name, task in draft.tasks.items():
             stems |= {tier.stem(name): tier.layouts(draft, task) for tier in BY_NAME.values()}
             stems[names.private_of(name)] = layouts.private_layouts(draft, task)
+            stems[names.adapter_of(name)] = layouts.adapter_layouts(draft, task)
         self._writers = {
             stem: ShardedWriter(root, stem, sections, job.options.shard_bytes)
             for stem, sections in stems.items()
@@ -197,14 +200,33 @@ class StoreWriter:
             for name, files in kept.items()
         }
         index = {name: assets.index(files) for name, files in kept.items()}
+        adapters = {name: self._adapter(assets, name) for name in self._job.adapters}
         paths = [path for writer in self._writers.values() for path in writer.paths]
         paths += [f"assets/{digest}" for digest in assets.known]
         done = msgspec.structs.replace(
             completed(
-                self._draft, self._digests, self._ones, self._sums, beside, shards, index, weights
+                *(
+                    self._draft,
+                    self._digests,
+                    self._ones,
+                    self._sums,
+                    beside,
+                    shards,
+                    index,
+                    weights,
+                ),
+                adapters,
             ),
             vectors=self._gram.vectors(list(self._draft.tasks), share),
             assets=dict(sorted(assets.known.items())),
             files=file_digests(self._root, paths, executor),
         )
         return seal(self._root, done)
+
+    def _adapter(self, assets: AssetWriter, task: str) -> Adapter:
+        """Keep what an adapter's files hold beside its tensors."""
+        weights, beside = adapter_files(self._job.adapters[task])
+        shards = None
+        if weights is not None:
+            shards = assets.shards(weights, self._job.executor, self._job.meter.add)
+        return Adapter(tensors={}, assets=assets.beside(beside), shards=shards)

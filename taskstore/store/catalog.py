@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from taskstore.format.dtypes import ITEMSIZE, numel
 from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor
-from taskstore.format.own_names import own_layout
+from taskstore.format.rules.own_names import own_layout
 
 
 @dataclass(frozen=True)

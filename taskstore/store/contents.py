@@ -23,7 +23,7 @@ from taskstore.format import names as filenames
 from taskstore.format.digests import check_files
 from taskstore.format.fidelity import EXACT, Fidelity, of_task
 from taskstore.format.names import by_stem
-from taskstore.format.rules import lineage
+from taskstore.format.rules import kept_adapters, lineage
 from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
 from taskstore.locations import ownership
@@ -98,6 +98,8 @@ def files_of(
         model = manifest.base if task is None else manifest.tasks[task]
         beside = (model.beside or {}).values()
         needed = {*model.assets.values(), *beside, *digests_of(model)}
+        if isinstance(model, manifests.Task) and model.adapter is not None:
+            needed |= kept_adapters.digests_of(model.adapter)
         assets |= {f"assets/{digest}" for digest in needed}
         if task is not None:
             stems |= dict.fromkeys(filenames.stems_up_to(tier, manifest.folder(task)))

@@ -9,9 +9,10 @@ from pathlib import Path
 from taskstore.errors import FormatError
 from taskstore.executors import Executor
 from taskstore.format.header import MAX_HEADER
-from taskstore.format.manifest import Manifest, Shard
+from taskstore.format.manifest import Manifest
+from taskstore.format.members import Shard
 from taskstore.format.weight_files import tensors_in
-from taskstore.models import Originals, WeightFile
+from taskstore.models import Originals, TensorInfo, WeightFile
 from taskstore.models.folder import write_shard
 from taskstore.store.assets import read_asset
 from taskstore.store.catalog import label_of, own_tensors
@@ -57,6 +58,26 @@ def read(
     if files and missing:
         raise FormatError(f"no weight file of {label_of(task)} holds {min(missing)!r}")
     return files
+
+
+def read_adapter(root: Path, manifest: Manifest, task: str) -> Original | None:
+    """Read the header of a task's adapter file; None where the store does not keep it.
+
+    Raises FormatError unless it holds the adapter's tensors, and nothing else.
+    """
+    adapter = manifest.tasks[task].adapter
+    for name, shard in ((adapter.shards if adapter else None) or {}).items():
+        assert adapter is not None
+        label = f"{name!r} of {label_of(task)}"
+        if manifest.assets[shard.header].bytes > min(shard.bytes, MAX_HEADER + 8):
+            raise FormatError(f"{label}: its header is too large")
+        head = read_asset(root, manifest, shard.header)
+        infos = {n: TensorInfo(t.dtype, tuple(t.shape)) for n, t in adapter.tensors.items()}
+        inside = tensors_in(label, head, shard.bytes, infos)
+        if missing := infos.keys() - set(inside):
+            raise FormatError(f"{label} does not hold {min(missing)!r}")
+        return Original(name, head, inside, shard)
+    return None
 
 
 def write(

@@ -21,6 +21,7 @@ from taskstore.format.manifest import TIERS, Manifest, Task
 from taskstore.format.rules import lineage
 from taskstore.format.section import Layout
 from taskstore.locations.base import Location
+from taskstore.models.readers.stored_adapter import Adapted
 from taskstore.store.base import BaseSource, Bits
 from taskstore.store.catalog import (
     Rebuilt,
@@ -54,6 +55,7 @@ class ModelReader:
         self._task: Task | None = None if task is None else manifest.tasks[task]
         self._folder = "" if task is None else manifest.folder(task)
         self._private_stem = names.private_of(self._folder)
+        self._adapter_stem = names.adapter_of(self._folder)
         self._readers: dict[str, ShardedReader] = {}
         self._parts = lru_cache(OPEN)(self._open)
         try:
@@ -62,6 +64,10 @@ class ModelReader:
         except BaseException:
             self.close()
             raise
+        self.adapted: Adapted | None = None
+        if self._task is not None and self._task.adapter is not None:
+            own, chunk = self._readers[self._adapter_stem], manifest.chunk
+            self.adapted = Adapted(self._task, own, chunk, lambda name: self._of_base(name)[1])
         self.tensors = rebuilt_tensors(manifest, task, tier)
         self.saved = (self._task.names if self._task else None) or {}
         self.own_tensors = own_tensors(manifest, task)
@@ -91,12 +97,20 @@ class ModelReader:
     def sources(self, name: str) -> list[str]:
         """List the files that a tensor is rebuilt from."""
         if self._task is None or self._name is None:
-            return [self._base.place(self._manifest.tensors[name].alias or name)]
+            return self._sources_of_base(name)
         of, entry = resolved(self._task, name)
         if entry.kind == "private":
             return [self._readers[self._private_stem].path(of)]
+        if entry.kind == "adapted" and entry.made is not None:
+            made = entry.made
+            parts = [p for p in (made.saved, made.a, made.b, made.vector, made.tokens) if p]
+            start = [] if made.saved else self._sources_of_base(made.base or of)
+            return [*start, *{self._readers[self._adapter_stem].path(p): None for p in parts}]
         own = [reader.path(of) for reader in self._readers.values() if reader.holds(of)]
         return [self._base.place(self._manifest.tensors[of].alias or of), *own]
+
+    def _sources_of_base(self, name: str) -> list[str]:
+        return [self._base.place(self._manifest.tensors[name].alias or name)]
 
     def check(self, tensor: Rebuilt, nbytes: int, found: str) -> None:
         """Raise ChecksumMismatch unless a rebuilt tensor has its size and its checksum."""
@@ -128,6 +142,8 @@ class ModelReader:
             return {}
         self._private_rows = layouts.private_layouts(self._manifest, self._task)
         found: dict[str, Mapping[str, Layout]] = {self._private_stem: self._private_rows}
+        if self._task.adapter is not None:
+            found[self._adapter_stem] = layouts.adapter_layouts(self._manifest, self._task)
         needed = {t for name in self._task.tensors for t in self._tiers_of(self._task, name)}
         read = [(self._name, tier) for tier in TIERS if tier in needed]
         if "exact" in needed:
@@ -151,6 +167,9 @@ class ModelReader:
             return (self._of_base(name),)
         if entry.kind == "private":
             return (self._private(self._task, name),)
+        if entry.kind == "adapted":
+            assert self.adapted is not None
+            return (self.adapted.part(name),)
         shared = self._shared(self._task, name)
         if name not in self._private_rows:
             return (shared,)

@@ -266,12 +266,15 @@ class Store(StoreContents):
         overwrite: bool = False,
         jobs: int | None = None,
         shard_bytes: int | None = None,
+        adapter: bool = False,
         progress: Callback = silent,
     ) -> Path:
-        """Write a task (None: the base) as a Hugging Face folder; see `store.unpack.unpack`."""
-        from taskstore.store.unpack import UnpackOptions, unpack
+        """Write a task (None: the base) as a Hugging Face folder, or the `adapter` that it was."""
+        from taskstore.store.unpack import UnpackOptions, unpack, unpack_adapter
 
         options = UnpackOptions(tier, overwrite, shard_bytes, threads(jobs))
+        if adapter and task is not None:
+            return unpack_adapter(self, task, Path(target), options, progress)
         return unpack(self, {"": task}, Path(target), options, progress)
 
     @public

@@ -271,7 +271,7 @@ def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:
         parent=task.parent,
         masks_bytes=sizes[0],
         rest_bytes=sizes[1],
-        exact_bytes=sizes[2],
+        exact_bytes=sizes[2] + sizes[4],
         private_bytes=sizes[3],
         bits_per_parameter=8 * sum(sizes) / max(1, _parameters(manifest, task)),
         original_bytes=task.original_bytes,

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskstore.errors import InputError
 from taskstore.executors import Executor, threads
-from taskstore.format.names import CARD
-from taskstore.format.weight_files import SHARD_BYTES
+from taskstore.format.container_files import ShardedReader
+from taskstore.format.layouts import adapter_layouts
+from taskstore.format.manifest import Base, Manifest, Task
+from taskstore.format.members import Adapter
+from taskstore.format.names import CARD, adapter_of
+from taskstore.format.rules.kept_adapters import FILE
+from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
 from taskstore.locations import ownership, publish
 from taskstore.locations.ownership import Written
 from taskstore.locations.publish import Foreign
-from taskstore.models.folder import write_weights
+from taskstore.models import TensorInfo
+from taskstore.models.folder import write_shard, write_weights
+from taskstore.models.readers.stored_adapter import Adapted
 from taskstore.progress import Callback, Meter
 from taskstore.store import card, original_files
-from taskstore.store.assets import write_assets, write_weights_beside
+from taskstore.store.assets import read_asset, write_assets, write_weights_beside
+from taskstore.store.catalog import label_of
 from taskstore.store.rebuild import own_blocks
 from taskstore.store.summary import assets_bytes
 
 if TYPE_CHECKING:
-    from taskstore.format.manifest import Base, Manifest, Task
     from taskstore.store.contents import StoreContents
     from taskstore.store.rebuild import ModelReader
 
@@ -115,6 +123,51 @@ def _check(
             original_files.read(store.path, store.manifest, task, tier)
 
 
+def unpack_adapter(
+    store: StoreContents, task: str, target: Path, options: UnpackOptions, progress: Callback
+) -> Path:
+    """Write the adapter that a task is to the folder `target`, as it was, byte for byte.
+
+    Raises InputError for a task that keeps none, and what `unpack` raises.
+    """
+    store.check_task(task)
+    adapter = store.manifest.tasks[task].adapter
+    if adapter is None:
+        raise InputError(
+            f"task {task!r} keeps no adapter: it was no PEFT folder, or was not packed with "
+            "--tiers exact; unpack it without --adapter"
+        )
+    foreign = _not_of(store)
+    publish.check_target(target.absolute(), overwrite=options.overwrite, foreign=foreign)
+    store.check_files(store.files_of(task), options.executor)
+    infos = {n: TensorInfo(t.dtype, tuple(t.shape)) for n, t in adapter.tensors.items()}
+    meter = Meter(progress, sum(info.nbytes for info in infos.values()))
+    file = original_files.read_adapter(store.path, store.manifest, task)
+    with (
+        closing(_adapter(store, task)) as sections,
+        publish.folder(target, overwrite=options.overwrite, foreign=foreign) as folder,
+    ):
+        made = Adapted(store.manifest.tasks[task], sections, store.manifest.chunk)
+        order = file.tensors if file else usual_order(infos)
+        head = file.head if file else usual_head(infos, order)
+        digest = file.recorded.blake3 if file else None
+        blocks = made.blocks(order, label_of(task))
+        write_shard(folder / FILE, head, blocks, meter.add, digest, label_of(task))
+        for name, hash_ in adapter.assets.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(read_asset(store.path, store.manifest, hash_))
+    return target
+
+
+def _adapter(store: StoreContents, task: str) -> ShardedReader:
+    manifest = store.manifest
+    stem, sections = (
+        adapter_of(manifest.folder(task)),
+        adapter_layouts(manifest, manifest.tasks[task]),
+    )
+    return ShardedReader(store.location, stem, manifest.files, sections)
+
+
 def _write_weights(
     store: StoreContents,
     task: str | None,
@@ -148,7 +201,8 @@ def _not_of(store: StoreContents) -> Foreign:
     must be the store's to the last bit.
     """
     manifest = store.manifest
-    packed: list[Base | Task] = [manifest.base, *manifest.tasks.values()]
+    adapters = [task.adapter for task in manifest.tasks.values() if task.adapter is not None]
+    packed: list[Base | Task | Adapter] = [manifest.base, *manifest.tasks.values(), *adapters]
     models = [_listed(manifest, model) for model in packed]
 
     def not_of_model(folder: Path) -> list[str]:
@@ -167,9 +221,11 @@ def _not_of(store: StoreContents) -> Foreign:
     return not_of_models
 
 
-def _listed(manifest: Manifest, model: Base | Task) -> dict[str, Written]:
+def _listed(manifest: Manifest, model: Base | Task | Adapter) -> dict[str, Written]:
     """List the files of a model that a store gives back as they were."""
-    files = {**model.assets, **(model.beside or {}), **(model.index or {})}
+    files = dict(model.assets)
+    if isinstance(model, Base | Task):
+        files |= {**(model.beside or {}), **(model.index or {})}
     return {
         **{p: Written(bytes=manifest.assets[d].bytes, blake3=d) for p, d in files.items()},
         **{p: Written(bytes=s.bytes, blake3=s.blake3) for p, s in (model.shards or {}).items()},

@@ -160,8 +160,24 @@ def _verify_model(job: _Job, task: str | None, tier: str | None, base: BaseSourc
                 files = []
             for file in files or (None,):
                 yield from _verify_tensors(job, reader, file)
+            if task is not None and reader.adapted is not None:
+                yield from _verify_adapter(job, reader, task)
     except TaskstoreError as error:
         yield str(error)
+
+
+def _verify_adapter(job: _Job, reader: ModelReader, task: str) -> Iterator[str]:
+    """Check the adapter's own tensors, and the file that they are in."""
+    file = original_files.read_adapter(job.store.path, job.store.manifest, task)
+    adapter = job.store.manifest.tasks[task].adapter
+    state, own = blake3(file.head if file else b""), adapter.tensors if adapter else {}
+    assert reader.adapted is not None
+    for _, bits_N in reader.adapted.blocks(file.tensors if file else own, reader.label):
+        state.update(bits_N.view("u1"))
+    job.report.tensors += len(own)
+    if file and state.hexdigest() != file.recorded.blake3:
+        what = f"{file.name!r} of {reader.label}"
+        yield str(ChecksumMismatch(what, file.recorded.blake3, state.hexdigest()))
 
 
 def _verify_tensors(job: _Job, reader: ModelReader, file: Original | None) -> Iterator[str]:

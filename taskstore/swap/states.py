@@ -210,7 +210,7 @@ class States:
         if state is not None:
             task = self._manifest.tasks[state]
             name, entry = resolved(task, name)
-            if entry.kind == "private" or "exact" in self._tiers_of(state, name):
+            if entry.kind in ("private", "adapted") or "exact" in self._tiers_of(state, name):
                 return None
             if entry.dtype is not None and entry.dtype != self._manifest.tensors[name].dtype:
                 return None

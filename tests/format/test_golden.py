@@ -14,6 +14,8 @@ from tests.golden.make_v3 import file_digests
 from tests.golden.make_v3_tiers import MADE, tier_digests
 from tests.golden.make_v4 import MADE as V4
 from tests.golden.make_v4 import said_of
+from tests.golden.make_v5_adapters import MADE as ADAPTERS
+from tests.golden.make_v5_adapters import adapter_digests
 from tests.golden.make_v5_chains import MADE as CHAINS
 from tests.golden.make_v5_chains import parents_of
 from tests.support import ROOT
@@ -58,6 +60,13 @@ def test_version_5_has_parents(name: str, tmp_path: Path) -> None:
         assert json.loads((GOLDEN / "v5-chains" / f"{what}.json").read_text())[name] == found
 
 
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_version_5_gives_adapters_back(name: str, tmp_path: Path) -> None:
+    expected = json.loads((GOLDEN / "v5-adapters" / "files.json").read_text())[name]
+    store = taskstore.open(GOLDEN / "v5-adapters" / name)
+    assert adapter_digests(store, tmp_path) == expected
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_every_tier_reads_as_it_was_written(name: str) -> None:
     expected = json.loads((GOLDEN / "v3-tiers" / "tiers.json").read_text())[name]
@@ -72,5 +81,6 @@ def test_there_are_golden_stores() -> None:
         "v3-tiers",
         "v4",
         "v5-chains",
+        "v5-adapters",
     }
     assert len(STORES) >= 20

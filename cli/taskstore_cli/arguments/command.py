@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 # Title in `--help` -> its options, in this order. What is in no group stands last, under General.
 OPTION_GROUPS: Mapping[str, Sequence[str]] = {
     "What is read": (
-        *("--all", "--base", "--tier", "--exact", "--from", "--base-from", "--config", "--tasks"),
+        *("--all", "--base", "--tier", "--adapter", "--exact", "--from", "--base-from"),
+        *("--config", "--tasks"),
         *("--original", "--data", "--limit", "--max-length", "--overlap", "--vectors", "--deep"),
     ),
     "What is served": (

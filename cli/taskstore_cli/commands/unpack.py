@@ -21,6 +21,7 @@ from taskstore_cli.output.console import Output, counted, print_json, size
 @click.option("--all", "every", is_flag=True, help="Every task, each in DIR/TASK.")
 @click.option("--base", is_flag=True, help="The base, bit for bit.")
 @common.tier_option
+@click.option("--adapter", is_flag=True, help="The PEFT adapter that TASK was, byte for byte.")
 @click.option("--exact", is_flag=True, help="Refuse what is not the original bit for bit.")
 @common.base_from_option
 @click.option(
@@ -40,6 +41,7 @@ def unpack(
     every: bool,
     base: bool,
     tier: str | None,
+    adapter: bool,
     exact: bool,
     base_from: Path | None,
     shard_size: str | None,
@@ -57,6 +59,8 @@ def unpack(
 
     if (task is not None) + every + base != 1:
         raise click.UsageError("name one TASK, or give --all or --base")
+    if adapter and (task is None or tier or shard_size):
+        raise click.UsageError("--adapter goes with one TASK, without --tier and --shard-size")
     limit = None if shard_size is None else parse_bytes(shard_size)
     if exact and tier not in (None, "exact"):
         raise click.UsageError(f"--exact and --tier {tier} contradict each other")
@@ -65,7 +69,7 @@ def unpack(
         for name in opened.tasks if every else [task] if task else []:
             opened.check_exact(name)
     with out.progress() as progress:
-        write = opened.unpack_all if every else partial(opened.unpack, task)
+        write = opened.unpack_all if every else partial(opened.unpack, task, adapter=adapter)
         write(
             target,
             tier=tier,

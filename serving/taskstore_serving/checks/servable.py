@@ -64,6 +64,8 @@ def unservable(manifest: Manifest, task: str, residual: int = 0) -> str:
         of, entry = resolved(manifest.tasks[task], mine)
         if entry.kind == "private":
             return f"{name!r} is its own ({entry.reason})"
+        if entry.kind == "adapted":
+            return f"{name!r} is made by an adapter, which has neither mask nor rest"
         lowest = (*manifest.tasks[task].tiers_of(of), "")[0]
         if lowest == "rest" and tier == "mask":
             return f"{name!r} has no mask, only a rest (--tier rest serves it)"

@@ -44,7 +44,8 @@ def check_parents(manifest: Manifest) -> None:
             raise FormatError(f"task {name!r} has a parent, in a store of version 1 to 4")
         if task.parent in manifest.tasks:
             for one in (name, task.parent):
-                if "exact" not in manifest.tasks[one].all_tiers:
+                other = manifest.tasks[one]
+                if "exact" not in other.all_tiers or other.adapter is not None:
                     raise FormatError(f"task {name!r} has a parent, and {one!r} is not exact")
         chain = [name]
         while chain[-1] not in depth and (parent := manifest.tasks[chain[-1]].parent) is not None:

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.errors import CheckpointError
+from taskstore.format.rules.kept_adapters import FILE
 from taskstore.models.checkpoint import Checkpoint, TensorInfo
 from taskstore.models.config import CONFIG, read_config, read_settings
+from taskstore.models.original_files import Originals, of_files
+from taskstore.models.readers import adapter_config
 from taskstore.models.readers.adapter_names import IN
 from taskstore.models.readers.lora import LoraReader
+from taskstore.models.readers.safetensors import SafetensorsReader
 
 MAX_LABELS = 100_000
 _CLASSES = {"SEQ_CLS": "SequenceClassification", "TOKEN_CLS": "TokenClassification",
@@ -129,3 +133,17 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> Path:
     path = Path(os.path.realpath(folder)) / CONFIG
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def adapter_files(reader: LoraReader) -> tuple[Originals | None, dict[str, Path]]:
+    """Return an adapter's weight file, where it can come back as it was, and files beside it."""
+    beside = {
+        name: path
+        for name in (adapter_config.CONFIG, "README.md")
+        if (path := reader.folder / name).is_file()
+    }
+    own = reader.factors
+    if not isinstance(own, SafetensorsReader) or own.repeats:
+        return None, beside
+    found = of_files(own.files, None)
+    return (found if found and [f.name for f in found.files] == [FILE] else None), beside

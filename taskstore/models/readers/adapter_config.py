@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,14 @@ def patterns_of(folder: Path, config: dict[str, Any]) -> Patterns:
         return Patterns(patterns)
     except ValueError as error:
         raise CheckpointError(folder, f"its alpha_pattern {error}") from None
+
+
+def scaling(config: dict[str, Any], patterns: Patterns, module: str, rank: int) -> float:
+    """Return by what the product of a layer is multiplied; ValueError for a pattern that fails."""
+    pattern = patterns.first(module)
+    alphas: dict[str, Any] = config.get("alpha_pattern") or {}
+    alpha = config.get("lora_alpha", 8) if pattern is None else alphas[pattern]
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def adapter_file(folder: Path) -> Path | None:

@@ -18,22 +18,23 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import msgspec
 from numpy.typing import NDArray
 
 from taskstore.errors import CheckpointError
 from taskstore.format.dtypes import MASKED
-from taskstore.kernels import floats
+from taskstore.format.members import Made
 from taskstore.models.checkpoint import Checkpoint, Reader, TensorInfo
 from taskstore.models.readers import adapter_config
 from taskstore.models.readers.adapter_config import CONFIG as CONFIG
 from taskstore.models.readers.adapter_config import MERGE_FIRST
 from taskstore.models.readers.adapter_config import adapter_file as adapter_file
 from taskstore.models.readers.adapter_names import Names
-from taskstore.models.readers.adapter_steps import BLOCK, F64, Step
+from taskstore.models.readers.adapter_steps import Step, read_factor, same_tensor, step_of
 
 _PART = re.compile(
     r"^(?P<module>.+?)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|ia3_l"
@@ -41,6 +42,7 @@ _PART = re.compile(
 )
 _OTHER = re.compile(r"(^|\.)(lora|ia3|vera|hada|lokr|oft|boft|hra|fourierft)_")
 _SAVED = re.compile(r"\.(modules_to_save|base_layer|token_adapter\.base_layer)(?=\.)")
+FACTORS = 8  # that are kept for the next tensors: experts share theirs
 Parts = dict[str, str]  # part of an adapted layer -> the adapter's tensor
 
 
@@ -49,12 +51,13 @@ class LoraReader:
 
     def __init__(self, folder: Path, adapter: Reader, base: Checkpoint) -> None:
         """Raises CheckpointError where the adapter cannot be applied to this base exactly."""
-        self._path, self._adapter, self._base = folder, adapter, base.reader
+        self.folder, self.factors, self._base = folder, adapter, base.reader
         self.config = adapter_config.read_config(folder)
         self._patterns = adapter_config.patterns_of(folder, self.config)
         self._names = Names(base, self.config)
         self.tensors: dict[str, TensorInfo] = dict(base.tensors)
-        self._steps: dict[str, Step] = {}
+        self._how: dict[str, Made] = {}
+        self._also: dict[str, str] = {}  # a tensor to which the same is done as to another
         self.saved: dict[str, str] = {}  # tensor -> the adapter's that replaces it
         self.kept_until_closed = ExitStack()
         self.own_head: str | None = None  # a head that is tied in the base, and here no more
@@ -76,9 +79,12 @@ class LoraReader:
         self._tie(layers)
         for module, parts in layers.items():
             self._apply(module, parts)
+        self._how |= {also: self._how[name] for also, name in self._also.items()}
+        self._factor = lru_cache(FACTORS)(partial(read_factor, adapter))
+        self._steps = {n: self._step_of(n) for n in self._how}
 
     def _fail(self, problem: str) -> None:
-        raise CheckpointError(self._path, problem)
+        raise CheckpointError(self.folder, problem)
 
     def _tie(self, layers: Mapping[str, Parts]) -> None:
         """Give a tied head a matrix of its own where one side of the tie changes without the other.
@@ -90,7 +96,11 @@ class LoraReader:
             return
         head, embedding = tie
         if not any(self._names.changes(name, layers) for name in tie):
-            if head in self.saved and embedding in self.saved and self._equal(*tie):
+            if (
+                head in self.saved
+                and embedding in self.saved
+                and same_tensor(self.factors, *(self.saved[name] for name in tie))
+            ):
                 self._forget(head)  # new rows, saved under both names
             elif head in self.saved:
                 self.own_head = head
@@ -109,18 +119,10 @@ class LoraReader:
         if name in self._base.tensors:
             self.tensors[name] = self._base.tensors[name]
 
-    def _equal(self, one: str, two: str) -> bool:
-        a, b = (self.saved[name] for name in (one, two))
-        info = self._adapter.tensors[a]
-        read = self._adapter.read
-        ends = ((at, min(at + BLOCK, info.numel)) for at in range(0, info.numel, BLOCK))
-        same = info == self._adapter.tensors[b]
-        return same and all(np.array_equal(read(a, *end), read(b, *end)) for end in ends)
-
     def _save(self, name: str, key: str) -> None:
         name = self._names.resolve(name) or name
         self.saved[name] = key
-        self.tensors[name] = self._adapter.tensors[key]
+        self.tensors[name] = self.factors.tensors[key]
 
     def _apply(self, module: str, parts: Parts) -> None:
         """Make the step of one layer; `module` is what the adapter calls it."""
@@ -133,7 +135,7 @@ class LoraReader:
             self._single_experts(nested, *found, parts)
             return
         if name is None:
-            raise CheckpointError(self._path, self._names.missing(nested))
+            raise CheckpointError(self.folder, self._names.missing(nested))
         if "ia3_l" in parts:
             self._scale(name, parts["ia3_l"])
         if "token_adapter.trainable_tokens_delta" in parts:
@@ -142,151 +144,150 @@ class LoraReader:
             self._low_rank(nested, name, parts)
 
     def _shapes(self, parts: Parts) -> tuple[tuple[int, ...], ...]:
-        return tuple(
-            self._adapter.tensors[parts[p]].shape for p in ("lora_A", "lora_B") if p in parts
-        )
+        return tuple(self._shape(parts[p]) for p in ("lora_A", "lora_B") if p in parts)
 
-    def _step(self, name: str, module: str) -> Step:
+    def _weight(self, name: str, module: str) -> TensorInfo:
         info = self.tensors[name]
         if info.dtype not in MASKED or len(info.shape) < 2:
             self._fail(f"layer {module!r} is {info.dtype} in the base{self._names.quantised(name)}")
-        return self._steps.setdefault(name, Step(math.prod(info.shape[1:])))
+        return info
+
+    def _change(self, name: str, **how: Any) -> None:
+        """Note one more thing that is done to a tensor."""
+        self._how[name] = msgspec.structs.replace(self._how.get(name, Made()), **how)
+
+    def _step_of(self, name: str) -> Step:
+        info = self.tensors[name]
+        return step_of(self._how[name], info.dtype, info.shape, self._factor)
 
     def _low_rank(self, module: str, name: str, parts: Parts) -> None:
         kind = "lora_embedding_" if "lora_embedding_A" in parts else "lora_"
         if not {f"{kind}A", f"{kind}B"} <= parts.keys():
             self._fail(f"layer {module!r} has not both lora_A and lora_B")
-        step, info = self._step(name, module), self.tensors[name]
-        a, b = (self._factor(parts[f"{kind}{side}"]) for side in "AB")
-        rank, columns = a.shape[0], step.columns
-        left, right = b.reshape(b.shape[0], -1), a.reshape(rank, -1)
-        straight = (left.shape, right.shape) == ((info.shape[0], rank), (rank, columns))
-        turned = (right.shape, left.shape) == ((rank, info.shape[0]), (columns, rank))
+        info, keys = self._weight(name, module), [parts[f"{kind}{side}"] for side in "AB"]
+        a, b = (self._shape(key) for key in keys)
+        rank, columns = a[0], math.prod(info.shape[1:])
+        left, right = (b[0], math.prod(b[1:])), (rank, math.prod(a[1:]))
+        straight = (left, right) == ((info.shape[0], rank), (rank, columns))
+        turned = (right, left) == ((rank, info.shape[0]), (columns, rank))
         if kind == "lora_embedding_":
             straight = False
         if not straight and not turned:
             self._fail(
-                f"layer {module!r}: A {a.shape} and B {b.shape} do not make {list(info.shape)}"
+                f"layer {module!r}: A {a} and B {b} do not make {list(info.shape)}"
                 f"{self._names.other_base()}"
             )
         is_turned = turned and (not straight or self._names.is_conv1d(name))
-        if is_turned:
-            left, right = right.T, left.T
-        if step.left is not None:
+        if self._how.get(name, Made()).a is not None:
             self._fail(f"holds layer {module!r} twice")
-        step.left = np.ascontiguousarray(left * self._scaling(module, rank))[None]
-        step.right = np.ascontiguousarray(right)[None]
+        scale = self._scaling(module, rank)
+        self._change(name, a=keys[0], b=keys[1], scale=scale, turned=is_turned)
         if "lora_magnitude_vector" in parts:
-            size = columns if is_turned else info.shape[0]
-            vector = self._factor(parts["lora_magnitude_vector"], least=1).reshape(-1)
-            if vector.size != size:
-                self._fail(f"layer {module!r}: {vector.size} magnitudes for {size} outputs")
-            step.vector, step.by_rows, step.is_magnitude = vector, not is_turned, True
+            size, key = columns if is_turned else info.shape[0], parts["lora_magnitude_vector"]
+            found = math.prod(self._shape(key, least=1))
+            if found != size:
+                self._fail(f"layer {module!r}: {found} magnitudes for {size} outputs")
+            self._change(name, vector=key, columns=is_turned, length=True)
         elif self.config.get("use_dora"):
             self._fail(f"layer {module!r} has no lora_magnitude_vector, and use_dora is set")
 
     def _experts(self, module: str, name: str, parts: Parts) -> None:
         """LoRA of a parameter (E, a, b): A (E R, b) and B (a, R E), or a and b the other way."""
-        experts, height, columns = self.tensors[name].shape
-        left, right, rank = self._of_experts(parts, experts)
-        if (left.shape[1], right.shape[2]) != (height, columns):  # (E, in, out), as is_transposed
-            left, right = right.transpose(0, 2, 1), left.transpose(0, 2, 1)
+        (experts, height, columns), a, b = self.tensors[name].shape, *self._shapes(parts)
         parameter = f"{module}.{name.rsplit('.', 1)[-1]}"
-        step = self._steps.setdefault(name, Step(columns))
-        if step.left is not None or self.tensors[name].dtype not in MASKED:
+        if name in self._how or self.tensors[name].dtype not in MASKED:
             self._fail(f"the parameter {parameter!r} cannot be adapted here; {MERGE_FIRST}")
-        step.left = np.ascontiguousarray(left * self._scaling(parameter, rank))
-        step.right = np.ascontiguousarray(right)
+        self._change(
+            name,
+            a=parts["lora_A"],
+            b=parts["lora_B"],
+            scale=self._scaling(parameter, a[0] // experts),
+            experts=experts,
+            turned=(b[0], math.prod(a[1:])) != (height, columns),  # (E, in, out), as is_transposed
+        )
 
     def _single_experts(
         self, module: str, parameter: str, experts: int, names: list[str], parts: Parts
     ) -> None:
         """The same where the base has a tensor per expert, or two whose rows follow each other."""
-        left, right, rank = self._of_experts(parts, experts)
-        left, at = left * self._scaling(f"{module}.{parameter}", rank), 0
+        scale, at = self._scaling(f"{module}.{parameter}", self._shapes(parts)[0][0] // experts), 0
         for i, name in enumerate(names):
-            e, step = i * experts // len(names), self._step(name, name)
+            e = i * experts // len(names)
             at = 0 if i % (len(names) // experts) == 0 else at
-            stop = at + self.tensors[name].shape[0]
-            if step.left is not None:
+            self._weight(name, name)
+            if self._how.get(name, Made()).a is not None:
                 self._fail(f"the parameter {parameter!r} of {module!r} is adapted twice")
-            step.left, step.right, at = left[e, at:stop][None], right[e][None], stop
-
-    def _of_experts(self, parts: Parts, experts: int) -> tuple[F64, F64, int]:
-        """Read factors of E experts as (E, O, R) and (E, R, I); also the rank R."""
-        a, b = self._factor(parts["lora_A"]), self._factor(parts["lora_B"])
-        rank = a.shape[0] // experts
-        left = b.reshape(len(b), rank, experts).transpose(2, 0, 1)
-        return left, a.reshape(experts, rank, -1), rank
+            how = {"scale": scale, "experts": experts, "expert": e, "row": at}
+            self._change(name, a=parts["lora_A"], b=parts["lora_B"], **how)
+            at += self.tensors[name].shape[0]
 
     def _scale(self, name: str, key: str) -> None:
         """IA3: outputs (O, 1), with their bias, or inputs (1, I)."""
-        step, info = self._step(name, name), self.tensors[name]
-        vector = self._factor(key)
-        is_output = vector.shape[1:] == (1,) * (vector.ndim - 1) and vector.shape[0] > 1
-        step.by_rows = is_output != self._names.is_conv1d(name)
-        step.vector = vector.reshape(-1)
-        if len(info.shape) > 2 or step.vector.size != info.shape[not step.by_rows]:
+        info, shape = self._weight(name, name), self._shape(key)
+        is_output = shape[1:] == (1,) * (len(shape) - 1) and shape[0] > 1
+        by_rows = is_output != self._names.is_conv1d(name)
+        if len(info.shape) > 2 or math.prod(shape) != info.shape[not by_rows]:
             self._fail(
-                f"layer {name!r}: {list(vector.shape)} does not scale {list(info.shape)}; "
-                f"{MERGE_FIRST}"
+                f"layer {name!r}: {list(shape)} does not scale {list(info.shape)}; {MERGE_FIRST}"
             )
+        self._change(name, vector=key, columns=not by_rows)
         bias = f"{name.removesuffix('weight')}bias"
         if is_output and bias in self.tensors:
-            self._steps[bias] = Step(1, vector=step.vector)
+            self._how[bias] = Made(vector=key)
 
     def _tokens(self, module: str, name: str, key: str) -> None:
         chosen = self.config.get("trainable_token_indices")
         if isinstance(chosen, dict):
             chosen = next((v for k, v in chosen.items() if f".{module}".endswith(f".{k}")), None)
-        info, rows = self.tensors[name], self._factor(key)
+        info, shape = self._weight(name, module), self._shape(key)
         indices = chosen if isinstance(chosen, list) else []
         fits = all(type(row) is int and 0 <= row < info.shape[0] for row in indices)
-        if not fits or len(set(indices)) != len(rows) or rows.shape[1:] != info.shape[1:]:
+        if not fits or len(set(indices)) != shape[0] or shape[1:] != info.shape[1:]:
             self._fail(f"its trainable_token_indices do not name the rows of {key!r}")
-        step = self._step(name, module)
-        bits = floats.from_float32(rows.astype(np.float32).reshape(-1), info.dtype)
-        step.tokens = dict(zip(indices, bits.reshape(rows.shape), strict=True))
+        self._change(name, tokens=key, rows=indices)
         tie = self._names.tie()
         if tie and name == tie[1] and tie[0] in self.tensors and self.own_head is None:
-            self._steps[tie[0]] = step  # the base's files hold both
+            self._also[tie[0]] = name  # the base's files hold both
 
     def _scaling(self, module: str, rank: int) -> float:
         try:
-            pattern = self._patterns.first(module)
+            return adapter_config.scaling(self.config, self._patterns, module, rank)
         except ValueError as error:
-            raise CheckpointError(self._path, f"its alpha_pattern {error}") from None
-        alphas: dict[str, Any] = self.config.get("alpha_pattern") or {}
-        alpha = self.config.get("lora_alpha", 8) if pattern is None else alphas[pattern]
-        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+            raise CheckpointError(self.folder, f"its alpha_pattern {error}") from None
 
-    def _factor(self, key: str, least: int = 2) -> F64:
-        info = self._adapter.tensors[key]
+    def _shape(self, key: str, least: int = 2) -> tuple[int, ...]:
+        """Return the shape of a factor; raises CheckpointError where it is none."""
+        info = self.factors.tensors[key]
         if info.dtype not in MASKED or len(info.shape) < least or not info.numel:
             self._fail(f"adapter tensor {key!r} is {info.dtype} {list(info.shape)}")
-        raw = self._adapter.read(key, 0, info.numel)
-        return floats.to_float32(raw, info.dtype).astype(np.float64).reshape(info.shape)
+        return info.shape
+
+    def made(self, name: str) -> Made | None:
+        """Return how a tensor is made of the base's and the adapter's; None: it is the base's."""
+        how, saved, base = self._how.get(name), *self._start(name)
+        if how is None and saved is None and base == name:
+            return None
+        other = base if saved is None and base != name else None
+        return msgspec.structs.replace(how or Made(), saved=saved, base=other)
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         step = self._steps.get(name)
         if step is None or start >= stop:
             return self._before(name, start, stop)
         info = self.tensors[name]
-        if not step.computes:
-            return step.put_tokens(self._before(name, start, stop), start)
+        return step.made(partial(self._before, name), info.dtype, info.numel, start, stop)
 
-        def read(first: int, last: int) -> F64:
-            return floats.to_float32(self._before(name, first, last), info.dtype).astype(np.float64)
-
-        with np.errstate(all="ignore"):  # what overflows is refused as infinite
-            weights_N = step.floats(read, info.numel, start, stop).astype(np.float32)
-        return step.put_tokens(floats.from_float32(weights_N, info.dtype), start)
-
-    def _before(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Read a tensor as it is before any step: the adapter's own, or the base's."""
+    def _start(self, name: str) -> tuple[str | None, str]:
+        """Return the tensor that one is before any step: the adapter's own, or the base's."""
         source = name if name in self.saved else self._source.get(name, name)
         if source in self.saved and not (source != name and self._base_only):
-            return self._adapter.read(self.saved[source], start, stop)
+            return self.saved[source], source
+        return None, source
+
+    def _before(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        saved, source = self._start(name)
+        if saved is not None:
+            return self.factors.read(saved, start, stop)
         return self._base.read(source, start, stop)
 
     def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
@@ -294,5 +295,5 @@ class LoraReader:
 
     def close(self) -> None:
         """Close the adapter; the base is its owner's to close."""
-        self._adapter.close()
+        self.factors.close()
         self.kept_until_closed.close()
