@@ -1,4 +1,4 @@
-"""Two writers and three readers at one store: no task is lost, no byte is wrong."""
+"""Two writers and three readers at one store: no task is lost, no byte wrong, no reader fails."""
 
 from __future__ import annotations
 
