@@ -117,7 +117,7 @@ def test_what_is_refused(small: families.Family, tmp_path: Path) -> None:
     masks = packed(small, tmp_path / "masks", "alpha", "beta")
     exact = packed(small, tmp_path / "exact", "alpha", "beta", tiers="exact")
     before = contents(masks.path), contents(exact.path)
-    with pytest.raises(InputError, match="keeps no more of 'alpha' than a mask; pack again"):
+    with pytest.raises(InputError, match="keeps no more of 'alpha' than its mask; pack again"):
         add(masks, {"gamma": small.paths["gamma"]}, AddOptions(repack=True))
     with pytest.raises(InputError, match="has no multi-task model that a mask could select from"):
         add(exact, {"gamma": small.paths["gamma"]}, AddOptions(tiers="mask"))
@@ -172,7 +172,7 @@ def test_the_commands(small: families.Family, tmp_path: Path) -> None:
     assert "masks of 2 tasks" in run("info", tmp_path / "m")[1]
     code, out, err = run("add", tmp_path / "m", small.paths["gamma"], "--repack")
     assert (code, out) == (1, "")
-    assert "keeps no more of 'alpha' than a mask" in err
+    assert "keeps no more of 'alpha' than its mask" in err
     assert run("retier", store, "--tiers", "mask", "--drop-exact", "--quiet")[:2] == (0, "")
     history = [change.what for change in taskstore.open(store).manifest.history or ()]
     assert history == ["add", "remove", "retier"]

@@ -27,7 +27,8 @@ def joining_options(command: common.F) -> common.F:
             click.option(
                 "--tiers",
                 metavar="TIER,...",
-                help="What is kept of each, as of pack.  [default: as most tasks of STORE]",
+                help="What is kept of each, as of pack.  [default: as most tasks of STORE, bits by "
+                "measure]",
             ),
             click.option(
                 "--rest-bits",
@@ -36,14 +37,15 @@ def joining_options(command: common.F) -> common.F:
                 also=["--residual"],
                 multiple=True,
                 metavar="[NAME=]BITS",
-                help="As of pack.",
+                help="As of pack.  [default: what --max-error needs]",
             ),
             click.option(
                 "--max-error",
                 metavar="X|GRADE",
                 default="A",
                 show_default=True,
-                help="The largest error of a mask; what is farther gets a rest.",
+                help="The largest error without data: what a mask does not keep gets a rest, of the "
+                "fewest bits, and what no rest keeps is exact.",
             ),
             click.option(
                 "--parent",

@@ -68,7 +68,7 @@ def choose(
 def best_residual(store: Store, tasks: Sequence[str], given: Sequence[str]) -> tuple[int, str]:
     """How many tiers above the mask are served by default, and why not more where there are.
 
-    `given` are vLLM's options. Raises UnknownTask.
+    `given` are vLLM's options. Raises UnknownTask, and InputError where nothing can be served so.
     """
     for task in tasks:
         store.check_task(task)
@@ -76,17 +76,29 @@ def best_residual(store: Store, tasks: Sequence[str], given: Sequence[str]) -> t
     having = [task for task in wanted if "rest" in manifest.tasks[task].all_tiers]
     if not having:
         return 0, ""
+    why = _against_rests(store, given)
     if all("mask" not in manifest.tasks[task].all_tiers for task in having):
+        if why:
+            raise InputError(
+                f"{store.path} has rests and no masks, and {why}: serve a store of masks, which "
+                "are chosen by taskstore pack --tiers mask"
+            )
         return 1, ""
-    if option_value(given, "tensor-parallel-size", "tp") not in (None, "1"):
-        return 0, "tensor parallel cuts what rests are added to"
-    if base_settings(store).get("model_type") in _TURNED:
-        return 0, "this model keeps its matrices turned"
+    if why:
+        return 0, why
     for task in having:
         problem = unservable(manifest, task, 1)
         if problem and not unservable(manifest, task):
             return 0, f"tensor {problem} (task {task!r})"
     return 1, ""
+
+
+def _against_rests(store: Store, given: Sequence[str]) -> str:
+    """Say why no rest of a store can be served; "" where nothing is known against it."""
+    if option_value(given, "tensor-parallel-size", "tp") not in (None, "1"):
+        return "tensor parallel cuts what rests are added to"
+    turned = base_settings(store).get("model_type") in _TURNED
+    return "this model keeps its matrices turned" if turned else ""
 
 
 def base_settings(store: Store) -> dict[str, Any]:

@@ -73,7 +73,9 @@ def unservable(manifest: Manifest, task: str, residual: int = 0) -> str:
         if tier == "rest" and of != tied and tensors[mine].blake3 != base[name].blake3:
             return f"{name!r} is {of!r} in it, and {tied!r} in the base"
         if lowest == "exact":
-            return f"{name!r} has neither mask nor rest; `taskstore retier` adds one"
+            every = all("exact" in one.all_tiers for one in manifest.tasks.values())
+            way = "retier`" if every else "replace --tiers rest` with its fine-tune"
+            return f"{name!r} has neither mask nor rest; `taskstore {way} adds one"
     return ""
 
 

@@ -67,7 +67,7 @@ class Places:
             if source not in self._wanted:
                 problem = "had a rest in no task when the engine started; start it again"
             elif problem:
-                problem += "; serve masks alone (--tier mask)"
+                problem += "; serve masks alone (--tier mask, of a store that has them)"
             if problem:
                 raise SwapError(f"tensor {source!r} of task {task!r} {problem}")
 

@@ -48,7 +48,8 @@ def choose(
             bits[task.name] = found
             size += sum(job.executor.map(rest_bytes, found, taken))
     lost = [task.name for task in family.tasks if task.name not in bits]
-    if not (given.residuals or lost or refused or given.tier_names[1:]):
+    joins = family.aliases is not None  # a store, which has its multi-task model, or none
+    if not (joins or given.residuals or lost or refused or given.tier_names[1:]):
         masked = with_options(job, given.chosen("mask", {}, {}))
         if masks := measured(masked, sample, most * MARGIN, size):
             said = f"masks: as near as rests are, in about {masks.size / size:.0%} of their bytes"

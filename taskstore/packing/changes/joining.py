@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -42,22 +43,18 @@ def join(
 
     A task of the same name is replaced. Raises what `pack` raises.
     """
-    wanted, said = options.for_tasks(store, finetunes), list[str]()
-    options.check_parents(store, finetunes, wanted.tier_names)
-    groups: list[tuple[PackOptions, Mapping[str, PathLike]]] = [(wanted, finetunes)]
-    if wanted.tier_names == ("mask",) and options.max_error is not None:
-        far = _too_far(store, finetunes, wanted, options.max_error)
-        said = [_said(name, error, options.max_error) for name, error in far.items()]
-        rest = AddOptions(
-            tiers="rest",
-            residual=options.residual,
-            residuals=options.residuals,
-            keep_private=options.keep_private,
-            jobs=options.jobs,
-            max_memory=options.max_memory,
-        ).for_tasks(store, ())
-        near = {name: path for name, path in finetunes.items() if name not in far}
-        groups = [(wanted, near), (rest, {name: finetunes[name] for name in far})]
+    groups, said = list[tuple[PackOptions, Mapping[str, PathLike]]](), list[str]()
+    for some in _alike(store, finetunes):
+        parents = {n: p for n, p in options.parents.items() if n in some or n not in finetunes}
+        own = replace(options, parents=parents)
+        wanted, far = own.for_tasks(store, some), dict[str, float]()
+        own.check_parents(store, some, wanted.tier_names)
+        if wanted.tier_names == ("mask",) and options.max_error is not None:
+            far = _too_far(store, some, wanted, options.max_error)
+            said += [_said(name, error, options.max_error) for name, error in far.items()]
+            rest = replace(options, tiers=options.rest, parents={}).for_tasks(store, ())
+            groups.append((rest, {name: some[name] for name in far}))
+        groups.append((wanted, {name: path for name, path in some.items() if name not in far}))
     for number, (chosen, some) in enumerate(groups):
         if some:
             masked = "mask" in chosen.tier_names
@@ -65,10 +62,20 @@ def join(
             with given.joined(store, some, executor, masked=masked, beside=beside) as family:
                 alone = folder / f"alone-{number}"
                 report = pack_family(family, alone, chosen, progress)
-                said += [line for line in report.warnings if line.startswith(tuple(some))]
+                lines = (*report.notes, *report.warnings)
+                said += [line for line in lines if line.startswith(tuple(some))]
                 manifest = adopted(store, manifest, open_store(alone), folder, list(some))
             shutil.rmtree(alone)
     return kept_of(manifest, list(manifest.tasks)), said
+
+
+def _alike(store: Store, finetunes: Mapping[str, PathLike]) -> list[dict[str, PathLike]]:
+    """Split fine-tunes by the tiers of the tasks that they replace; new ones are one group."""
+    known, groups = store.manifest.tasks, dict[tuple[str, ...], dict[str, PathLike]]()
+    for name, path in finetunes.items():
+        tiers = known[name].all_tiers if name in known else ()
+        groups.setdefault(tiers, {})[name] = path
+    return list(groups.values())
 
 
 def _too_far(

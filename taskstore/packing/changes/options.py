@@ -11,7 +11,7 @@ from taskstore.errors import OptionError
 from taskstore.executors import default_jobs
 from taskstore.format.fidelity import GRADES
 from taskstore.format.rules import lineage
-from taskstore.packing.options import REST_BITS, PackOptions, auto_lambda
+from taskstore.packing.options import AUTO, REST_BITS, PackOptions, auto_lambda
 from taskstore.store import Store
 
 
@@ -21,12 +21,13 @@ class AddOptions:
 
     tiers         what is kept of each, as of `pack`; None: the tiers of the task that is replaced,
                   else those that most tasks of the store have
-    residual      about how many bits per parameter a rest takes
+    residual      about how many bits per parameter a rest takes; residuals: for single tasks
     lam           threshold of masks
     parents       task -> the task of the store, or of those that join it, that it is coded against
                   where it is exact; None: the base, or what is nearest of those that join with it
-    max_error     the largest error (format/fidelity.py) of masks alone; what is farther from its
-                  fine-tune gets a rest instead. None: any
+    max_error     the largest error (format/fidelity.py) of masks alone, or of a rest whose bits are
+                  not given. What masks do not keep gets a rest, of the fewest bits, and what no
+                  rest keeps is exact. None: any, with the bits that are there
     keep_private  as of `pack`
     repack        merge and mask all tasks anew; the store's tasks must be exact for that
     """
@@ -42,6 +43,13 @@ class AddOptions:
     jobs: int = field(default_factory=default_jobs)
     max_memory: int = 2 << 30
 
+    @property
+    def rest(self) -> str:
+        """The tiers of what gets a rest, as `pack` takes them: with bits by measure, or given."""
+        if self.residual or self.max_error is None:
+            return "rest"
+        return f"{AUTO}:{self.max_error!r}"
+
     def for_tasks(self, store: Store, tasks: Collection[str]) -> PackOptions:
         """Return the options to code new tasks with, or new weights of tasks."""
         known = store.manifest.tasks
@@ -51,14 +59,17 @@ class AddOptions:
         )
         tiers = tiers or "exact"  # of tasks that have private tensors alone
         wanted = tiers.split(",")
+        if not self.tiers and "rest" in wanted and "mask" not in wanted:
+            wanted = [self.rest if tier == "rest" else tier for tier in wanted]
         bits = [task.bits for task in like if task.bits is not None]
         thresholds = [task.lam for task in like if "mask" in task.all_tiers and task.lam]
         usual = thresholds[-1] if thresholds else auto_lambda(store.manifest.merge.method)
         archive = any(task.codecs for task in like) and {"mask", "exact"} & set(wanted)
         masked: dict[str, Any] = {"method": "sum", "lam": usual if self.lam is None else self.lam}
-        has_rest = "rest" in wanted or self.residual or self.residuals
+        searched = any(tier.startswith(AUTO) for tier in wanted)
+        has_rest = "rest" in wanted or (self.residuals and not searched)
         return PackOptions(
-            tiers=tiers,
+            tiers=",".join(wanted),
             residual=self.residual or ((bits[-1] if bits else REST_BITS) if has_rest else None),
             residuals=self.residuals,
             level="archive" if archive else "speed",

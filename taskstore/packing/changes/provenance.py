@@ -34,6 +34,7 @@ def as_packed(store: Store, jobs: int) -> PackOptions:
     }
     return PackOptions(
         tiers=",".join(tiers),
+        own_tiers={} if "mask" in tiers else {n: ",".join(store.tiers(n)) for n in tasks},
         level="archive" if any(task.codecs for task in tasks.values()) else "speed",
         residual=_common(bits.values()),
         residuals=bits,

@@ -121,9 +121,20 @@ def test_the_best_tier_that_is_there_is_served(small: families.Family, tmp_path:
     for words in (["--tensor-parallel-size", "2"], ["-tp=2"], ["--tensor_parallel_size=2"]):
         residual, why = best_residual(both, ["alpha"], words)
         assert (residual, "tensor parallel" in why) == (0, True)
-        assert best_residual(rests, [], words) == (1, "")  # there is nothing else
+        with pytest.raises(InputError, match="tensor parallel cuts .*taskstore pack --tiers mask"):
+            best_residual(rests, [], words)  # there is nothing else
+    assert best_residual(rests, [], ()) == (1, "")
     assert best_residual(both, [], ["--tensor-parallel-size", "1"]) == (1, "")
     with pytest.raises(SwapError, match="only a rest .--tier rest serves it"):
         choose(rests, [], residual=0, default="", skip=False)
+    taskstore.remove(rests, ["beta", "gamma"])
+    exact = {"beta": small.paths["beta"]}
+    taskstore.add(rests.path, exact, taskstore.AddOptions(tiers="exact"))
+    mixed = taskstore.open(rests.path)
+    assert best_residual(mixed, [], ()) == (1, "")
+    with pytest.raises(SwapError, match="neither mask nor rest; .taskstore replace --tiers rest"):
+        choose(mixed, [], residual=1, default="", skip=False)
+    chosen = choose(mixed, [], residual=1, default="", skip=True)
+    assert (chosen.tiers, list(chosen.left_out)) == ({"alpha": "rest"}, ["beta"])
     with pytest.raises(InputError, match=r"an archive .*taskstore retier .*exact --tiers rest -o"):
         choose(packed("exact"), [], residual=0, default="", skip=True)
