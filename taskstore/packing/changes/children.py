@@ -70,7 +70,8 @@ def recoded(
 def _alone(store: Store, child: str, parent: str | None, alone: Path, jobs: int | None) -> Store:
     """Pack a task of a store, with the one that it is to be coded against, as a store."""
     lam, executor = store.manifest.tasks[child].lam, threads(jobs)
-    wanted = AddOptions(lam=lam, keep_private=True, jobs=executor.jobs).for_tasks(store, [child])
+    asked = AddOptions(lam=lam, max_error=None, keep_private=True, jobs=executor.jobs)
+    wanted = asked.for_tasks(store, [child])
     wanted = replace(wanted, parent="none", parents={child: parent} if parent else {})
     beside, masked = [child, *([parent] if parent else [])], "mask" in wanted.tier_names
     with given.joined(store, {}, executor, masked=masked, beside=beside) as family:

@@ -174,7 +174,7 @@ class _Repair:
     def _as_it_was(self, task: str) -> PackOptions:
         """Return the options that a task was coded with."""
         recorded = self._store.manifest.tasks[task]
-        options = AddOptions(jobs=self._jobs, lam=recorded.lam, keep_private=True)
+        options = AddOptions(jobs=self._jobs, lam=recorded.lam, max_error=None, keep_private=True)
         found = options.for_tasks(self._store, [task])
         return replace(found, parent="none") if "exact" in found.tier_names else found
 
