@@ -44,8 +44,8 @@ def joining_options(command: common.F) -> common.F:
                 metavar="X|GRADE",
                 default="A",
                 show_default=True,
-                help="The largest error without data: what a mask does not keep gets a rest, of the "
-                "fewest bits, and what no rest keeps is exact.",
+                help="The largest error without data: what a mask does not keep gets a rest, of "
+                "the fewest bits, and what no rest keeps is exact.",
             ),
             click.option(
                 "--parent",
