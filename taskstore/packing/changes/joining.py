@@ -69,13 +69,13 @@ def join(
     return kept_of(manifest, list(manifest.tasks)), said
 
 
-def _alike(store: Store, finetunes: Mapping[str, PathLike]) -> list[dict[str, PathLike]]:
+def _alike(store: Store, finetunes: Mapping[str, PathLike]) -> list[Mapping[str, PathLike]]:
     """Split fine-tunes by the tiers of the tasks that they replace; new ones are one group."""
     known, groups = store.manifest.tasks, dict[tuple[str, ...], dict[str, PathLike]]()
     for name, path in finetunes.items():
         tiers = known[name].all_tiers if name in known else ()
         groups.setdefault(tiers, {})[name] = path
-    return list(groups.values())
+    return [*groups.values()]
 
 
 def _too_far(
