@@ -70,6 +70,7 @@ class TaskTensor(Struct, frozen=True, kw_only=True, omit_defaults=True):
     shape: Shape | None = None
     of: str | None = None
     ones: Size | None = None
+    codec: str | None = None
     reason: str | None = None
     lower: list[Digest] | None = None
     made: Made | None = None

@@ -13,6 +13,7 @@ from taskstore.format.rules.since import (
     CODECS_OF_TIERS,
     VERSION_OF_CUTS,
     VERSION_OF_EXACT,
+    VERSION_OF_SPARSE,
     VERSION_OF_TIERS,
     VERSION_OF_VECTORS,
 )
@@ -168,7 +169,7 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
 
 
 MEMBERS = {
-    "exact": {"dtype", "shape"},
+    "exact": {"dtype", "shape", "codec"},
     "rest": {"dtype", "shape", "lower"},
     "mask": {"dtype", "shape", "ones", "lower"},
     "base": set(),
@@ -202,7 +203,7 @@ def _check_tiers(manifest: Manifest, name: str, task: Task) -> None:
 
 def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -> None:
     base = manifest.tensors.get(name)
-    for member in ("dtype", "shape", "of", "ones", "reason", "lower", "made"):
+    for member in ("dtype", "shape", "of", "ones", "reason", "lower", "made", "codec"):
         if getattr(entry, member) is not None and member not in MEMBERS[entry.kind]:
             raise FormatError(f"tensor {name!r} is of kind {entry.kind!r} and has {member!r}")
     if entry.kind in TIERS:
@@ -239,6 +240,10 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
             raise FormatError(f"tensor {name!r} cannot be coded against the base's")
         if entry.dtype is not None and (older or not {entry.dtype, base.dtype} <= MASKED):
             raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
+        if entry.codec is not None:
+            older = manifest.version < VERSION_OF_SPARSE
+            if older or entry.codec != "sparse" or (entry.dtype or base.dtype) not in MASKED:
+                raise FormatError(f"tensor {name!r} cannot be coded by {entry.codec!r}")
         _check_rows(manifest, name, entry, base)
 
 

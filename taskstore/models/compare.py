@@ -42,6 +42,7 @@ class TensorPlan:
     reason: str = ""
     of: str = ""
     made: Made | None = None
+    sparse: bool = False  # few weights differ from those that it is coded against
 
 
 TaskPlan = Mapping[str, TensorPlan]  # by tensor

@@ -215,6 +215,7 @@ def _above(
         archive=job.options.level == "archive",
         label=(task.name, block.name),
         lineage=lineage,
+        sparse=job.plan.tasks[t][block.name].sparse,
     )
     for tier in coder.above(task.name):
         streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)

@@ -19,6 +19,7 @@ from taskstore.packing import plan as planning
 from taskstore.packing.mask_files import matching
 from taskstore.packing.mask_files.matching import Imported
 from taskstore.packing.options import PackOptions
+from taskstore.packing.parents import unmoved
 from taskstore.packing.parents.choice import choose
 from taskstore.progress import Callback, Meter
 
@@ -61,13 +62,15 @@ def with_options(job: PackJob, options: PackOptions) -> PackJob:
     kept = _originals(family, plan, options)
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
     executor = options.executor(len(family.tasks), itemsize)
+    parents = choose(*planning.without(family, plan, job.adapters), options, executor)
+    plan = unmoved.choose(family, plan, options, parents, executor)
     return replace(
         job,
         plan=plan,
         options=options,
         masks=matching.of(family, plan, options),
         kept=kept,
-        parents=choose(*planning.without(family, plan, job.adapters), options, executor),
+        parents=parents,
         meter=Meter(job.meter.callback, _total_bytes(family, options, kept)),
         executor=executor,
     )

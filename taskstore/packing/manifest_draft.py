@@ -45,7 +45,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
     carried = options.base == "embed"
     return Manifest(
         format="taskstore",
-        version=VERSION_OF_PARENTS if job.parents or job.adapters else VERSION_OF_VECTORS,
+        version=VERSION_OF_PARENTS if _is_new(job) else VERSION_OF_VECTORS,
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -123,6 +123,12 @@ def _codecs(options: PackOptions, tiers: Sequence[str]) -> dict[str, str] | None
     return found if found and options.level == "archive" else None
 
 
+def _is_new(job: PackJob) -> bool:
+    """Tell whether version 5 is needed."""
+    sparse = any(entry.sparse for planned in job.plan.tasks for entry in planned.values())
+    return bool(job.parents or job.adapters or sparse)
+
+
 def _adapter(job: PackJob, task: str) -> Adapter | None:
     if task not in job.adapters:
         return None
@@ -153,6 +159,7 @@ def _entry(name: str, entry: TensorPlan, base: Checkpoint) -> TaskTensor:
         dtype=dtype if dtype != theirs.dtype else None,
         shape=shape if tuple(shape) != theirs.shape else None,
         ones=0 if entry.kind == "mask" else None,
+        codec="sparse" if entry.sparse else None,
         blake3=PENDING,
     )
 

@@ -82,6 +82,7 @@ SAMPLES: Mapping[str, Sample] = {
     "strides": Sample((2, 4), given=words),
     "guided": Sample((1,), masks, lambda n, itemsize, seed: words(n, 4, seed)),
     "chained": Sample((2,), given=lambda n, size, seed: words(2 * n, size, seed).reshape(2, n)),
+    "sparse": Sample((2, 4), given=words),
 }
 CASES = [(name, size) for name in CODECS for size in SAMPLES[name].itemsizes]
 every = pytest.mark.parametrize(("name", "itemsize"), CASES)

@@ -82,5 +82,6 @@ def test_there_are_golden_stores() -> None:
         "v4",
         "v5-chains",
         "v5-adapters",
+        "v5-sparse",
     }
     assert len(STORES) >= 20

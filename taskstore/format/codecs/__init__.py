@@ -26,6 +26,7 @@ from taskstore.format.codecs import (
     planes,
     rotated,
     rounded,
+    sparse,
     steps,
     strides,
     ulp,
@@ -66,6 +67,7 @@ CODECS: Mapping[str, Codec] = {
     "strides": strides.Strides(),
     "guided": guided.Guided(),
     "chained": chained.Chained(),
+    "sparse": sparse.Sparse(),
 }
 
 

@@ -35,6 +35,7 @@ class Exact(TierFile):
             codec = task.codec("exact", usual) if dtype in MASKED else usual
             if usual == "steps" and lineage.has_parents(manifest.tasks, task, name):
                 codec = "chained"
+            codec = task.tensors[name].codec or codec
             layouts[name] = Layout(codec, numel(base.shape), ITEMSIZE[dtype], manifest.chunk)
         return layouts
 
@@ -46,9 +47,11 @@ class Exact(TierFile):
         archive, usual = spec.archive and spec.dtype in MASKED, usual_codec(spec.dtype)
         if spec.lineage is not None:
             below_N, w0_N = spec.lineage
-            if usual == "steps":
+            if usual == "steps" and not spec.sparse:
                 return encode("chained", theta_N, np.stack([below_N, w0_N])), theta_N
         codec = CODECS_OF_TIERS["exact"] if archive else usual
+        if spec.sparse:
+            codec = "sparse"
         return encode(codec, theta_N, below_N), theta_N
 
 

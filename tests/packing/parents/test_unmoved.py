@@ -1,0 +1,76 @@
+"""Tensors of which most weights did not move are coded by which of them did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import taskstore
+from taskstore.store.verify import verify
+from tests.support import families, forge
+from tests.support.broken import refused
+from tests.support.families import options, same
+from tests.support.forge import Document
+
+SHAPES = {"few.weight": (200, 300), "many.weight": (200, 300), "none.weight": (64,)}
+
+
+def moved(state: families.State, seed: int) -> families.State:
+    """One weight of fifty of one tensor, and all of another."""
+    draw = torch.Generator().manual_seed(seed)
+    few, many = state["few.weight"], state["many.weight"]
+    chosen = torch.rand(few.shape, generator=draw) < 0.02
+    noise = torch.randn(many.shape, generator=draw) * 0.01
+    new = {"few.weight": torch.where(chosen, few * 1.01, few), "many.weight": many + noise}
+    return {**state, **{name: w.to(few.dtype) for name, w in new.items()}}
+
+
+@pytest.mark.parametrize("level", ["speed", "archive"])
+@pytest.mark.parametrize("parents", [{}, {"beta": "alpha"}])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_it_comes_back_and_is_smaller(
+    dtype: torch.dtype, parents: dict[str, str], level: str, tmp_path: Path
+) -> None:
+    base = families.random_state(0, dtype, shapes=SHAPES)
+    alpha = moved(base, 1)
+    beta = moved(alpha if parents else base, 2)
+    family = families.Family(tmp_path / "family", base, {"alpha": alpha, "beta": beta})
+    how = options(tiers="exact", parents=parents, parent="none", level=level, chunk=1 << 16)
+    taskstore.pack(family.base_path, family.paths, tmp_path / "store", how)
+    store = taskstore.open(tmp_path / "store")
+    assert verify(store, deep=True).problems == []
+    for name, state in family.tasks.items():
+        tensors = store.manifest.tasks[name].tensors
+        codecs = {n: tensors[n].codec for n in SHAPES}
+        assert codecs["few.weight"] == "sparse" and codecs["many.weight"] is None
+        found = store.state_dict(name)
+        assert all(same(found[n], state[n]) for n in state)
+    assert store.manifest.version == 5
+
+
+BROKEN: dict[str, tuple[Callable[[Document], object], str]] = {
+    "an older version": (lambda d: d.update(version=4), "cannot be coded by 'sparse'"),
+    "another codec": (
+        lambda d: d["tasks"]["alpha"]["tensors"]["few.weight"].update(codec="planes"),
+        "cannot be coded by 'planes'",
+    ),
+    "of another kind": (
+        lambda d: d["tasks"]["alpha"]["tensors"]["few.weight"].update(kind="base"),
+        "is of kind 'base' and has 'codec'",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_breaks_a_rule_is_refused(what: str, tmp_path: Path) -> None:
+    base = families.random_state(0, torch.bfloat16, shapes=SHAPES)
+    family = families.Family(tmp_path / "family", base, {"alpha": moved(base, 1)})
+    store = tmp_path / "only" / "store"
+    store.parent.mkdir()
+    taskstore.pack(family.base_path, family.paths, store, options(tiers="exact"))
+    change, message = BROKEN[what]
+    forge.edit(store, change)
+    refused(store, message)
