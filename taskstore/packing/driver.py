@@ -25,7 +25,7 @@ from taskstore.merging.task_vectors import Source, VectorScan
 from taskstore.merging.training_runs import spread
 from taskstore.models.family import Family, open_family
 from taskstore.packing import manifest_draft
-from taskstore.packing.auto.choose import choose, finer
+from taskstore.packing.auto.choose import Choice, choose, finer
 from taskstore.packing.block_coder import Coder, code
 from taskstore.packing.job import PackJob, expected_bytes, make_job, with_options
 from taskstore.packing.options import PackOptions
@@ -86,10 +86,10 @@ def pack_family(
     asked, began = make_job(family, options, progress), time.perf_counter()
     refused: set[tuple[str, str]] = set()
     while True:
-        job, notes = asked, list[str]()
+        job, choice = asked, Choice(options, [])
         if options.largest_error is not None:
-            chosen, notes = choose(asked, refused)
-            job = with_options(asked, chosen)
+            choice = choose(asked, refused)
+            job = with_options(asked, choice.options)
         dry.note(expected_bytes(job))
         _log.info("packing %d fine-tunes of %s into %s: %s", len(family.tasks), family.base.name,
                   target, _chosen(job.options))  # fmt: skip
@@ -104,7 +104,8 @@ def pack_family(
     more += job.masks.warnings() if job.masks else ()
     took, ratio = time.perf_counter() - began, report.summary.ratio
     _log.info("packed %s in %.1f s: %.2fx smaller", target, took, ratio)
-    return replace(report, warnings=[*report.warnings, *more], notes=notes)
+    warnings = [*report.warnings, *more]
+    return replace(report, warnings=warnings, notes=choice.notes, others=choice.others)
 
 
 class _NotNear(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ class PackReport:
     """The new store, its figures, and what its owner should know before deleting anything.
 
     notes   what was chosen, beyond the tables
+    others  tiers that could be asked for -> about the bytes of rests, over those here
     """
 
     path: Path
     summary: Summary
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
+    others: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path, manifest: Manifest, family: Family) -> PackReport:
@@ -41,8 +44,15 @@ class PackReport:
             return ""
         best = found <= {"A", None}
         masks = all(tier.name == "mask" for tier in self.summary.tiers)
-        more = _AT_BEST if best else _MORE_THAN_MASKS if masks else _MORE_THAN_REST
+        bits = {tiers: self._bits(share) for tiers, share in self.others.items()}
+        at_best = _AT_BEST.format(nearer=bits.get(NEARER, ""), fewer=bits.get(FEWER, ""))
+        more = at_best if best else _MORE_THAN_MASKS if masks else _MORE_THAN_REST
         return f"{more}; {_UNTIL_THEN}"
+
+    def _bits(self, share: float) -> str:
+        """Say what rests with `share` times the bytes would take."""
+        rests = [t.bits_per_parameter for t in self.summary.tasks if t.tiers == ["rest"]]
+        return f" (about {share * sum(rests) / max(1, len(rests)):.1f} bits/parameter)"
 
     def to_dict(self) -> dict[str, Any]:
         about = {"store": str(self.path), "warnings": self.warnings, "notes": self.notes}
@@ -50,9 +60,11 @@ class PackReport:
         return {**about, **self.summary.to_dict()}
 
 
+NEARER, FEWER = "auto:0.02", "auto:B"
 _AT_BEST = (
-    "for more: --tiers auto:0.02 comes nearer, exact keeps every bit; for fewer bytes: --tiers "
-    "auto:B, whose fine-tunes kept 97 % of their scores and more"
+    f"for more: --tiers {NEARER} comes nearer{{nearer}}, exact keeps every bit (about half of 16, "
+    f"two thirds of 32); for fewer bytes: --tiers {FEWER}{{fewer}}, whose fine-tunes kept 97 % of "
+    "their scores and more"
 )
 _MORE_THAN_MASKS = (
     "for more: --tiers auto keeps more of each fine-tune than these masks, often in fewer bits; "

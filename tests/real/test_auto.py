@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,22 @@ pytestmark = pytest.mark.slow
 BITS = {"lm6": (1.9, 2.15), "vision4": (1.5, 1.9)}  # per weight and task, with every file of a task
 
 
-def packed(name: str, target: Path) -> PackReport:
-    root = real_family(name)
-    paths = {p.name: p for p in sorted(root.iterdir()) if (p / "config.json").exists()}
-    return taskstore.pack(paths.pop("base"), paths, target)
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], PackReport]:
+    """Pack a family, once."""
+
+    @cache
+    def pack(name: str) -> PackReport:
+        root = real_family(name)
+        paths = {p.name: p for p in sorted(root.iterdir()) if (p / "config.json").exists()}
+        return taskstore.pack(paths.pop("base"), paths, tmp_path_factory.mktemp(name) / "s")
+
+    return pack
 
 
 @pytest.mark.parametrize("family", BITS)
-def test_every_task_is_of_grade_a(family: str, tmp_path: Path) -> None:
-    tasks = packed(family, tmp_path / "s").summary.tasks
+def test_every_task_is_of_grade_a(family: str, packed: Callable[[str], PackReport]) -> None:
+    tasks = packed(family).summary.tasks
     assert {(task.fidelity.grade, *task.tiers) for task in tasks} == {("A", "rest")}
     assert all((task.fidelity.error or 0) > 0.028 for task in tasks)  # and not a bit too many
     low, high = BITS[family]
@@ -32,12 +41,14 @@ def test_every_task_is_of_grade_a(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # eval.py's files
-def test_the_hardest_task_keeps_its_score(tmp_path: Path) -> None:
+def test_the_hardest_task_keeps_its_score(
+    packed: Callable[[str], PackReport], tmp_path: Path
+) -> None:
     """isodate on 100 validation items: its fine-tune has 0.94, of which a mask keeps 0.54."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     module, root = evaluator("lm6"), real_family("lm6")
-    store = taskstore.open(packed("lm6", tmp_path / "s").path)
+    store = taskstore.open(packed("lm6").path)
     folder = store.unpack("isodate", tmp_path / "isodate")
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     items = module.load(str(root / "data"), "isodate", "val", 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def test_the_default_keeps_the_example_at_grade_a(tmp_path: Path) -> None:
     assert {(task.fidelity.grade, *task.tiers) for task in report.summary.tasks} == {("A", "rest")}
     assert 1.2 < report.summary.bits_per_parameter_and_task < 1.6
     less = taskstore.pack(*where, tmp_path / "b", PackOptions(tiers="auto:B")).summary
+    more = taskstore.pack(*where, tmp_path / "c", PackOptions(tiers="auto:0.02")).summary
+    for tiers, other in (("auto:B", less), ("auto:0.02", more)):
+        share = other.rest_bytes / report.summary.rest_bytes
+        assert report.others[tiers] == pytest.approx(share, rel=0.15)
+        said = re.search(rf"{tiers}[^;]*? \(about ([\d.]+) bits/parameter\)", report.advice)
+        assert said is not None
+        bits = sum(task.bits_per_parameter for task in other.tasks) / 4
+        assert float(said[1]) == pytest.approx(bits, rel=0.2)
     assert {task.fidelity.grade for task in less.tasks} == {"B"}
     assert less.rest_bytes < 0.85 * report.summary.rest_bytes
 
