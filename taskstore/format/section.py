@@ -55,7 +55,8 @@ class Layout:
 
 def encode(name: str, chunk_N: Values, given_N: Values | None = None) -> list[bytes]:
     """Code one chunk with codec `name`; returns its stored streams."""
-    return [stream.store(s) for s in codec(name).encode(chunk_N, given_N)]
+    streams = codec(name).encode(chunk_N, given_N)
+    return [stream.store(s, weigh_few=name == "sparse") for s in streams]
 
 
 def decode(

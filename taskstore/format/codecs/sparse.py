@@ -5,10 +5,10 @@ of a small weight is smaller, so more of those move. The steps of what moved are
 Bits per weight of lm6's base where a share of the weights moved by one step, and their entropy:
 
     moved     sparse   steps   strides   entropy
-    0.1 %      0.016   0.028     0.026     0.012
-    1 %        0.104   0.184     0.184     0.091
-    5 %        0.377   0.702     0.695     0.336
-    20 %       1.052   1.528     1.520     0.922
+    0.1 %      0.015   0.028     0.026     0.012
+    1 %        0.098   0.184     0.184     0.091
+    5 %        0.346   0.702     0.695     0.336
+    20 %       0.935   1.528     1.520     0.922
 
 Streams 0 and 1 are those of `guided`, the others those of `strides` for the elements that moved.
 """

@@ -34,6 +34,22 @@ PARAMETERS = zstandard.ZstdCompressionParameters(
     write_dict_id=False,
 )
 
+# Of two or three different bytes, each sequence of seven comes again soon, and its match is longer
+# than the literals: 1.6 bits per random bit. Here the length of every match is weighed: 1.01.
+FEW = 16  # different bytes
+PARAMETERS_OF_FEW = zstandard.ZstdCompressionParameters(
+    strategy=zstandard.STRATEGY_BTOPT,
+    min_match=7,
+    hash_log=6,
+    chain_log=6,
+    search_log=1,
+    target_length=999,
+    window_log=17,
+    write_content_size=True,
+    write_checksum=False,
+    write_dict_id=False,
+)
+
 _local = threading.local()  # zstd contexts are not thread-safe
 
 
@@ -44,6 +60,13 @@ def _compressor() -> zstandard.ZstdCompressor:
     return compressor
 
 
+def _compressor_of_few() -> zstandard.ZstdCompressor:
+    if not hasattr(_local, "of_few"):
+        _local.of_few = zstandard.ZstdCompressor(compression_params=PARAMETERS_OF_FEW)
+    compressor: zstandard.ZstdCompressor = _local.of_few
+    return compressor
+
+
 def _decompressor() -> zstandard.ZstdDecompressor:
     if not hasattr(_local, "decompressor"):
         _local.decompressor = zstandard.ZstdDecompressor()
@@ -51,11 +74,16 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     return decompressor
 
 
-def store(stream: Bytes) -> bytes:
-    """uint8 (N,) -> the bytes to write, never more than N."""
+def store(stream: Bytes, *, weigh_few: bool = False) -> bytes:
+    """uint8 (N,) -> the bytes to write, never more than N.
+
+    `weigh_few`: take the slower way for streams of few different bytes.
+    """
     if not stream[:64].any() and not stream.any():
         return b""
-    frame = _compressor().compress(memoryview(stream))
+    few = weigh_few and np.count_nonzero(np.bincount(stream, minlength=256)) <= FEW
+    compressor = _compressor_of_few() if few else _compressor()
+    frame = compressor.compress(memoryview(stream))
     return frame if len(frame) < stream.size else stream.tobytes()
 
 
