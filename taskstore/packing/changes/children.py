@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,7 +14,7 @@ from taskstore.format import manifest as m
 from taskstore.format.rules import lineage
 from taskstore.packing.changes import given
 from taskstore.packing.changes.joining import adopted
-from taskstore.packing.changes.options import AddOptions
+from taskstore.packing.changes.options import as_it_was
 from taskstore.packing.driver import pack_family
 from taskstore.store import Store
 from taskstore.store import open as open_store
@@ -69,10 +68,8 @@ def recoded(
 
 def _alone(store: Store, child: str, parent: str | None, alone: Path, jobs: int | None) -> Store:
     """Pack a task of a store, with the one that it is to be coded against, as a store."""
-    lam, executor = store.manifest.tasks[child].lam, threads(jobs)
-    asked = AddOptions(lam=lam, max_error=None, keep_private=True, jobs=executor.jobs)
-    wanted = asked.for_tasks(store, [child])
-    wanted = replace(wanted, parent="none", parents={child: parent} if parent else {})
+    executor = threads(jobs)
+    wanted = as_it_was(store, child, parent, executor.jobs)
     beside, masked = [child, *([parent] if parent else [])], "mask" in wanted.tier_names
     with given.joined(store, {}, executor, masked=masked, beside=beside) as family:
         pack_family(family, alone, wanted)

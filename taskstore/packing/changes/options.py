@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from taskstore.errors import OptionError
@@ -104,3 +104,21 @@ class AddOptions:
                     f"{said}: {parent!r} is {depth} deep, and no task may be deeper than "
                     f"{lineage.USUAL_DEPTH}; name one above it"
                 )
+
+
+def as_it_was(store: Store, task: str, parent: str | None, jobs: int) -> PackOptions:
+    """Return the options that a task of a store was coded with, against `parent` (None: the base).
+
+    That has the tiers that it has in the store, and is in the family too.
+    """
+    tasks = store.manifest.tasks
+    asked = AddOptions(lam=tasks[task].lam, max_error=None, keep_private=True, jobs=jobs)
+    found = asked.for_tasks(store, [task])
+    if "exact" not in found.tier_names:
+        return found
+    if parent is None:
+        return replace(found, parent="none")
+    there, own = tasks[parent].all_tiers, dict[str, str]()
+    if there != tasks[task].all_tiers:
+        own = {parent: ",".join(there)}
+    return replace(found, parent="none", parents={task: parent}, own_tiers=own)

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -31,7 +31,7 @@ from taskstore.locations.files import copy_regular, resolve
 from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.packing.changes import given
 from taskstore.packing.changes.commit import staged
-from taskstore.packing.changes.options import AddOptions
+from taskstore.packing.changes.options import as_it_was
 from taskstore.packing.driver import pack_family
 from taskstore.packing.only_writer import in_place, place_of
 from taskstore.packing.options import PackOptions
@@ -70,14 +70,13 @@ def repair(
     job = _Repair(store, executor.jobs, bad)
     with staged(store) as folder:
         job.card(folder)
-        for source in sources:
-            if not job.left:
-                break
-            path = Path(source)
-            found = job.of_copy(path) if is_store(path) else job.of_model(path, folder, progress)
-            for name, where in found:
-                job.mend(name, where, folder)
-    return RepairReport([path for path in bad if path not in job.left], job.left, job.notes)
+        waiting, helped = list(map(Path, sources)), True
+        while job.left and helped:  # what is mended may be needed to mend more
+            job.notes.clear()
+            useless = [p for p in waiting if job.left and not job.mended_by(p, folder, progress)]
+            helped, waiting = len(useless) < len(waiting), useless
+    mended = [path for path in bad if path not in job.left]
+    return RepairReport(mended, job.left, job.notes if job.left else [])
 
 
 def _is_good(store: Store, path: str) -> tuple[str, bool]:
@@ -95,6 +94,14 @@ class _Repair:
     def __init__(self, store: Store, jobs: int, bad: list[str]) -> None:
         self._store, self._jobs = store, jobs
         self.left, self.notes = list(bad), list[str]()
+
+    def mended_by(self, path: Path, folder: Path, progress: Callback) -> bool:
+        """Mend what a source has; tells whether that was anything."""
+        before = len(self.left)
+        of = self._of_copy(path) if is_store(path) else self._of_model(path, folder, progress)
+        for name, where in of:
+            self.mend(name, where, folder)
+        return len(self.left) < before
 
     def mend(self, name: str, where: Path, folder: Path) -> None:
         """Put a file in its place, if it is the recorded one."""
@@ -121,7 +128,7 @@ class _Repair:
             (folder / CARD).write_text(text, encoding="utf-8")
             self.mend(CARD, folder / CARD, folder)
 
-    def of_copy(self, path: Path) -> Found:
+    def _of_copy(self, path: Path) -> Found:
         """Find files in another store, by their checksums."""
         with closing(open_store(path)) as other:
             by_content: dict[File, str] = {file: p for p, file in other.manifest.files.items()}
@@ -131,10 +138,16 @@ class _Repair:
                     with suppress(OSError):
                         yield name, resolve(other.path / theirs, other.path)
 
-    def of_model(self, path: Path, folder: Path, progress: Callback) -> Found:
-        """Code a fine-tune again, or the base, and find its files."""
+    def _of_model(self, path: Path, folder: Path, progress: Callback) -> Found:
+        """Code a fine-tune again, against its parent as it was, or the base; find its files."""
         before, tried = len(self.left), list[str]()
         for task in self._tasks_in_need(path):
+            if gone := self._lost_above(task):
+                self.notes.append(
+                    f"{task!r} is coded against {self._parent(task)!r}, whose {gone[0]} is damaged "
+                    "too: name what mends that as well"
+                )
+                continue
             tried.append(task)
             alone = folder / "alone"
             try:
@@ -148,20 +161,39 @@ class _Repair:
             tried.append("the base")
             with closing(open_checkpoint(path)) as base:
                 yield from self._base(base, folder / "base")
+            shutil.rmtree(folder / "base", ignore_errors=True)
         if len(self.left) == before:
             what = " or ".join(tried) or "what is damaged"
             self.notes.append(f"{path} does not give back {what} byte for byte")
 
     def _tasks_in_need(self, path: Path) -> list[str]:
         """List tasks with damaged files; those that came from a folder of that name first."""
-        tasks = self._store.manifest.tasks
-        needing = [t for t in tasks if set(self._store.files_of(t)) & set(self.left)]
+        manifest, tasks = self._store.manifest, self._store.manifest.tasks
+        needing = [
+            task
+            for task in tasks
+            if any(
+                name.startswith((f"tasks/{manifest.folder(task)}/", "assets/"))
+                for name in self._left_of(self._store.files_of(task))
+            )
+        ]
         return sorted(needing, key=lambda t: path.name not in (t, tasks[t].origin))
 
+    def _parent(self, task: str) -> str | None:
+        return self._store.manifest.tasks[task].parent
+
+    def _lost_above(self, task: str) -> list[str]:
+        """List damaged files without which a task's parent is not there."""
+        parent = self._parent(task)
+        needed = self._store.files_of(parent) if parent is not None else ()
+        return self._left_of(needed)
+
     def _coded(self, task: str, path: Path, alone: Path, progress: Callback) -> Found:
-        options = self._as_it_was(task)
+        parent, store = self._parent(task), self._store
+        options = as_it_was(store, task, parent, self._jobs)
         masked, executor = "mask" in options.tier_names, threads(self._jobs)
-        with given.joined(self._store, {task: path}, executor, masked=masked) as family:
+        beside = [parent] if parent is not None else []
+        with given.joined(store, {task: path}, executor, masked=masked, beside=beside) as family:
             pack_family(family, alone, options, progress)
         new, manifest = open_store(alone), self._store.manifest
         ours = f"tasks/{manifest.folder(task)}/"
@@ -170,13 +202,6 @@ class _Repair:
             theirs = place if name.startswith(ours) else name
             if theirs in new.manifest.files and theirs != CARD:
                 yield name, alone / theirs
-
-    def _as_it_was(self, task: str) -> PackOptions:
-        """Return the options that a task was coded with."""
-        recorded = self._store.manifest.tasks[task]
-        options = AddOptions(jobs=self._jobs, lam=recorded.lam, max_error=None, keep_private=True)
-        found = options.for_tasks(self._store, [task])
-        return replace(found, parent="none") if "exact" in found.tier_names else found
 
     def _base(self, base: Checkpoint, folder: Path) -> Found:
         """Code the base again, as `pack` does."""

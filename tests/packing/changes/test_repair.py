@@ -113,3 +113,41 @@ def test_the_command(store: taskstore.Store, small: families.Family, tmp_path: P
     assert (code, err) == (0, "")
     assert "mended tasks/alpha/exact.safetensors" in out
     assert contents(store.path) == before
+
+
+@pytest.mark.parametrize("tiers", ["exact", "rest,exact", "mask,exact"])
+def test_of_a_chain_from_originals(tiers: str, tmp_path: Path) -> None:
+    """A task is coded against its parent as it was; a parent that is damaged too comes first."""
+    state = base = families.random_state(0)
+    tasks = {}
+    for i, name in enumerate(("alpha", "beta", "gamma")):
+        tasks[name] = state = families.tuned(state, i, 0.001)
+    run_of = families.Family(tmp_path / "run", base, tasks)
+    how = families.options(tiers=tiers, parents={"beta": "alpha", "gamma": "beta"}, parent="none")
+    taskstore.pack(run_of.base_path, run_of.paths, tmp_path / "s", how)
+    store = taskstore.open(tmp_path / "s")
+    before = contents(store.path)
+    exact = "tasks/{}/exact.safetensors"
+    spoil(store, exact.format("gamma"))
+    done = repair(taskstore.open(store.path), [run_of.paths["gamma"]])
+    assert (done.mended, done.left, done.notes) == ([exact.format("gamma")], [], [])
+    assert contents(store.path) == before
+    spoil(store, exact.format("gamma"), exact.format("beta"))
+    done = repair(taskstore.open(store.path), [run_of.paths["gamma"]])
+    assert len(done.left) == 2
+    assert "'gamma' is coded against 'beta', whose tasks/beta/exact" in done.notes[0]
+    done = repair(taskstore.open(store.path), [run_of.paths[name] for name in ("gamma", "beta")])
+    assert (len(done.mended), done.left, done.notes) == (2, [], [])
+    assert contents(store.path) == before
+
+
+def test_of_a_child_of_another_tier(small: families.Family, tmp_path: Path) -> None:
+    how = families.options(
+        tiers="exact", own_tiers={"alpha": "rest,exact"}, parents={"beta": "alpha"}
+    )
+    taskstore.pack(small.base_path, small.paths, tmp_path / "s", how)
+    store = taskstore.open(tmp_path / "s")
+    before = contents(store.path)
+    spoil(store, "tasks/beta/exact.safetensors")
+    assert repair(taskstore.open(store.path), [small.paths["beta"]]).left == []
+    assert contents(store.path) == before
