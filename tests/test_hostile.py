@@ -107,7 +107,6 @@ KINDS: dict[str, Kind] = {
         {
             "unpack": STORE["unpack"],
             "assets": lambda root: taskstore.open(root / "store").write_assets("alpha", root / "x"),
-            "remove": COMMANDS["remove"],
         },
     ),
     "weights": Kind("model/model.safetensors", ANYTHING | hostile.SAFETENSORS, MODEL),

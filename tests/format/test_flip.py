@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import taskstore
 from taskstore.errors import TaskstoreError
+from taskstore.format.names import CARD
 from taskstore.store.verify import verify
 
 
@@ -46,7 +47,7 @@ def test_a_flipped_byte(store: Path, data: st.DataObject) -> None:
     path.write_bytes(raw[:position] + bytes([raw[position] ^ flipped]) + raw[position + 1 :])
     try:
         assert is_found(store)
-        assert is_refused(store)
+        assert path.name == CARD or is_refused(store)  # the card is for people
     finally:
         path.write_bytes(raw)
 
@@ -59,7 +60,7 @@ def test_a_cut_or_grown_file(store: Path, data: st.DataObject) -> None:
     path.write_bytes(data.draw(st.sampled_from([raw[:length], raw + b"\0", raw + raw])))
     try:
         assert is_found(store)
-        assert is_refused(store)
+        assert path.name == CARD or is_refused(store)  # the card is for people
     finally:
         path.write_bytes(raw)
 

@@ -194,11 +194,11 @@ def test_unknown_tasks_and_options(store: taskstore.Store) -> None:
     module = Named(store.state_dict(None))
     with pytest.raises(UnknownTask, match="did you mean 'alpha'"):
         taskstore.attach(module, store, ["alpa"])
-    with pytest.raises(InputError, match="list of names"):
+    with pytest.raises(InputError, match="list of strings"):
         taskstore.attach(module, store, "alpha")
-    with pytest.raises(InputError, match="neither 'host' nor 'device'"):
+    with pytest.raises(InputError, match="not 'host' or 'device'"):
         taskstore.attach(module, store, masks="disk")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="none of 'wait'"):
+    with pytest.raises(InputError, match="not 'wait' or"):
         taskstore.attach(module, store, busy="no")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="list of patterns"):
         taskstore.attach(module, store, ignore="x")
