@@ -200,7 +200,7 @@ def test_a_head_with_other_labels_than_the_bases(tmp_path: Path) -> None:
     adapted.save_pretrained(str(tmp_path / "adapter"))
     assert check(tmp_path, adapted.eval(), kind).config.num_labels == 5
     head = taskstore.open(tmp_path / "store").manifest.tasks["t"].tensors["score.weight"]
-    assert (head.kind, head.shape) == ("private", [5, SMALL["hidden_size"]])
+    assert (head.kind, head.shape) == ("adapted", [5, SMALL["hidden_size"]])
 
 
 def test_a_head_on_a_model_whose_modules_have_other_names(tmp_path: Path) -> None:
