@@ -200,7 +200,7 @@ def test_unknown_tasks_and_options(store: taskstore.Store) -> None:
         taskstore.attach(module, store, masks="disk")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not 'wait' or"):
         taskstore.attach(module, store, busy="no")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="list of patterns"):
+    with pytest.raises(InputError, match="list of strings"):
         taskstore.attach(module, store, ignore="x")
 
 
