@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from taskstore.errors import BadName, ChangedMeanwhile, FormatError
-from taskstore.locations.base import PathLike
+from taskstore.locations.base import OpenFile, PathLike
 
 STEP = 64 << 20
 COPY_BLOCK = 1 << 20
@@ -245,7 +245,7 @@ class LocalFolder:
         paths = (path for path in every if not path.match(f".*{PARTIAL}"))
         yield from sorted(path.relative_to(self._root).as_posix() for path in paths)
 
-    def open(self, name: str) -> LocalFile:
+    def open(self, name: str) -> OpenFile:
         return LocalFile(self._path(name), self._root)
 
     def put(self, name: str, data: bytes) -> None:

@@ -28,9 +28,9 @@ from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
 from taskstore.locations import ownership
 from taskstore.locations.base import Location, PathLike
-from taskstore.locations.files import LocalFolder
 from taskstore.locations.leases import Lease
 from taskstore.locations.publish import recover
+from taskstore.locations.shared import SharedFolder
 
 if TYPE_CHECKING:
     from taskstore.store.base import BaseSource
@@ -130,7 +130,7 @@ class StoreContents:
 
     def __init__(self, path: Path, base: PathLike | None = None) -> None:
         self.path = path
-        self.location: Location = LocalFolder(path)
+        self.location: Location = SharedFolder(path)
         self.manifest, self.version, self._lease = _taken(path)
         check(self.manifest)
         self.base_path = base

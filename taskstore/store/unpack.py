@@ -27,7 +27,7 @@ from taskstore.models.readers.stored_adapter import Adapted
 from taskstore.progress import Callback, Meter
 from taskstore.store import card, original_files
 from taskstore.store.assets import read_asset, write_assets, write_weights_beside
-from taskstore.store.catalog import label_of
+from taskstore.store.catalog import label_of, rebuilt_tensors
 from taskstore.store.rebuild import own_blocks
 from taskstore.store.summary import assets_bytes
 
@@ -73,24 +73,22 @@ def unpack(
     _check(store, models, target, options, foreign)
     with ExitStack() as stack:
         base = stack.enter_context(store.open_base(options.executor))
-        readers = {
-            below: stack.enter_context(store.reader(task, base, options.tier))
-            for below, task in models.items()
-        }
-        total = sum(t.nbytes for reader in readers.values() for t in reader.tensors.values())
+        every = [rebuilt_tensors(store.manifest, task, options.tier) for task in models.values()]
+        total = sum(tensor.nbytes for tensors in every for tensor in tensors.values())
         beside = sum(assets_bytes(store.manifest, task) for task in models.values())
         publish.check_space(target.absolute(), total + beside)
         meter = Meter(progress, total)
         overwrite = options.overwrite
         folder = stack.enter_context(publish.folder(target, overwrite=overwrite, foreign=foreign))
         as_they_were: set[str] = set()
-        for below, reader in readers.items():
+        for below, task in models.items():
             meter.stage("writing", below or target.name)
-            _log.info("writing %r of %s to %s", models[below] or "base", store.path, target / below)
+            _log.info("writing %r of %s to %s", task or "base", store.path, target / below)
             (folder / below).mkdir(exist_ok=True)
-            if _write_weights(store, models[below], reader, folder / below, options, meter):
-                as_they_were.add(below)
-            root, manifest, task = store.path, store.manifest, models[below]
+            with store.reader(task, base, options.tier) as reader:
+                if _write_weights(store, task, reader, folder / below, options, meter):
+                    as_they_were.add(below)
+            root, manifest = store.path, store.manifest
             write_assets(root, manifest, task, base.assets, folder / below)
             write_weights_beside(root, manifest, task, base.beside, folder / below)
             card.write(manifest, task, options.tier, folder / below)

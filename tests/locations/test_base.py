@@ -16,12 +16,16 @@ from taskstore.errors import BadName, ChangedMeanwhile, FormatError
 from taskstore.locations import files
 from taskstore.locations.base import Location
 from taskstore.locations.files import LocalFolder
+from taskstore.locations.shared import SharedFolder
 
 Factory = Callable[[Path], Location]
 # A factory is called with a scratch folder, again to see the same place, also in other processes.
-KINDS: dict[str, Factory] = {"local": LocalFolder}
+KINDS: dict[str, Factory] = {"local": LocalFolder, "shared": SharedFolder}
 # How a write to the disk or the wire is made to fail, by kind.
-WRITERS: dict[str, tuple[object, str]] = {"local": (files, "write_all")}
+WRITERS: dict[str, tuple[object, str]] = {
+    "local": (files, "write_all"),
+    "shared": (files, "write_all"),
+}
 OUTSIDE = [
     "", "/", "/x", "//x", ".", "..", "../x", "a/../x", "a/..", "./x", "a/./x", "a//b", "a/",
     "a\\b", "..\\x", "C:\\x",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -180,3 +183,34 @@ def test_a_store_of_chains_is_packed_again(
     more = families.tuned(family.tasks["gamma"], 7, 0.001)
     add(taskstore.open(path), {"delta": families.save(tmp_path / "delta", more)})
     assert comes_back(taskstore.open(path), {**family.tasks, "delta": more})
+
+
+@contextmanager
+def few_files(room: int) -> Iterator[None]:
+    """Let the process open about `room` more files."""
+    before, lowest = resource.getrlimit(resource.RLIMIT_NOFILE), os.dup(0)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + room, before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_file_is_open_once_for_all_who_read_it(family: families.Family, tmp_path: Path) -> None:
+    """Tasks in chains read one another's files; a store of them needs no more than its own."""
+    names = [f"t{i:02}" for i in range(16)]
+    paths = {name: family.paths[("alpha", "beta", "gamma")[i % 3]] for i, name in enumerate(names)}
+    parents = {names[i]: names[i - 1] for i in range(16) if i % 8}
+    how = options(tiers="exact", parent="none", parents=parents)
+    taskstore.pack(family.base_path, paths, tmp_path / "s", how)
+    store = taskstore.open(tmp_path / "s")
+    files = len(store.manifest.files)
+    assert sum(len(store.files_of(name)) for name in names) > 2 * files
+    with few_files(files + 16):
+        assert verify(store, deep=True).problems == []
+        merge_store(store, tmp_path / "merged", MergeOptions("average"))
+        retier(store, options(tiers="rest"), tmp_path / "rest")
+    with few_files(32):
+        assert store.unpack_all(tmp_path / "all").exists()
+    assert contents(tmp_path / "all" / "t15") == contents(paths["t15"])
