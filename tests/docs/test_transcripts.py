@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, transcripts
-from tests.support.transcripts import ANY, differences, same, same_line
+from tests.support.transcripts import ANY, differences, renewed, same, same_line
 
 
 @pytest.mark.parametrize("page", transcripts.pages(), ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -41,6 +41,11 @@ def test_dots_stand_for_any_lines() -> None:
     assert same(["a", ANY], ["a"])
     assert not same(["a", ANY, "d"], ["a", "b"])
     assert not same(["a"], ["a", "b"])
+
+
+def test_new_lines_around_dots_stand_once() -> None:
+    assert renewed(["a", ANY, "d"], ["x"]) == ["x", ANY]
+    assert renewed(["a", ANY, "d"], ["x", "b", "y"]) == ["x", ANY, "y"]
 
 
 def test_a_page_is_run_and_put_right(tmp_path: Path) -> None:

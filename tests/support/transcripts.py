@@ -113,7 +113,7 @@ def renewed(shown: list[str], seen: list[str]) -> list[str]:
     if not places:
         return seen
     head, tail = places[0], len(shown) - places[-1] - 1
-    return [*seen[:head], shown[places[0]], *seen[len(seen) - tail :]]
+    return [*seen[:head], shown[places[0]], *seen[max(head, len(seen) - tail) :]]
 
 
 class Session:
