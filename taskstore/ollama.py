@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.format import json_text
+from taskstore.format.fidelity import Fidelity
 from taskstore.format.names import folder_of, plain
 from taskstore.locations import ownership, publish
 from taskstore.locations.base import PathLike
@@ -44,6 +45,7 @@ class Exported:
     modelfile: Path
     lines: list[str]
     caveats: list[str]
+    fidelity: Fidelity
 
     def to_dict(self) -> dict[str, Any]:
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
@@ -79,16 +81,14 @@ def export_ollama(
         gguf = f"{folder}.gguf"
         convert = ["convert_hf_to_gguf.py", folder, "--outfile", gguf, "--outtype", out]
         lines = [f"python {shlex.join(convert)}", f"ollama create {name} -f {MODELFILE}"]
-        caveats = _caveats(model, folder, name)
-        about = (
-            f"task {plain(task)} of {plain(found.path.name)}: {found.fidelity(task, tier).words}"
-        )
+        caveats, kept = _caveats(model, folder, name), found.fidelity(task, tier)
+        about = f"task {plain(task)} of {plain(found.path.name)}: {kept.words}"
         head = [f"# {about}; written by taskstore {__version__}.", "# In this folder:"]
         head += [f"#   {line}" for line in lines] + [f"# {line}" for line in caveats]
         text = [*head, f"FROM ./{gguf}", *_parameters(model)]
         (partial / MODELFILE).write_text("\n".join(text) + "\n", encoding="utf-8")
         ownership.write_note(partial)
-    return Exported(target, target / folder, target / MODELFILE, lines, caveats)
+    return Exported(target, target / folder, target / MODELFILE, lines, caveats, kept)
 
 
 def _not_of_an_export(folder: Path) -> list[str]:

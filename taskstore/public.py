@@ -83,6 +83,9 @@ def _evaluated(annotation: Any, space: Mapping[str, Any]) -> Any:
 
 def _check(where: str, value: Any, hint: Any) -> None:
     if not _fits(value, hint):
+        if isinstance(value, Mapping) and get_origin(hint) in (dict, Mapping):
+            for name, one in value.items():
+                _check(f"{where}[{name!r}]", one, get_args(hint)[1])
         kind = type(value).__name__
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}..."
         what = "None" if value is None else f"{shown} ({kind})"

@@ -35,6 +35,7 @@ def test_a_modelfile_stands_beside_the_folder(store: Path, tmp_path: Path) -> No
     assert f"FROM ./{found.model.name}.gguf" in text
     assert 'PARAMETER stop "<end>"' in text and "PARAMETER temperature 0" in text
     assert all(f"#   {line}" in text for line in found.lines)
+    assert found.fidelity.words == "exact" and found.to_dict()["fidelity"]["kind"] == "exact"
     assert found.lines[1] == "ollama create roman-i -f Modelfile"
     assert any("Jinja" in line and "chat_template.jinja" in line for line in found.caveats)
 

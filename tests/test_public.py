@@ -28,7 +28,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a fine-tune that is none": (
         lambda s: taskstore.pack("base", {"a": None}, "out"),  # type: ignore[dict-item]
-        "finetunes is {'a': None} (dict), not a dict: name -> a path",
+        "finetunes['a'] is None, not a path",
     ),
     "options as a dict": (
         lambda s: taskstore.pack("base", {"a": "x"}, "out", {"lam": 1}),  # type: ignore[arg-type]

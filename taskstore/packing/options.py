@@ -138,7 +138,7 @@ class PackOptions:
             self._check_search()
         for name, bits in (("all tasks", self.bits_of("")), *self.residuals.items()):
             if not (math.isfinite(bits) and LEAST <= bits <= FINEST):
-                raise OptionError(f"residual {bits} of {name} is no number of bits from 0.25 to 8")
+                raise OptionError(f"rest bits {bits} of {name}: not a number from 0.25 to 8")
         if self.masks and self.method not in ("sum", "ties"):
             raise OptionError(
                 f"masks of a file select from the vector they were made for, {self.method} makes "

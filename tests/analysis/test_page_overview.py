@@ -103,6 +103,26 @@ def test_the_worst_fidelity_stands_in_the_tile(
     assert overview.tasks_table(shown).count('class="bad"') == sum(red)
 
 
+def test_among_tasks_of_one_grade_the_one_with_the_largest_error_is_the_worst(masks: Path) -> None:
+    shown = with_grades(shown_of(masks), "A", "A", "A")
+    for task, error in zip(shown["summary"]["tasks"], (0.01, 0.03, 0.02), strict=True):
+        task["fidelity"]["error"] = error
+    (tile,) = [tile for tile in overview.tiles(shown) if "fidelity" in tile.name]
+    worst = shown["summary"]["tasks"][1]["name"]
+    assert tile.name == f"fidelity of 3 tasks, {worst} is the worst"
+
+
+def test_a_rest_without_a_mask_is_the_whole_step_from_the_base(masks: Path) -> None:
+    shown = shown_of(masks)
+    mask = next(tier for tier in shown["summary"]["tiers"] if tier["name"] == "mask")
+    rest = {**mask, "name": "rest"}
+    both = {**shown, "summary": {**shown["summary"], "tiers": [mask, rest]}}
+    alone = {**shown, "summary": {**shown["summary"], "tiers": [rest]}}
+    assert "what masks miss, quantised" in overview.tiers_table(both)
+    html = overview.tiers_table(alone)
+    assert "masks" not in html and "step from the base, quantised" in html
+
+
 def test_an_archive_has_no_columns_of_masks(small: Family, tmp_path: Path) -> None:
     taskstore.pack(small.base_path, small.paths, tmp_path / "s", families.options(tiers="exact"))
     shown = shown_of(tmp_path / "s")

@@ -111,6 +111,7 @@ def test_quiet_says_nothing(packed: Path, tmp_path: Path) -> None:
         (["pack", "{base}", "{tmp}/none", "-o", "{tmp}/s"], "no such folder or file"),
         (["pack", "{base}", "{base}", "-o", "{tmp}/s"], "is the base itself"),
         (["pack", "{base}", "{alpha}", "{alpha}", "-o", "{tmp}/s"], "'alpha' is given twice"),
+        (["pack", "{base}", "a=", "-o", "{tmp}/s"], "'a=' names no model; give NAME=MODEL"),
         (["pack", "{base}", "../x={alpha}", "-o", "{tmp}/s"], "no such folder"),
         (["pack", "{base}", "..={alpha}", "-o", "{tmp}/s"], "must not start with '.'"),
         (["pack", "{base}", "{alpha}", "-o", "{tmp}/s", "--lambda", "x"], "'x' is not a number"),
@@ -123,7 +124,15 @@ def test_bad_input(
     words: list[str], message: str, small: Family, packed: Path, tmp_path: Path
 ) -> None:
     """Status 1 where a model or a store is to blame, 2 where the words of the command are."""
-    usage = ("not a size", "given twice", "not a number", "which is no", "too little", "is given")
+    usage = (
+        "not a size",
+        "given twice",
+        "not a number",
+        "which is no",
+        "too little",
+        "is given",
+        "NAME=MODEL",
+    )
     places = {"tmp": tmp_path, "store": packed, "base": small.base_path, **small.paths}
     done = run(*(word.format(**places) for word in words))
     assert done.exit_code == (2 if message.endswith(usage) else 1)

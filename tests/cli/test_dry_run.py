@@ -80,8 +80,10 @@ def test_nothing_is_written(words: str, places: dict[str, Path], tmp_path: Path)
     for part in found["reads"]:
         assert f"would read   {part['path']}  ({part['files']} file" in done.stdout
         assert part["bytes"] > 0
+    read = {part["path"] for part in found["reads"]}
     for part in found["writes"]:
-        assert f"would write  {part['path']}" in done.stdout
+        what = "would change" if part["path"] in read else "would write "
+        assert f"{what} {part['path']}" in done.stdout
         assert part["replaces"] == (tmp_path / part["path"]).exists()
 
 

@@ -27,6 +27,8 @@ def named(finetunes: tuple[str, ...]) -> dict[str, str]:
         is_named = equals and (os.path.exists(model) or not is_path)
         if not is_named or name.startswith(("./", "../", "/", "~")):
             name, model = name_of(word), word
+        if not model:
+            raise OptionError(f"{word!r} names no model; give NAME=MODEL")
         if name in tasks:
             raise OptionError(f"task name {name!r} is given twice; name one as NAME=MODEL")
         tasks[name] = model

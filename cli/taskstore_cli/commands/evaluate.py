@@ -86,5 +86,9 @@ def evaluate(
     elif not out.quiet:
         records = {s.task: to_builtins(s.to_record()) for s in found.scores}
         show_scores(stdout(), records, "scores", first=True)
+        if record is None:
+            click.echo(
+                "not kept: --record NAME writes scores into the store, for info and the card"
+            )
     if record is not None:
         revise.record(opened, record, {s.task: s.to_record() for s in found.scores})

@@ -136,6 +136,7 @@ def export(
     \b
     taskstore export family billing -o billing-ollama --ollama
     """
+    from taskstore.format.names import plain
     from taskstore.ollama import export_ollama
 
     if not ollama:
@@ -148,6 +149,7 @@ def export(
     if out.as_json:
         print_json(found.to_dict())
     elif not out.quiet:
+        click.echo(f"{plain(task)}: {found.fidelity.words}")
         click.echo(f"{task} -> {found.model} and {found.modelfile}; in {target}:")
         for line in found.lines:
             click.echo(f"  {line}")

@@ -50,8 +50,11 @@ def print_rehearsal(
     for part in writes:
         about = found.bytes if part is writes[0] else None
         known = [f"about {size(about)}"] if about is not None else []
-        known += [f"in place of {part.words}"] if part.files else []
-        click.echo(f"would write  {part.path}" + (f"  ({', '.join(known)})" if known else ""))
+        changed = part in reads  # what the change does not need is not written again
+        there = f"{part.words} now" if changed else f"in place of {part.words}"
+        known += [there] if part.files else []
+        what = "would change" if changed else "would write "
+        click.echo(f"{what} {part.path}" + (f"  ({', '.join(known)})" if known else ""))
     for line in found.facts.get("also", ()):
         click.echo(line)
     click.echo("nothing was written" + ("" if writes else ", and nothing would be"))

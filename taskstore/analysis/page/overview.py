@@ -46,10 +46,11 @@ def tiles(facts: Facts) -> list[Tile]:
 
 
 def _fidelity_tile(tasks: Sequence[dict[str, Any]]) -> Tile:
-    """The worst of all tasks."""
+    """The worst of all tasks: by grade, then by error."""
     order = ["exact", *GRADES, "C", None]
     grades = {t["name"]: "exact" if _exact(t) else t["fidelity"]["grade"] for t in tasks}
-    worst = max(grades, key=lambda task: order.index(grades[task]))
+    errors = {t["name"]: t["fidelity"]["error"] or 0.0 for t in tasks}
+    worst = max(grades, key=lambda task: (order.index(grades[task]), errors[task]))
     grade = grades[worst]
     if grade == "exact":
         return Tile("exact", "fidelity: every task is its fine-tune, bit for bit")
@@ -150,10 +151,12 @@ def _branch(depth: int, name: str, said: str) -> str:
 
 def tiers_table(facts: Facts) -> str:
     """Bytes of each tier, and what a live model that swaps among all tasks holds with it."""
+    masked = any(tier["name"] == "mask" for tier in facts["summary"]["tiers"])
+    keeps = words.TIERS if masked else {**words.TIERS, "rest": words.REST_ALONE}
     rows = [
         (
             tier["name"],
-            words.TIERS[tier["name"]],
+            keeps[tier["name"]],
             size(tier["bytes"]),
             Number(f"{tier['own_bits_per_parameter_and_task']:.2f}"),
             size(tier["serving_bytes"]),

@@ -5,6 +5,7 @@ TIERS = {
     "rest": "what masks miss, quantised",
     "exact": "every bit of the fine-tune",
 }
+REST_ALONE = "the task's step from the base, quantised"
 COMMANDS = "To type in the folder where the store lies."
 RED = "Red: grade C or no grade, and a score below {kept:.0%} of the fine-tune's."
 UNSCORED = "No score is in the store; taskstore eval --record writes it."
