@@ -74,6 +74,14 @@ class TaskWorker(Base):
         with set_current_vllm_config(self.vllm_config), widened():
             self.taskstore_family.add(task)
 
+    def taskstore_replace(self, task: str) -> None:
+        """Learn the new weights of a task beside the old ones; `taskstore_settle` ends it."""
+        with set_current_vllm_config(self.vllm_config), widened():
+            self.taskstore_family.replace(task)
+
+    def taskstore_settle(self, task: str, keep_new: bool) -> None:
+        self.taskstore_family.settle(task, keep_new)
+
     def taskstore_remove(self, task: str) -> None:
         self.taskstore_family.remove(task)
 

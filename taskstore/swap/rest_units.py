@@ -119,6 +119,16 @@ class Rests:
             part.vectors.pop(task, None)
             part.masked.discard(task)
 
+    def rename(self, task: str, name: str) -> None:
+        """Keep all of a task under another name, which is free."""
+        self.masks[name], self.vectors[name] = self.masks.pop(task), self.vectors.pop(task)
+        for part in self.parts:
+            if task in part.vectors:
+                part.vectors[name] = part.vectors.pop(task)
+            if task in part.masked:
+                part.masked.remove(task)
+                part.masked.add(name)
+
     def base_targets(self) -> list[tuple[str, Tensor]]:
         return list(self.bases.items())
 

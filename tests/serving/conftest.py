@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from tests.serving.support.engines import need_vllm
@@ -33,40 +33,29 @@ def fronted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(fronted: Path) -> Iterator[Server]:
-    """Four tasks behind one URL, english for those who name none. A test leaves it with all."""
+def server(fronted: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Four tasks behind one URL, english for those who name none. A test leaves it with all.
+
+    It has a store of its own, and follows what changes there.
+    """
     from tests.serving.support.fronted import TASKS, serving
 
-    with serving(fronted, "--default-task", "english", "--tasks", ",".join(TASKS)) as found:
+    root = tmp_path_factory.mktemp("served")
+    shutil.copytree(fronted / "store", root / "store")
+    chosen = ("--default-task", "english", "--tasks", ",".join(TASKS), "--watch")
+    with serving(root, *chosen) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def wanted(fronted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """What transformers says with each unpacked folder: its template, weights and ends."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     import taskstore
-    from tests.serving.support.fronted import NUMBERS, TASKS
+    from tests.serving.support.fronted import TASKS, answers
 
     found: dict[str, dict[str, str]] = {}
     for task in (None, *TASKS):
         folder = tmp_path_factory.mktemp("unpacked") / "model"
         taskstore.open(fronted / "store").unpack(task, folder)
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-        ends = np.atleast_1d(model.generation_config.eos_token_id)
-        answers = found[task or "base"] = {}
-        for number in NUMBERS:
-            asked = tokenizer.apply_chat_template(
-                [{"role": "user", "content": number}],
-                add_generation_prompt=True,
-                return_tensors="pt",
-                return_dict=True,
-            )
-            ids = model.generate(**asked, do_sample=False, max_new_tokens=24)[0]
-            new = ids[asked["input_ids"].shape[1] :].tolist()
-            if new[-1] in ends:
-                new.pop()
-            answers[number] = tokenizer.decode(new, skip_special_tokens=True)
+        found[task or "base"] = answers(folder)
     return found

@@ -124,9 +124,10 @@ async def load_adapter(request: Request, served: Served) -> Response:
     name = _adapter(body)
     if not isinstance(body.get("lora_path"), str) or not body["lora_path"]:
         raise Refusal(400, "Both 'lora_name' and 'lora_path' must be provided.")
-    if name in served.tasks and body.get("load_inplace") is True:
+    inplace = body.get("load_inplace") is True
+    if inplace and name in served.tasks and served.is_current(name):
         await served.remove(name, WAIT)
-    if name in served.tasks or name in served.names:
+    if (name in served.tasks and not inplace) or name in served.names:
         raise Refusal(400, f"The lora adapter '{name}' has already been loaded.", "lora_name")
     await served.add(name)
     return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")

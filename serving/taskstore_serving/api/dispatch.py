@@ -35,7 +35,7 @@ _NAMED = msgspec.json.Decoder(_Named)
 
 
 class Dispatch:
-    """The middleware; `app.state.taskstore` has `default`, `named`, `resolve` and `running`."""
+    """The middleware; `app.state.taskstore` is a `Served`, or offers as much."""
 
     def __init__(self, app: Any, limit: int = LIMIT, patience: float = PATIENCE) -> None:
         self.app, self._limit, self._patience = app, limit, patience
@@ -57,7 +57,9 @@ class Dispatch:
                 if isinstance(name, str) and (own := served.named(name)) != name:
                     name, body = own, with_model(body, own)
                     _set_length(scope, len(body))
-                front = served.resolve(name) if isinstance(name, str) and name else None
+                if isinstance(name, str) and name:
+                    await served.settled(name)
+                    front = served.resolve(name)
         except Refusal as refusal:
             await answer(send, refusal, receive)
             return

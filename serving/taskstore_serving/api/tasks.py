@@ -69,6 +69,7 @@ class Served:
         self._hub: dict[str, str] = {}  # task, or the base's name -> id at the hub it came from
         self._ids = AtomicCounter(0)
         self._change = asyncio.Lock()
+        self._replaced: dict[str, asyncio.Event] = {}
 
     async def start(self) -> None:
         """Take over what the engine loaded. Raises InputError where it cannot be served."""
@@ -110,6 +111,11 @@ class Served:
         finally:
             self._running[task] -= 1
 
+    async def settled(self, name: str) -> None:
+        """Wait, where a task is getting new weights, until it has them, or the old ones again."""
+        while name in self._replaced:
+            await self._replaced[name].wait()
+
     async def state(self) -> dict[str, Any]:
         """The workers' state as one; bytes are summed over them."""
         found: list[dict[str, Any]] = await self.engine.collective_rpc("taskstore_state")
@@ -118,7 +124,9 @@ class Served:
     async def add(self, task: str) -> None:
         """Serve one more task of the store, or the new weights of one that is served.
 
-        Raises Refusal: 404 for no such task, 409 where it is served as it is; else TaskstoreError.
+        New weights are learned beside the old ones, which are served on where that fails.
+        Raises Refusal: 404 for no such task, 409 where it is served as it is, or its requests do
+        not end; else TaskstoreError.
         """
         async with self._change:
             try:
@@ -128,7 +136,8 @@ class Served:
             if task in self.tasks:
                 if self.is_current(task):
                     raise Refusal(409, f"Task `{task}` is served already")
-                await self._take_out(task, WAIT)
+                await self._replace(task)
+                return
             assets = self._fitting(task)
             try:
                 await self._call("taskstore_add", task)
@@ -136,6 +145,32 @@ class Served:
             except BaseException:  # some workers may have it
                 await self.engine.collective_rpc("taskstore_try", args=("taskstore_remove", task))
                 raise
+
+    async def _replace(self, task: str) -> None:
+        """Give a task that is served its new weights; requests that come meanwhile wait for it."""
+        assets, known = self._fitting(task), self.tasks[task]
+        request, settled = known.front.requests[task], asyncio.Event()
+        self._replaced[task] = settled
+        try:
+            await self._idle(task, WAIT)
+            try:
+                await self._call("taskstore_replace", task)
+                await self._publish(task, (await self.state())["tasks"][task], assets)
+            except BaseException:
+                await self._settle(task, keep_new=False)
+                self.tasks[task], known.front.requests[task] = known, request
+                raise
+            await self._settle(task, keep_new=True)
+        finally:
+            del self._replaced[task]
+            settled.set()
+        if self.tasks[task].front is not known.front:
+            del known.front.requests[task]
+            self._drop_unused(known.front)
+
+    async def _settle(self, task: str, keep_new: bool) -> None:
+        args = ("taskstore_settle", task, keep_new)
+        await self.engine.collective_rpc("taskstore_try", args=args)
 
     async def remove(self, task: str, wait: float) -> None:
         """Take a task out: no new requests; those that run have `wait` seconds to end, else 409."""
@@ -147,12 +182,7 @@ class Served:
     async def _take_out(self, task: str, wait: float) -> None:
         known, request = self.tasks.pop(task), None
         try:
-            if not await self._drained(task, wait):
-                raise Refusal(
-                    409,
-                    f"Task `{task}` has requests that still run after {wait:g} s; "
-                    "it is served on: try again later, or with a longer `wait`",
-                )
+            await self._idle(task, wait)
             request = known.front.requests.pop(task)
             await self._call("taskstore_remove", task)
         except BaseException:
@@ -233,8 +263,8 @@ class Served:
             self.fronts = {key: one for key, one in self.fronts.items() if one is not front}
             front.close(self.engine)
 
-    async def _drained(self, task: str, wait: float) -> bool:
-        """Whether a task's requests ended in time.
+    async def _idle(self, task: str, wait: float) -> None:
+        """Wait until a task's requests have ended; raises Refusal where they do not in time.
 
         The engine learns of an end a moment after this process, and must before the task is gone.
         So a task has to be idle twice in a row.
@@ -243,9 +273,12 @@ class Served:
         while idle < 2:
             idle = 0 if self._busy(task) else idle + 1
             if not idle and time.monotonic() > until:
-                return False
+                raise Refusal(
+                    409,
+                    f"Task `{task}` has requests that still run after {wait:g} s; "
+                    "it is served on: try again later, or with a longer `wait`",
+                )
             await asyncio.sleep(_TICK)
-        return True
 
     def _busy(self, task: str) -> bool:
         """Whether requests are on their way, or outlive their connection (background responses)."""

@@ -127,6 +127,18 @@ class Beside:
         lane.masks.pop(task, None)
         lane.rests.remove(task)
 
+    def rename(self, task: str, name: str) -> None:
+        """Keep all of a task under another name, which is free."""
+        lane = self.lane
+        lane.masked = [
+            replace(part, tasks=part.tasks - {task} | {name}) if task in part.tasks else part
+            for part in lane.masked
+        ]
+        lane.masks[name] = lane.masks.pop(task)
+        lane.rests.rename(task, name)
+        if task in self._pins:
+            self._pins[name] = self._pins.pop(task)
+
     def task_bytes(self, task: str) -> int:
         """Bytes of a task's masks and vectors."""
         return self.lane.masks[task].numel() + self.lane.rests.memory_of(task).total

@@ -22,20 +22,26 @@ from taskstore.errors import SwapError, TaskstoreError, UnknownTask, UnknownWeig
 from taskstore.executors import threads
 from taskstore.format.digests import model_digest
 from taskstore.store import Store
-from taskstore.store.catalog import label_of
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State
 from taskstore_serving.checks.kept import kept
-from taskstore_serving.checks.servable import check_servable, tier_of
+from taskstore_serving.checks.servable import tier_of
 from taskstore_serving.weights.beside import Beside
 from taskstore_serving.weights.cores import stay_here
-from taskstore_serving.weights.digests import shared_digests, task_digest
-from taskstore_serving.weights.groups import LoadGroup, fill
-from taskstore_serving.weights.guard import Guard, check_heads
+from taskstore_serving.weights.digests import (
+    check_live,
+    check_shared,
+    shared_digests,
+    task_digest,
+)
+from taskstore_serving.weights.groups import fill
+from taskstore_serving.weights.guard import Guard, check_tasks, check_touchable
 from taskstore_serving.weights.kernel_order import KernelOrder
 from taskstore_serving.weights.learning import Learner
 from taskstore_serving.weights.spans import Places
 from taskstore_serving.weights.streams import Streams
+
+_OLD = "\0"  # begins the name of the weights that a task had; no task's name has it
 
 
 class LiveFamily:
@@ -62,7 +68,7 @@ class LiveFamily:
         self._tasks: dict[str, dict[str, Any]] = {}
         self._untouchable: set[str] = set()
         self._order = KernelOrder({})
-        self._check(store, tasks)
+        check_tasks(model, store, tasks, residual, self._executor)
         with Streams(store, tasks, residual, self._executor) as streams:
             self._groups = fill(model, streams)
             self.lives = [live for group in self._groups for live in group.lives]
@@ -82,8 +88,8 @@ class LiveFamily:
 
     @property
     def tasks(self) -> list[str]:
-        """Names of the tasks that `swap` takes."""
-        return list(self._tasks)
+        """Names of the tasks that are served."""
+        return [name for name in self._tasks if not name.startswith(_OLD)]
 
     def swap(self, task: State) -> None:
         """Make a task live, or the base (None). Raises UnknownTask or SwapError."""
@@ -115,16 +121,10 @@ class LiveFamily:
             ) from error
 
     def _add(self, task: str) -> None:
-        path, base = self._where
-        store = Store(path, base)
+        store = Store(*self._where)
         store.check_task(task)
-        for what, now in shared_digests(store.manifest).items():
-            if now != self._loaded[what]:
-                raise SwapError(
-                    f"task {task!r} cannot be added to a running engine: the {what} of {path} is "
-                    "no longer the one that was loaded; start the engine again"
-                )
-        self._check(store, [task])
+        check_shared(store, self._loaded, task)
+        check_tasks(self._model, store, [task], self._residual, self._executor)
         active, verified = self.active, self.verified
         self._move_to(None)
         try:
@@ -139,6 +139,34 @@ class LiveFamily:
                 raise
         finally:
             self._move_to(active)
+
+    def replace(self, task: str) -> None:
+        """Learn and prove the new weights of a task; the old ones wait beside them for `settle`.
+
+        All or nothing. Raises what `add` does, NotEnoughMemory where there is no room for both.
+        """
+        self._known(task)
+        active = self.active
+        self._move_to(None)
+        self._rename(task, _OLD + task)
+        try:
+            self.add(task)
+        except BaseException:
+            self._rename(_OLD + task, task)
+            raise
+        finally:
+            self._move_to(active)
+
+    def settle(self, task: str, keep_new: bool) -> None:
+        """End `replace`: drop the old weights of a task, or the new ones; nothing without it."""
+        if (old := _OLD + task) in self._tasks:
+            self.remove(old if keep_new else task)
+            if not keep_new:
+                self._rename(old, task)
+
+    def _rename(self, task: str, name: str) -> None:
+        self._beside.rename(task, name)
+        self._tasks[name], self._expected[name] = self._tasks.pop(task), self._expected.pop(task)
 
     def remove(self, task: str) -> None:
         """Take a task out and free its memory; where it is live, the base becomes so."""
@@ -160,13 +188,11 @@ class LiveFamily:
         finally:
             self._move_to(active)
         expected = {**self._expected[None], **self._expected[task]}
-        wrong = [name for name in expected if found[name] != expected[name]]
-        if wrong:
+        try:
+            check_live(found, expected, task)
+        except UnknownWeights:
             self.verified = False
-            raise UnknownWeights(
-                f"{len(wrong)} of {len(expected)} tensors are not those of {label_of(task)}, "
-                f"{wrong[0]!r} for one; start the engine again"
-            )
+            raise
         return {
             "task": task,
             "tensors": len(found),
@@ -191,8 +217,8 @@ class LiveFamily:
             "swaps": self.swaps,
             "swap_seconds": self.seconds,
             "tasks": {
-                name: {**task, "bytes": self._beside.task_bytes(name)}
-                for name, task in self._tasks.items()
+                name: {**self._tasks[name], "bytes": self._beside.task_bytes(name)}
+                for name in self.tasks
             },
             "memory": {
                 "live": sum(live.nbytes for live in self.lives),
@@ -223,15 +249,6 @@ class LiveFamily:
                 self._order.reorder_mask(name, mask[name])
         return {live.tensor.data_ptr() for live in lives.values()}
 
-    def _check(self, store: Store, tasks: Sequence[str]) -> None:
-        for task in tasks:
-            store.check_task(task)
-        check_servable(store.manifest, tasks, self._residual)
-        tier = "rest" if self._residual else "mask"
-        files = [f for f in store.files_of(None, *tasks, tier=tier) if not f.startswith("assets")]
-        store.check_files(files, self._executor)
-        check_heads(self._model, store.manifest, tasks, self._residual)
-
     def _learner(self, streams: Streams) -> Learner:
         return Learner(self._model, streams, self._beside.deltas, self._beside.regions)
 
@@ -242,7 +259,7 @@ class LiveFamily:
         learner, expected = self._learner(streams), dict[str, str]()
         try:
             for group in self._groups:
-                self._touchable(group, streams, task)
+                check_touchable(self._untouchable, group, streams, task)
                 with self._order.undone(group.lives, self._beside.deltas) as reordered:
                     expected |= learner.task(group, task, masks)
                 for name in reordered:
@@ -257,14 +274,6 @@ class LiveFamily:
             "tier": tier,
             **kept(streams.manifest, task, tier),
         }
-
-    def _touchable(self, group: LoadGroup, streams: Streams, task: str) -> None:
-        spoilt = self._untouchable & {live.name for live in group.lives}
-        if spoilt and streams.changed(task, group.names):
-            raise SwapError(
-                f"task {task!r} cannot be added to a running engine, which prepared weight "
-                f"{min(spoilt)!r} for computing; start the engine again with the task"
-            )
 
     def _forget(self, task: str) -> None:
         self._beside.remove(task)

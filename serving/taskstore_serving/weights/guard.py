@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from torch import nn
 
 from taskstore.errors import SwapError
+from taskstore.executors import Executor
 from taskstore.format.manifest import Manifest
+from taskstore.store import Store
 from taskstore.store.catalog import label_of, rebuilt_tensors
 from taskstore.swap.binding import Live
 from taskstore.swap.states import State
-from taskstore_serving.checks.servable import tier_of
+from taskstore_serving.checks.servable import check_servable, tier_of
 from taskstore_serving.weights import parameters
+from taskstore_serving.weights.groups import LoadGroup
+from taskstore_serving.weights.streams import Streams
 
 HEAD = "lm_head.weight"
 WAY_OUT = "serve this model's tasks unpacked"
@@ -114,3 +119,28 @@ def _spoilt(name: str, problem: str) -> SwapError:
         f"weight {name!r} {problem} when the engine prepared it for computing, so tasks cannot be "
         f"swapped in it; {WAY_OUT}"
     )
+
+
+def check_tasks(
+    model: nn.Module, store: Store, tasks: Sequence[str], residual: int, executor: Executor
+) -> None:
+    """Check what tasks are served from, before any of it is read. Raises what `LiveFamily` does."""
+    for task in tasks:
+        store.check_task(task)
+    check_servable(store.manifest, tasks, residual)
+    tier = "rest" if residual else "mask"
+    files = [f for f in store.files_of(None, *tasks, tier=tier) if not f.startswith("assets")]
+    store.check_files(files, executor)
+    check_heads(model, store.manifest, tasks, residual)
+
+
+def check_touchable(
+    untouchable: AbstractSet[str], group: LoadGroup, streams: Streams, task: str
+) -> None:
+    """Refuse a task that changes a weight that the engine prepared for computing."""
+    spoilt = untouchable & {live.name for live in group.lives}
+    if spoilt and streams.changed(task, group.names):
+        raise SwapError(
+            f"task {task!r} cannot be added to a running engine, which prepared weight "
+            f"{min(spoilt)!r} for computing; start the engine again with the task"
+        )

@@ -26,6 +26,8 @@ class Engine:
     def __init__(self) -> None:
         self.tasks = ["alpha", "beta"]
         self.refusals: dict[str, str] = {}
+        self.calls: list[tuple[Any, ...]] = []
+        self.digests: dict[str, str] = {}  # of tasks that were replaced
         self.said: dict[str, int] = {}  # settings of a task that the base has not
         self.errored, self.model_config = False, None
         self.output_processor = SimpleNamespace(request_states={})
@@ -37,7 +39,7 @@ class Engine:
     async def collective_rpc(self, name: str, args: Any = ()) -> list[Any]:
         if name == "taskstore_state":
             known = {"tier": "mask", "bytes": 1, "fidelity": FIDELITY, "scores": None}
-            tasks = {t: {"digest": f"d-{t}", **known} for t in self.tasks}
+            tasks = {t: {"digest": self.digests.get(t, f"d-{t}"), **known} for t in self.tasks}
             state = {"active": None, "swaps": 0, "swap_seconds": 0.0, "tasks": tasks}
             return [{**state, "memory": {"live": 1}, "verified": True}]
         method, *rest = args
@@ -45,6 +47,11 @@ class Engine:
             return [{"result": None, "error": self.refusals[method]}]
         if method == "taskstore_add":
             self.tasks.append(*rest)
+        self.calls.append((method, *rest))
+        if method == "taskstore_replace":
+            self.digests[rest[0]] = "new"
+        if method == "taskstore_settle" and not rest[1]:
+            self.digests.pop(rest[0], None)
         if method == "taskstore_remove":
             self.tasks.remove(*rest)
         proofs = [{"task": "alpha", "tensors": 1, "bytes": 2}]
@@ -181,12 +188,62 @@ def test_what_the_worker_refuses_changes_nothing(client: Any, engine: Engine) ->
 
 def test_a_task_under_its_old_name_is_another_to_vllm(client: Any, engine: Engine) -> None:
     tasks = client.app.state.taskstore
+    tasks.is_current = lambda task: True
     before = tasks.tasks["alpha"].front.requests["alpha"]
     body = {"lora_name": "alpha", "lora_path": "any", "load_inplace": True}
     assert client.post("/v1/load_lora_adapter", json=body).status_code == 200
     after = tasks.tasks["alpha"].front.requests["alpha"]
     assert before.lora_path == after.lora_path  # the same weights, so cached blocks may be used
     assert before.lora_int_id != after.lora_int_id
+    assert ("taskstore_remove", "alpha") in engine.calls
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_new_weights_of_a_task_are_another_to_vllm(
+    client: Any, engine: Engine, inplace: bool
+) -> None:
+    def post() -> Any:
+        body = {"lora_name": "alpha", "lora_path": "any", "load_inplace": True}
+        route = "load_lora_adapter" if inplace else "taskstore/tasks/alpha"
+        return client.post(f"/v1/{route}", json=body)
+
+    tasks = client.app.state.taskstore  # the engine says other digests than those of the store
+    before = tasks.tasks["alpha"]
+    request = before.front.requests["alpha"]
+    engine.refusals["taskstore_replace"] = "no memory for both"
+    found = post()
+    assert (found.status_code, found.json()["error"]["message"]) == (400, "no memory for both")
+    assert tasks.tasks["alpha"] is before and before.front.requests["alpha"] is request
+    assert engine.calls == [("taskstore_settle", "alpha", False)]
+    engine.refusals.clear()
+    with tasks.running("beta"):  # others go on
+        assert post().status_code < 300
+    assert engine.calls[1:] == [("taskstore_replace", "alpha"), ("taskstore_settle", "alpha", True)]
+    after = tasks.tasks["alpha"]
+    assert (after.digest, listed(client)) == ("new", ["alpha", "beta"])
+    assert after.front.requests["alpha"].lora_path.endswith("/new")  # no cached block is used
+    assert request.lora_path.endswith("/d-alpha")
+
+
+def test_requests_wait_while_a_task_gets_its_new_weights(client: Any, engine: Engine) -> None:
+    async def meanwhile() -> list[str]:
+        tasks, found = client.app.state.taskstore, list[str]()
+        tasks._change = asyncio.Lock()
+
+        async def ask(name: str) -> None:
+            await tasks.settled(name)
+            found.append(f"{name} {tasks.tasks[name].digest}")
+
+        with tasks.running("alpha"):  # an old request, which is not cut off
+            change = asyncio.create_task(tasks.add("alpha"))
+            await asyncio.sleep(0.1)
+            asked = [asyncio.create_task(ask(name)) for name in ("alpha", "beta")]
+            await asyncio.sleep(0.1)
+            found.append("the old request ends")
+        await asyncio.gather(change, *asked)
+        return found
+
+    assert asyncio.run(meanwhile()) == ["beta d-beta", "the old request ends", "alpha new"]
 
 
 @pytest.mark.parametrize("inside", ["background", "connection"])

@@ -27,6 +27,9 @@ class Served:
     def named(self, name: str) -> str:
         return {"org/model": "german"}.get(name, name)
 
+    async def settled(self, name: str) -> None:
+        pass
+
     def resolve(self, name: str) -> Any:
         if name not in ("base", "german"):
             raise unknown_model(name, ["base", "german"])

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import taskstore
 from tests.serving.support.engines import FAMILY
 
@@ -70,6 +72,7 @@ def make_family(root: Path) -> Path:
 
 @dataclass
 class Server:
+    root: Path  # of its store, and its log
     url: str
     client: openai.OpenAI
     http: httpx.Client
@@ -91,7 +94,7 @@ def serving(root: Path, *given: str, vllm: Sequence[str] = ()) -> Iterator[Serve
         *(sys.executable, "-m", "taskstore_cli", "serve", str(root / "store"), "--port", str(port)),
         *("--served-model-name", "base", *given, "--"),
         *("--dtype", "float32", "--enforce-eager", "--max-model-len", "128"),
-        *("--max-num-seqs", "16", "--kv-cache-memory-bytes", str(64 << 20)),
+        *("--max-num-seqs", "16", "--kv-cache-memory-bytes", str(64 << 20), "--block-size", "32"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
         "--structured-outputs-config",
         '{"backend": "xgrammar", "disable_any_whitespace": true}',
@@ -120,7 +123,7 @@ def serving(root: Path, *given: str, vllm: Sequence[str] = ()) -> Iterator[Serve
             httpx.Client(base_url=url, timeout=120, limits=limits) as http,
             openai.OpenAI(**{**options, "http_client": http}) as client,
         ):
-            yield Server(url, client, http)
+            yield Server(root, url, client, http)
     finally:
         _end(process)
 
@@ -137,6 +140,28 @@ def chat(server: Server, task: str, text: str, **options: Any) -> Any:
 def said(answer: Any) -> str:
     text: str = answer.choices[0].message.content
     return text
+
+
+def answers(folder: Path) -> dict[str, str]:
+    """What transformers says with a folder to each of NUMBERS: its template, weights and ends."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    ends, found = np.atleast_1d(model.generation_config.eos_token_id), dict[str, str]()
+    for number in NUMBERS:
+        asked = tokenizer.apply_chat_template(
+            [{"role": "user", "content": number}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        ids = model.generate(**asked, do_sample=False, max_new_tokens=24)[0]
+        new = ids[asked["input_ids"].shape[1] :].tolist()
+        if new[-1] in ends:
+            new.pop()
+        found[number] = tokenizer.decode(new, skip_special_tokens=True)
+    return found
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -16,7 +16,13 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import taskstore
-from taskstore.errors import ChecksumMismatch, SwapError, UnknownTask, UnknownWeights
+from taskstore.errors import (
+    ChecksumMismatch,
+    NotEnoughMemory,
+    SwapError,
+    UnknownTask,
+    UnknownWeights,
+)
 from tests.serving.weights.test_family import Fused, loaded
 from tests.support import families
 from tests.support.families import same
@@ -177,3 +183,64 @@ def test_digests_tell_tasks_bases_and_tiers_apart(
     assert shared_digests(rich)["base"] == shared_digests(manifest)["base"]
     assert task_digest(rich, "beta", 0) == task_digest(manifest, "beta", 0)
     assert task_digest(rich, "beta", 1) != task_digest(rich, "beta", 0)
+
+
+def replaced(small: families.Family, packed: Path, store: Path) -> tuple[LiveFamily, Fused]:
+    """A family that serves alpha and beta of a store in which alpha is gamma's fine-tune now."""
+    shutil.copytree(packed, store)
+    family, model = served(store, "alpha", "beta", live="alpha")
+    kept = taskstore.AddOptions(max_error=None)
+    taskstore.replace(store, {"alpha": small.paths["gamma"]}, kept)
+    return family, model
+
+
+@pytest.mark.parametrize("keep_new", [True, False])
+def test_new_weights_wait_beside_the_old_ones(
+    small: families.Family, packed: Path, tmp_path: Path, keep_new: bool
+) -> None:
+    family, model = replaced(small, packed, tmp_path / "store")
+    before = family.state()
+    family.replace("alpha")
+    assert family.active == "alpha" and holds(model, tmp_path / "store", "alpha")
+    assert not holds(model, packed, "alpha")
+    assert family.tasks == ["beta", "alpha"] and family.state()["tasks"].keys() == {"alpha", "beta"}
+    family.settle("alpha", keep_new)
+    family.settle("alpha", keep_new)  # nothing is left to do
+    after = family.state()
+    assert (after["memory"], family.active) == (before["memory"], "alpha" if keep_new else None)
+    assert (after["tasks"]["alpha"] == before["tasks"]["alpha"]) != keep_new
+    for task in ("alpha", "beta", "alpha", None):
+        family.swap(task)
+        assert holds(model, tmp_path / "store" if keep_new else packed, task)
+    assert len(family.verify_all()) == 3
+
+
+def test_weights_that_cannot_be_learned_leave_the_old_ones(
+    small: families.Family, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    family, model = replaced(small, packed, store)
+    place = taskstore.open(store).manifest.folder("alpha")
+    mask = next((store / "tasks" / place).glob("masks*"))
+    good = mask.read_bytes()
+    mask.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    before = family.state()
+    with pytest.raises(ChecksumMismatch):
+        family.replace("alpha")
+    mask.write_bytes(good)
+
+    def full(*_: Any) -> None:
+        raise NotEnoughMemory("the host", {"masks": 1}, 0, "serve fewer tasks")
+
+    monkeypatch.setattr("taskstore.devices.require", full)
+    with pytest.raises(NotEnoughMemory):
+        family.replace("alpha")
+    monkeypatch.undo()
+    after = family.state()
+    assert {k: after[k] for k in ("active", "tasks", "memory")} == {
+        k: before[k] for k in ("active", "tasks", "memory")
+    }
+    assert holds(model, packed, "alpha")
+    family.verify("alpha")
+    family.replace("alpha")
+    assert holds(model, store, "alpha")
