@@ -18,6 +18,8 @@ from tests.golden.make_v5_adapters import MADE as ADAPTERS
 from tests.golden.make_v5_adapters import adapter_digests
 from tests.golden.make_v5_chains import MADE as CHAINS
 from tests.golden.make_v5_chains import parents_of
+from tests.golden.make_v5_changes import MADE as CHANGES
+from tests.golden.make_v5_changes import said_of as changes_of
 from tests.support import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -60,6 +62,18 @@ def test_version_5_has_parents(name: str, tmp_path: Path) -> None:
         assert json.loads((GOLDEN / "v5-chains" / f"{what}.json").read_text())[name] == found
 
 
+@pytest.mark.parametrize("name", CHANGES)
+def test_version_5_was_changed_and_says_how(name: str, tmp_path: Path) -> None:
+    """Tasks that came later lie in folders that are named by their content."""
+    store = taskstore.open(GOLDEN / "v5-changes" / name)
+    for what, found in (
+        ("files", file_digests(store, tmp_path)),
+        ("tiers", tier_digests(store)),
+        ("said", changes_of(store)),
+    ):
+        assert json.loads((GOLDEN / "v5-changes" / f"{what}.json").read_text())[name] == found
+
+
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_version_5_gives_adapters_back(name: str, tmp_path: Path) -> None:
     expected = json.loads((GOLDEN / "v5-adapters" / "files.json").read_text())[name]
@@ -81,6 +95,7 @@ def test_there_are_golden_stores() -> None:
         "v3-tiers",
         "v4",
         "v5-chains",
+        "v5-changes",
         "v5-adapters",
         "v5-sparse",
     }
