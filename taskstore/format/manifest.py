@@ -179,7 +179,7 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     before: Digest | None = None
 
 
-class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True, weakref=True):
     format: Literal["taskstore"]
     version: int
     writer: str

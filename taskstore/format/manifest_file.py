@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
+
+from blake3 import blake3
 
 from taskstore.errors import FormatError
 from taskstore.format.manifest import MAX_BYTES, Manifest, checksum_of, from_bytes
@@ -14,6 +17,7 @@ from taskstore.locations.files import read_regular
 from taskstore.locations.leases import Lease
 
 OLD = ".taskstore.old"  # in a store: older manifests, by their checksums
+_in_use: WeakValueDictionary[bytes, Manifest] = WeakValueDictionary()  # by BLAKE3 of their bytes
 
 
 def _way_out(path: Path) -> str:
@@ -27,14 +31,14 @@ def _way_out(path: Path) -> str:
 
 
 def read(folder: Path) -> Manifest:
-    """Read the manifest of a store folder; checks its size and its checksum."""
+    """Read and check the manifest of a store folder."""
     manifest, _, lease = take(folder)
     lease.release()
     return manifest
 
 
 def take(folder: Path) -> tuple[Manifest, str, Lease]:
-    """Read a manifest; returns its checksum too, and a lease on the files that it lists."""
+    """Read and check a manifest; returns its checksum too, and a lease on the files it lists."""
     path = folder / MANIFEST
     try:
         lease, raw = leases.take(path, MAX_BYTES, folder)
@@ -46,7 +50,7 @@ def take(folder: Path) -> tuple[Manifest, str, Lease]:
         raise FormatError(f"{folder} is not a taskstore store: {what}") from None
     except OSError as error:
         raise FormatError(f"{path} cannot be read as a manifest: {error.strerror}") from None
-    return from_bytes(raw), checksum_of(raw), lease
+    return _checked(raw), checksum_of(raw), lease
 
 
 def kept(folder: Path) -> dict[Path, Manifest]:
@@ -54,7 +58,16 @@ def kept(folder: Path) -> dict[Path, Manifest]:
     found = {}
     for path in sorted((folder / OLD).glob("*.json")):
         with suppress(FormatError, OSError):
-            manifest = from_bytes(read_regular(path, MAX_BYTES, folder))
-            check(manifest)
-            found[path] = manifest
+            found[path] = _checked(read_regular(path, MAX_BYTES, folder))
+    return found
+
+
+def _checked(raw: bytes) -> Manifest:
+    """Parse and check a manifest; one of the same bytes that is in use is taken for it."""
+    key = blake3(raw).digest()
+    found = _in_use.get(key)
+    if found is None:
+        found = from_bytes(raw)
+        check(found)
+        _in_use[key] = found
     return found

@@ -24,7 +24,6 @@ from taskstore.format.digests import check_files
 from taskstore.format.fidelity import EXACT, Fidelity, of_task
 from taskstore.format.names import by_stem
 from taskstore.format.rules import kept_adapters, lineage
-from taskstore.format.validate import check
 from taskstore.format.weight_files import digests_of
 from taskstore.locations import ownership
 from taskstore.locations.base import Location, PathLike
@@ -132,7 +131,6 @@ class StoreContents:
         self.path = path
         self.location: Location = SharedFolder(path)
         self.manifest, self.version, self._lease = _taken(path)
-        check(self.manifest)
         self.base_path = base
         self._warned: set[tuple[str | None, str | None]] = set()
 

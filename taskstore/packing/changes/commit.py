@@ -75,8 +75,9 @@ def commit(
     _keep(target, store.version)
     transfer.move(folder, target, new, [CARD] if _is_own_card(store) else [])
     store.close()
+    changed = open_store(store.path, base=store.base_path)
     collect(target)
-    return open_store(store.path, base=store.base_path)
+    return changed
 
 
 def _is_there(target: Path, folder: Path, path: str, file: m.File) -> bool:
