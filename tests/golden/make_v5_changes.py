@@ -36,7 +36,7 @@ def said_of(store: taskstore.Store) -> dict[str, object]:
     """Return where tasks lie, and what was done, without the times."""
     return {
         "folders": {name: store.manifest.folder(name) for name in store.tasks},
-        "history": [[one.what, one.tasks, one.before] for one in store.manifest.history],
+        "history": [[one.what, one.tasks, one.before] for one in store.manifest.history or ()],
     }
 
 
