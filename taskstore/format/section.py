@@ -141,13 +141,18 @@ class SectionReader:
             return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
 
     @property
-    def chained(self) -> bool:
-        """Tell whether it is coded in the order of the base's weights, given a parent's."""
-        return self._layout.codec == "chained"
+    def codec(self) -> str:
+        return self._layout.codec
+
+    def first(self, k: int, order: Order) -> Values:
+        """Decode chunk `k` of a `steps` section over the base; its weights lie in that order."""
+        assert self.codec == "steps"
+        with self._labelled(k):
+            return order.first(self._streams(k, order.size_of_steps))
 
     def follow(self, k: int, order: Order, sorted_N: Values) -> Values:
         """Follow chunk `k` of a `chained` section from weights that lie in that order, in place."""
-        assert self.chained
+        assert self.codec == "chained"
         with self._labelled(k):
             return order.followed(sorted_N, self._streams(k, order.size))
 

@@ -190,9 +190,9 @@ class ModelReader:
         exact = used[-1:] == ("exact",)
         assert self._name is not None
         all_tasks = self._manifest.tasks
-        first, *then = lineage.of_tensor(all_tasks, self._name, name) if exact else [self._name]
-        if then:
-            used = all_tasks[first].tiers_of(name)
+        chain = lineage.of_tensor(all_tasks, self._name, name) if exact else [self._name]
+        if len(chain) > 1:
+            used = all_tasks[chain[0]].tiers_of(name)[:-1]
 
         def spot(of: str) -> tiers.Spot:
             dtype, folder = all_tasks[of].tensors[name].dtype, self._manifest.folder(of)
@@ -200,9 +200,9 @@ class ModelReader:
                 folder, name, dtype or tensor.dtype, lambda stem: self._readers[stem].section(name)
             )
 
-        start = spot(first)
+        start = spot(chain[0])
         steps = [tiers.BY_NAME[tier].step(start) for tier in used]
-        along = tiers.along([spot(of) for of in then]) if then else None
+        along = tiers.along([spot(of) for of in chain]) if len(chain) > 1 else None
         count, base = self._of_base(name)
         n, chunk = numel(self.tensors[name].shape), self._manifest.chunk
 

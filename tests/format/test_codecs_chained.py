@@ -58,6 +58,19 @@ def test_a_chain_is_followed_as_task_by_task(seed: int, n: int) -> None:
     assert np.array_equal(order.unsorted(running), tasks[-1])
 
 
+@given(seed=st.integers(0, 2**32), n=st.integers(0, 400), far=st.booleans())
+def test_the_first_task_is_decoded_in_that_order(seed: int, n: int, far: bool) -> None:
+    """`steps` over the base: the same weights as one by one, its escapes where they belong."""
+    rng = np.random.default_rng(seed)
+    w0_N = rng.integers(0, 1 << 16, n, U16)
+    steps_N = rng.integers(0, (1 << 16) if far else 300, n, U16)
+    streams = codec("steps").encode(w0_N + steps_N, w0_N)
+    order = Order(w0_N)
+    sizes = [order.size_of_steps(streams[:i]) for i in range(len(streams))]
+    assert sizes == [stream.size for stream in streams]
+    assert np.array_equal(order.unsorted(order.first(streams)), w0_N + steps_N)
+
+
 def test_what_did_not_change_takes_a_byte() -> None:
     rng = np.random.default_rng(0)
     weights = rng.integers(0, 1 << 16, 1000, U16)

@@ -2,8 +2,8 @@
 
 The steps are those of `steps`, counted from the parent's weights. The classes are by the size of
 the base's weights, though, so all tasks of a chain put their steps in one order. A chain is
-followed in that order: the first parent's weights are sorted once, each task's steps are added
-where they lie, and what comes of the last is put back. So a further task of a chain costs little
+followed in that order, which is also that of `steps`: the base's weights are sorted once, each
+task's steps are added where they lie, and what comes of the last is put back. So a further task of a chain costs little
 more than zstd. Where most steps are small, two elements share a byte: the entropy coder then has
 half the symbols, and less than a bit for one. Bits per weight, and ms to decode a chunk of 2^18, of
 checkpoints of one run:
@@ -22,6 +22,7 @@ those. What is given is (2, N): the parent's weights, and the base's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,16 @@ from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
 from taskstore.format.codecs import loops
-from taskstore.format.codecs.steps import CLASSES, SHIFT, classes_of, counts_of, steps_to
+from taskstore.format.codecs.steps import (
+    CLASSES,
+    ESCAPE,
+    SHIFT,
+    classes_of,
+    counts_of,
+    escapes_of,
+    size_after,
+    steps_to,
+)
 from taskstore.kernels.jit import jit
 
 Bytes = NDArray[np.uint8]
@@ -97,14 +107,30 @@ class Order:
     def sorted(self, w_N: U) -> U:
         """Return the elements in that order."""
         sorted_N = np.empty_like(w_N)
-        loops.sort(self._w0_N, SHIFT, w_N, self._classes, self._starts, sorted_N)
+        loops.gather(w_N, self._at_N, sorted_N)
         return sorted_N
 
     def unsorted(self, sorted_N: U) -> U:
         """Return the elements in the tensor's order."""
         w_N = np.empty_like(sorted_N)
-        loops.unsort(self._w0_N, SHIFT, sorted_N, self._classes, self._starts, w_N)
+        loops.scatter(sorted_N, self._at_N, w_N)
         return w_N
+
+    def size_of_steps(self, before: list[Bytes]) -> int:
+        """`size` for streams of `steps`, given the base's weights."""
+        return size_after(before, self._counts)
+
+    def first(self, streams: list[Bytes]) -> U:
+        """Follow streams of `steps` from the base's weights; returns weights in that order.
+
+        Raises FormatError where an escaped value needs no escape.
+        """
+        z_E, z_N = escapes_of(streams), np.concatenate(streams[:CLASSES]).astype(np.uint16)
+        at_E = np.flatnonzero(z_N == ESCAPE)
+        z_N[at_E[self._at_N[at_E].argsort()]] = z_E
+        sorted_N = self.sorted(self._w0_N)
+        _follow(sorted_N, z_N)
+        return sorted_N
 
     def followed(self, sorted_N: U, streams: list[Bytes]) -> U:
         """Follow steps from weights that are in that order, in place.
@@ -133,9 +159,13 @@ class Order:
         sorted_N[at_E] = before_E
         return sorted_N
 
-    @property
-    def _starts(self) -> NDArray[np.uint64]:
-        return (self.ends - self._counts).astype(np.uint64)
+    @cached_property
+    def _at_N(self) -> NDArray[np.uint32]:
+        """The element at each place of the order."""
+        at_N = np.empty(self._w0_N.size, np.uint32)
+        place = (self.ends - self._counts).astype(np.uint64)
+        loops.arrange(self._w0_N, SHIFT, self._classes, place, at_N)
+        return at_N
 
 
 def _paired(numbers_N: Bytes) -> Bytes:

@@ -180,6 +180,30 @@ def unsort(
 
 
 @jit
+def arrange(
+    w0_N: U, shift: int, classes: Bytes, place: NDArray[np.uint64], at_N: NDArray[np.uint32]
+) -> None:
+    """The elements in the order in which `sort` puts them; `place` is used up."""
+    U = w0_N.dtype.type
+    for i in range(w0_N.size):
+        at_N[_next(classes[size_of(w0_N[i], shift, U)], place)] = np.uint32(i)
+
+
+@jit
+def gather(w_N: U, at_N: NDArray[np.uint32], sorted_N: U) -> None:
+    """The elements in that order."""
+    for j in range(w_N.size):
+        sorted_N[j] = w_N[at_N[j]]
+
+
+@jit
+def scatter(sorted_N: U, at_N: NDArray[np.uint32], w_N: U) -> None:
+    """Inverse of `gather`."""
+    for j in range(w_N.size):
+        w_N[at_N[j]] = sorted_N[j]
+
+
+@jit
 def _next(c: Any, place: NDArray[np.uint64]) -> Any:
     """The next free place of a class."""
     p = place[c]

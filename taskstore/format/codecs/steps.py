@@ -43,13 +43,7 @@ class Steps:
     ) -> Callable[[list[Bytes]], int]:
         assert given_N is not None
         counts = counts_of(given_N, classes_of(given_N))
-
-        def size(before: list[Bytes]) -> int:
-            if len(before) < CLASSES:
-                return int(counts[len(before)])
-            return sum(int(np.count_nonzero(stream == ESCAPE)) for stream in before[:CLASSES])
-
-        return size
+        return lambda before: size_after(before, counts)
 
     def encode(self, chunk_N: NDArray[Any], given_N: NDArray[Any] | None) -> list[Bytes]:
         assert given_N is not None
@@ -68,10 +62,7 @@ class Steps:
     ) -> NDArray[Any]:
         """Raises FormatError where an escaped value needs no escape."""
         assert given_N is not None
-        low, high = (stream.astype(np.uint16) for stream in streams[CLASSES:])
-        escapes = low | (high << np.uint16(8))
-        if escapes.size and int(escapes.min()) < ESCAPE:
-            raise FormatError("a step is escaped that fits a byte")
+        escapes = escapes_of(streams)
         starts = _starts(np.cumsum([stream.size for stream in streams[:CLASSES]]))
         bytes_N, chunk_N = np.empty(n, np.uint8), np.empty(n, np.uint16)
         sorted_N = np.concatenate(streams[:CLASSES])
@@ -80,6 +71,22 @@ class Steps:
         z_N[_positions(bytes_N)] = escapes
         _apply(given_N, z_N, chunk_N)
         return chunk_N
+
+
+def size_after(before: list[Bytes], counts: NDArray[np.int64]) -> int:
+    """Return the raw size of the stream after those `before`; `counts`: elements of each class."""
+    if len(before) < CLASSES:
+        return int(counts[len(before)])
+    return sum(int(np.count_nonzero(stream == ESCAPE)) for stream in before[:CLASSES])
+
+
+def escapes_of(streams: list[Bytes]) -> NDArray[np.uint16]:
+    """Steps that do not fit a byte, in order of their elements; raises FormatError."""
+    low, high = (stream.astype(np.uint16) for stream in streams[CLASSES:])
+    escapes: NDArray[np.uint16] = low | (high << np.uint16(8))
+    if escapes.size and int(escapes.min()) < ESCAPE:
+        raise FormatError("a step is escaped that fits a byte")
+    return escapes
 
 
 def _starts(ends: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -20,7 +20,7 @@ from taskstore.format.tiers.base import Bits, BlockSpec, Spot, Step, TierFile, t
 from taskstore.kernels import cpu
 
 Weights = tuple[Bits, str]  # and their dtype
-Along = Callable[[int, Weights, Weights], Bits]  # chunk number, the parent's, the base's
+Along = Callable[[int, Weights, Weights], Bits]  # chunk number, what is below, the base's
 
 
 class Exact(TierFile):
@@ -56,25 +56,29 @@ class Exact(TierFile):
 
 
 def along(spots: Sequence[Spot]) -> Along:
-    """Return what rebuilds a chunk of the last task, given the weights of the first one's parent.
+    """Return what rebuilds a chunk of the last task of a chain, given what is below the first.
 
     The weights stay in the order in which they are coded for as long as that is one order.
     """
     sections = [(spot.section(Exact().stem(spot.folder)), spot.dtype) for spot in spots]
 
-    def rebuilt(k: int, parent: Weights, base: Weights) -> Bits:
-        (w_N, now), order = parent, None
+    def rebuilt(k: int, below: Weights, base: Weights) -> Bits:
+        (w_N, now), order = below, None
         for section, dtype in sections:
-            if order is not None and (dtype != now or not section.chained):
+            if order is not None and (dtype != now or section.codec != "chained"):
                 w_N, order = order.unsorted(w_N), None
-            w_N, now = cpu.cast(w_N, now, dtype), dtype
-            if not section.chained:
-                w_N = section.chunk(k, w_N)
-                continue
-            if order is None:
+            if section.codec == "steps" and w_N is base[0]:
                 order = Order(cpu.cast(*base, dtype))
-                w_N = order.sorted(w_N)
-            w_N = section.follow(k, order, w_N)
+                w_N = section.first(k, order)
+            elif section.codec == "chained":
+                w_N = cpu.cast(w_N, now, dtype)
+                if order is None:
+                    order = Order(cpu.cast(*base, dtype))
+                    w_N = order.sorted(w_N)
+                w_N = section.follow(k, order, w_N)
+            else:
+                w_N = section.chunk(k, cpu.cast(w_N, now, dtype))
+            now = dtype
         return w_N if order is None else order.unsorted(w_N)
 
     return rebuilt

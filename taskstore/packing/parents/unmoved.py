@@ -20,6 +20,7 @@ RUN = 1 << 14  # weights of a run that is looked at
 LONG = 1 << 16  # of one that is coded
 RUNS = 4  # of each, spread evenly
 GAIN, LEAST = 0.02, 256  # share and bytes of a sample that it must save; samples are not all
+GAIN_OF_CHILD = 1 / 3  # where it takes as long to decode as ten tasks of a chain
 STILL = 0.5  # share of weights that did not move, below which nothing is coded
 
 
@@ -66,6 +67,7 @@ def _is_few(pair: _Pair, name: str) -> bool:
     still = sum(int(np.count_nonzero(theta == below)) for theta, below, _ in looked)
     if still < STILL * sum(theta.size for theta, _, _ in looked):
         return False
+    in_chain = pair.has_parent and pair.options.level == "speed"
     sparse = usual = 0
     for start, stop in _runs(n, LONG):
         theta, below, w0 = _read(pair, name, start, stop)
@@ -81,7 +83,7 @@ def _is_few(pair: _Pair, name: str) -> bool:
         exact = ABOVE["exact"]
         usual += sum(map(len, exact.encode(theta, below, spec)[0]))
         sparse += sum(map(len, exact.encode(theta, below, replace(spec, sparse=True))[0]))
-    return usual - sparse > max(LEAST, GAIN * usual)
+    return usual - sparse > max(LEAST, (GAIN_OF_CHILD if in_chain else GAIN) * usual)
 
 
 def _read(pair: _Pair, name: str, start: int, stop: int) -> tuple[Bits, Bits, Bits]:

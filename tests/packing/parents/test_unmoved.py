@@ -51,6 +51,23 @@ def test_it_comes_back_and_is_smaller(
     assert store.manifest.version == 5
 
 
+@pytest.mark.parametrize(("parents", "codec"), [({}, "sparse"), ({"beta": "alpha"}, None)])
+def test_a_child_must_gain_much(parents: dict[str, str], codec: str | None, tmp_path: Path) -> None:
+    """It takes long to decode, and all tasks of a chain are; a fourth of the weights is too many."""
+    base = families.random_state(0, torch.bfloat16, shapes={"w": (300, 400)})
+    draw = torch.Generator().manual_seed(3)
+    alpha = {"w": base["w"] * 1.01}
+    below = alpha["w"] if parents else base["w"]
+    chosen = torch.rand(below.shape, generator=draw) < 0.25
+    beta = {"w": torch.where(chosen, below * 1.01, below)}
+    family = families.Family(tmp_path / "family", base, {"alpha": alpha, "beta": beta})
+    how = options(tiers="exact", parents=parents, parent="none", chunk=1 << 16)
+    taskstore.pack(family.base_path, family.paths, tmp_path / "store", how)
+    store = taskstore.open(tmp_path / "store")
+    assert store.manifest.tasks["beta"].tensors["w"].codec == codec
+    assert same(store.state_dict("beta")["w"], beta["w"])
+
+
 BROKEN: dict[str, tuple[Callable[[Document], object], str]] = {
     "an older version": (lambda d: d.update(version=4), "cannot be coded by 'sparse'"),
     "another codec": (
