@@ -100,7 +100,7 @@ def test_bits_refuses_ones_in_padding() -> None:
 
 
 def test_names_of_the_format_are_registered() -> None:
-    others = {"bits", "chained", "guided", "levels", "steps", "strides"}
+    others = {"bits", "chained", "guided", "levels", "sparse", "steps", "strides"}
     assert {*validate.MULTITASK_CODECS, *validate.PLAIN_CODECS} | others == {*CODECS}
     assert {dtypes.plain_codec(d) for d in dtypes.ITEMSIZE} == set(validate.PLAIN_CODECS)
     with pytest.raises(

@@ -3,10 +3,10 @@
 The steps are those of `steps`, counted from the parent's weights. The classes are by the size of
 the base's weights, though, so all tasks of a chain put their steps in one order. A chain is
 followed in that order, which is also that of `steps`: the base's weights are sorted once, each
-task's steps are added where they lie, and what comes of the last is put back. So a further task of a chain costs little
-more than zstd. Where most steps are small, two elements share a byte: the entropy coder then has
-half the symbols, and less than a bit for one. Bits per weight, and ms to decode a chunk of 2^18, of
-checkpoints of one run:
+task's steps are added where they lie, and what comes of the last is put back. So a further task of
+a chain costs little more than zstd. Where most steps are small, two elements share a byte: the
+entropy coder then has half the symbols, and less than a bit for one. Bits per weight, and ms to
+decode a chunk of 2^18, of checkpoints of one run:
 
     steps between   by `steps`   two in a byte   one in a byte
     10                    1.09       0.97 0.18       1.13 0.27
@@ -107,13 +107,13 @@ class Order:
     def sorted(self, w_N: U) -> U:
         """Return the elements in that order."""
         sorted_N = np.empty_like(w_N)
-        loops.gather(w_N, self._at_N, sorted_N)
+        loops.gather(w_N, self._elements, sorted_N)
         return sorted_N
 
     def unsorted(self, sorted_N: U) -> U:
         """Return the elements in the tensor's order."""
         w_N = np.empty_like(sorted_N)
-        loops.scatter(sorted_N, self._at_N, w_N)
+        loops.scatter(sorted_N, self._elements, w_N)
         return w_N
 
     def size_of_steps(self, before: list[Bytes]) -> int:
@@ -127,7 +127,7 @@ class Order:
         """
         z_E, z_N = escapes_of(streams), np.concatenate(streams[:CLASSES]).astype(np.uint16)
         at_E = np.flatnonzero(z_N == ESCAPE)
-        z_N[at_E[self._at_N[at_E].argsort()]] = z_E
+        z_N[at_E[self._elements[at_E].argsort()]] = z_E
         sorted_N = self.sorted(self._w0_N)
         _follow(sorted_N, z_N)
         return sorted_N
@@ -160,7 +160,7 @@ class Order:
         return sorted_N
 
     @cached_property
-    def _at_N(self) -> NDArray[np.uint32]:
+    def _elements(self) -> NDArray[np.uint32]:
         """The element at each place of the order."""
         at_N = np.empty(self._w0_N.size, np.uint32)
         place = (self.ends - self._counts).astype(np.uint64)

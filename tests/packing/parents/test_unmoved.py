@@ -53,7 +53,7 @@ def test_it_comes_back_and_is_smaller(
 
 @pytest.mark.parametrize(("parents", "codec"), [({}, "sparse"), ({"beta": "alpha"}, None)])
 def test_a_child_must_gain_much(parents: dict[str, str], codec: str | None, tmp_path: Path) -> None:
-    """It takes long to decode, and all tasks of a chain are; a fourth of the weights is too many."""
+    """It takes long to decode, and all of a chain are; a fourth of the weights is too many."""
     base = families.random_state(0, torch.bfloat16, shapes={"w": (300, 400)})
     draw = torch.Generator().manual_seed(3)
     alpha = {"w": base["w"] * 1.01}
