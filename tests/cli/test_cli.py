@@ -168,6 +168,16 @@ def test_a_damaged_store(packed: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["copy"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_output_that_cannot_be_written(packed: Path, more: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "taskstore_cli", "info", str(packed), *more]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no space left") and done.stderr.count("\n") == 1
+
+
 def test_a_full_disk(small: Family, packed: Path, tmp_path: Path) -> None:
     """The kernel refuses to let files grow, as it does on a full disk."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from taskstore.errors import BadName
+from taskstore.errors import BadName, InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as m
 from taskstore.format import names
@@ -90,8 +90,8 @@ def copy(
 ) -> Store:
     """Make a store of some tasks of another; their files are copied, and checked.
 
-    Raises UnknownTask, InputError for a task without its parent, TargetExists, FormatError or
-    ChecksumMismatch; the target then is as it was.
+    Raises UnknownTask, InputError for a task without its parent or the store itself as target,
+    TargetExists, FormatError or ChecksumMismatch; the target then is as it was.
 
     >>> taskstore.copy("archive", ["english"], "english-only").tasks
     ['english']
@@ -101,6 +101,11 @@ def copy(
         store.check_task(task)
     check_complete(store.manifest, tasks)
     executor, where = threads(jobs), Path(target).absolute()
+    if where.resolve() == store.path.resolve():
+        raise InputError(
+            f"{target} is the store that is copied, and would lose its other tasks: name another "
+            "folder, or take tasks out with `taskstore remove`"
+        )
     kept = kept_of(store.manifest, [name for name in store.tasks if name in tasks])
     paths = [path for path in kept.files if path != CARD]
     done = with_change(kept, store.version, "copy", sorted(tasks))

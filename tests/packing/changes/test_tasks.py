@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import taskstore
-from taskstore.errors import BadName, ChecksumMismatch, TargetExists, UnknownTask
+from taskstore.errors import BadName, ChecksumMismatch, InputError, TargetExists, UnknownTask
 from taskstore.store.verify import verify
 from tests.support import families
 from tests.support.evaluators import run
@@ -78,6 +78,16 @@ def test_a_store_of_some_tasks(
     assert taskstore.copy(store, ["beta"], tmp_path / "d").tasks == ["beta"]
 
 
+def test_a_store_is_not_copied_over_itself(store: taskstore.Store, tmp_path: Path) -> None:
+    before, link = store.tasks, tmp_path / "link"
+    link.symlink_to(store.path)
+    for target in (store.path, link):
+        with pytest.raises(InputError, match="would lose its other tasks"):
+            taskstore.copy(store, before[:1], target, overwrite=True)
+    assert taskstore.open(store.path).tasks == before
+    assert verify(store, deep=True).ok
+
+
 def test_the_commands(
     store: taskstore.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +107,7 @@ def test_the_commands(
     assert json.loads(out)["version"] == taskstore.open(path).version
     assert "2023-11-14T22:13:20Z  rename  beta, b" in run("log", path)[1]
     assert run("copy", path, "b", "-o", tmp_path / "c", "-q") == (0, "", "")
-    assert run("gc", path)[:2] == (0, "removed 0 bytes; 1 older versions are in use\n")
+    assert run("gc", path)[:2] == (0, "removed 0 bytes; in use: 1 older version\n")
     store.close()
     assert run("gc", path)[:2] == (0, "removed 0 bytes\n")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "soon")
