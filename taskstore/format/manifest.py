@@ -271,6 +271,15 @@ def from_bytes(raw: bytes) -> Manifest:
         raise FormatError(f"{MANIFEST} holds half a character where no text belongs") from None
 
 
+def is_whole(raw: bytes) -> bool:
+    """Tell whether a manifest's bytes are those that were written, by their checksum."""
+    try:
+        _check_sum(raw)
+    except FormatError:
+        return False
+    return True
+
+
 def _check_sum(raw: bytes) -> None:
     digits = raw[-len(_ZEROS + _END) : -len(_END)]
     head = raw[: -len(_ZEROS + _END)]

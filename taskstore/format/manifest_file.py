@@ -8,8 +8,14 @@ from weakref import WeakValueDictionary
 
 from blake3 import blake3
 
-from taskstore.errors import FormatError
-from taskstore.format.manifest import MAX_BYTES, Manifest, checksum_of, from_bytes
+from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion
+from taskstore.format.manifest import (
+    MAX_BYTES,
+    Manifest,
+    checksum_of,
+    from_bytes,
+    is_whole,
+)
 from taskstore.format.names import MANIFEST, WEIGHT_FILES
 from taskstore.format.validate import check
 from taskstore.locations import leases
@@ -21,7 +27,12 @@ _in_use: WeakValueDictionary[bytes, Manifest] = WeakValueDictionary()  # by BLAK
 
 
 def _way_out(path: Path) -> str:
-    """Say what to do with a model."""
+    """Say what to do with a model, or a store that lost its manifest."""
+    if (path / "tasks").is_dir() and any(path.glob("tasks/*/*.safetensors")):
+        return (
+            f"; put the {MANIFEST} of a copy of this store into {path}, and "
+            f"`taskstore repair {path} --from COPY` mends the rest"
+        )
     model = path.name.endswith(WEIGHT_FILES) or any(path.glob("*config.json"))
     return (
         "; it is a model: make a store with `taskstore pack BASE MODEL... -o STORE`"
@@ -50,7 +61,12 @@ def take(folder: Path) -> tuple[Manifest, str, Lease]:
         raise FormatError(f"{folder} is not a taskstore store: {what}") from None
     except OSError as error:
         raise FormatError(f"{path} cannot be read as a manifest: {error.strerror}") from None
-    return _checked(raw), checksum_of(raw), lease
+    try:
+        return _checked(raw), checksum_of(raw), lease
+    except FormatError as error:
+        if is_whole(raw) or isinstance(error, NewerVersion | ChecksumMismatch):
+            raise  # it was written so, or says the way out
+        raise FormatError(f"{error}{_way_out(folder)}") from None
 
 
 def kept(folder: Path) -> dict[Path, Manifest]:

@@ -151,3 +151,27 @@ def test_of_a_child_of_another_tier(small: families.Family, tmp_path: Path) -> N
     spoil(store, "tasks/beta/exact.safetensors")
     assert repair(taskstore.open(store.path), [small.paths["beta"]]).left == []
     assert contents(store.path) == before
+
+
+@pytest.mark.parametrize("damage", ["byte", "cut", "gone"])
+def test_a_damaged_manifest_says_the_way_out(
+    store: taskstore.Store, tmp_path: Path, damage: str
+) -> None:
+    copy, manifest = tmp_path / "copy", store.path / "taskstore.json"
+    shutil.copytree(store.path, copy)
+    raw = manifest.read_bytes()
+    masks = files_of(store, "tasks/")[0]
+    store.close()
+    if damage == "gone":
+        manifest.unlink()
+    else:
+        manifest.write_bytes(b"\x07" + raw[1:] if damage == "byte" else raw[:-100])
+    code, _, err = run("repair", store.path, "--from", copy)
+    assert code == 1
+    assert (
+        f"put the taskstore.json of a copy of this store into {store.path}, and `taskstore" in err
+    )
+    shutil.copyfile(copy / "taskstore.json", manifest)
+    (store.path / masks).unlink()
+    assert run("repair", store.path, "--from", copy)[0] == 0
+    assert verify(taskstore.open(store.path), deep=True).ok
