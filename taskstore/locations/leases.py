@@ -22,13 +22,15 @@ _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 class Lease:
     """Says that somebody reads a manifest and its files, until it is released or collected."""
 
+    _close = staticmethod(os.close)  # at the interpreter's exit the module's names may be gone
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def release(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            self._close(fd)
 
     def __del__(self) -> None:
         self.release()

@@ -75,10 +75,10 @@ class TaskSummary:
 
 @dataclass(frozen=True)
 class TierSummary:
-    """A tier of all tasks: its files, and what a live model that swaps among them needs.
+    """A tier: its files, and what a live model that swaps among the tasks that have it needs.
 
     bytes           its own files; those of masks with the multi-task model
-    serving_bytes   beside the live weights, with all tasks attached (taskstore.attach), about
+    serving_bytes   beside the live weights, with those tasks attached (taskstore.attach), about
     """
 
     name: str
@@ -205,26 +205,28 @@ def assets_bytes(manifest: Manifest, task: str | None) -> int:
 def _tiers(manifest: Manifest, bytes_: Sequence[int], parameters: int) -> list[TierSummary]:
     sizes = dict(zip(TIERS, bytes_, strict=True))
     tasks = manifest.tasks.values()
-    there = [tier for tier in TIERS if any(tier in task.all_tiers for task in tasks)]
+    having = {tier: [task for task in tasks if tier in task.all_tiers] for tier in TIERS}
     shared = {n for task in tasks for n in task.tensors if task.tiers_of(n)}
     base = {n: manifest.tensors[n] for n in shared}
     weights = sum(numel(t.shape) for t in base.values())
     held = sum(nbytes(t.dtype, t.shape) for t in base.values())
-    masks = held + len(tasks) * weights // 8
-    vectors = sum(vector_bytes(task.bits or 0, t.shape) for task in tasks for t in base.values())
+    masks = held + len(having["mask"]) * weights // 8
+    rests = having["rest"]
+    vectors = sum(vector_bytes(task.bits or 0, t.shape) for task in rests for t in base.values())
     serving = {
         "mask": masks,
-        "rest": held + vectors + (masks if "mask" in there else 0),
-        "exact": held * (len(tasks) + 1),
+        "rest": held + vectors + (masks if having["mask"] else 0),
+        "exact": held * (len(having["exact"]) + 1),
     }
     return [
         TierSummary(
             name,
             sizes[name],
-            8 * sizes[name] / max(1, parameters) / len(tasks),
+            8 * sizes[name] / max(1, parameters) / len(owners),
             serving[name],
         )
-        for name in there
+        for name, owners in having.items()
+        if owners
     ]
 
 

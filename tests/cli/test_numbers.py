@@ -39,6 +39,24 @@ def test_a_share_of_bits_has_one_meaning(packed: Path) -> None:
     assert tier["own_bits_per_parameter_and_task"] == 8 * tier["bytes"] / found["parameters"] / 3
 
 
+def test_a_tier_is_of_the_tasks_that_have_it(tmp_path: Path) -> None:
+    """A rest of two tasks and one exact task: bits, memory and counts are per their own tasks."""
+    base = families.random_state(0, shapes={"w": (64, 64)})
+    made = Family(tmp_path, base, {name: families.tuned(base, i) for i, name in enumerate("abc")})
+    store = tmp_path / "s"
+    tasks = [f"{name}={path}" for name, path in made.paths.items()]
+    assert run("pack", made.base_path, *tasks, "-o", store, "--tiers=rest", "-q").exit_code == 0
+    assert run("replace", store, tasks[-1], "--tiers=exact", "-q").exit_code == 0
+    found = json.loads(run("info", store, "--json").stdout)
+    tiers = {tier["name"]: tier for tier in found["tiers"]}
+    for name, count in {"rest": 2, "exact": 1}.items():
+        bits = 8 * tiers[name]["bytes"] / (64 * 64) / count
+        assert tiers[name]["own_bits_per_parameter_and_task"] == bits
+    live = sum(t.nbytes for t in base.values())
+    assert tiers["exact"]["serving_bytes"] == 2 * live  # the base and one task
+    assert "rest of 2 tasks, quantised" in run("info", store).stdout
+
+
 def test_verify_counts_the_same_files(packed: Path) -> None:
     files = sum(path.is_file() for path in packed.rglob("*"))
     assert json.loads(run("verify", packed, "--json").stdout)["files"] == files

@@ -110,12 +110,16 @@ def _headline(path: str, s: Summary) -> str:
 
 def _parts(s: Summary) -> Table:
     table = plain_table("part", "size", "bits/parameter", words=["part"])
+    masked, quantised = (
+        sum(t.masks_bytes > 0 for t in s.tasks),
+        sum(t.rest_bytes > 0 for t in s.tasks),
+    )
     codings = ", ".join(f"{n} {codec}" for codec, n in sorted(s.codings.items()))
     rows = {
         "base" if s.base_carried else "base (referenced)": s.base_bytes,
         f"multi-task model ({codings})": s.multitask_bytes,
-        f"masks of {counted(len(s.tasks), 'task')}": s.masks_bytes,
-        f"rest of {counted(len(s.tasks), 'task')}, quantised": s.rest_bytes,
+        f"masks of {counted(masked, 'task')}": s.masks_bytes,
+        f"rest of {counted(quantised, 'task')}, quantised": s.rest_bytes,
         "exact tensors": s.exact_bytes,
         "private tensors": s.private_bytes,
         "configs, tokenizers": s.assets_bytes,
