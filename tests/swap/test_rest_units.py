@@ -71,6 +71,28 @@ def test_the_tier_that_is_attached(small: families.Family, tmp_path: Path) -> No
         taskstore.attach(Named(store.state_dict(None)), store, tier="more")
 
 
+def test_one_task_is_exact_alone(small: families.Family, tmp_path: Path) -> None:
+    """Without `tier` each task swaps to its best; a tier takes the tasks that have it alone."""
+    taskstore.pack(small.base_path, small.paths, tmp_path / "s", families.options(tiers="rest"))
+    gamma = {"gamma": small.paths["gamma"]}
+    taskstore.replace(tmp_path / "s", gamma, taskstore.AddOptions(tiers="exact"))
+    store = taskstore.open(tmp_path / "s")
+    module = Named(store.state_dict(None))
+    with taskstore.attach(module, store) as attached:
+        for state in [*STATES, "gamma", "alpha"]:
+            attached.swap(state)
+            assert holds(module, store.state_dict(state))
+        attached.swap("gamma")
+        assert holds(module, small.tasks["gamma"])
+        attached.swap(None)
+    with pytest.raises(InputError, match="'gamma' has no tier 'rest'; it has exact"):
+        taskstore.attach(module, store, tier="rest")
+    with taskstore.attach(module, store, ["alpha", "beta"], tier="rest") as attached:
+        attached.swap("beta")
+        assert holds(module, store.state_dict("beta"))
+        assert attached.memory().vectors > 0
+
+
 def test_a_vector_that_fails_is_undone(
     small: families.Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
