@@ -206,3 +206,6 @@ def main() -> None:
 
 for part in PARTS:
     main.section(part.title, *map(checked, part.commands))
+
+if __name__ == "__main__":
+    main()

@@ -101,11 +101,11 @@ def _vocabulary(base: Model, models: list[Model], found: Agreed) -> bool:
     """Take the models' vocabulary, or leave the base's; tell whether it is that of all models."""
     same = True
     for path in VOCABULARY:
-        theirs = [model.read(path) for model in models]
-        if all(raw == base.read(path) for raw in theirs) or not any(theirs):
+        theirs, ours = [model.read(path) for model in models], base.read(path)
+        if all(raw == ours for raw in theirs) or not any(theirs):
             continue
         if any(raw != theirs[0] for raw in theirs):
-            found.notes[path] = f"differs between the models; {_taken(base.read(path))}"
+            found.notes[path] = f"differs between the models; {_taken(ours)}"
             same = False
     if not same or not models:
         return same
@@ -117,10 +117,10 @@ def _vocabulary(base: Model, models: list[Model], found: Agreed) -> bool:
         )
         return False
     for path in VOCABULARY:
-        raw = models[0].read(path)
-        if raw is not None and raw != base.read(path):
+        raw, ours = models[0].read(path), base.read(path)
+        if raw is not None and raw != ours:
             found.files[path] = raw
-            found.notes[path] = f"as all models have it; {_base_has(base.read(path))}"
+            found.notes[path] = f"as all models have it; {_base_has(ours)}"
     return True
 
 

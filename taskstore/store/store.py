@@ -98,7 +98,7 @@ class Store(StoreContents):
         return iter(self.tasks)
 
     def __repr__(self) -> str:
-        return f"<taskstore.Store {str(self.path)!r}: {len(self)} tasks>"
+        return f"<taskstore.Store {str(self.path)!r}: {len(self)} task{'s' * (len(self) != 1)}>"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: a row per task, at its best tier."""

@@ -41,7 +41,7 @@ def test_both_stand_side_by_side(two: tuple[Path, Path], tmp_path: Path) -> None
     rows = re.findall(r"<tr><th scope=\"row\">(\w+)</th>(.*?)</tr>", found["tasks"].html)
     assert [name for name, _ in rows] == ["alpha", "beta", "gamma"]
     assert [cells.count("not in it") for _, cells in rows] == [1, 0, 1]
-    assert "A holds 2 tasks, B 2, both 1." in found["tasks"].intro
+    assert "Tasks: 2 in A, 2 in B, 1 in both." in found["tasks"].intro
     (chart,) = found["accuracy"].charts
     assert {trace.name: trace.x for trace in chart.figure.data} == {
         "A": (0.5,),

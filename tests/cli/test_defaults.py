@@ -69,7 +69,7 @@ def test_what_is_typed_goes_before_it(text: str, small: Family) -> None:
     store = taskstore.open("one")
     assert (store.tasks, store.manifest.tasks["gamma"].lam) == (["gamma"], 0.4)
     assert store.tiers("gamma") == ["mask"]
-    done = run("pack", "--tiers=exact", "--dry-run")
+    done = run("pack", "--tiers=nosuch", "--dry-run")
     assert done.exit_code == 2
     assert done.stderr.endswith("; options that are not typed are from taskstore.toml\n")
 
@@ -159,3 +159,28 @@ def test_what_is_wrong_is_named(
     if "invalid value" not in why:
         assert done.stderr.startswith("error: taskstore.toml: ")
     assert run("--help").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "typed", "dropped", "tier"),
+    [
+        ("lambda = 0.4", ["--tiers", "exact"], "--lambda", "exact"),
+        ("level = 'archive'", ["--tiers", "rest"], "--level", "rest"),
+        ("tiers = 'exact'", ["--lambda", "0.4"], "--tiers", "mask"),
+    ],
+)
+def test_what_is_typed_drops_what_the_file_says_beside_it(
+    said: str, typed: list[str], dropped: str, tier: str, small: Family, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taskstore.toml").write_text(said)
+    done = run("pack", small.base_path, *small.paths.values(), "-o", "family", *typed)
+    assert done.exit_code == 0, done.output
+    assert f"left out of taskstore.toml, beside what is typed: {dropped}" in done.stderr
+    assert [t.name for t in taskstore.open("family").summary().tiers] == [tier]
+
+
+def test_no_tier_at_all_is_wrong_usage(small: Family, tmp_path: Path) -> None:
+    done = run("pack", small.base_path, small.paths["alpha"], "-o", tmp_path / "s", "--tiers=")
+    assert done.exit_code == 2 and "--tiers names no tier" in done.stderr

@@ -54,3 +54,9 @@ def test_a_matrix_that_no_module_reads_is_refused(settings: dict[str, Any], tmp_
     t5(tmp_path, **settings)
     with pytest.raises(CheckpointError, match=r"changes 'shared.weight'.*'shared' out.*merge it"):
         rebuilt(tmp_path)
+
+
+def test_an_embedding_that_is_tied_is_named(tmp_path: Path) -> None:
+    t5(tmp_path, target_modules=["q", "embed_tokens"])
+    with pytest.raises(CheckpointError, match=r"alone: it shares 'shared.weight'.*without embed_t"):
+        rebuilt(tmp_path)

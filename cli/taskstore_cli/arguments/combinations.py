@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from taskstore_cli.arguments.command import flag
+from taskstore_cli.arguments.command import SOURCE, flag
 
 EVALUATOR = ("key", "timeout", "journal", "scratch")
 EVAL, COUNTED = ("template",), ("overlap", "vectors")
@@ -46,8 +46,10 @@ def checked(command: click.Command) -> click.Command:
 
     @functools.wraps(inner)
     def run(**given: Any) -> Any:
-        check(click.get_current_context())
-        return inner(**given)
+        context = click.get_current_context()
+        dropped = _drop_from_file(context)
+        check(context)
+        return inner(**given | dropped)
 
     command.callback = run
     return command
@@ -72,6 +74,45 @@ def check(context: click.Context) -> None:
     _check_library(context)
 
 
+def _drop_from_file(context: click.Context) -> dict[str, Any]:
+    """Leave out what a file of defaults says of `pack` and does not go with what is typed."""
+    params = context.params
+    if context.command.name != "pack":
+        return {}
+    from taskstore.packing.options import USED_BY
+
+    typed, filed = _given(context), _given(context, ParameterSource.DEFAULT_MAP)
+    asked, tiers = {WORDS.get(option, option) for option in typed}, str(params["tiers"] or "")
+    dropped: dict[str, Any] = {}
+    if "tiers" in filed:
+        lacking = [o for o in asked & USED_BY.keys() if not _uses(o, tiers)]
+        if lacking or ("share" in typed and "mask" in tiers):
+            dropped["tiers"] = params["tiers"] = None
+    elif typed & {"tiers", "share", "max_error"}:
+        tiers, _ = tiers_of(context)
+        for param in context.command.params:
+            word = WORDS.get(str(param.name), str(param.name))
+            if param.name in filed and word in USED_BY and not _uses(word, tiers):
+                default = () if param.multiple else param.default
+                dropped[param.name] = params[param.name] = default
+    if dropped and not (params.get("quiet") or params.get("as_json")):
+        names = [flag(p) for p in context.command.params if p.name in dropped]
+        source = context.find_root().meta.get(SOURCE)
+        click.echo(f"left out of {source}, beside what is typed: {', '.join(names)}", err=True)
+    return dropped
+
+
+def _uses(option: str, tiers: str) -> bool:
+    from taskstore.errors import OptionError
+    from taskstore.packing.options import check_used
+
+    try:
+        check_used([option], tiers.split(","))
+    except OptionError:
+        return False
+    return True
+
+
 def _check_library(context: click.Context) -> None:
     """What PackOptions and MeasureOptions refuse, also where a default was typed."""
     params, given = (
@@ -81,6 +122,8 @@ def _check_library(context: click.Context) -> None:
     if "tiers" in params and "repack" not in params:  # what joins a store has its tiers
         from taskstore.packing.options import check_used
 
+        if params["tiers"] == "":
+            raise click.UsageError("--tiers names no tier; leave it out, or name some")
         tiers, _ = tiers_of(context)
         if params.get("share") is not None and "mask" in (params["tiers"] or ""):
             raise click.UsageError("--target chooses the bits of the tier rest: leave mask out")

@@ -13,6 +13,7 @@ from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.output.console import Output, counted, plain_table, print_json, show, stdout
+from taskstore_cli.output.console import size as bytes_of
 
 
 @command()
@@ -29,7 +30,9 @@ def rename(store: Path, old: str, new: str, out: Output) -> None:
     with common.store_to_change(store) as opened:
         done = run(opened, old, new)
     _say(
-        out, {"store": str(store), "tasks": done.tasks, "version": done.version}, f"{old} is {new}"
+        out,
+        {"store": str(store), "tasks": done.tasks, "version": done.version},
+        f"{old} is now {new}",
     )
 
 
@@ -52,13 +55,13 @@ def copy(
 ) -> None:
     """Make a store of some TASKS; nothing is decoded."""
     from taskstore.packing.changes.tasks import copy as run
-    from taskstore_cli.output.store import print_summary
+    from taskstore_cli.output.store import print_made
 
     done = run(common.opened(store), tasks, target, overwrite=overwrite, jobs=jobs)
     if out.as_json:
         print_json({"store": str(target), **done.summary().to_dict()})
     elif not out.quiet:
-        print_summary(str(target), done.summary())
+        print_made(str(target), done.summary())
 
 
 @command()
@@ -114,7 +117,7 @@ def gc(store: Path, unknown: bool, out: Output) -> None:
         size, left = collect(place_of(opened), unknown=unknown)
     kept = f"; in use: {counted(left, 'older version')}" if left else ""
     found = {"store": str(store), "removed_bytes": size, "versions_in_use": left}
-    _say(out, found, f"removed {size:,} bytes{kept}")
+    _say(out, found, f"removed {bytes_of(size) if size else 'nothing'}{kept}")
 
 
 @command()
@@ -156,7 +159,9 @@ def repair(
         click.echo(f"note: {plain(note)}", err=True)
     for path in found.left:
         click.echo(f"{click.style('damaged:', fg='red', bold=True)} {plain(path)}", err=True)
-    words = f"{store}: mended {', '.join(map(plain, found.mended)) or 'nothing'}"
+    mended = ", ".join(map(plain, found.mended))
+    whole = "" if found.left else ", nothing is damaged"
+    words = f"{store}: mended {mended or f'nothing{whole}'}"
     _say(out, {"store": str(store), **asdict(found)}, words)
     if found.left:
         sys.exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,20 +42,21 @@ def print_report(report: PackReport, out: Output) -> None:
         print_json(report.to_dict())
         return
     if not out.quiet:
-        console = stdout()
-        say(console, _headline(str(report.path), report.summary))
-        show(console, KEPT, fidelity_table(report.summary))
-        console.print()
-        for note in report.notes:
-            say(console, escape(note))
-        if report.advice:
-            say(console, report.advice)
-        say(
-            console,
-            f"sizes by part and by task: taskstore info {escape(shlex.quote(str(report.path)))}",
-        )
+        advice = report.advice.split("; ") if report.advice else []
+        print_made(str(report.path), report.summary, [*report.notes, *advice])
     for warning in report.warnings:
         click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
+
+
+def print_made(path: str, summary: Summary, notes: Sequence[str] = ()) -> None:
+    """A store that was written: how large it is, what it keeps, and where more is said."""
+    console = stdout()
+    say(console, _headline(path, summary))
+    show(console, KEPT, fidelity_table(summary))
+    console.print()
+    for note in notes:
+        say(console, escape(note))
+    say(console, f"sizes by part and by task: taskstore info {escape(shlex.quote(path))}")
 
 
 def print_aimed(aimed: Aimed, out: Output) -> None:

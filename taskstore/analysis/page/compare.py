@@ -72,7 +72,7 @@ def _tasks(shown: Facts) -> Section:
         rows.append((task, *(cell for pair in zip(*sides, strict=True) for cell in pair)))
     counts = {side: len(stores[side]["kept"]) for side in SIDES}
     both = sum(all(task in stores[side]["kept"] for side in SIDES) for task in _names(shown))
-    intro = f"A holds {counts['A']} tasks, B {counts['B']}, both {both}. "
+    intro = f"Tasks: {counts['A']} in A, {counts['B']} in B, {both} in both. "
     intro += overview.explained(stores["A"]) or overview.explained(stores["B"])
     return Section("tasks", "Tasks", intro, html=table(columns, rows))
 

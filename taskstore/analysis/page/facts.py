@@ -160,12 +160,14 @@ def _changes(store: Store) -> list[tuple[str, str, str, str]]:
 
 def _provenance(store: Store, s: Summary) -> list[tuple[str, str]]:
     options = "".join(f", {name} {value:g}" for name, value in s.options.items())
-    codings = ", ".join(f"{codec} ({count} tensors)" for codec, count in s.codings.items())
+    codings = ", ".join(
+        f"{codec} ({count} tensor{'s' * (count != 1)})" for codec, count in s.codings.items()
+    )
     rows = {
         "base": s.base_name + ("" if s.base_carried else " (referenced, not in the store)"),
         "from": s.base_source,
         "revision": s.base_revision,
-        "parameters": f"{s.parameters:,} in {s.tensors:,} tensors",
+        "parameters": f"{s.parameters:,} in {s.tensors:,} tensor{'s' * (s.tensors != 1)}",
         "merged by": s.method and s.method + options,
         "multi-task model coded by": codings,
         "format version": str(store.manifest.version),

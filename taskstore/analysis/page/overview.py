@@ -32,7 +32,7 @@ def tiles(facts: Facts) -> list[Tile]:
         _accuracy_tile(facts),
         Tile(size(s["store_bytes"]), f"store, of {size(s['original_bytes'])} of originals"),
         Tile(f"{s['ratio']:.2f}x", "smaller" if s["ratio"] > 1 else "originals over store"),
-        Tile(f"{len(s['tasks'])}", "tasks"),
+        Tile(f"{len(s['tasks'])}", "task" if len(s["tasks"]) == 1 else "tasks"),
         Tile(f"{s['parameters']:,}", "parameters"),
         Tile(
             f"{s['bits_per_parameter_and_task']:.2f}",
@@ -79,7 +79,10 @@ def _accuracy_tile(facts: Facts) -> Tile:
     label, tasks = next(iter(facts["scores"].items()))
     found = [t["scores"][label]["rebuilt"] for t in facts["summary"]["tasks"] if t["name"] in tasks]
     mean = sum(found) / len(found)
-    return Tile(f"{mean:.3g}", f"{label}, mean of {len(tasks)} tasks; the fine-tunes' is unknown")
+    return Tile(
+        f"{mean:.3g}",
+        f"{label}, mean of {len(tasks)} task{'s' * (len(tasks) != 1)}; the fine-tunes' is unknown",
+    )
 
 
 def tasks_table(facts: Facts) -> str:

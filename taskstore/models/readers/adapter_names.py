@@ -113,6 +113,12 @@ class Names:
             return f"{problem}, or in another shape (target_parameters); {MERGE_FIRST}"
         if self.resolve(f"{module}.qweight"):
             return problem + self.quantised(f"{module}.qweight")
+        if module.endswith("embed_tokens") and self.resolve("shared.weight"):
+            return (
+                f"{problem} alone: it shares 'shared.weight' with other layers, which an adapter "
+                "of one of them would change too; train it without embed_tokens "
+                "(exclude_modules of its LoraConfig)"
+            )
         return problem + self.other_base()
 
     def quantised(self, name: str) -> str:
