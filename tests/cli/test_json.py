@@ -61,7 +61,7 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str
         "add": ("add", changed, f"more={small.paths['alpha']}"),
         "remove": ("remove", changed, "alpha", "--yes"),
         "remove, nothing written": ("remove", changed, "alpha", "--dry-run"),
-        "replace": ("replace", changed, f"alpha={small.paths['beta']}"),
+        "replace": ("replace", changed, f"alpha={small.paths['beta']}", "--yes"),
         "rename": ("rename", changed, "alpha", "other"),
         "copy": ("copy", archive, "alpha", *out),
         "log": ("log", renamed),

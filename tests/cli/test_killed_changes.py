@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 EVAL = "--eval 'sh -c \"echo 0.5\" {model} {task}'"
 COMMANDS = {
     "add": "add archive new=ALPHA",
-    "replace": "replace archive alpha=BETA",
+    "replace": "replace archive alpha=BETA --yes",
     "rename": "rename archive alpha omega",
     "remove": "remove archive alpha --yes",
     "eval --record": f"eval archive alpha --record mine {EVAL}",

@@ -1,4 +1,4 @@
-"""`remove` names what would be lost for good, and asks before it deletes that."""
+"""`remove` and `replace` name what would be lost for good, and ask before they delete that."""
 
 from __future__ import annotations
 
@@ -85,3 +85,20 @@ def test_an_exact_task_beside_its_original_is_not_asked_for(tmp_path: Path) -> N
     weights.write_bytes(as_it_was)
     assert run("remove", target, "beta", "-q") == (0, "", "")
     assert taskstore.open(target).tasks == ["alpha"]
+
+
+def test_replace_asks_for_an_original_that_only_the_store_holds(
+    small: families.Family, store: Path, tmp_path: Path
+) -> None:
+    archive, new = tmp_path / "archive", f"beta={small.paths['gamma']}"
+    taskstore.pack(
+        small.base_path, small.paths, archive, taskstore.PackOptions(tiers="exact", jobs=1)
+    )
+    before = contents(archive)
+    code, out, err = run("replace", archive, new)
+    assert (code, out) == (2, "")
+    assert "this deletes beta (exact), of which no other copy is known; add --yes" in err
+    assert run("replace", archive, new, "--dry-run")[0] == 0
+    assert contents(archive) == before
+    assert run("replace", archive, new, "--yes", "-q")[0] == 0
+    assert run("replace", store, new, "-q")[0] == 0, "an approximation is not asked for"

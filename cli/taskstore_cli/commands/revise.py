@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ from taskstore_cli.output.console import Output, print_json
 
 if TYPE_CHECKING:
     from taskstore.format.fidelity import Fidelity
+    from taskstore.store import Store
 
 
 @command()
@@ -46,19 +47,26 @@ def add(
 
 @command()
 @joining_options
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def replace(
-    store: Path, finetunes: tuple[str, ...], base_from: Path | None, out: Output, **how: Any
+    store: Path,
+    finetunes: tuple[str, ...],
+    yes: bool,
+    base_from: Path | None,
+    out: Output,
+    **how: Any,
 ) -> None:
     """Give tasks of STORE new weights; their scores are dropped.
 
-    See `taskstore add`. A task keeps the tiers that it has, unless --tiers asks for others.
+    See `taskstore add`. A task keeps the tiers that it has, unless --tiers asks for others. It
+    asks first where the fine-tune that goes is held bit for bit, and no other copy is known.
 
     \b
     taskstore replace family chat=runs/32/final
     """
     from taskstore.packing.revise import replace_tasks as run
 
-    _join(run, store, finetunes, base_from, out, how)
+    _join(run, store, finetunes, base_from, out, how, asks=not yes)
 
 
 def _join(
@@ -68,12 +76,17 @@ def _join(
     base_from: Path | None,
     out: Output,
     how: dict[str, Any],
+    *,
+    asks: bool = False,
 ) -> None:
     from taskstore_cli.output.store import print_report
 
-    options = add_options(**how)
-    with common.store_to_change(store, base_from) as opened, out.progress() as progress:
-        report = run(opened, named(finetunes), options, progress=progress)
+    options, tasks = add_options(**how), named(finetunes)
+    with common.store_to_change(store, base_from) as opened:
+        if asks:
+            _ask_for_originals(opened, tasks)
+        with out.progress() as progress:
+            report = run(opened, tasks, options, progress=progress)
     print_report(report, out)
 
 
@@ -117,6 +130,20 @@ def _described(task: str, lost: Mapping[str, Fidelity]) -> str:
     if task not in lost:
         return f"{plain(task)}, whose fine-tune is on a hub, or beside the store"
     return f"{plain(task)} ({lost[task].words}), of which no other copy is known"
+
+
+def _ask_for_originals(store: Store, tasks: Iterable[str]) -> None:
+    """Ask before fine-tunes that the store alone holds, bit for bit, make room for others."""
+    from taskstore.locations import dry
+    from taskstore.store.copies import only_copies
+
+    lost = {
+        task: store.fidelity(task)
+        for task in only_copies(store, tasks)
+        if "exact" in store.manifest.tasks[task].all_tiers
+    }
+    if lost and not dry.on():
+        _ask(store.path, lost)
 
 
 def _ask(store: Path, lost: Mapping[str, Fidelity]) -> None:

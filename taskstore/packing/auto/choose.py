@@ -25,6 +25,7 @@ UNITS = 32  # of a bit: how finely bits are searched
 SAFE = 4  # units more than the error says, where there is no third try
 MARGIN = 0.985  # of the largest error is what a sample may show
 GUESSES = 4  # then the interval is halved
+TINY = 1e-9  # an error that a guess may be made from
 OTHERS, PART = ("0.02", "B"), 8  # errors that are tried as well, on one in PART of the sample
 
 
@@ -97,7 +98,9 @@ def error_of(bits: float, taken: Sequence[Taken], executor: Executor) -> float:
 
 def finer(bits: float, error: float, most: float) -> float:
     """Return the bits of a rest whose error was too large with `bits`."""
-    return min(FINEST, bits + (math.ceil(UNITS * math.log2(error / most)) + SAFE) / UNITS)
+    return min(
+        FINEST, bits + (math.ceil(UNITS * math.log2(error / max(most, TINY))) + SAFE) / UNITS
+    )
 
 
 def fewest(taken: Sequence[Taken], most: float, executor: Executor) -> float | None:
@@ -112,6 +115,6 @@ def fewest(taken: Sequence[Taken], most: float, executor: Executor) -> float | N
         low, high = (low, k) if error <= most else (k + 1, high)
         if low == high:
             break
-        guess = k + math.ceil(UNITS * math.log2(max(error, 1e-9) / most))
+        guess = k + math.ceil(UNITS * math.log2(max(error, TINY) / max(most, TINY)))
         k = min(max(guess, low), high - 1) if tries < GUESSES else (low + high) // 2
     return low / UNITS if low <= FINEST * UNITS else None
