@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from taskstore.errors import InputError
 from taskstore.format import names
-from taskstore.format.manifest import Manifest, Score
+from taskstore.format.manifest import Manifest
 from taskstore.locations import dry, publish
 from taskstore.locations.base import PathLike
 from taskstore.merging import needed_statistics
@@ -80,9 +80,12 @@ def pack_family(
     target: Path,
     options: PackOptions,
     progress: Callback = silent,
-    scores: Mapping[str, dict[str, Score]] | None = None,
+    noted: Callable[[Manifest], Manifest] = lambda draft: draft,
 ) -> PackReport:
-    """Pack models that are open, wherever they come from; `scores` of tasks are noted."""
+    """Pack models that are open, wherever they come from.
+
+    `noted` puts into the manifest what is not of the models: scores, a history.
+    """
     asked, began = make_job(family, options, progress), time.perf_counter()
     refused: set[tuple[str, str]] = set()
     while True:
@@ -94,7 +97,7 @@ def pack_family(
         _log.info("packing %d fine-tunes of %s into %s: %s", len(family.tasks), family.base.name,
                   target, _chosen(job.options))  # fmt: skip
         try:
-            manifest = _write(job, options, target, scores or {})
+            manifest = _write(job, options, target, noted)
         except _NotNear as found:
             refused |= found.refused
         else:
@@ -117,7 +120,7 @@ class _NotNear(Exception):
 
 
 def _write(
-    job: PackJob, asked: PackOptions, target: Path, scores: Mapping[str, dict[str, Score]]
+    job: PackJob, asked: PackOptions, target: Path, noted: Callable[[Manifest], Manifest]
 ) -> Manifest:
     """Write the store; raises _NotNear where that is not as near as was `asked` for."""
     with (
@@ -125,8 +128,7 @@ def _write(
         _fitted(job) as source,
     ):
         coder = Coder.of(job, source)
-        draft = manifest_draft.make(job, source.method.options, coder.codings)
-        draft = manifest_draft.with_scores(draft, scores)
+        draft = noted(manifest_draft.make(job, source.method.options, coder.codings))
         with StoreWriter(folder, draft, job) as writer:
             _code(coder, writer)
             if asked.largest_error is not None:

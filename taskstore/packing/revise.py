@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from taskstore.executors import threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names
 from taskstore.format.rules.since import (
+    VERSION_OF_CHANGES,
     VERSION_OF_COUNTS,
     VERSION_OF_SCORES,
     VERSION_OF_TIERS,
@@ -30,10 +32,12 @@ from taskstore.locations.base import PathLike
 from taskstore.models.family import Family, open_finetune
 from taskstore.packing.changes.children import recoded
 from taskstore.packing.changes.commit import commit, staged
+from taskstore.packing.changes.history import with_change
 from taskstore.packing.changes.joining import join, kept_of
 from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.changes.provenance import as_packed, scores_of
 from taskstore.packing.driver import pack_family
+from taskstore.packing.manifest_draft import with_scores
 from taskstore.packing.only_writer import in_place, only_writer, place_of
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
@@ -134,17 +138,27 @@ def _repacked(
         ]
         tasks = sorted((*family.tasks, *added), key=lambda task: task.name)
         whole = Family(family.base, tuple(tasks))
-        report = pack_family(whole, store.path, chosen, progress, scores_of(store, chosen, kept))
-    _note(store, "replace" if len(kept) < len(store.tasks) else "add", sorted(finetunes))
-    return report
+        what = "replace" if len(kept) < len(store.tasks) else "add"
+        noted = partial(
+            _noted, store, scores_of(store, chosen, kept), what=what, tasks=sorted(finetunes)
+        )
+        return pack_family(whole, store.path, chosen, progress, noted)
 
 
-def _note(old: Store, what: str, tasks: list[str]) -> None:
-    """Give a store that was packed anew in the place of `old` its history, and a change more."""
-    new = open_store(old.path, base=old.base_path)
-    done = msgspec.structs.replace(new.manifest, history=old.manifest.history)
-    with staged(new) as folder:
-        commit(new, folder, done, what, tasks, before=old.version)
+def _noted(
+    old: Store,
+    scores: Mapping[str, dict[str, manifests.Score]],
+    draft: manifests.Manifest,
+    what: str | None = None,
+    tasks: Sequence[str] = (),
+) -> manifests.Manifest:
+    """Note scores; and what was done, where the new store takes the place of `old`."""
+    draft = with_scores(draft, scores)
+    if what is None:
+        return draft
+    draft = msgspec.structs.replace(draft, history=old.manifest.history)
+    done = with_change(draft, old.version, what, [*tasks])
+    return msgspec.structs.replace(done, version=max(done.version, VERSION_OF_CHANGES))
 
 
 def retier(
@@ -177,10 +191,8 @@ def retier(
         )
         with open_family(store, store.tasks, executor, where) as family:
             scores = scores_of(store, chosen, store.tasks)
-            report = pack_family(family, where, chosen, progress, scores)
-        if itself:
-            _note(store, "retier", [])
-    return report
+            noted = partial(_noted, store, scores, what="retier" if itself else None)
+            return pack_family(family, where, chosen, progress, noted)
 
 
 @in_place

@@ -55,18 +55,15 @@ def commit(
     manifest: m.Manifest,
     what: str,
     tasks: list[str],
-    *,
-    before: str | None = None,
 ) -> Store:
     """Make a manifest the store's, with its new files out of `folder`; returns the new store.
 
-    `store` is what it is made from, and is closed; `before`: the version that the history names, if
-    it is another. Raises OutputError for a file of a new name that
+    `store` is what it is made from, and is closed. Raises OutputError for a file of a new name that
     is there and is not the store's.
     """
     dry.stop()
     target = place_of(store)
-    done = with_change(manifest, before or store.version, what, tasks)
+    done = with_change(manifest, store.version, what, tasks)
     version = max(done.version, VERSION_OF_CHANGES)
     done = seal(folder, msgspec.structs.replace(done, version=version))
     new = [path for path in done.files if (folder / path).is_file()]
