@@ -49,8 +49,8 @@ def pack(
     """Write the family to the folder `target`, which appears only when it is complete.
 
     `finetunes` maps task names to model folders, weight files or LoRA adapter folders; the folder
-    of a training run stands for its checkpoints. Raises InputError for what cannot be packed and
-    OutputError for a target that cannot be written.
+    of a training run stands for its checkpoints in an archive (tier exact). Raises InputError for
+    what cannot be packed and OutputError for a target that cannot be written.
 
     >>> finetunes = {name: f"family/{name}" for name in ("english", "german", "roman", "spanish")}
     >>> report = taskstore.pack("family/base", finetunes, "numerals")
@@ -65,7 +65,9 @@ def pack(
     publish.check_target(
         Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
     )
-    finetunes, notes = spread(finetunes, "average")
+    notes: dict[str, str] = {}
+    if "exact" in options.tier_names:
+        finetunes, notes = spread(finetunes, "average")
     options.check_tasks(finetunes)
     with closing(open_family(base, finetunes)) as family:
         if options.base == "reference" and names.has_control(family.base.source or ""):

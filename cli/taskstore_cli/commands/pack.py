@@ -112,9 +112,9 @@ def pack(
 ) -> None:
     """Pack BASE and its FINETUNEs into one store.
 
-    Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders; the folder
-    of a training run stands for its checkpoints. A task is named after its folder unless NAME=
-    stands before it. The store appears when it is whole.
+    Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders; with
+    --tiers exact the folder of a training run stands for its checkpoints. A task is named after
+    its folder unless NAME= stands before it. The store appears when it is whole.
 
     \b
     taskstore pack llama billing=runs/17/final legal=runs/22/final -o family

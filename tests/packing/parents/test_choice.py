@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import taskstore
-from taskstore.errors import OptionError
+from taskstore.errors import InputError, OptionError
 from taskstore.packing.options import PackOptions
 from tests.support import families
 from tests.support.families import State, options
@@ -57,6 +57,8 @@ def test_a_folder_of_a_run_stands_for_its_checkpoints(tmp_path: Path) -> None:
     assert found["checkpoint-11"] == "checkpoint-10"
     assert [*found] == ["checkpoint-10", "checkpoint-11", "checkpoint-9"]
     assert any("run/checkpoint-best: left out" in line for line in report.warnings)
+    with pytest.raises(InputError, match="name one checkpoint: .*checkpoint-"):
+        taskstore.pack(root, {"run": tmp_path / "run"}, tmp_path / "small")
 
 
 def test_strangers_are_coded_against_the_base(tmp_path: Path) -> None:
