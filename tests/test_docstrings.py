@@ -15,6 +15,7 @@ import pytest
 import taskstore
 from tests.support import ROOT
 
+pytestmark = pytest.mark.xdist_group("docstrings")  # one example goes on where another ends
 EXAMPLES = ROOT / "examples"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 FUNCTIONS = [name for name in taskstore.__all__ if inspect.isfunction(getattr(taskstore, name))]

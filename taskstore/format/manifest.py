@@ -282,9 +282,9 @@ def is_whole(raw: bytes) -> bool:
 
 def _check_sum(raw: bytes) -> None:
     digits = raw[-len(_ZEROS + _END) : -len(_END)]
-    head = raw[: -len(_ZEROS + _END)]
-    if not head.endswith(_TAIL) or not raw.endswith(_END):
+    head = memoryview(raw)[: -len(_ZEROS + _END)]  # not copied: it may be large
+    if not raw.endswith(_TAIL, 0, len(head)) or not raw.endswith(_END):
         raise FormatError(f"{MANIFEST} does not end with its checksum")
-    found = blake3(head + _ZEROS + _END).hexdigest()
+    found = blake3(head).update(_ZEROS + _END).hexdigest()
     if found.encode() != digits:
         raise ChecksumMismatch(MANIFEST, digits.decode("ascii", "replace"), found)

@@ -134,7 +134,8 @@ def test_a_change_keeps_or_measures_them(small: families.Family, tmp_path: Path)
     expected = {
         name: t.fidelity for name, t in taskstore.open(all_of_them.path).manifest.tasks.items()
     }
-    add(taskstore.open(some.path), {"gamma": small.paths["gamma"]})
+    how = taskstore.AddOptions(max_error=None)  # the bits that the others have
+    add(taskstore.open(some.path), {"gamma": small.paths["gamma"]}, how)
     assert {n: t.fidelity for n, t in taskstore.open(some.path).manifest.tasks.items()} == expected
     retier(taskstore.open(some.path), options(tiers="rest"), tmp_path / "rest")
     left = remove(taskstore.open(tmp_path / "rest"), ["beta"])

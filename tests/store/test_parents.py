@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import shutil
@@ -188,10 +189,12 @@ def test_a_store_of_chains_is_packed_again(
 @contextmanager
 def few_files(room: int) -> Iterator[None]:
     """Let the process open about `room` more files."""
-    before, lowest = resource.getrlimit(resource.RLIMIT_NOFILE), os.dup(0)
-    os.close(lowest)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir("/dev/fd")}
+    free = (number for number in itertools.count() if number not in taken)
+    limit = next(itertools.islice(free, room, None))
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + room, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
