@@ -22,7 +22,6 @@ from taskstore.executors import threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names
 from taskstore.format.rules.since import (
-    VERSION_OF_CHANGES,
     VERSION_OF_COUNTS,
     VERSION_OF_SCORES,
     VERSION_OF_TIERS,
@@ -157,8 +156,7 @@ def _noted(
     if what is None:
         return draft
     draft = msgspec.structs.replace(draft, history=old.manifest.history)
-    done = with_change(draft, old.version, what, [*tasks])
-    return msgspec.structs.replace(done, version=max(done.version, VERSION_OF_CHANGES))
+    return with_change(draft, old.version, what, [*tasks])
 
 
 def retier(

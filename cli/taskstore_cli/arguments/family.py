@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from taskstore.errors import OptionError
 from taskstore.executors import default_jobs
 from taskstore.locations.hub import name_of
+from taskstore_cli.arguments.command import Option
 from taskstore_cli.arguments.method import parse_options, parse_statistics
 from taskstore_cli.arguments.parents import parents_of
 from taskstore_cli.arguments.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from taskstore.packing.options import PackOptions
+
+
+def rest_bits_option(help: str) -> Callable[..., Any]:
+    return click.option(
+        "--rest-bits",
+        "residuals",
+        cls=Option,
+        also=["--residual"],
+        multiple=True,
+        metavar="[NAME=]BITS",
+        help=help,
+    )
 
 
 def named(finetunes: tuple[str, ...]) -> dict[str, str]:

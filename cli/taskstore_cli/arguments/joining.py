@@ -8,9 +8,8 @@ import click
 
 from taskstore.executors import default_jobs
 from taskstore_cli.arguments import common
-from taskstore_cli.arguments.command import Option
 from taskstore_cli.arguments.dry_run import dry_run_option
-from taskstore_cli.arguments.family import by_task
+from taskstore_cli.arguments.family import by_task, rest_bits_option
 from taskstore_cli.arguments.parents import parents_of
 from taskstore_cli.arguments.sizes import parse_bytes
 
@@ -30,15 +29,7 @@ def joining_options(command: common.F) -> common.F:
                 help="What is kept of each, as of pack.  [default: as most tasks of STORE, bits by "
                 "measure]",
             ),
-            click.option(
-                "--rest-bits",
-                "residuals",
-                cls=Option,
-                also=["--residual"],
-                multiple=True,
-                metavar="[NAME=]BITS",
-                help="As of pack.  [default: what --max-error needs]",
-            ),
+            rest_bits_option("As of pack.  [default: what --max-error needs]"),
             click.option(
                 "--max-error",
                 metavar="X|GRADE",

@@ -12,7 +12,7 @@ from taskstore_cli.arguments import combinations, common
 from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
-from taskstore_cli.arguments.family import make_options, named
+from taskstore_cli.arguments.family import make_options, named, rest_bits_option
 from taskstore_cli.arguments.method import method_options, statistics_option
 from taskstore_cli.arguments.parents import parent_options
 from taskstore_cli.output.console import Output
@@ -51,14 +51,8 @@ from taskstore_cli.output.console import Output
     "mask,exact. Without it: auto, but mask with options of masks, and rest with --rest-bits X.",
     show_default=True,
 )
-@click.option(
-    "--rest-bits",
-    "residuals",
-    cls=Option,
-    also=["--residual"],
-    multiple=True,
-    metavar="[NAME=]BITS",
-    help="About how many bits per weight the rest takes, for all tasks or for one; repeatable; "
+@rest_bits_option(
+    "About how many bits per weight the rest takes, for all tasks or for one; repeatable; "
     "adds that tier.  [default: 2 with --tiers rest, what is needed with auto]",
 )
 @common.level_option

@@ -13,9 +13,9 @@ import click
 
 from taskstore.format.names import plain
 from taskstore_cli.arguments import common
-from taskstore_cli.arguments.command import Option, command
+from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.dry_run import dry_run_option
-from taskstore_cli.arguments.family import make_options, named
+from taskstore_cli.arguments.family import make_options, named, rest_bits_option
 from taskstore_cli.arguments.joining import add_options, joining_options
 from taskstore_cli.arguments.method import method_options
 from taskstore_cli.arguments.parents import parent_options
@@ -159,15 +159,7 @@ def _ask(store: Path, lost: Mapping[str, Fidelity]) -> None:
 @click.option(
     "--tiers", required=True, metavar="TIER,...", help="What the new store keeps of each task."
 )
-@click.option(
-    "--rest-bits",
-    "residuals",
-    cls=Option,
-    also=["--residual"],
-    multiple=True,
-    metavar="[NAME=]BITS",
-    help="As of pack.",
-)
+@rest_bits_option("As of pack.")
 @common.output_option("NEW", "Folder for the new store; the old one stays.", required=False)
 @click.option("--drop-exact", is_flag=True, help="Replace an archive by less, in its own place.")
 @click.option("--lambda", "lambdas", multiple=True, metavar="[NAME=]X", help="As of pack.")

@@ -13,14 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import msgspec
-
 from taskstore.errors import OutputError
 from taskstore.format import manifest as m
 from taskstore.format import manifest_file
 from taskstore.format.manifest_file import OLD
 from taskstore.format.names import CARD, MANIFEST
-from taskstore.format.rules.since import VERSION_OF_CHANGES
 from taskstore.locations import dry, leases, mounts, ownership, publish, transfer
 from taskstore.packing.changes.history import with_change
 from taskstore.packing.manifest_draft import seal
@@ -63,9 +60,7 @@ def commit(
     """
     dry.stop()
     target = place_of(store)
-    done = with_change(manifest, store.version, what, tasks)
-    version = max(done.version, VERSION_OF_CHANGES)
-    done = seal(folder, msgspec.structs.replace(done, version=version))
+    done = seal(folder, with_change(manifest, store.version, what, tasks))
     new = [path for path in done.files if (folder / path).is_file()]
     new = [path for path in new if not _is_there(target, folder, path, done.files[path])]
     publish.sync_all(folder)
@@ -129,8 +124,8 @@ def collect(target: Path, *, unknown: bool = False) -> tuple[int, int]:
     kept = manifest_file.kept(target)
     if not kept:
         return 0, 0
-    current = manifest_file.read(target)
-    checksum = m.checksum_of((target / MANIFEST).read_bytes())
+    current, checksum, lease = manifest_file.take(target)
+    lease.release()
     held, free = dict[Path, m.Manifest](), dict[Path, m.Manifest]()
     for path, manifest in kept.items():
         here = path.name.split(".")[0] == checksum

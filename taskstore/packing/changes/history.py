@@ -9,15 +9,20 @@ import msgspec
 
 from taskstore.errors import InputError
 from taskstore.format.manifest import MAX_HISTORY, Change, Manifest
+from taskstore.format.rules.since import VERSION_OF_CHANGES
 from taskstore.version import __version__
 
 
 def with_change(manifest: Manifest, before: str, what: str, tasks: list[str]) -> Manifest:
-    """Append a change to a manifest's history; `before`: the version of the store until then."""
+    """Append a change to a manifest's history, which makes it one of a version that has histories.
+
+    `before`: the version of the store until then.
+    """
     writer = f"taskstore {__version__}"
     change = Change(what=what, tasks=tasks, when=_now(), writer=writer, before=before)
     history = [*(manifest.history or ()), change][-MAX_HISTORY:]
-    return msgspec.structs.replace(manifest, history=history)
+    version = max(manifest.version, VERSION_OF_CHANGES)
+    return msgspec.structs.replace(manifest, history=history, version=version)
 
 
 def _now() -> str:

@@ -190,7 +190,8 @@ def kept_of(manifest: m.Manifest, tasks: list[str]) -> m.Manifest:
     """Return a manifest of some of its tasks, with the files and assets that they need."""
     left = {name: manifest.tasks[name] for name in tasks}
     done = msgspec.structs.replace(manifest, tasks=left)
-    kept = [*files_of(done, None, *left), *([CARD] if CARD in manifest.files else [])]
+    listed = [*files_of(done, None, *left), *([CARD] if CARD in manifest.files else [])]
+    kept = dict.fromkeys(listed)
     return msgspec.structs.replace(
         done,
         vectors=manifest.vectors and manifest.vectors.of(left),

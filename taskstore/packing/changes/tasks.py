@@ -12,7 +12,6 @@ from taskstore.executors import threads
 from taskstore.format import manifest as m
 from taskstore.format import names
 from taskstore.format.names import CARD
-from taskstore.format.rules.since import VERSION_OF_CHANGES
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import copy_regular, resolve
@@ -109,7 +108,6 @@ def copy(
     kept = kept_of(store.manifest, [name for name in store.tasks if name in tasks])
     paths = [path for path in kept.files if path != CARD]
     done = with_change(kept, store.version, "copy", sorted(tasks))
-    done = msgspec.structs.replace(done, version=max(done.version, VERSION_OF_CHANGES))
     publish.check_target(where, overwrite=overwrite, foreign=not_of_a_store)
     publish.check_space(where, sum(kept.files[path].bytes for path in paths))
     store.check_files(paths, executor)
