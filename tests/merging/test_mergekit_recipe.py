@@ -297,7 +297,8 @@ TIES = "merge_method: ties\nbase_model: base\n"
         ("a: !!python/object:os.system x", "is not YAML: line 1: could not determine a "
          "constructor for the tag 'tag:yaml.org,2002:python/object:os.system'"),
         ("a: 1\n---\nb: 1", "is not YAML: line 2: but found another document"),
-        ("a: 2001-99-99", "is not YAML: it cannot be read"),
+        ("a: !!int x", "is not YAML: it cannot be read"),
+        ("2001-12-24: ties", "the recipe has an unknown key '2001-12-24'"),
         ("a: " + 2000 * "[", "is not YAML: it cannot be read"),
         ("a: " + MAX_BYTES * "x", "is larger than 256 KB"),
         ("merge_metod: ties", "the recipe has an unknown key 'merge_metod'; did you mean "

@@ -115,3 +115,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
                 seen.add(key.value)
             if problem:
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+
+
+# A date is the text that stands there: no key takes one, and a folder may be named so. (Other
+# libraries change what SafeLoader makes of dates for their whole process; this keeps its rule.)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
