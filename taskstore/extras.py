@@ -34,6 +34,9 @@ LIBRARIES: Mapping[str, Library] = {  # by the name that is imported
     "transformers": Library("transformers", "hf"),
     "accelerate": Library("accelerate", "hf"),
     "plotly": Library("plotly", "report"),
+    "obstore": Library("obstore", "cloud"),
+    "ray": Library("Ray", "ray"),
+    "cma": Library("cma", "search"),
     "lm_eval": Library("lm-eval", "lm-eval"),
     "vllm": Library("vLLM", "serve", "serve-cpu"),
 }

@@ -41,6 +41,9 @@ FIRST = {
     "hf": First(line=LOAD),
     "lm-eval": First(line="import lm_eval; print(lm_eval.__version__)"),
     "report": First(("report", "STORE", "-o", "PAGE")),
+    "cloud": First(line="import obstore; print(obstore.__version__)"),
+    "ray": First(line="import ray; print(ray.__version__)"),
+    "search": First(line="import cma; print(cma.__version__)"),
     "all": First(line=LOAD),
     "serve-cpu": First(("serve", "STORE", "--print-command")),
     "serve": First(("serve", "STORE", "--print-command"), needs_gpu=True),
@@ -71,7 +74,7 @@ def run(extra: str, folder: Path) -> str:
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
     source = [str(ROOT) if extra == "core" else f"{ROOT}[{extra}]"]
-    if extra not in ("core", "report", "serve"):
+    if extra not in ("core", "report", "cloud", "ray", "search", "serve"):
         setup_env.refuse_cuda(str(python), "extras")
         source += [] if setup_env.has_gpu() else [setup_env.TORCH]
     done(python, "-m", "pip", "install", "-q", "--no-compile", *source)
