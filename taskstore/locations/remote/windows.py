@@ -1,0 +1,227 @@
+"""Read files over a network in windows: several at a time, ahead of the reader, within a bound.
+
+A window that is read to its end is the first to be given up, so who reads a file once fetches it
+once. What is fetched ahead never pushes out what is not yet read. A request that fails for a while
+is made again, from where it stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from threading import RLock
+
+from taskstore.errors import FormatError
+
+HEAD = 128 << 10  # bytes of a file's first window: most headers, no more
+SMALLEST, LARGEST = 4 << 20, 64 << 20
+PER_FILE = 512  # windows of a file, about, where their size may be between those two
+MEMORY = 256 << 20  # bytes of all windows of a process, where nothing else is said
+AHEAD = 2  # windows that are fetched before they are asked for
+TRIES = 8  # of one window
+LONGEST_WAIT = 300.0  # seconds that a server may ask for
+_FIRST_WAIT = 0.5
+
+Fetch = Callable[[int, int], Iterable[bytes]]
+
+
+class Temporary(OSError):
+    """A request failed in a way that may pass; `wait` is how many seconds the server asks for."""
+
+    def __init__(self, problem: str, wait: float = 0.0) -> None:
+        super().__init__(errno.EIO, problem)
+        self.wait = wait
+
+
+def fetch_all(fetch: Fetch, begin: int, end: int, label: str) -> bytes:
+    """Fetch bytes [begin, end) of a file; a request that breaks is taken up where it stopped.
+
+    `fetch` yields parts of a range, and raises Temporary for what may pass. Raises OSError where it
+    does not pass, and FormatError where more comes than was asked for.
+    """
+    got, count = bytearray(), end - begin
+    for failed in range(1, TRIES + 1):
+        try:
+            for part in fetch(begin + len(got), end):
+                got += part
+                if len(got) > count:
+                    raise FormatError(f"{label} is larger than its server said")
+            if len(got) == count:
+                return bytes(got)
+            last = Temporary("the connection ended early")
+        except Temporary as error:
+            last = error
+        if last.wait > LONGEST_WAIT:
+            raise OSError(
+                errno.EAGAIN, f"its server asks for {last.wait:.0f} seconds of rest", label
+            )
+        if failed < TRIES:
+            pause(max(last.wait, min(_FIRST_WAIT * 2 ** (failed - 1), 8.0)))
+    raise OSError(errno.EIO, f"{last.strerror}, {TRIES} times; try again later", label) from last
+
+
+pause = time.sleep
+
+
+@dataclass
+class _Window:
+    size: int
+    data: Future[bytes]
+    unread: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unread = self.size
+
+
+Key = tuple[int, int]  # which file, and which window of it
+
+
+class Windows:
+    """The windows of all files that share its memory and its threads; thread-safe."""
+
+    def __init__(self, memory: int = MEMORY, ahead: int = AHEAD, threads: int = 8) -> None:
+        self.memory, self.ahead = memory, ahead
+        self.used = 0  # bytes
+        self._lock = RLock()
+        self._held: OrderedDict[Key, _Window] = OrderedDict()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="taskstore-fetch")
+        self._files = 0
+
+    def file(self, fetch: Fetch, size: int, label: str) -> WindowedFile:
+        """Make a file of `size` bytes out of what fetches ranges of it."""
+        with self._lock:
+            self._files += 1
+            return WindowedFile(self, self._files, fetch, size, label)
+
+    def get(self, file: WindowedFile, k: int, used: int) -> bytes:
+        """Return a window, of which the caller reads `used` bytes; fetches what follows it."""
+        with self._lock:
+            window = self._wanted(file, k)
+            window.unread -= used
+            if (file.number, k) in self._held:
+                self._held.move_to_end((file.number, k))
+            if k == 1 or (file.number, k - 1) in self._held:
+                for later in range(k + 1, min(k + 1 + self.ahead, file.windows)):
+                    self._look_ahead(file, later)
+        return window.data.result()
+
+    def start(self, file: WindowedFile, numbers: Iterable[int]) -> None:
+        """Begin to fetch windows that will be asked for at once, as far as there is room."""
+        with self._lock:
+            for k in numbers:
+                self._look_ahead(file, k)
+
+    def _wanted(self, file: WindowedFile, k: int) -> _Window:
+        found = self._held.get((file.number, k))
+        if found is None:
+            if not self._make_room(size := file.size_of(k)):
+                self._give_up(size, lambda window: window.unread == window.size)  # looked ahead
+                self._give_up(size, lambda window: True)
+            found = self._fetch(file, k)
+        return found
+
+    def _look_ahead(self, file: WindowedFile, k: int) -> None:
+        active = {number for number, held in self._held if held}
+        mine = sum(w.size for (number, _), w in self._held.items() if number == file.number)
+        share = self.memory // max(len(active), 1)
+        if (file.number, k) in self._held or mine + (size := file.size_of(k)) > share:
+            return
+        if self._make_room(size):
+            self._fetch(file, k)
+
+    def _fetch(self, file: WindowedFile, k: int) -> _Window:
+        begin, size = file.begin_of(k), file.size_of(k)
+        data = self._pool.submit(fetch_all, file.fetch, begin, begin + size, file.label)
+        window = self._held[file.number, k] = _Window(size, data)
+        self.used += size
+        data.add_done_callback(lambda done: self._forget_failed(file.number, k, done))
+        return window
+
+    def _forget_failed(self, number: int, k: int, done: Future[bytes]) -> None:
+        """Let a window that could not be fetched be asked for again."""
+        with self._lock:
+            held = self._held.get((number, k))
+            if held and held.data is done and (done.cancelled() or done.exception()):
+                self._drop((number, k))
+
+    def _make_room(self, size: int) -> bool:
+        """Give up windows that were read to their ends, until there is room; tell if there is."""
+        self._give_up(size, lambda window: window.unread <= 0)
+        return self.used + size <= self.memory
+
+    def _give_up(self, size: int, which: Callable[[_Window], bool]) -> None:
+        """Give up such windows, the longest unused first, until there is room."""
+        for key in list(self._held):
+            if self.used + size <= self.memory:
+                return
+            if which(self._held[key]):
+                self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        self.used -= self._held.pop(key).size
+
+    def close(self, file: WindowedFile) -> None:
+        """Give up all windows of a file."""
+        with self._lock:
+            for key in [key for key in self._held if key[0] == file.number]:
+                self._held[key].data.cancel()
+                if key in self._held:
+                    self._drop(key)
+
+
+class WindowedFile:
+    """An OpenFile whose bytes come over a network."""
+
+    def __init__(self, windows: Windows, number: int, fetch: Fetch, size: int, label: str) -> None:
+        self.number, self.fetch, self.size, self.label = number, fetch, size, label
+        self._windows = windows
+        self._step = min(max(SMALLEST, _power_of_two(size // PER_FILE)), LARGEST)
+        self.windows = 1 + max(0, -(-(size - HEAD) // self._step))
+        self._open = True
+
+    def begin_of(self, k: int) -> int:
+        return HEAD + (k - 1) * self._step if k else 0
+
+    def size_of(self, k: int) -> int:
+        return min(HEAD + k * self._step, self.size) - self.begin_of(k)
+
+    def _window_at(self, offset: int) -> int:
+        return 0 if offset < HEAD else 1 + (offset - HEAD) // self._step
+
+    def read(self, begin: int, count: int) -> bytes:
+        """Read exactly `count` bytes; raises FormatError where there are fewer, or OSError."""
+        if not self._open:
+            raise OSError(errno.EBADF, "the file is closed", self.label)
+        if begin < 0 or count < 0 or (count and begin + count > self.size):
+            raise FormatError(f"{self.label} ends before byte {begin + count}")
+        if not count:
+            return b""
+        numbers = range(self._window_at(begin), self._window_at(begin + count - 1) + 1)
+        if len(numbers) > 1:
+            self._windows.start(self, numbers)
+        parts, end = [], begin + count
+        for k in numbers:
+            first = self.begin_of(k)
+            a, z = max(begin, first) - first, min(end, first + self.size_of(k)) - first
+            parts.append(self._windows.get(self, k, z - a)[a:z])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._windows.close(self)
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(n.bit_length() - 1, 0)
+
+
+@cache
+def shared() -> Windows:
+    """The windows of this process, whichever locations its files lie in."""
+    return Windows()
