@@ -25,6 +25,7 @@
     ├── ServingFailed              the engine did not start, or died
     ├── EvaluationFailed           an evaluator failed, hung, or gave no score
     ├── TargetNotReached           no bits keep the share of a score that was asked for
+    ├── RemoteError                a bucket or repository cannot be used as asked; an OSError too
     ├── MissingExtra               an optional library is not installed
     └── OutputError                the target cannot be written
         └── TargetExists           it is there already and --overwrite was not given
@@ -221,6 +222,14 @@ class TargetNotReached(TaskstoreError):
 
 class MissingExtra(TaskstoreError):
     """An optional library is not installed; the message ends with the line that installs it."""
+
+
+class RemoteError(TaskstoreError, OSError):
+    """A bucket, or a repository, cannot be used as asked: no right, no such place, no answer."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.strerror = problem
 
 
 class OutputError(TaskstoreError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from taskstore_cli.output.console import versioned
 
 import taskstore
 from tests.support import families, json_schema
+from tests.support.seaweed import Seaweed, running
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_CHECKS)
@@ -57,6 +58,25 @@ def packed(small: families.Family, tmp_path_factory: pytest.TempPathFactory) -> 
     target = tmp_path_factory.mktemp("packed") / "store"
     taskstore.pack(small.base_path, small.paths, target, families.options())
     return target
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[Seaweed]:
+    """A server of S3, for all tests of a worker."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
+    """The server, and an environment in which clients find it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    for name, value in seaweed.environment().items():
+        monkeypatch.setenv(name, value)
+    return seaweed
 
 
 def real_family(name: str) -> Path:
