@@ -25,6 +25,7 @@ TOO_MANY = "these are too many tensors for one store; pack fewer tasks together"
 _TAIL = b'"checksum": "'
 _END = b'"\n}\n'
 _ZEROS = b"0" * 64
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 class File(Struct, frozen=True, kw_only=True):
@@ -146,7 +147,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
         """Return every tier that some tensor of the task has, lowest first; an adapter is exact."""
         if self.adapter is not None:
             return ("exact",)
-        found = {tier for name in self.tensors for tier in self.tiers_of(name)}
+        kinds = {entry.kind for entry in self.tensors.values()}.intersection(TIERS)
+        found = (kinds and self.tiers) or kinds
         return tuple(tier for tier in TIERS if tier in found)
 
 
@@ -236,14 +238,12 @@ def _lines(document: Mapping[str, Any], depth: int = 0) -> list[str]:
     last = len(document) - 1
     for index, (key, value) in enumerate(document.items()):
         comma = "," if index < last else ""
-        name = json.dumps(key, ensure_ascii=False)
+        name = _encode(key)
         if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
             first, *rest = _lines(value, depth + 1)
             lines += [f"{pad}{name}: {first}", *rest[:-1], f"{rest[-1]}{comma}"]
         else:
-            lines.append(
-                f"{pad}{name}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}{comma}"
-            )
+            lines.append(f"{pad}{name}: {_encode(value)}{comma}")
     return [*lines, " " * depth + "}"]
 
 

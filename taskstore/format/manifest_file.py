@@ -15,6 +15,7 @@ from taskstore.format.manifest import (
     checksum_of,
     from_bytes,
     is_whole,
+    to_bytes,
 )
 from taskstore.format.names import MANIFEST, WEIGHT_FILES
 from taskstore.format.validate import check
@@ -67,6 +68,17 @@ def take(folder: Path) -> tuple[Manifest, str, Lease]:
         if is_whole(raw) or isinstance(error, NewerVersion | ChecksumMismatch):
             raise  # it was written so, or says the way out
         raise FormatError(f"{error}{_way_out(folder)}") from None
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Check a manifest and write it; raises FormatError, or InputError for one that is too large.
+
+    Whoever reads it next, while it is in use, need not parse it.
+    """
+    check(manifest)
+    raw = to_bytes(manifest)
+    (folder / MANIFEST).write_bytes(raw)
+    _in_use[blake3(raw).digest()] = manifest
 
 
 def kept(folder: Path) -> dict[Path, Manifest]:

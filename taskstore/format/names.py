@@ -26,7 +26,7 @@ def has_control(text: str) -> bool:
 
 def plain(text: str) -> str:
     """Put a question mark for each character that `has_control` objects to."""
-    return "".join("?" if has_control(c) else c for c in text)
+    return "".join("?" if has_control(c) else c for c in text) if has_control(text) else text
 
 
 def check_task_name(name: str) -> None:

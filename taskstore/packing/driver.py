@@ -8,10 +8,12 @@ the models' size.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from taskstore.errors import InputError
@@ -88,6 +90,30 @@ def pack_family(
 
     `noted` puts into the manifest what is not of the models: scores, a history.
     """
+
+    with_size = partial(_published, target, options, noted)
+    return _packed(family, target, options, progress, with_size)[1]
+
+
+def code_family(
+    family: Family, folder: Path, options: PackOptions, progress: Callback = silent
+) -> tuple[Manifest, list[str]]:
+    """Write the files of a pack, but for card and manifest, into a folder that is new.
+
+    Returns the manifest, not yet sealed, and what to say. For stores that take the files in.
+    """
+    manifest, report = _packed(family, folder, options, progress, partial(_loose, folder, options))
+    return manifest, [*report.notes, *report.warnings]
+
+
+def _packed(
+    family: Family,
+    target: Path,
+    options: PackOptions,
+    progress: Callback,
+    write: Callable[[PackJob], tuple[Manifest, int]],
+) -> tuple[Manifest, PackReport]:
+    """Decide what is packed, and `write` it, until it is as near as was asked for."""
     asked, began = make_job(family, options, progress), time.perf_counter()
     refused: set[tuple[str, str]] = set()
     while True:
@@ -99,18 +125,35 @@ def pack_family(
         _log.info("packing %d fine-tunes of %s into %s: %s", len(family.tasks), family.base.name,
                   target, _chosen(job.options))  # fmt: skip
         try:
-            manifest = _write(job, options, target, noted)
+            manifest, size = write(job)
         except _NotNear as found:
             refused |= found.refused
         else:
             break
-    report = PackReport.of(target, manifest, family)
+    report = PackReport.of(target, manifest, size, family)
     more = [f"{b}: the same model as {a}, bit for bit" for a, b in job.twins]
     more += job.masks.warnings() if job.masks else ()
     took, ratio = time.perf_counter() - began, report.summary.ratio
     _log.info("packed %s in %.1f s: %.2fx smaller", target, took, ratio)
     warnings = [*report.warnings, *more]
-    return replace(report, warnings=warnings, notes=choice.notes, others=choice.others)
+    return manifest, replace(report, warnings=warnings, notes=choice.notes, others=choice.others)
+
+
+def _published(
+    target: Path, asked: PackOptions, noted: Callable[[Manifest], Manifest], job: PackJob
+) -> tuple[Manifest, int]:
+    """Make a store of its own; returns the size of its manifest's file, too."""
+    overwrite = job.options.overwrite
+    with publish.folder(target, overwrite=overwrite, foreign=not_of_a_store) as folder:
+        manifest = manifest_draft.seal(folder, _written(job, asked, folder, noted))
+        return manifest, (folder / names.MANIFEST).stat().st_size
+
+
+def _loose(folder: Path, asked: PackOptions, job: PackJob) -> tuple[Manifest, int]:
+    dry.stop()
+    shutil.rmtree(folder, ignore_errors=True)  # of a try that was not near enough
+    folder.mkdir()
+    return _written(job, asked, folder, lambda draft: draft), 0
 
 
 class _NotNear(Exception):
@@ -121,14 +164,11 @@ class _NotNear(Exception):
         self.refused = refused
 
 
-def _write(
-    job: PackJob, asked: PackOptions, target: Path, noted: Callable[[Manifest], Manifest]
+def _written(
+    job: PackJob, asked: PackOptions, folder: Path, noted: Callable[[Manifest], Manifest]
 ) -> Manifest:
-    """Write the store; raises _NotNear where that is not as near as was `asked` for."""
-    with (
-        publish.folder(target, overwrite=job.options.overwrite, foreign=not_of_a_store) as folder,
-        _fitted(job) as source,
-    ):
+    """Write a store's files; raises _NotNear where they are not as near as was `asked` for."""
+    with _fitted(job) as source:
         coder = Coder.of(job, source)
         draft = noted(manifest_draft.make(job, source.method.options, coder.codings))
         with StoreWriter(folder, draft, job) as writer:

@@ -9,18 +9,18 @@ from typing import Any
 import msgspec
 
 from taskstore.format import manifest as m
+from taskstore.format import manifest_file
 from taskstore.format.digests import file_digest
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Sums, Task, TaskTensor, Tensor
 from taskstore.format.members import Adapter, Factor, Shard
-from taskstore.format.names import CARD, MANIFEST, plain
+from taskstore.format.names import CARD, plain
 from taskstore.format.rules.since import (
     CODECS_OF_TIERS,
     VERSION_OF_CHANGES,
     VERSION_OF_PARENTS,
     VERSION_OF_VECTORS,
 )
-from taskstore.format.validate import check
 from taskstore.locations import ownership
 from taskstore.locations.hub import name_of
 from taskstore.models import Checkpoint
@@ -266,6 +266,5 @@ def seal(root: Path, manifest: m.Manifest) -> m.Manifest:
         (root / CARD).write_text(text, encoding="utf-8")
         files[CARD] = file_digest(root / CARD)
     done = msgspec.structs.replace(manifest, files=dict(sorted(files.items())))
-    check(done)
-    (root / MANIFEST).write_bytes(m.to_bytes(done))
+    manifest_file.write(root, done)
     return done

@@ -9,7 +9,6 @@ from typing import Any
 
 from taskstore.format.dtypes import MASKED
 from taskstore.format.manifest import Manifest
-from taskstore.format.names import MANIFEST
 from taskstore.models.config import quantisation
 from taskstore.models.family import Family
 from taskstore.models.readers.lora import LoraReader
@@ -32,8 +31,8 @@ class PackReport:
     others: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: Path, manifest: Manifest, family: Family) -> PackReport:
-        figures = summary.of(manifest, (path / MANIFEST).stat().st_size)
+    def of(cls, path: Path, manifest: Manifest, manifest_bytes: int, family: Family) -> PackReport:
+        figures = summary.of(manifest, manifest_bytes)
         return cls(path, figures, _warnings(figures, family))
 
     @property

@@ -1,4 +1,4 @@
-"""Write coded blocks into a store's folder: containers, assets, card, manifest."""
+"""Write coded blocks into a store's folder: containers and assets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from taskstore.models import Checkpoint
 from taskstore.models.readers.adapted import adapter_files
 from taskstore.packing.assets import OF_WEIGHTS, AssetWriter
 from taskstore.packing.job import PackJob
-from taskstore.packing.manifest_draft import Key, completed, seal
+from taskstore.packing.manifest_draft import Key, completed
 
 Hash = Any
 
@@ -182,7 +182,7 @@ class StoreWriter:
             writer.abort()
 
     def finish(self, share: float) -> m.Manifest:
-        """Write assets, card and manifest; returns what was written.
+        """Write assets; returns the manifest of all that is written, not yet sealed.
 
         `share`: of the weights, those whose products were taken.
         """
@@ -203,7 +203,7 @@ class StoreWriter:
         adapters = {name: self._adapter(assets, name) for name in self._job.adapters}
         paths = [path for writer in self._writers.values() for path in writer.paths]
         paths += [f"assets/{digest}" for digest in assets.known]
-        done = msgspec.structs.replace(
+        return msgspec.structs.replace(
             completed(
                 *(
                     self._draft,
@@ -221,7 +221,6 @@ class StoreWriter:
             assets=dict(sorted(assets.known.items())),
             files=file_digests(self._root, paths, executor),
         )
-        return seal(self._root, done)
 
     def _adapter(self, assets: AssetWriter, task: str) -> Adapter:
         """Keep what an adapter's files hold beside its tensors."""

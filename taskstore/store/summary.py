@@ -13,7 +13,7 @@ from taskstore.format.dtypes import MASKED, nbytes, numel, vector_bytes
 from taskstore.format.fidelity import Fidelity
 from taskstore.format.manifest import TIERS, Manifest, Task
 from taskstore.format.names import by_stem
-from taskstore.store.catalog import own_tensors
+from taskstore.format.rules.own_names import layout
 
 NOT_MEASURED = "not measured"
 
@@ -193,7 +193,10 @@ def unpacked_bytes(manifest: Manifest) -> int:
 
 def model_bytes(manifest: Manifest, task: str | None) -> int:
     """Return the bytes of a model's tensors; `task` None is the base."""
-    return sum(tensor.nbytes for tensor in own_tensors(manifest, task).values())
+    if task is None:
+        return sum(nbytes(t.dtype, t.shape) for t in manifest.tensors.values())
+    found = manifest.tasks[task]  # its own names and cuts hold the same elements
+    return sum(nbytes(*layout(manifest, found, name)) for name in found.tensors)
 
 
 def assets_bytes(manifest: Manifest, task: str | None) -> int:
@@ -237,12 +240,9 @@ def _stems(manifest: Manifest) -> list[str]:
 
 def _parameters(manifest: Manifest, task: Task) -> int:
     """Count the float weights of a task, tied ones once; all elements where it has none."""
-    base = manifest.tensors
-    entries = [(n, e) for n, e in task.tensors.items() if e.kind != "alias"]
-    dtypes = {n: e.dtype or (base[n].dtype if n in base else "") for n, e in entries}
-    shapes = {n: base[n].shape if e.shape is None else e.shape for n, e in entries}
-    floats = [n for n, _ in entries if dtypes[n] in MASKED]
-    return sum(numel(shapes[n]) for n in floats or shapes)
+    own = [layout(manifest, task, n) for n, e in task.tensors.items() if e.kind != "alias"]
+    floats = [shape for dtype, shape in own if dtype in MASKED]
+    return sum(map(numel, floats or (shape for _, shape in own)))
 
 
 def _task(manifest: Manifest, name: str, parts: dict[str, int]) -> TaskSummary:

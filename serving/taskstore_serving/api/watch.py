@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from contextlib import suppress
 from typing import Protocol
 
 from taskstore.errors import TaskstoreError
+from taskstore.format.names import MANIFEST
 from taskstore.store import Store
 from taskstore_serving.api.answers import WAIT, Refusal
 
@@ -27,18 +30,35 @@ class Tasks(Protocol):
 
 
 async def watch(served: Tasks, *, new: bool, seconds: float = SECONDS) -> None:
-    """Look at the store again and again, for ever; `new`: tasks that are new are served, too."""
-    seen = ""
+    """Look at the store again and again, for ever; `new`: tasks that are new are served, too.
+
+    The manifest is read where its file is another one, or was touched.
+    """
+    store: Store | None = None
+    stamp: tuple[int, ...] | None = None
     while True:
-        try:
-            store = await asyncio.to_thread(lambda: served.store)
-        except TaskstoreError as error:  # a disk that is away for a moment
-            _log.warning("the store cannot be read: %s", error)
-        else:
-            if seen and store.version != seen:
-                await follow(served, store, new=new)
-            seen = store.version
+        before, stamp = stamp, await asyncio.to_thread(_stamp, store)
+        if stamp is None or stamp != before:
+            seen = store
+            try:
+                store = await asyncio.to_thread(lambda: served.store)
+            except TaskstoreError as error:  # a disk that is away for a moment
+                _log.warning("the store cannot be read: %s", error)
+                stamp = None
+            else:
+                store.close()  # it holds no files of an older version back
+                if seen is not None and store.version != seen.version:
+                    await follow(served, store, new=new)
         await asyncio.sleep(seconds)
+
+
+def _stamp(store: Store | None) -> tuple[int, ...] | None:
+    """Return what another manifest in its place changes; None: it is to be read in any case."""
+    with suppress(OSError):
+        if store is not None:
+            found = os.stat(store.path / MANIFEST)
+            return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
+    return None
 
 
 async def follow(served: Tasks, store: Store, *, new: bool) -> None:

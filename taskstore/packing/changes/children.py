@@ -15,9 +15,8 @@ from taskstore.format.rules import lineage
 from taskstore.packing.changes import given
 from taskstore.packing.changes.joining import adopted
 from taskstore.packing.changes.options import as_it_was
-from taskstore.packing.driver import pack_family
+from taskstore.packing.driver import code_family
 from taskstore.store import Store
-from taskstore.store import open as open_store
 
 
 def check_complete(manifest: m.Manifest, tasks: Collection[str]) -> None:
@@ -51,14 +50,14 @@ def recoded(
     children = [n for n, task in manifest.tasks.items() if n not in gone and task.parent in gone]
     for number, child in enumerate(children):
         parent, alone = above(manifest, child, gone), folder / f"recoded-{number}"
-        new = _alone(store, child, parent, alone, jobs)
+        new = _coded(store, child, parent, alone, jobs)
         old = manifest.tasks[child]
-        if new.manifest.tasks[child].tensors != old.tensors:
+        if new.tasks[child].tensors != old.tensors:
             raise InputError(
                 f"task {child!r} is coded against {old.parent!r}, and would not be the same "
                 "without it; remove both, or pack again with --parent none"
             )
-        manifest = adopted(store, manifest, new, folder, [child])
+        manifest = adopted(manifest, new, alone, folder, [child])
         task = msgspec.structs.replace(manifest.tasks[child], scores=old.scores, lam=old.lam)
         tasks = {**manifest.tasks, child: task}
         manifest = msgspec.structs.replace(manifest, tasks=tasks, vectors=store.manifest.vectors)
@@ -66,11 +65,12 @@ def recoded(
     return manifest
 
 
-def _alone(store: Store, child: str, parent: str | None, alone: Path, jobs: int | None) -> Store:
-    """Pack a task of a store, with the one that it is to be coded against, as a store."""
+def _coded(
+    store: Store, child: str, parent: str | None, alone: Path, jobs: int | None
+) -> m.Manifest:
+    """Code a task of a store, with the one that it is to be coded against, as a store."""
     executor = threads(jobs)
     wanted = as_it_was(store, child, parent, executor.jobs)
     beside, masked = [child, *([parent] if parent else [])], "mask" in wanted.tier_names
     with given.joined(store, {}, executor, masked=masked, beside=beside) as family:
-        pack_family(family, alone, wanted)
-    return open_store(alone)
+        return code_family(family, alone, wanted)[0]

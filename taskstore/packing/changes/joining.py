@@ -23,11 +23,10 @@ from taskstore.format.rules import lineage
 from taskstore.locations.base import PathLike
 from taskstore.packing.changes import given
 from taskstore.packing.changes.options import AddOptions
-from taskstore.packing.driver import pack_family
+from taskstore.packing.driver import code_family
 from taskstore.packing.options import PackOptions
 from taskstore.progress import Callback
 from taskstore.store import Store
-from taskstore.store import open as open_store
 from taskstore.store.contents import files_of
 
 
@@ -61,10 +60,9 @@ def join(
             executor, beside = threads(chosen.jobs), sorted({*chosen.parents.values()} - {*some})
             with given.joined(store, some, executor, masked=masked, beside=beside) as family:
                 alone = folder / f"alone-{number}"
-                report = pack_family(family, alone, chosen, progress)
-                lines = (*report.notes, *report.warnings)
+                new, lines = code_family(family, alone, chosen, progress)
                 said += [line for line in lines if line.startswith(tuple(some))]
-                manifest = adopted(store, manifest, open_store(alone), folder, list(some))
+                manifest = adopted(manifest, new, alone, folder, list(some))
             shutil.rmtree(alone)
     return kept_of(manifest, list(manifest.tasks)), said
 
@@ -98,36 +96,38 @@ def _said(name: str, error: float, most: float) -> str:
 
 
 def adopted(
-    store: Store, manifest: m.Manifest, alone: Store, folder: Path, names: Collection[str]
+    manifest: m.Manifest, new: m.Manifest, alone: Path, folder: Path, names: Collection[str]
 ) -> m.Manifest:
-    """Move the files of new tasks to `folder`, under names of their own, and enter the tasks."""
-    _check_same_base(store, alone)
+    """Move the files of new tasks to `folder`, under names of their own, and enter the tasks.
+
+    They lie in the folder `alone`, and `new` lists them.
+    """
+    _check_same_base(manifest, new)
     files, tasks = dict(manifest.files), dict(manifest.tasks)
     for name in names:
-        task = alone.manifest.tasks[name]
-        own = _own_files(alone.manifest, name)
-        place = _place(alone.manifest, name, own)
+        own = _own_files(new, name)
+        place = _place(new, name, own)
         for inside, path in own.items():
             target = f"tasks/{place}/{inside}"
-            files[target] = alone.manifest.files[path]
+            files[target] = new.files[path]
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            os.rename(alone.path / path, folder / target)
-        tasks[name] = msgspec.structs.replace(task, folder=place)
-    for digest in alone.manifest.assets:
+            os.rename(alone / path, folder / target)
+        tasks[name] = msgspec.structs.replace(new.tasks[name], folder=place)
+    for digest in new.assets:
         path = f"assets/{digest}"
         if path not in files:
             (folder / "assets").mkdir(exist_ok=True)
-            os.rename(alone.path / path, folder / path)
-            files[path] = alone.manifest.files[path]
+            os.rename(alone / path, folder / path)
+            files[path] = new.files[path]
     for name in names:
-        _check_parent(alone.manifest, tasks, name)
-    order, new = sorted(tasks), alone.manifest.vectors
+        _check_parent(new, tasks, name)
+    order, own_vectors = sorted(tasks), new.vectors
     return msgspec.structs.replace(
         manifest,
-        version=max(manifest.version, alone.manifest.version),
+        version=max(manifest.version, new.version),
         tasks={name: tasks[name] for name in order},
-        vectors=_vectors(manifest.vectors, new and new.of(names), order),
-        assets=dict(sorted({**alone.manifest.assets, **manifest.assets}.items())),
+        vectors=_vectors(manifest.vectors, own_vectors and own_vectors.of(names), order),
+        assets=dict(sorted({**new.assets, **manifest.assets}.items())),
         files=files,
     )
 
@@ -159,12 +159,11 @@ def _place(manifest: m.Manifest, name: str, own: Mapping[str, str]) -> str:
     return f"{folder_of(name)[: MAX_NAME - 13]}-{blake3(''.join(lines).encode()).hexdigest()[:12]}"
 
 
-def _check_same_base(store: Store, alone: Store) -> None:
+def _check_same_base(manifest: m.Manifest, new: m.Manifest) -> None:
     """Refuse new tasks whose base is not the store's, to the last bit."""
-    ours, theirs = store.manifest.tensors, alone.manifest.tensors
-    for name, tensor in ours.items():
-        if tensor.blake3 != theirs[name].blake3:
-            raise InputError(f"tensor {name!r} of the base of {store.path} is not what was packed")
+    for name, tensor in manifest.tensors.items():
+        if tensor.blake3 != new.tensors[name].blake3:
+            raise InputError(f"tensor {name!r} of the base is not what was packed")
 
 
 def _vectors(

@@ -32,7 +32,7 @@ from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.packing.changes import given
 from taskstore.packing.changes.commit import staged
 from taskstore.packing.changes.options import as_it_was
-from taskstore.packing.driver import pack_family
+from taskstore.packing.driver import code_family
 from taskstore.packing.only_writer import in_place, place_of
 from taskstore.packing.options import PackOptions
 from taskstore.progress import Callback, silent
@@ -194,13 +194,13 @@ class _Repair:
         masked, executor = "mask" in options.tier_names, threads(self._jobs)
         beside = [parent] if parent is not None else []
         with given.joined(store, {task: path}, executor, masked=masked, beside=beside) as family:
-            pack_family(family, alone, options, progress)
-        new, manifest = open_store(alone), self._store.manifest
+            new, _ = code_family(family, alone, options, progress)
+        manifest = self._store.manifest
         ours = f"tasks/{manifest.folder(task)}/"
         for name in list(self.left):
-            place = f"tasks/{new.manifest.folder(task)}/{name.removeprefix(ours)}"
+            place = f"tasks/{new.folder(task)}/{name.removeprefix(ours)}"
             theirs = place if name.startswith(ours) else name
-            if theirs in new.manifest.files and theirs != CARD:
+            if theirs in new.files:
                 yield name, alone / theirs
 
     def _base(self, base: Checkpoint, folder: Path) -> Found:

@@ -24,6 +24,7 @@ class Served:
         self.path, self.calls = path, list[tuple[str, str]]()
         self.change: Callable[[], object] = lambda: None  # of the store, by somebody else
         self.refused: set[str] = set()
+        self.reads = 0
         self.tasks: dict[str, object] = {task: self.digest(task) for task in tasks}
 
     def digest(self, task: str) -> str:
@@ -31,6 +32,7 @@ class Served:
 
     @property
     def store(self) -> Store:
+        self.reads += 1
         return taskstore.open(self.path)
 
     def is_current(self, task: str) -> bool:
@@ -93,4 +95,12 @@ def test_a_store_that_is_away_for_a_moment(path: Path) -> None:
     served.change = lambda: shutil.move(path, path.with_name("away"))
     asyncio.run(seen(served, 0, new=True))
     shutil.move(path.with_name("away"), path)
+    assert served.calls == []
+
+
+def test_a_manifest_that_is_the_same_file_is_not_read_again(path: Path) -> None:
+    served = Served(path, "alpha", "beta")
+    before = served.reads
+    asyncio.run(seen(served, 0, new=True))
+    assert served.reads <= before + 2
     assert served.calls == []
