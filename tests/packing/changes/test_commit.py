@@ -14,7 +14,7 @@ import pytest
 
 import taskstore
 from taskstore.errors import OutputError, TaskstoreError
-from taskstore.format.manifest import Score
+from taskstore.format.manifest import Score, from_bytes
 from taskstore.packing import revise
 from taskstore.packing.changes.commit import collect
 from taskstore.packing.changes.tasks import rename
@@ -55,6 +55,7 @@ def test_other_files_are_not_touched(
     before, version = stamps(store.path), store.version
     CHANGES[change](store, small)
     after, now = stamps(store.path), taskstore.open(store.path)
+    assert now.manifest == from_bytes((store.path / "taskstore.json").read_bytes())
     kept = before.keys() & after.keys()
     went = change in ("replace", "remove")
     files = {name for name in before if name.startswith("tasks/beta/")}
