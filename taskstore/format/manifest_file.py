@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from blake3 import blake3
 
-from taskstore.errors import ChecksumMismatch, FormatError, NewerVersion
+from taskstore.errors import FormatError, NewerVersion
 from taskstore.format.manifest import (
     MAX_BYTES,
     Manifest,
@@ -30,10 +30,9 @@ _in_use: WeakValueDictionary[bytes, Manifest] = WeakValueDictionary()  # by BLAK
 def _way_out(path: Path) -> str:
     """Say what to do with a model, or a store that lost its manifest."""
     if (path / "tasks").is_dir() and any(path.glob("tasks/*/*.safetensors")):
-        return (
-            f"; put the {MANIFEST} of a copy of this store into {path}, and "
-            f"`taskstore repair {path} --from COPY` mends the rest"
-        )
+        alone = any((path / OLD).glob("*.json"))
+        older = ", without --from as it was before the last change" if alone else ""
+        return f"; `taskstore repair {path} --from COPY` puts it back from a copy{older}"
     model = path.name.endswith(WEIGHT_FILES) or any(path.glob("*config.json"))
     return (
         "; it is a model: make a store with `taskstore pack BASE MODEL... -o STORE`"
@@ -65,9 +64,10 @@ def take(folder: Path) -> tuple[Manifest, str, Lease]:
     try:
         return _checked(raw), checksum_of(raw), lease
     except FormatError as error:
-        if is_whole(raw) or isinstance(error, NewerVersion | ChecksumMismatch):
-            raise  # it was written so, or says the way out
-        raise FormatError(f"{error}{_way_out(folder)}") from None
+        if is_whole(raw) or isinstance(error, NewerVersion):
+            raise  # it was written so
+        error.args = (f"{error}{_way_out(folder)}",)
+        raise
 
 
 def write(folder: Path, manifest: Manifest) -> None:

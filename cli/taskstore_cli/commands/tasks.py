@@ -126,7 +126,6 @@ def gc(store: Path, unknown: bool, out: Output) -> None:
     "--from",
     "sources",
     multiple=True,
-    required=True,
     type=click.Path(path_type=Path),
     metavar="OTHER|MODEL",
     help="A store with the same files, a fine-tune that was packed, or the base; repeatable.",
@@ -146,16 +145,17 @@ def repair(
     """Mend files of STORE that are damaged or missing, byte for byte.
 
     What comes from a copy, or is coded again from an original, counts only if it has the recorded
-    checksum. The exit status is 1 where something is left.
+    checksum. A damaged taskstore.json comes from a copy too, or is the one before the last change,
+    where that is still there. The exit status is 1 where something is left.
 
     \b
     taskstore repair family --from backup/family --from runs/31/final
     """
     from taskstore.packing.changes.repair import repair as run
 
-    with common.store_to_change(store, base_from) as opened, out.progress() as progress:
-        found = run(opened, sources, jobs=jobs, progress=progress)
-    for note in found.notes if found.left else ():
+    with out.progress() as progress:
+        found = run(store, sources, base=base_from, jobs=jobs, progress=progress)
+    for note in found.notes:
         click.echo(f"note: {plain(note)}", err=True)
     for path in found.left:
         click.echo(f"{click.style('damaged:', fg='red', bold=True)} {plain(path)}", err=True)

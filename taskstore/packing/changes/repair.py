@@ -2,7 +2,7 @@
 
 A copy is any store that has a file of the same checksum. An original is a fine-tune, which is coded
 again as it was, or the base. What comes out counts only if its checksum is the recorded one, so
-nothing wrong can enter; the manifest does not change.
+nothing wrong can enter; the manifest does not change, unless it is damaged or gone itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,7 @@ from taskstore.format.container_files import ShardedWriter
 from taskstore.format.digests import check_file
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import File
-from taskstore.format.names import CARD
+from taskstore.format.names import CARD, MANIFEST
 from taskstore.format.section import encode
 from taskstore.locations import dry, mounts
 from taskstore.locations.base import PathLike
@@ -31,15 +31,16 @@ from taskstore.locations.files import copy_regular, resolve
 from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.packing.changes import given
 from taskstore.packing.changes.commit import staged
+from taskstore.packing.changes.lost_manifest import put_back
 from taskstore.packing.changes.options import as_it_was
 from taskstore.packing.driver import code_family
 from taskstore.packing.only_writer import in_place, place_of
 from taskstore.packing.options import PackOptions
 from taskstore.progress import Callback, silent
+from taskstore.public import public
 from taskstore.store import Store, card
 from taskstore.store import open as open_store
 from taskstore.store.contents import is_store
-from taskstore.store.store import opened
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,41 @@ class RepairReport:
     notes: list[str] = field(default_factory=list)
 
 
-@in_place
+@public
 def repair(
     store: Store | PathLike,
-    sources: Sequence[PathLike],
+    sources: Sequence[PathLike] = (),
     *,
+    base: PathLike | None = None,
     jobs: int | None = None,
     progress: Callback = silent,
 ) -> RepairReport:
     """Mend what is damaged or missing, from stores, fine-tunes or the base, in their order.
 
-    Raises InputError for a source that is neither. What they do not have is left as it is.
+    `base` says where a base is that the store only references. Raises InputError for a source that
+    is neither, FormatError for a manifest that nothing gives back. What they do not have is left as
+    it is.
     """
-    store, executor = opened(store), threads(jobs)
+    back = None
+    if not isinstance(store, Store):
+        back = put_back(store, sources, threads(jobs))
+        store = open_store(store, base=base)
+    found = _mended(store, sources, jobs, progress)
+    if back is None:
+        return found
+    return replace(
+        found, mended=[MANIFEST, *found.mended], notes=[f"{MANIFEST}: {back}", *found.notes]
+    )
+
+
+@in_place
+def _mended(
+    store: Store, sources: Sequence[PathLike], jobs: int | None, progress: Callback
+) -> RepairReport:
+    executor = threads(jobs)
     files = store.manifest.files
     bad = [path for path, ok in executor.map(_is_good, store, files) if not ok]
+    dry.note(would_mend=bad, also=[f"would mend: {path}" for path in bad])
     dry.stop()
     job = _Repair(store, executor.jobs, bad)
     with staged(store) as folder:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import taskstore
+from taskstore.errors import FormatError, NewerVersion
 from taskstore.packing.changes.repair import repair
 from taskstore.store.verify import verify
-from tests.support import families
+from tests.support import families, forge
 from tests.support.evaluators import run
 from tests.support.families import contents
 
@@ -154,24 +155,71 @@ def test_of_a_child_of_another_tier(small: families.Family, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("damage", ["byte", "cut", "gone"])
-def test_a_damaged_manifest_says_the_way_out(
-    store: taskstore.Store, tmp_path: Path, damage: str
+def test_a_damaged_manifest_comes_from_a_copy(
+    store: taskstore.Store, small: families.Family, tmp_path: Path, damage: str
 ) -> None:
-    copy, manifest = tmp_path / "copy", store.path / "taskstore.json"
+    """Every command that reads the store says so; another store of the same base is no copy."""
+    copy, manifest, before = tmp_path / "copy", store.path / "taskstore.json", contents(store.path)
     shutil.copytree(store.path, copy)
-    raw = manifest.read_bytes()
-    masks = files_of(store, "tasks/")[0]
+    raw, exact = manifest.read_bytes(), files_of(store, "tasks/")[0]
     store.close()
     if damage == "gone":
         manifest.unlink()
     else:
         manifest.write_bytes(b"\x07" + raw[1:] if damage == "byte" else raw[:-100])
-    code, _, err = run("repair", store.path, "--from", copy)
+    for command in ("info", "verify"):
+        code, _, err = run(command, store.path)
+        assert code == 1
+        assert f"`taskstore repair {store.path} --from COPY` puts it back from a copy" in err
+    (store.path / exact).unlink()
+    damaged = contents(store.path)
+    other = {"alpha": small.paths["gamma"]}
+    taskstore.pack(small.base_path, other, tmp_path / "o", families.options(tiers="rest,exact"))
+    code, _, err = run("repair", store.path, "--from", tmp_path / "o")
     assert code == 1
-    assert (
-        f"put the taskstore.json of a copy of this store into {store.path}, and `taskstore" in err
-    )
-    shutil.copyfile(copy / "taskstore.json", manifest)
-    (store.path / masks).unlink()
-    assert run("repair", store.path, "--from", copy)[0] == 0
+    assert "is no copy of it" in err
+    code, out, err = run("repair", store.path, "--from", copy, "--dry-run")
+    assert (code, err) == (0, "")
+    assert f"would put back: taskstore.json, from {copy}" in out
+    assert contents(store.path) == damaged
+    code, out, err = run("repair", store.path, "--from", copy)
+    assert code == 0
+    assert f"mended taskstore.json, {exact}" in out
+    assert f"note: taskstore.json: from {copy}, of 3 tasks" in err
+    assert contents(store.path) == before
+
+
+def test_a_damaged_manifest_comes_from_before_the_last_change(
+    store: taskstore.Store, small: families.Family
+) -> None:
+    """That is kept while somebody reads it."""
+    tasks = store.tasks
+    taskstore.remove(taskstore.open(store.path), ["beta"])
+    (store.path / "taskstore.json").write_bytes(b"{")
+    with pytest.raises(FormatError, match="without --from as it was before the last change"):
+        taskstore.open(store.path)
+    done = repair(store.path)
+    assert (done.mended, done.left) == (["taskstore.json", "README.md"], [])
+    assert "as it was before the last change, of 3 tasks" in done.notes[0]
+    assert taskstore.open(store.path).tasks == tasks
     assert verify(taskstore.open(store.path), deep=True).ok
+
+
+def test_a_manifest_that_was_written_so_is_left(store: taskstore.Store, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "copy")
+    forge.edit(store.path, lambda document: document.update(version=99))
+    with pytest.raises(NewerVersion):
+        repair(store.path, [tmp_path / "copy"])
+
+
+def test_a_dry_run_names_the_files(store: taskstore.Store, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "copy")
+    paths = files_of(store, "tasks/beta/")
+    spoil(store, *paths)
+    damaged = contents(store.path)
+    code, out, _ = run("repair", store.path, "--from", tmp_path / "copy", "--dry-run")
+    assert code == 0
+    assert [line for line in out.splitlines() if line.startswith("would mend")] == [
+        f"would mend: {path}" for path in sorted(paths)
+    ]
+    assert contents(store.path) == damaged
