@@ -2,9 +2,10 @@
 
     python benchmarks/merge_scores.py --family numerals --family vision4 --out merged.jsonl
 
-Every method is merged by `taskstore.merging` at each alpha of the grid; the alpha of the best mean
-on validation items is scored on test items. Kept: score over the fine-tune's own, mean and worst
-task. Methods that need statistics get them of the validation items. Heads are each task's own.
+Every method is merged once by `taskstore.merging`, in float32; its vector is scaled by each alpha
+of the grid, and the alpha of the best mean on validation items is scored on test items. Kept: score
+over the fine-tune's own, mean and worst task. Methods that need statistics get them of the
+validation items. Heads are each task's own.
 Scores are kept in --journal by the weights' digest, so an interrupted run goes on.
 """
 
@@ -28,12 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rates.eval import KNOWN, Family, open_family
 from taskstore.merging import MergeOptions, merge
-from taskstore.merging.methods import info_of
+from taskstore.merging.methods import info_of, options_of
 from taskstore.statistics.driver import measure
 from taskstore.statistics.options import MeasureOptions
 
 GRID = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 ONE = (1.0,)
+LONG = (*GRID, 1.2, 1.5)  # for methods that make all directions equal, or scale by depth
 EXAMPLES = 64  # per task, for statistics
 WIDTH = 110
 
@@ -58,7 +60,25 @@ TRIES = (
     Try("lsq"),
     Try("emr"),
     Try("model_stock", grid=ONE),
-    Try("tsv"),
+    Try("tsv", grid=LONG),
+    Try("iso_c", grid=LONG),
+    Try("iso_cts", grid=LONG),
+    Try("wudi", grid=LONG),
+    Try("wudi", {"steps": 300, "rate": 2e-5}, grid=LONG),
+    Try("actmat", grid=LONG),
+    Try("localize_and_stitch", grid=LONG),
+    Try("lors"),
+    Try("trust_region"),
+    Try("trust_region+wudi+lines", grid=LONG),
+    Try("tvq"),
+    Try("tvq+emr"),
+    Try("svc"),
+    Try("tsv+svc", {"floor": 1}, grid=LONG),
+    *(Try("sum+lines", {"beta": b}, grid=ONE) for b in (0.1, 0.2, 0.3, 0.5)),
+    *(Try("ties+lines", {"beta": b}, grid=ONE) for b in (0.3, 0.5, 1)),
+    *(Try("tsv+lines", {"beta": b}, grid=LONG) for b in (0.3, 0.5, 1)),
+    *(Try("wudi+lines", {"beta": b}, grid=LONG) for b in (0.3, 0.5, 1)),
+    *(Try("iso_cts+lines", {"beta": b}, grid=LONG) for b in (0.3, 0.5, 1)),
     Try("fisher", grid=ONE),
     Try("gradient", grid=GRID),
     Try("regmean", grid=ONE),
@@ -71,18 +91,30 @@ class Merges:
     def __init__(self, family: Family, scratch: Path) -> None:
         self._family, self._scratch = family, scratch
 
-    def merged(self, tried: Try, alpha: float) -> Tensor:
+    def merged(self, tried: Try) -> dict[float, Tensor]:
+        """alpha -> the merged model."""
+        if "alpha" in options_of(tried.method):  # its formula has alpha inside
+            return {alpha: self._moved(self._vector(tried, alpha), 1) for alpha in tried.grid}
+        vector_N = self._vector(tried, None)
+        return {alpha: self._moved(vector_N, alpha) for alpha in tried.grid}
+
+    def _moved(self, vector_N: Tensor, alpha: float) -> Tensor:
+        return self._family.vectors.moved(alpha * vector_N)
+
+    def _vector(self, tried: Try, alpha: float | None) -> Tensor:
         family = self._family
         kinds = info_of(tried.method).statistics
         options = MergeOptions(
             tried.method,
             tried.options,
             alpha,
+            dtype="F32",
             statistics={task: self._statistics(task) for task in family.tasks} if kinds else {},
         )
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             merge(family.base, family.folders, Path(folder) / "merged", options)
-            return family.vectors.flat(load_file(Path(folder) / "merged" / "model.safetensors"))
+            made_N = family.vectors.flat(load_file(Path(folder) / "merged" / "model.safetensors"))
+        return made_N - family.vectors.base_N.float()
 
     def _statistics(self, task: str) -> Path:
         path = self._scratch / f"{task}.statistics.safetensors"
@@ -137,7 +169,7 @@ def main(
                 if only and tried.method not in only.split(","):
                     continue
                 try:
-                    found = {alpha: merges.merged(tried, alpha) for alpha in tried.grid}
+                    found = merges.merged(tried)
                 except Exception as error:  # a family may not have what a method needs
                     console.print(f"{tried.method}: {error}")
                     continue

@@ -37,7 +37,7 @@ Merged by taskstore {version} with `{method}`{options}, alpha {alpha:g}:
 
 def render(report: MergeReport, family: Family) -> str:
     """Markdown, ending in a newline; the same text for the same merge."""
-    parts = [MERGES[part].INFO for part in split(report.method) if part]
+    parts = [MERGES[part].INFO for part in split(report.method).names]
     hubs = [m.source for m in (family.base, *family.tasks) if m.revision and m.source]
     listed = "\n".join(f"- {yaml(hub)}" for hub in hubs)
     options = ", ".join(f"{name} {value:g}" for name, value in report.options.items())

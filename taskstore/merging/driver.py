@@ -48,7 +48,7 @@ def merge(
     cannot be written.
     """
     check_target(Path(target), options, [base, *models.values()])
-    models, of_runs = spread(models, split(options.method)[0], options.last)
+    models, of_runs = spread(models, split(options.method).method, options.last)
     with closing(open_family(base, models)) as family:
         notes = {**(notes or {}), **of_runs}
         return merge_family(family, Path(target), options, progress, notes=notes, section=section)

@@ -97,11 +97,12 @@ def _as_it_stands(store: Store, options: MergeOptions, tasks: list[str]) -> bool
     """Whether the store's own multi-task model is what the options ask for."""
     recorded = store.manifest.merge
     masks = all("mask" in store.manifest.tasks[task].all_tiers for task in tasks)
-    outer, inner = registry.split(options.method)
+    made = registry.split(options.method)
     if options.weights or not masks:
         return False
-    if outer == "consensus":
-        own = "+" not in options.method or inner == recorded.method
+    if made.after == ("consensus",):
+        below = "+".join((*made.before, made.method))
+        own = "+" not in options.method or below == recorded.method
         return own and set(options.method_options) <= {"k"}
     same = {**recorded.options, **options.method_options} == dict(recorded.options)
     return options.method == recorded.method and same and set(tasks) == set(store.tasks)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from taskstore.executors import Executor
 from taskstore.merging import needed_statistics
+from taskstore.merging.methods.matrix_memory import reserved
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
 from taskstore.merging.task_vectors import Source
@@ -52,6 +53,9 @@ def make_job(
     outputs.notes = {**notes, **outputs.notes}
     executor = options.executor(len(family.tasks))
     with nullcontext(source) if source else _read(family, options, executor) as source:
+        wanted = [(n, family.base.tensors[n].shape, len(o.tasks)) for n, o in outputs.merged()]
+        matrix = reserved(source.method, options.method, wanted, options.max_memory)
+        executor = options.executor(len(family.tasks), matrix)
         meter = Meter(progress, _total_bytes(family, outputs, source.method.passes))
         yield MergeJob(source, outputs, options, executor, meter)
 

@@ -19,7 +19,7 @@ from taskstore.public import check_fields
 class MergeOptions:
     """The options of one merge; raises OptionError for a value that makes no sense.
 
-    method          one of methods.MERGES, or "dare+ties"
+    method          one of methods.MERGES, or several: "dare+ties", "trust_region+wudi+lines"
     method_options  the numbers that the method takes
     alpha           scale of the merged vector, or the method's own alpha if its formula has one
                     (None: the method's usual one, 1 for most)
@@ -84,7 +84,7 @@ class MergeOptions:
     @property
     def last(self) -> int | None:
         """How many checkpoints of a run count; None: all."""
-        lawa = registry.split(self.method)[0] == "lawa"
+        lawa = registry.split(self.method).method == "lawa"
         return int(self.made().options["k"]) if lawa else None
 
     def made(self) -> Method:
@@ -121,8 +121,11 @@ class MergeOptions:
                 f"{len(known)} {'is' if len(known) == 1 else 'are'} given"
             )
 
-    def executor(self, tasks: int) -> Threads:
-        """Return threads with as many blocks in flight as the memory allows, else OptionError."""
+    def executor(self, tasks: int, matrix: int = 0) -> Threads:
+        """Return threads with as many blocks in flight as the memory allows, else OptionError.
+
+        `matrix`: bytes that are taken by matrices, which a method wants whole.
+        """
         kinds = 1 + len(self.info.statistics)
         block = self.chunk * (tasks * (4 + 4 * kinds) + 24)
-        return within(self.jobs, self.max_memory, block, f"{tasks} models")
+        return within(self.jobs, self.max_memory - matrix, block, f"{tasks} models")

@@ -158,9 +158,12 @@ class Source:
 
     def _merged_whole(self, name: str, tasks: tuple[int, ...]) -> F32:
         """The merged vector of a matrix that some tasks have, flat; they are read one by one."""
-        info = self.family.base.tensors[name]
-        # a layer's weight may be (I, O), as transformers' Conv1D has it
-        turned = any(name in file.about.transposed for file in self._statistics.values())
+        merged = self.method.merge_whole(self.whole(name, tasks))
+        return (merged.T if self._turned(name) else merged).reshape(-1)
+
+    def whole(self, name: str, tasks: tuple[int, ...]) -> Whole:
+        """A matrix as the method wants it."""
+        info, turned = self.family.base.tensors[name], self._turned(name)
         rows, columns = info.shape
         weight_S = self._weights_of(tasks)
 
@@ -174,10 +177,20 @@ class Source:
             assert kind == "gram", kind
             return self._statistics[self.family.tasks[tasks[s]].name].gram(name)
 
+        def by_blocks(function: Callable[[Vectors], F32]) -> F32:
+            parts = blocks(name, info, tasks, self.chunk)
+            made = np.concatenate([function(self.block(block)) for block in parts])
+            return np.ascontiguousarray(made.reshape(info.shape).T if turned else made).reshape(
+                shape
+            )
+
         shape = (columns, rows) if turned else (rows, columns)
-        matrix = Whole(name, shape, np.array(tasks, np.intp), weight_S, vector, statistic)
-        merged = self.method.merge_whole(matrix)
-        return (merged.T if turned else merged).reshape(-1)
+        rows_S = np.array(tasks, np.intp)
+        return Whole(name, shape, rows_S, weight_S, vector, statistic, by_blocks)
+
+    def _turned(self, name: str) -> bool:
+        """Whether a layer's weight is (I, O), as transformers' Conv1D has it."""
+        return any(name in file.about.transposed for file in self._statistics.values())
 
     def _measured(self, block: Block) -> dict[str, F32]:
         """Diagonal statistics of a block: kind -> (S, N), and KIND_base -> (1, N)."""
@@ -213,6 +226,13 @@ class VectorScan:
     @property
     def names(self) -> list[str]:
         return [task.name for task in self.source.family.tasks]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: info.shape for name, info, _ in self.shared}
+
+    def whole(self, tensor: str) -> Whole:
+        return next(self.source.whole(tensor, t) for name, _, t in self.shared if name == tensor)
 
     def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
         """(tensor, function(block)) for each block, in order."""

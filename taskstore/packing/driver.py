@@ -23,6 +23,7 @@ from taskstore.locations import dry, publish
 from taskstore.locations.base import PathLike
 from taskstore.merging import needed_statistics
 from taskstore.merging.methods import info_of, make
+from taskstore.merging.methods.matrix_memory import reserved
 from taskstore.merging.task_vectors import Source, VectorScan
 from taskstore.merging.training_runs import spread
 from taskstore.models.family import Family, open_family
@@ -230,6 +231,8 @@ def _fitted(job: PackJob) -> Iterator[Source]:
             if (tasks := job.plan.tasks_of(name, "mask"))
         ]
         if masked:
+            wanted = ((name, info.shape, len(tasks)) for name, info, tasks in masked)
+            reserved(method, options.method, wanted, options.max_memory)
             method.fit(VectorScan(source, masked, job.executor, job.meter.add))
         yield source
 

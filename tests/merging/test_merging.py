@@ -252,7 +252,7 @@ def test_the_command(small: Family, tmp_path: Path) -> None:
         (["--method", "ties", "--option", "densty=1"], "did you mean 'density'?"),
         (["--method", "ties", "--option", "density=2"], "is not a number from"),
         (["--method", "sum", "--option", "density"], "is not K=V"),
-        (["--method", "sum+ties"], "does not work on another"),
+        (["--method", "sum+ties"], "names two that merge"),
         (["--method", "sum", "--alpha", "high"], "is not a number"),
         (["--method", "sum", "--tokenizer-from", "zeta"], "--tokenizer-from is given for 'zeta'"),
     ],

@@ -15,7 +15,12 @@ from taskstore.merging.methods import MERGES, info_of, make, options_of
 from tests.support.blocks import SHAPES, Models, merge_models, random_models
 
 F32 = NDArray[np.float32]
-EVERY = [*MERGES, "dare+ties", "consensus+ties", "consensus+lsq", "dare+regmean", "dare+tsv"]
+EVERY = [
+    *MERGES,
+    *("dare+ties", "consensus+ties", "consensus+lsq", "dare+regmean", "dare+tsv"),
+    *("trust_region+wudi+lines", "trust_region+ties", "tvq+tsv", "tvq+emr", "dare+trust_region"),
+    *("lines+ties", "ties+svc", "regmean+lines", "consensus+lines", "iso_c+svc+lines"),
+]
 ONE = [name for name in EVERY if info_of(name).most == 1]
 RANDOM = [name for name in EVERY if name.startswith("dare")]
 CHECKPOINTS = ["lawa"]  # the tasks' order counts
@@ -107,9 +112,15 @@ def test_zeros_give_zeros(name: str) -> None:
 
 
 FULL = {"density": 1, "p": 0, "k": 1, "lam": 0}  # nothing is trimmed, dropped or left out
+FULL |= {"quantile": 1, "rank": 1, "beta": 0}
+ROUNDS = ["tvq", "tvq+tsv", "tvq+emr"]  # not even a vector alone is left as it was
+FLATTENS = ["iso_c", "iso_cts", "iso_c+svc+lines"]
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if not name.startswith("consensus")])
+@pytest.mark.parametrize(
+    "name",
+    [n for n in EVERY if not n.startswith("consensus") and n not in (*ROUNDS, *FLATTENS)],
+)
 def test_one_task_alone_is_its_vector(name: str) -> None:
     models = measured(replace(random_models(1, 5), block=33))
     options = {key: value for key, value in FULL.items() if key in options_of(name)}
@@ -119,13 +130,17 @@ def test_one_task_alone_is_its_vector(name: str) -> None:
 
 
 ADDED = {"sum": 4, "magnitude": 4, "dare": 4, "consensus": 4, "consensus+ties": 4, "gradient": 2}
+ADDED |= {"trust_region": 4, "lors": 4, "dare+trust_region": 4}
 
 
-@pytest.mark.parametrize("name", [n for n in EVERY if n not in (*ONE, "tsv", "dare+tsv")])
+@pytest.mark.parametrize(
+    "name", [n for n in EVERY if n not in (*ONE, *ROUNDS, *FLATTENS, "svc", "tsv", "dare+tsv")]
+)
 def test_equal_tasks(name: str) -> None:
     """Four times the same vector: itself, or more of it where vectors are added up.
 
-    consensus+ties adds up what it chooses, as masks want it; of full rank, tsv cuts vectors off.
+    consensus+ties adds up what it chooses, as masks want it; of full rank, tsv cuts vectors off;
+    svc over the sum halves no vector that is no matrix.
     """
     factor = ADDED.get(name, 1)
     one = random_models(1, 5, lacking=False)
@@ -191,7 +206,8 @@ def test_fit_goes_over_the_vectors_as_often_as_it_says(name: str) -> None:
 
 def _looks_at_other_tensors(name: str) -> bool:
     """Trims over flat vectors; signs that cancel are decided by all others."""
-    return any(option.name == "density" for option in info_of(name).options)
+    named = {option.name for option in info_of(name).options}
+    return bool(named & {"density", "quantile", "shallow"})
 
 
 @pytest.mark.parametrize(

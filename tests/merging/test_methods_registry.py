@@ -11,26 +11,40 @@ from taskstore.merging.methods.registry import ALIASES
 
 
 @pytest.mark.parametrize(
-    ("name", "parts"),
+    ("name", "names"),
     [
-        ("sum", ("sum", "")),
-        (" Task-Arithmetic ", ("sum", "")),
-        ("dare", ("dare", "sum")),
-        ("consensus", ("consensus", "sum")),
-        ("dare+ties", ("dare", "ties")),
-        ("DARE + task_arithmetic", ("dare", "sum")),
-        ("dare_ties", ("dare", "ties")),
-        ("dare-linear", ("dare", "sum")),
-        ("consensus_ties", ("consensus", "ties")),
-        ("soup", ("average", "")),
-        ("uniform_soup", ("average", "")),
-        ("model_soup", ("average", "")),
-        ("gradient_matching", ("gradient", "")),
-        ("tsv_merge", ("tsv", "")),
+        ("sum", "sum"),
+        (" Task-Arithmetic ", "sum"),
+        ("dare", "dare sum"),
+        ("consensus", "consensus sum"),
+        ("dare+ties", "dare ties"),
+        ("DARE + task_arithmetic", "dare sum"),
+        ("dare_ties", "dare ties"),
+        ("dare-linear", "dare sum"),
+        ("consensus_ties", "consensus ties"),
+        ("ties+consensus", "consensus ties"),
+        ("consensus+dare_ties", "consensus dare ties"),
+        ("soup", "average"),
+        ("uniform_soup", "average"),
+        ("model_soup", "average"),
+        ("gradient_matching", "gradient"),
+        ("tsv_merge", "tsv"),
+        ("lines+ties", "lines ties"),
+        ("trust_region+wudi+lines", "lines trust_region wudi"),
+        ("tvq+trust_region+tsv+svc+lines", "lines svc tvq trust_region tsv"),
+        ("lines+svc+ties", "lines svc ties"),
+        ("tatr", "trust_region sum"),
     ],
 )
-def test_split(name: str, parts: tuple[str, str]) -> None:
-    assert split(name) == parts
+def test_split(name: str, names: str) -> None:
+    """From the outermost to the method."""
+    assert " ".join(split(name).names) == names
+
+
+def test_what_is_before_works_on_vectors_and_what_is_after_on_the_merged_one() -> None:
+    made = split("lines+tvq+trust_region+wudi+svc")
+    assert made.before == ("tvq", "trust_region") and made.method == "wudi"
+    assert made.after == ("svc", "lines")
 
 
 def test_merging_has_the_registry() -> None:
@@ -39,7 +53,7 @@ def test_merging_has_the_registry() -> None:
 
 @pytest.mark.parametrize("alias", ALIASES)
 def test_an_alias_is_no_method_and_leads_to_one(alias: str) -> None:
-    assert alias not in MERGES and split(alias)[0] in MERGES
+    assert alias not in MERGES and set(split(alias).names) <= set(MERGES)
     make(alias)
 
 
@@ -50,11 +64,10 @@ def test_an_alias_is_no_method_and_leads_to_one(alias: str) -> None:
         ("fischer", "did you mean 'fisher'"),
         ("dare+tise", "no merge method 'tise'; did you mean 'ties'"),
         ("xqzw", "there are average, swa"),
-        ("", "gradient, greedy_soup; "),
+        ("", "svc, greedy_soup; "),
         ("dare+", "no merge method ''; there are"),
         ("+ties", "no merge method ''; there are"),
-        ("dare+sum+ties", "no merge method 'sum"),
-        ("dare+dare_ties", "no merge method 'dare_ties'"),
+        ("trust_regoin+wudi", "no merge method 'trust_regoin'; did you mean 'trust_region'"),
     ],
 )
 def test_unknown_methods(name: str, hint: str) -> None:
@@ -66,9 +79,17 @@ def test_unknown_methods(name: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("sum+ties", r"'sum' does not work on another; leave out '\+ties'"),
-        ("dare+dare", "'dare' works on another itself"),
-        ("consensus+dare", "'dare' works on another itself"),
+        ("sum+ties", "names two that merge, 'sum' and 'ties'; .*before it dare.*after it"),
+        ("dare+sum+ties", "two that merge, 'sum' and 'ties'"),
+        ("dare+dare", "'dare' twice"),
+        ("dare+dare_ties", "'dare' twice"),
+        ("ties+dare", "'dare' changes the task vectors before 'ties' .*write dare[+]ties"),
+        ("lines+ties+trust_region", "write trust_region[+]ties"),
+        ("lines+greedy_soup", "'greedy_soup' tries models"),
+        ("sum+svc+consensus", "'svc' merges whole matrices; 'consensus' cannot"),
+        ("wudi+consensus", "'wudi' merges whole matrices; 'consensus' cannot"),
+        ("trust_region+linear", "'linear' takes 1 model .* 'trust_region' at least 2"),
+        ("consensus+lawa", "'consensus' and 'lawa' both have an option 'k'"),
         ("consensus+tsv", "'tsv' merges whole matrices; 'consensus' cannot work on it"),
         ("consensus+regmean", "'regmean' merges whole matrices"),
     ],
@@ -122,6 +143,9 @@ def test_a_pair_needs_what_both_need() -> None:
     assert info_of("dare+linear").most == 1
     assert info_of("dare+tsv").whole and not info_of("dare+sum").whole
     assert info_of("sum") is MERGES["sum"].INFO
+    made = info_of("trust_region+wudi+lines")
+    assert made.title == "LiNeS over Trust region over WUDI" and not made.packs and made.whole
+    assert "Gram" in made.memory and info_of("lines+ties").memory == "blocks"
 
 
 def test_what_masks_cannot_use_is_not_packed() -> None:

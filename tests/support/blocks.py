@@ -33,6 +33,13 @@ class Flat:
         for start in range(0, self.tau_TN.shape[1], self.block):
             yield vectors(self.tau_TN[:, start : start + self.block], self.rows, start)
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"w": self.tau_TN.shape[1:]}
+
+    def whole(self, tensor: str) -> Whole:
+        raise AssertionError(f"{tensor} is no matrix")
+
     def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
         for block in self.slices():
             yield block.tensor, function(block)
@@ -87,6 +94,10 @@ class Models:
         self._weight_T = np.array(self.weights or [1] * len(self.tasks), np.float32)
         self.tensors = sorted({name for task in self.tasks for name in task})
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {tensor: self.shape_of(tensor) for tensor in self.tensors}
+
     def elements(self) -> list[int]:
         return [sum(tau.size for tau in task.values()) for task in self.tasks]
 
@@ -128,6 +139,9 @@ class Models:
             self._weight_T[rows],
             lambda s: self._tau(rows[s], tensor),
             lambda kind, s: self.statistics[kind][rows[s]][tensor],
+            lambda function: np.concatenate(
+                [function(block) for block in self.slices(tensor)]
+            ).reshape(self.shape_of(tensor)),
         )
 
     def _rows(self, tensor: str) -> list[int]:
@@ -166,6 +180,9 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
     "b": (70,),
     "c.weight": (8, 20),
     "d": (3, 4, 5),
+    "h.0.b": (7,),
+    "h.1.b": (6,),
+    "h.2.b": (2, 2, 2),
 }
 
 

@@ -49,8 +49,10 @@ class Vectors:
 class Whole:
     """A matrix that a method wants whole. Tasks are read one by one, so memory holds one of them.
 
-    read(s)             float32 (O, I), the vector of task rows[s], weighted as `tau_SN` is
+    read(s)             float32 (O, I), the vector of task rows[s], weighted as `tau_SN` is; its own
+                        memory, which may be written to
     statistic(kind, s)  float32, what was measured of this tensor for task rows[s]
+    by_blocks(f)        float32 (O, I), f(block) of every block of all tasks, put together
     """
 
     tensor: str
@@ -59,6 +61,7 @@ class Whole:
     weight_S: F32
     read: Callable[[int], F32]
     statistic: Callable[[str, int], F32]
+    by_blocks: Callable[[Callable[[Vectors], F32]], F32]
 
 
 class Scan(Protocol):
@@ -67,6 +70,13 @@ class Scan(Protocol):
     @property
     def names(self) -> list[str]:
         """The T tasks."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The tensors that are merged, in the order of the pass."""
+
+    def whole(self, tensor: str) -> Whole:
+        """A matrix, for methods that look at what another one makes of it."""
 
     def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
         """(tensor, function(block)) per block.
@@ -97,11 +107,13 @@ class Info:
     least        models that it needs beside the base
     most         models that it takes; 0: any number
     statistics   kinds that must be measured of every fine-tune
-    over         the method that it works on, unless another is asked for as "NAME+OTHER"
+    stage        "merge"; "before": it changes the task vectors that another method merges;
+                 "after": it changes the merged vector that another method made
     packs        whether its vector makes sense as a store's multi-task vector
     merging      defaults of options that differ when one model is made, not a store
     weights      whether the tasks may be weighted
     whole        whether it may want matrices whole
+    memory       what it holds at a time beside the blocks in flight, for people
     masks        whether it makes masks; the method that it works on is then made as for a store
     """
 
@@ -114,11 +126,12 @@ class Info:
     least: int = 1
     most: int = 0
     statistics: tuple[str, ...] = ()
-    over: str = ""
+    stage: str = "merge"
     packs: bool = True
     merging: Mapping[str, float] | None = None
     weights: bool = True
     whole: bool = False
+    memory: str = "blocks"
     masks: bool = False
 
 
@@ -158,4 +171,8 @@ class Method:
 
     def merge_whole(self, matrix: Whole) -> F32:
         """The merged vector of a matrix, float32 (O, I)."""
+        raise NotImplementedError
+
+    def matrix_bytes(self, shape: tuple[int, int], tasks: int) -> int:
+        """The most bytes that `merge_whole` holds at a time for (O, I) of so many tasks."""
         raise NotImplementedError

@@ -22,11 +22,11 @@ import numpy as np
 
 from taskstore.kernels import cpu
 from taskstore.kernels.tall import tall
-from taskstore.merging.methods.api import F32, Info, Option, Vectors
-from taskstore.merging.methods.over import Over
+from taskstore.merging.methods.api import F32, Info, Method, Option, Vectors
+from taskstore.merging.methods.over import After, Before
 
 
-class Consensus(Over):
+class Consensus(After):
     INFO = Info(
         "Consensus",
         "tau = tau_MTL where at least k TALL-masks take it, else 0",
@@ -36,14 +36,15 @@ class Consensus(Over):
             Option("lam", 0.5, 0, 1000, "threshold of the masks; 0.2 to 0.6 in the paper"),
         ),
         least=2,
-        over="sum",
+        stage="after",
         packs=False,
         masks=True,
     )
-    weighs = True
 
-    def merge(self, block: Vectors) -> F32:
-        merged_N = super().merge(block)
+    def __init__(self, inner: Method, **options: float) -> None:
+        super().__init__(inner if inner.weighs else Weighted(inner), **options)
+
+    def _finish(self, block: Vectors, merged_N: F32) -> F32:
         if self.options["k"] > 0:
             merged_N[self._votes(block, merged_N) < self.options["k"]] = 0
         return merged_N
@@ -58,8 +59,17 @@ class Consensus(Over):
             votes_N += np.unpackbits(bits_P, count=merged_N.size, bitorder="little")
         return votes_N
 
+
+class Weighted(Before):
+    """Multiplies the vectors by their weights, for a method that does not weigh them itself."""
+
+    INFO = Info("Weighted", "w_t tau_t", "")
+
+    def __init__(self, inner: Method) -> None:
+        super().__init__(inner)
+        self.weighs = True
+
     def _change(self, block: Vectors) -> Vectors:
-        """The block with weighted vectors, if the method below does not weigh them itself."""
-        if self._inner.weighs or (block.weight_S == 1).all():
+        if (block.weight_S == 1).all():
             return block
         return replace(block, tau_SN=block.tau_SN * block.weight_S[:, None])

@@ -15,13 +15,13 @@ import numpy as np
 
 from taskstore.merging.methods import philox
 from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
-from taskstore.merging.methods.over import Over
+from taskstore.merging.methods.over import Before
 from taskstore.merging.scratch import Scratch
 
 _scratch = Scratch()
 
 
-class Dare(Over):
+class Dare(Before):
     INFO = Info(
         "DARE",
         "delta' = (1 - b) delta / (1 - p), b ~ Bernoulli(p); then another method",
@@ -30,31 +30,23 @@ class Dare(Over):
             Option("p", 0.9, 0, 0.9999, "share of each task vector that is dropped"),
             Option("seed", 0, 0, 2**53, "another one drops others", whole=True),
         ),
-        over="sum",
-        whole=True,
+        stage="before",
     )
 
     def __init__(self, inner: Method, **options: float) -> None:
         super().__init__(inner, **options)
         p, self._seed = self.options["p"], int(self.options["seed"])
         self._below, self._kept = np.uint32(round(p * 2**32)), np.float32(1 - p)
-        self.weighs = inner.weighs
 
-    def fit(self, scan: Scan) -> None:
+    def _look(self, scan: Scan) -> None:
         self._names = scan.names
-        super().fit(scan)
 
-    def merge_whole(self, matrix: Whole) -> F32:
-        def read(s: int) -> F32:
-            tau_OI = matrix.read(s)
-            out_OI = np.empty(tau_OI.shape, np.float32)
-            self._drop(tau_OI.reshape(-1), matrix.rows[s], matrix.tensor, 0, out_OI.reshape(-1))
-            return out_OI
-
-        return self._inner.merge_whole(replace(matrix, read=read))
+    def _change_task(self, tau_OI: F32, matrix: Whole, s: int) -> F32:
+        out_OI = np.empty(tau_OI.shape, np.float32)
+        self._drop(tau_OI.reshape(-1), matrix.rows[s], matrix.tensor, 0, out_OI.reshape(-1))
+        return out_OI
 
     def _change(self, block: Vectors) -> Vectors:
-        """The block with new vectors. Its own stay as they are: masks may be made of them."""
         out_SN = _scratch.rows(*block.tau_SN.shape)
         for s, row in enumerate(block.rows):
             self._drop(block.tau_SN[s], row, block.tensor, block.start, out_SN[s])

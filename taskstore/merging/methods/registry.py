@@ -17,23 +17,34 @@ from dataclasses import replace
 from typing import Any
 
 from taskstore.errors import OptionError, UnknownMethod
+from taskstore.merging.methods.actmat import ActMat
 from taskstore.merging.methods.api import Info, Method, Option
 from taskstore.merging.methods.average import Average, Warm
+from taskstore.merging.methods.composition import Composition, composed
 from taskstore.merging.methods.consensus import Consensus
 from taskstore.merging.methods.dare import Dare
 from taskstore.merging.methods.emr import Emr
 from taskstore.merging.methods.fisher import Fisher
 from taskstore.merging.methods.gradient import Gradient
+from taskstore.merging.methods.iso_c import IsoC
+from taskstore.merging.methods.iso_cts import IsoCts
 from taskstore.merging.methods.lawa import Lawa
 from taskstore.merging.methods.linear import Linear
+from taskstore.merging.methods.lines import Lines
+from taskstore.merging.methods.localize_and_stitch import LocalizeAndStitch
+from taskstore.merging.methods.lors import Lors
 from taskstore.merging.methods.lsq import Lsq
 from taskstore.merging.methods.magnitude import Magnitude
 from taskstore.merging.methods.model_stock import ModelStock
 from taskstore.merging.methods.regmean import RegMean
 from taskstore.merging.methods.sum import Sum
+from taskstore.merging.methods.svc import Svc
 from taskstore.merging.methods.swa import Swa
 from taskstore.merging.methods.ties import Ties
+from taskstore.merging.methods.trust_region import TrustRegion
 from taskstore.merging.methods.tsv import Tsv
+from taskstore.merging.methods.tvq import Tvq
+from taskstore.merging.methods.wudi import Wudi
 
 MERGES: Mapping[str, type[Any]] = {
     "average": Average,
@@ -50,9 +61,19 @@ MERGES: Mapping[str, type[Any]] = {
     "consensus": Consensus,
     "model_stock": ModelStock,
     "tsv": Tsv,
+    "iso_c": IsoC,
+    "iso_cts": IsoCts,
+    "wudi": Wudi,
+    "actmat": ActMat,
+    "localize_and_stitch": LocalizeAndStitch,
+    "lors": Lors,
     "fisher": Fisher,
     "regmean": RegMean,
     "gradient": Gradient,
+    "trust_region": TrustRegion,
+    "tvq": Tvq,
+    "lines": Lines,
+    "svc": Svc,
 }
 PROCEDURES: Mapping[str, Info] = {
     "greedy_soup": Info(
@@ -73,6 +94,10 @@ ALIASES: Mapping[str, str] = {
     "fisher_merging": "fisher",
     "gradient_matching": "gradient",
     "interpolation": "linear",
+    "iso": "iso_c",
+    "localize": "localize_and_stitch",
+    "tatr": "trust_region",
+    "wudi_merging": "wudi",
     "magnitude_masking": "magnitude",
     "mean": "average",
     "model_soup": "average",
@@ -87,28 +112,29 @@ ALIASES: Mapping[str, str] = {
 }
 
 
-def split(name: str) -> tuple[str, str]:
-    """A method and the one that it works on, "" if none: "dare+ties" -> ("dare", "ties").
+def split(name: str) -> Composition:
+    """What a name stands for: "dare+ties" -> dare, before ties.
 
-    Raises UnknownMethod with the nearest names, and OptionError for a pair that makes no sense.
+    Raises UnknownMethod with the nearest names, and OptionError for what cannot be combined.
     """
-    whole = ALIASES.get(_plain(name), name)
-    outer, plus, inner = whole.partition("+")
-    outer, inner = _known(outer), _known(inner) if plus else ""
-    over = MERGES[outer].INFO.over
-    if inner and not over:
-        raise OptionError(f"method {outer!r} does not work on another; leave out {plus + inner!r}")
-    if inner and MERGES[inner].INFO.over:
-        raise OptionError(f"method {inner!r} works on another itself; {outer!r} cannot work on it")
-    if inner and MERGES[inner].INFO.whole and not MERGES[outer].INFO.whole:
-        raise OptionError(f"method {inner!r} merges whole matrices; {outer!r} cannot work on it")
-    return outer, inner or over
+    parts = [_known(part) for word in _whole(name).split("+") for part in _known_parts(word)]
+    return composed(parts, {part: method.INFO for part, method in MERGES.items()}, name)
 
 
 def procedure(name: str) -> str:
     """The procedure of that name, "" if there is none."""
     plain = _plain(name)
     return plain if plain in PROCEDURES else ""
+
+
+def _whole(name: str) -> str:
+    """An alias of a whole name, like dare_ties, or the name."""
+    return ALIASES.get(_plain(name), name)
+
+
+def _known_parts(word: str) -> list[str]:
+    """A word of a name, or the parts that an alias stands for."""
+    return _whole(word).split("+")
 
 
 def _plain(name: str) -> str:
@@ -130,29 +156,33 @@ def _known(name: str) -> str:
 
 
 def info_of(name: str) -> Info:
-    """What a method says of itself; for "dare+ties", what both say together."""
-    outer, inner = split(name)
-    own: Info = MERGES[outer].INFO
-    if not inner:
-        return own
-    other: Info = MERGES[inner].INFO
+    """What a method says of itself; for "dare+ties", what all say together."""
+    made = split(name)
+    infos: list[Info] = [MERGES[part].INFO for part in made.names]
+    if len(infos) == 1:
+        return infos[0]
+    whole = [info.memory for info in infos if info.whole]
     return replace(
-        own,
-        title=f"{own.title} over {other.title}",
+        infos[0],
+        title=" over ".join(info.title for info in infos),
+        formula="; ".join(info.formula for info in reversed(infos)),
         options=tuple(options_of(name).values()),
-        least=max(own.least, other.least),
-        most=min((most for most in (own.most, other.most) if most), default=0),
-        statistics=own.statistics + other.statistics,
-        packs=own.packs and other.packs,
-        weights=own.weights and other.weights,
-        whole=own.whole and other.whole,
+        alpha=infos[-1].alpha,
+        grid=infos[-1].grid,
+        least=max(info.least for info in infos),
+        most=min((info.most for info in infos if info.most), default=0),
+        statistics=tuple(dict.fromkeys(kind for info in infos for kind in info.statistics)),
+        stage="merge",
+        packs=all(info.packs for info in infos),
+        weights=all(info.weights for info in infos),
+        whole=bool(whole),
+        memory="; ".join(dict.fromkeys(whole)) or infos[0].memory,
     )
 
 
 def options_of(name: str) -> dict[str, Option]:
-    """The options of a method, and of the one that it works on."""
-    outer, inner = split(name)
-    parts = (MERGES[part].INFO.options for part in (inner, outer) if part)
+    """The options of a method, and of all that stands with it."""
+    parts = (MERGES[part].INFO.options for part in reversed(split(name).names))
     return {option.name: option for options in parts for option in options}
 
 
@@ -161,7 +191,7 @@ def make(name: str, options: Mapping[str, float] | None = None, *, merging: bool
 
     Raises UnknownMethod, or OptionError for an option that it lacks or a value out of range.
     """
-    outer, inner = split(name)
+    outer_to_inner = split(name).names
     given, known = dict(options or {}), options_of(name)
     for key, value in given.items():
         if key not in known:
@@ -169,8 +199,12 @@ def make(name: str, options: Mapping[str, float] | None = None, *, merging: bool
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
             raise OptionError(f"method {name!r} has no option {key!r}; {hint}")
         _check(name, known[key], value)
-    below = [_made(inner, given, merging and not MERGES[outer].INFO.masks)] if inner else []
-    method: Method = _made(outer, given, merging, *below)
+    method: Method | None = None
+    masks = [MERGES[part].INFO.masks for part in outer_to_inner]
+    for i, part in reversed(list(enumerate(outer_to_inner))):
+        below = [] if method is None else [method]
+        method = _made(part, given, merging and not any(masks[:i]), *below)
+    assert method is not None
     return method
 
 

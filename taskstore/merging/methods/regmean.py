@@ -17,13 +17,12 @@ Legend: O, I = outputs and inputs of a layer.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from taskstore.merging.methods.api import F32, Info, Method, Option, Vectors, Whole
+from taskstore.merging.methods.input_products import F64, GRAM, gram_bytes
 from taskstore.merging.methods.mean import check_positive, mean
 
 RIDGE = 1e-10
-F64 = NDArray[np.float64]
 
 
 class RegMean(Method):
@@ -34,6 +33,7 @@ class RegMean(Method):
         (Option("a", 0.9, 0, 1, "scale of the Gram matrices off their diagonal"),),
         statistics=("gram",),
         whole=True,
+        memory=GRAM,
     )
     weighs = True
 
@@ -60,6 +60,9 @@ class RegMean(Method):
         gram_II[np.diag_indices(inputs)] += ridge
         merged_IO = np.linalg.solve(gram_II, wanted_IO + ridge * mean_IO)
         return np.ascontiguousarray(merged_IO.T, np.float32)
+
+    def matrix_bytes(self, shape: tuple[int, int], tasks: int) -> int:
+        return gram_bytes(shape)
 
 
 def shrunk(gram_II: F32, a: float) -> F64:

@@ -57,6 +57,10 @@ class Trim:
         thresholds_T = self._found[self.key(block.tensor)]
         return thresholds_T[block.rows]
 
+    def flat(self) -> F32:
+        """The thresholds of all tasks over the whole model, float32 (T,)."""
+        return self._found[""]
+
     def _rank(self, d: int) -> int:
         """k, from 1; 1 for an empty vector."""
         kept = int(d * self._density)

@@ -15,10 +15,13 @@ Legend: K = directions taken.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from taskstore.merging.methods.api import F32, Info, Method, Vectors, Whole
 from taskstore.merging.methods.mean import mean
+from taskstore.merging.methods.singular import SVD, floats_of, rank_of, svd
 
 
 class Tsv(Method):
@@ -27,6 +30,7 @@ class Tsv(Method):
         "tau = U S V^T of the largest min(O, I) / T singular values per task, U and V orthogonal",
         "Gargiulo et al., arXiv 2412.00081",
         whole=True,
+        memory=SVD,
     )
 
     def merge(self, block: Vectors) -> F32:
@@ -46,32 +50,19 @@ class Tsv(Method):
         s_K = np.concatenate([s for _, s, _ in parts])
         return np.ascontiguousarray((u_OK * s_K) @ v_IK.T)
 
+    def matrix_bytes(self, shape: tuple[int, int], tasks: int) -> int:
+        return 4 * floats_of(shape)
 
-def largest(tau_OI: F32, k: int) -> tuple[F32, F32, F32]:
+
+def largest(tau_OI: Any, k: int) -> tuple[Any, Any, Any]:
     """U (O, K), S (K,) and V (I, K) of the at most k largest singular values that are not 0."""
-    u, s, vt = _svd(tau_OI)
-    k = min(k, _rank(s, max(tau_OI.shape)))
+    u, s, vt = svd(tau_OI)
+    k = min(k, rank_of(s, max(tau_OI.shape)))
     return u[:, :k].copy(), s[:k], vt[:k].T.copy()
 
 
-def orthonormal(x: F32) -> F32:
+def orthonormal(x: Any) -> Any:
     """P Q^T of X = P D Q^T, over the directions that D reaches."""
-    p, d, qt = _svd(x)
-    rank = _rank(d, max(x.shape))
+    p, d, qt = svd(x)
+    rank = rank_of(d, max(x.shape))
     return np.asarray(p[:, :rank] @ qt[:rank])
-
-
-def _svd(x: F32) -> tuple[F32, F32, F32]:
-    """X = U S V^T, reduced: U, S and V^T."""
-    try:
-        import torch  # its LAPACK takes half the time of numpy's
-    except ImportError:
-        u, s, vt = np.linalg.svd(x, full_matrices=False)
-        return u, s, vt
-    u, s, vt = torch.linalg.svd(torch.from_numpy(np.require(x, None, "W")), full_matrices=False)
-    return u.numpy(), s.numpy(), vt.numpy()
-
-
-def _rank(s: F32, size: int) -> int:
-    """The number of singular values that are not 0 to the precision of their type."""
-    return int((s > s.max(initial=0) * size * np.finfo(s.dtype).eps).sum())

@@ -1,0 +1,59 @@
+"""`localize_and_stitch`: the mean of the tasks that have a weight among their largest.
+
+    m_t = |tau_t| is among the largest `density` of its flat vector          (arXiv 2408.13656)
+    tau = sum_t m_t tau_t / sum_t m_t, 0 where no task has it
+
+This is the dataless form, which is scaled by nothing. The authors keep 5 % for encoders and 10 %
+for language models. Thresholds are exact, and ties at them are kept: see `methods.trim`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from taskstore.kernels.jit import jit
+from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Scan, Vectors
+from taskstore.merging.methods.trim import PER_TENSOR, Trim
+
+
+class LocalizeAndStitch(Method):
+    INFO = Info(
+        "Localize-and-Stitch, dataless",
+        "m_t: the largest of |tau_t|; tau = sum_t m_t tau_t / sum_t m_t",
+        "He et al., arXiv 2408.13656",
+        (
+            Option(
+                "density", 0.05, 1e-6, 1, "share of each task vector that is kept; 0.1 for LLMs"
+            ),
+            PER_TENSOR,
+        ),
+    )
+    passes = Trim.passes
+
+    def fit(self, scan: Scan) -> None:
+        self._trim = Trim(self.options["density"], per_tensor=bool(self.options["per_tensor"]))
+        self._trim.fit(scan)
+
+    def merge(self, block: Vectors) -> F32:
+        return stitched(block.tau_SN, self._trim.thresholds(block))
+
+
+@jit
+def stitched(tau_SN: F32, least_S: F32) -> F32:
+    """The mean, float32 (N,), of the values with |tau_s| >= least_s."""
+    tasks, n = tau_SN.shape
+    merged_N = np.zeros(n, np.float32)
+    count = np.empty(BLOCK, np.float32)
+    for start in range(0, n, BLOCK):
+        size = min(BLOCK, n - start)
+        merged = merged_N[start : start + size]
+        count[:] = np.float32(0)
+        for s in range(tasks):
+            tau, least = tau_SN[s, start : start + size], least_S[s]
+            for i in range(size):
+                kept = np.float32(1) if abs(tau[i]) >= least else np.float32(0)
+                merged[i] += kept * tau[i]
+                count[i] += kept
+        for i in range(size):
+            merged[i] /= max(count[i], np.float32(1))
+    return merged_N

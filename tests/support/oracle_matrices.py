@@ -1,0 +1,190 @@
+"""Merge methods on matrices, and what stands before and after them, in plain float64.
+
+As in `oracle_merge`: whole models, formulas as they are published, nothing shared with the library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tests.support.oracle_merge import Model, Models, _each
+
+F64 = NDArray[np.float64]
+
+
+def _on_matrices(tasks: Models, function: Any) -> dict[str, F64]:
+    """function(vectors (S, O, I)) of matrices, the mean of all else."""
+
+    def merged(name: str, _having: list[int], tau: F64) -> F64:
+        return np.asarray(function(name, tau) if tau.ndim == 3 else tau.mean(0))
+
+    return _each(tasks, merged)
+
+
+def wudi(tasks: Models) -> dict[str, F64]:
+    """Least squares, tau [tau_1^T / n_1 ..] = [tau_1 tau_1^T / n_1 ..], by the pseudo-inverse."""
+
+    def solved(_name: str, tau: F64) -> F64:
+        unit = [one / np.linalg.norm(one) for one in tau]
+        wanted = np.hstack([one @ u.T for one, u in zip(tau, unit, strict=True)])
+        return np.asarray(wanted @ np.linalg.pinv(np.vstack(unit).T))
+
+    return _on_matrices(tasks, solved)
+
+
+def actmat(tasks: Models) -> dict[str, F64]:
+    def solved(_name: str, tau: F64) -> F64:
+        wanted = np.hstack([one @ one.T for one in tau])
+        return np.asarray(wanted @ np.linalg.pinv(np.vstack(list(tau)).T))
+
+    return _on_matrices(tasks, solved)
+
+
+def wudi_loss(tau: Any, vectors: Any) -> Any:
+    """sum_t |(tau - tau_t) tau_t^T|^2 / |tau_t|^2, of torch's tensors."""
+    return sum(((tau - v) @ v.mT).square().sum() / v.square().sum() for v in vectors)
+
+
+def wudi_steps(tasks: Models, steps: int, rate: float) -> dict[str, F64]:
+    """Adam from the sum, gradients by torch."""
+
+    def descended(_name: str, tau: F64) -> F64:
+        vectors = torch.from_numpy(tau)
+        moved = vectors.sum(0).requires_grad_()
+        adam = torch.optim.Adam([moved], lr=rate)
+        for _ in range(steps):
+            adam.zero_grad()
+            wudi_loss(moved, vectors).backward()
+            adam.step()
+        return np.asarray(moved.detach())
+
+    return _on_matrices(tasks, descended)
+
+
+def _polar(x: Any) -> Any:
+    """The nearest orthonormal matrix, from the eigenvectors of X X^T or X^T X."""
+    if x.shape[0] < x.shape[1]:
+        return _polar(x.mT).mT
+    values, q = torch.linalg.eigh(x.mT @ x)
+    return x @ (q @ torch.diag(values.rsqrt()) @ q.mT)
+
+
+def iso_c(tasks: Models) -> dict[str, F64]:
+    def merged(_name: str, tau: F64) -> F64:
+        total = torch.from_numpy(tau.sum(0))
+        mean = torch.linalg.matrix_norm(total, "nuc") / min(total.shape)
+        return np.asarray(mean * _polar(total))
+
+    return _on_matrices(tasks, merged)
+
+
+def iso_cts(tasks: Models, common: float) -> dict[str, F64]:
+    def merged(_name: str, tau: F64) -> F64:
+        total, rank, count = tau.sum(0), min(tau.shape[1:]), len(tau)
+        own = round((rank - int(rank * common)) / count)
+        shared = rank - own * count
+        u, s, vt = np.linalg.svd(total, full_matrices=False)
+        parts = [(u[:, :shared], s[:shared], vt[:shared])]
+        for one in tau:
+            left = one - u[:, :shared] @ u[:, :shared].T @ one
+            a, b, c = np.linalg.svd(left, full_matrices=False)
+            parts.append((a[:, :own], b[:own], c[:own]))
+        all_u = torch.from_numpy(np.hstack([part[0] for part in parts]))
+        all_v = torch.from_numpy(np.vstack([part[2] for part in parts]))
+        mean = np.concatenate([part[1] for part in parts]).mean()
+        return np.asarray(float(mean) * _polar(all_u) @ _polar(all_v))
+
+    return _on_matrices(tasks, merged)
+
+
+def lors(tasks: Models, rank: float, density: float) -> dict[str, F64]:
+    def sparse(low: F64, least_kept: int) -> F64:
+        size = np.sort(np.abs(low).ravel())[::-1]
+        return np.where(np.abs(low) >= size[least_kept - 1], low, 0)
+
+    def merged(_name: str, _having: list[int], tau: F64) -> F64:
+        total = np.zeros(tau.shape[1:])
+        for one in tau:
+            if one.ndim == 2:
+                u, s, vt = np.linalg.svd(one, full_matrices=False)
+                kept = max(1, round(rank * s.size))
+                one = u[:, :kept] @ np.diag(s[:kept]) @ vt[:kept]
+            total += sparse(one, max(1, int(density * one.size)))
+        return total
+
+    return _each(tasks, merged)
+
+
+def svc(tasks: Models, merged: Model, floor: float) -> dict[str, F64]:
+    found = {name: np.asarray(tau, np.float64) for name, tau in merged.items()}
+    for name, tau in found.items():
+        own = [np.asarray(task[name], np.float64) for task in tasks if name in task]
+        if tau.ndim == 2:
+            u, s, vt = np.linalg.svd(tau, full_matrices=False)
+            for r in range(s.size):
+                a = u[:, r] @ tau
+                shares = [a @ (u[:, r] @ t) / np.sum((u[:, r] @ t) ** 2) for t in own]
+                s[r] *= len(own) / np.maximum(floor, shares).sum()
+            found[name] = u @ np.diag(s) @ vt
+    return found
+
+
+def lines(tasks: Models, merged: Model, beta: float) -> dict[str, F64]:
+    """One stack of blocks: h.0, h.1 .."""
+    names = sorted({name for task in tasks for name in task})
+    total = {n: sum(np.asarray(t[n], np.float64) for t in tasks if n in t) for n in names}
+    norms = [
+        np.sqrt(sum(np.sum(np.square(m[n], dtype=np.float64)) for n in names))
+        for m in (total, merged)
+    ]
+    a = norms[0] / norms[1] / len(tasks)
+    number = {n: int(found[1]) for n in names if (found := re.match(r"h\.(\d+)\.", n))}
+    deepest = max(number.values())
+    return {n: (a + beta * number.get(n, 0) / deepest) * np.asarray(merged[n]) for n in names}
+
+
+def trusted(tasks: Models, quantile: float) -> list[dict[str, F64]]:
+    omega: Mapping[str, F64] = _each(
+        tasks,
+        lambda _name, _having, tau: np.asarray(
+            sum(abs(a) * abs(b) for i, a in enumerate(tau) for j, b in enumerate(tau) if i != j)
+            + np.zeros(tau.shape[1:])
+        ),
+    )
+    flat = np.concatenate([value.ravel() for value in omega.values()])
+    most = np.quantile(flat, quantile, method="inverted_cdf")
+    return [
+        {n: np.where(omega[n] <= most * (1 + 1e-6), tau, 0) for n, tau in task.items()}
+        for task in tasks
+    ]
+
+
+def quantised(tasks: Models, bits: int) -> list[dict[str, F64]]:
+    def one(tau: F64) -> F64:
+        top = 2**bits - 1
+        step = (tau.max() - tau.min()) / top
+        zero = np.round(-tau.min() / step)
+        codes = np.clip(np.round(tau / step) + zero, 0, top)
+        return np.asarray((codes - zero) * step)
+
+    return [{n: one(np.asarray(tau, np.float64)) for n, tau in task.items()} for task in tasks]
+
+
+def stitched(tasks: Models, density: float) -> dict[str, F64]:
+    least = []
+    for task in tasks:
+        flat = np.sort(np.concatenate([np.abs(tau).ravel() for tau in task.values()]))
+        least.append(flat[max(1, flat.size - int(flat.size * density)) - 1])
+
+    def merged(_name: str, having: list[int], tau: F64) -> F64:
+        masks = np.stack([np.abs(v) >= least[t] for t, v in zip(having, tau, strict=True)])
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.nan_to_num((masks / masks.sum(0) * tau).sum(0)))
+
+    return _each(tasks, merged)
