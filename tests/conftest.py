@@ -23,6 +23,8 @@ from taskstore_cli.output.console import versioned
 
 import taskstore
 from tests.support import families, json_schema
+from tests.support.hub.faults import Hub
+from tests.support.hub.fixtures import a_hub
 from tests.support.seaweed import Seaweed, running
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
@@ -77,6 +79,13 @@ def s3(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
     for name, value in seaweed.environment().items():
         monkeypatch.setenv(name, value)
     return seaweed
+
+
+@pytest.fixture
+def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on loopback, for one test."""
+    with a_hub(tmp_path_factory.mktemp("hub-cache"), monkeypatch) as server:
+        yield server
 
 
 def real_family(name: str) -> Path:

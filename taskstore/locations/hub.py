@@ -10,6 +10,8 @@ from pathlib import Path
 from taskstore.errors import CheckpointError
 from taskstore.locations.files import absolute, read_regular
 from taskstore.locations.publish import recover
+from taskstore.locations.remote.addresses import parse
+from taskstore.locations.remote.hub_cache import cached
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 # files of weights that are named like those of any other model
@@ -36,10 +38,13 @@ def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
 
 
 def name_of(model: str | os.PathLike[str]) -> str:
-    """Return how a model is called: after its folder, or its repository in the hub's cache.
+    """Return how a model is called: after its folder, or its repository on or of the hub.
 
     A weight file has the name of its folder where its own says nothing.
     """
+    address = parse(model)
+    if address is not None:
+        return address.name
     path = absolute(os.path.expanduser(model))
     if os.path.isfile(path):
         if not _USUAL.fullmatch(path.name):
@@ -94,10 +99,3 @@ def _way_out(model: str) -> str:
         "; if it is an id of the Hugging Face hub, download it and name the folder that is "
         f"printed: hf download {model}"
     )
-
-
-def cached(hub_id: str, revision: str) -> Path:
-    """Return where the local cache keeps a snapshot, whether it is there or not."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return Path(HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots" / revision

@@ -14,6 +14,7 @@ from taskstore.format.manifest import MAX_ASSET
 from taskstore.format.names import INDEXES, PICKLES, check_asset_path, check_beside_path
 from taskstore.locations.files import resolve
 from taskstore.locations.pointers import pointer
+from taskstore.locations.remote.elsewhere import HERE, Elsewhere
 
 WEIGHTS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
@@ -38,8 +39,10 @@ class Beside:
         return tuple(path for path, why in self.skipped.items() if why != "state of a training")
 
 
-def collect(folder: Path, weights: Collection[Path]) -> Beside:
+def collect(folder: Path, weights: Collection[Path], elsewhere: Elsewhere = HERE) -> Beside:
     """Find what lies beside `weights`, the files that the model is read from.
+
+    What is `elsewhere` and is carried is brought here.
 
     Raises CheckpointError for a link to a file outside of the folder, and for a Git LFS pointer in
     the place of a file that would be carried, but for pictures and the like.
@@ -56,7 +59,9 @@ def collect(folder: Path, weights: Collection[Path]) -> Beside:
             if file.startswith(".") or path in weights or (index and inside == file):
                 continue
             is_weights = index or path.suffix in WEIGHTS
-            reason = _reason(path, inside, is_weights)
+            reason = _reason(path, inside, is_weights, elsewhere)
+            if reason is None:
+                elsewhere.bring(path)
             if reason is None and (wrong := pointer(_real(path, folder))):
                 if wrong.size <= MAX_ASSET and not _is_media(inside):
                     raise CheckpointError(path, wrong.problem)
@@ -68,6 +73,11 @@ def collect(folder: Path, weights: Collection[Path]) -> Beside:
             else:
                 (found.weights if is_weights else found.assets)[inside] = _real(path, folder)
     return found
+
+
+def stays(name: str, size: int) -> bool:
+    """Tell of a file of a model elsewhere whether it is read there, if it is read at all."""
+    return Path(name).suffix in WEIGHTS or size > MAX_ASSET
 
 
 def _real(path: Path, folder: Path) -> Path:
@@ -85,7 +95,7 @@ def _link(root: str, name: str) -> bool:
     return os.path.islink(os.path.join(root, name))
 
 
-def _reason(path: Path, inside: str, is_weights: bool) -> str | None:
+def _reason(path: Path, inside: str, is_weights: bool, elsewhere: Elsewhere) -> str | None:
     """Return why a file is left out; None for one that is carried."""
     if not path.is_file():
         return "not a regular file"
@@ -97,7 +107,7 @@ def _reason(path: Path, inside: str, is_weights: bool) -> str | None:
         (check_beside_path if is_weights else check_asset_path)(inside)
     except BadName:
         return "weights of another kind" if is_weights else "its name is not portable"
-    if path.stat().st_size > MAX_ASSET:
+    if elsewhere.size(path) > MAX_ASSET:
         return f"larger than {MAX_ASSET >> 20} MB"
     return None
 

@@ -50,8 +50,8 @@ class Reader(Protocol):
         """Release what is open; reading afterwards is an error."""
 
 
-def nothing_recorded() -> None:
-    """`Checkpoint.prove` of a model in a folder: no checksum tells what it should be."""
+def nothing() -> None:
+    """What there is to prove of a model in a folder, which has no checksums, and to release."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,14 @@ class Checkpoint:
     source: str | None = None  # hub id or absolute path
     revision: str | None = None
     originals: Originals | None = None  # None where they were no safetensors files
-    prove: Callable[[], None] = nothing_recorded  # raises unless what was read is as recorded
+    prove: Callable[[], None] = nothing  # raises unless what was read is as recorded
     names: Mapping[str, SavedAs] = field(default_factory=dict)  # own tensors that have others here
     spelling: str = ""  # by which rule these were found
     beside: Mapping[str, Path] = field(default_factory=dict)  # weights beside the model's own
     left_out: tuple[str, ...] = ()  # weights of its folder that are not carried
     notes: tuple[str, ...] = ()  # what its user should know, each a line
     failed: tuple[str, ...] = ()  # rules for names whose weights are not the base's
+    release: Callable[[], None] = nothing  # what else is to be closed with it
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -87,3 +88,4 @@ class Checkpoint:
 
     def close(self) -> None:
         self.reader.close()
+        self.release()

@@ -6,14 +6,17 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from taskstore.errors import CheckpointError
+from taskstore.errors import CheckpointError, TaskstoreError
 from taskstore.format.names import MANIFEST
 from taskstore.locations.hub import locate, name_of
+from taskstore.locations.remote.addresses import Address, parse
+from taskstore.locations.remote.elsewhere import HERE, Elsewhere, find, renamed
 from taskstore.locations.scratch import scratch
-from taskstore.models.assets import collect
+from taskstore.models.assets import collect, stays
 from taskstore.models.checkpoint import Checkpoint, Reader
 from taskstore.models.config import CONFIG
 from taskstore.models.original_files import Originals, of_files
@@ -30,18 +33,43 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open a model folder, a single weight file, or a LoRA adapter folder of `base`.
 
-    Reads headers only. Raises CheckpointError for anything that is not a whole model.
+    A model may be elsewhere, at an address (`locations.remote.addresses`): its weights are read
+    there. Reads headers only. Raises CheckpointError for anything that is not a whole model, and
+    RemoteError where an address cannot be read.
     """
+    address = parse(model)
+    if address is not None:
+        return _open_elsewhere(address, name, base)
     path, source, revision = locate(model)
+    found = _open(path, name or name_of(path), base, HERE)
+    return replace(found, source=source, revision=revision)
+
+
+def _open_elsewhere(address: Address, name: str | None, base: Checkpoint | None) -> Checkpoint:
+    with ExitStack() as stack:
+        try:
+            place = find(address, stays, stack)
+        except TaskstoreError:
+            raise
+        except OSError as error:
+            raise CheckpointError(address, f"cannot be read: {error.strerror or error}") from None
+        try:
+            found = _open(place.folder, name or address.name, base, place.elsewhere)
+        except CheckpointError as error:
+            # the folder on this machine says nothing to a user
+            raise renamed(error, place, address) from None
+        release = stack.pop_all().close
+    return replace(found, source=place.source, revision=place.revision, release=release)
+
+
+def _open(path: Path, name: str, base: Checkpoint | None, elsewhere: Elsewhere) -> Checkpoint:
     if path.is_file() and lora.adapter_file(path.parent) == path:
         path = path.parent  # an adapter is its config, too
     if path.is_file():
         reader = open_files([path])
         _check_merged(path, reader, base)
         total, kept = path.stat().st_size, _originals(reader, None)
-        return Checkpoint(
-            name or name_of(path), path, reader, {}, (), total, source, revision, kept
-        )
+        return Checkpoint(name, path, reader, {}, (), total, originals=kept)
     if (path / MANIFEST).is_file():
         raise CheckpointError(
             path,
@@ -50,18 +78,19 @@ def open_checkpoint(
         )
     adapter = lora.adapter_file(path)
     if adapter is not None:
-        found = _adapted(adapter, name or name_of(path), base)
-        return replace(found, source=source, revision=revision)
-    reader, files, index_path = _open_folder(path)
-    _check_merged(path, reader, base)
-    beside = collect(path, files)
+        return _adapted(adapter, name, base, elsewhere)
+    reader, files, index_path = _open_folder(path, elsewhere)
+    try:
+        _check_merged(path, reader, base)
+        beside = collect(path, files, elsewhere)
+    except BaseException:
+        reader.close()
+        raise
     assets, weights = beside.assets, beside.weights
-    total = sum(f.stat().st_size for f in (*files, *assets.values(), *weights.values()))
+    total = sum(map(elsewhere.size, (*files, *assets.values(), *weights.values())))
     kept = _originals(reader, index_path)
     skipped = tuple(f"{inside} ({why})" for inside, why in beside.skipped.items())
-    found = Checkpoint(
-        name or name_of(path), path, reader, assets, skipped, total, source, revision, kept
-    )
+    found = Checkpoint(name, path, reader, assets, skipped, total, originals=kept)
     return replace(found, beside=weights, left_out=beside.left_out)
 
 
@@ -86,7 +115,7 @@ def _originals(reader: Reader, index_path: Path | None) -> Originals | None:
     return of_files(reader.files, index_path)
 
 
-def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
+def _open_folder(folder: Path, elsewhere: Elsewhere) -> tuple[Reader, list[Path], Path | None]:
     files, index_path, names = weights_in(folder)
     if not files:
         if (folder / lora.CONFIG).exists():
@@ -104,7 +133,7 @@ def _open_folder(folder: Path) -> tuple[Reader, list[Path], Path | None]:
         else:
             what = other_forms.of_folder(folder, _has_model)
         raise CheckpointError(folder, f"holds {what}")
-    reader = open_files(files, folder)
+    reader = open_files(files, folder, elsewhere)
     if index_path is not None:
         try:
             index.check_against_index(index_path, reader.tensors, names)
@@ -121,12 +150,12 @@ def _has_model(folder: Path) -> bool:
         return True  # not a whole one, which its own error says
 
 
-def _adapted(file: Path, name: str, base: Checkpoint | None) -> Checkpoint:
+def _adapted(file: Path, name: str, base: Checkpoint | None, elsewhere: Elsewhere) -> Checkpoint:
     """Open the model that an adapter makes of its base, with the files that this model has."""
     folder = file.parent
     if base is None:
         raise CheckpointError(folder, "is a LoRA adapter; it can be a fine-tune, not a base")
-    weights = open_files([file], folder)
+    weights = open_files([file], folder, elsewhere)
     try:
         reader = lora.LoraReader(folder, weights, base)
     except BaseException:
@@ -134,14 +163,14 @@ def _adapted(file: Path, name: str, base: Checkpoint | None) -> Checkpoint:
         raise
     try:
         notes = adapted.notes_on_base(folder, reader.config, base)
-        beside, others = collect(folder, [file]), adapters_in(folder)
+        beside, others = collect(folder, [file], elsewhere), adapters_in(folder)
         if others:
             notes += (f"other adapters are left out: {', '.join(others)}; name their folders",)
         own, heavy = (
             {k: v for k, v in files.items() if k.split("/")[0] not in others}
             for files in (beside.assets, beside.weights)
         )
-        total = sum(f.stat().st_size for f in (file, *own.values(), *heavy.values()))
+        total = sum(map(elsewhere.size, (file, *own.values(), *heavy.values())))
         assets = _adapter_assets(own, base.assets)
         config = adapted.rebuilt_config(reader, own, base)
         if config is not None:

@@ -14,6 +14,7 @@ from blake3 import blake3
 from taskstore.errors import BadName, CheckpointError, FormatError
 from taskstore.format.manifest import MAX_ASSET
 from taskstore.format.names import check_index_name, check_shard_name
+from taskstore.locations.base import OpenFile
 from taskstore.locations.files import LocalFile, read_regular
 
 BLOCK = 4 << 20
@@ -38,15 +39,17 @@ class Originals:
     index: Mapping[str, Callable[[], bytes]]
 
 
-def weight_file(file: LocalFile) -> WeightFile:
-    """Describe a file that was opened and whose header is good."""
-    path, before = file.path, os.fstat(file.fd)
+def weight_file(file: OpenFile, path: Path) -> WeightFile:
+    """Describe a file that was opened and whose header is good; its name is the path's."""
+    before = os.fstat(file.fd) if isinstance(file, LocalFile) else None
 
     def head() -> bytes:
         length = int.from_bytes(file.read(0, 8), "little")
         return file.read(0, 8 + length)
 
     def digest() -> str:
+        if not isinstance(file, LocalFile) or before is None:
+            return _digest(file)
         state, buffer, at = blake3(), memoryview(bytearray(BLOCK)), 0
         while at <= before.st_size and (got := os.preadv(file.fd, [buffer], at)):
             state.update(buffer[:got])
@@ -56,7 +59,18 @@ def weight_file(file: LocalFile) -> WeightFile:
             raise CheckpointError(path, "has changed while it was packed; pack again")
         return state.hexdigest()
 
-    return WeightFile(path.name, before.st_size, _telling(path, head), _telling(path, digest))
+    return WeightFile(path.name, file.size, _telling(path, head), _telling(path, digest))
+
+
+def _digest(file: OpenFile) -> str:
+    """Digest a file that is elsewhere: what was hashed while it was read, and the rest."""
+    hashed = getattr(file, "digest", None)
+    if hashed is not None:
+        return str(hashed())
+    state = blake3()
+    for begin in range(0, file.size, BLOCK):
+        state.update(file.read(begin, min(BLOCK, file.size - begin)))
+    return state.hexdigest()
 
 
 def of_files(files: Sequence[WeightFile], index: Path | None) -> Originals | None:

@@ -16,8 +16,8 @@ from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.manifest import Base, Manifest
 from taskstore.locations.base import Location
-from taskstore.locations.hub import cached
 from taskstore.locations.publish import recover
+from taskstore.locations.remote.hub_cache import cached
 from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.models.weights_digest import tensor_digests
 

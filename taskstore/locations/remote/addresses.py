@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import quote, unquote
 
 from taskstore.errors import BadName
-from taskstore.locations.base import PathLike
-
-if TYPE_CHECKING:
-    from taskstore.locations.base import Location
+from taskstore.locations.base import Location, PathLike
 
 HUB = "hf"
 BUCKETS = ("s3", "gs", "az")
@@ -65,6 +63,17 @@ class Address:
         return replace(self, revision=revision)
 
 
+class Remote(Location, Protocol):
+    """A location that is not on this machine."""
+
+    @property
+    def address(self) -> Address:
+        """Where it is, with the commit for a repository's revision."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """List the files with their bytes, sorted by name. Raises OSError."""
+
+
 def parse(text: PathLike) -> Address | None:
     """Return the address that a user means, or None for a local path.
 
@@ -104,12 +113,12 @@ def _of_scheme(scheme: str, rest: str, text: str) -> Address:
     return Address(scheme, found["place"], path, revision)
 
 
-def location(address: Address) -> Location:
+def location(address: Address) -> Remote:
     """Open the place of an address; its library is loaded now.
 
     Raises MissingExtra, or OSError where the place is not there or cannot be read.
     """
     module, name = ("repository", "Repository") if address.scheme == HUB else ("bucket", "Bucket")
     kind = getattr(import_module(f"taskstore.locations.remote.{module}"), name)
-    found: Location = kind(address)
+    found: Remote = kind(address)
     return found

@@ -111,6 +111,9 @@ class Bucket:
     def names(self) -> Iterator[str]:
         yield from self.entries()
 
+    def sizes(self) -> dict[str, int]:
+        return {name: entry.size for name, entry in self.entries().items()}
+
     def entry(self, name: str) -> Entry | None:
         """Return size and time of a file; None where there is none."""
         key = self._key(name)

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from threading import RLock
+from threading import Lock, RLock
+
+from blake3 import blake3
 
 from taskstore.errors import FormatError
 
@@ -136,11 +138,19 @@ class Windows:
 
     def _fetch(self, file: WindowedFile, k: int) -> _Window:
         begin, size = file.begin_of(k), file.size_of(k)
-        data = self._pool.submit(fetch_all, file.fetch, begin, begin + size, file.label)
+        data = self._pool.submit(file.fetched, k, begin, begin + size)
         window = self._held[file.number, k] = _Window(size, data)
         self.used += size
         data.add_done_callback(lambda done: self._forget_failed(file.number, k, done))
         return window
+
+    def held(self, file: WindowedFile, k: int) -> bytes | None:
+        """Return a window that is here."""
+        with self._lock:
+            found = self._held.get((file.number, k))
+        if found is None or not found.data.done() or found.data.exception():
+            return None
+        return found.data.result()
 
     def _forget_failed(self, number: int, k: int, done: Future[bytes]) -> None:
         """Let a window that could not be fetched be asked for again."""
@@ -175,7 +185,7 @@ class Windows:
 
 
 class WindowedFile:
-    """An OpenFile whose bytes come over a network."""
+    """An OpenFile whose bytes come over a network, and are hashed as they come."""
 
     def __init__(self, windows: Windows, number: int, fetch: Fetch, size: int, label: str) -> None:
         self.number, self.fetch, self.size, self.label = number, fetch, size, label
@@ -183,6 +193,27 @@ class WindowedFile:
         self._step = min(max(SMALLEST, _power_of_two(size // PER_FILE)), LARGEST)
         self.windows = 1 + max(0, -(-(size - HEAD) // self._step))
         self._open = True
+        self._hash, self._hashed, self._lock = blake3(), 0, Lock()
+
+    def fetched(self, k: int, begin: int, end: int) -> bytes:
+        """Fetch a window, bytes [begin, end)."""
+        data = fetch_all(self.fetch, begin, end, self.label)
+        self._hash_on(k, data)
+        return data
+
+    def _hash_on(self, k: int, data: bytes | None) -> None:
+        """Hash a window, if it is the next one, and those after it that are here."""
+        with self._lock:
+            while k == self._hashed and data is not None:
+                self._hash.update(data)
+                k = self._hashed = k + 1
+                data = self._windows.held(self, k) if k < self.windows else None
+
+    def digest(self) -> str:
+        """Return the BLAKE3 of the whole file; fetches what did not come in its turn before."""
+        while (k := self._hashed) < self.windows:
+            self._hash_on(k, self._windows.get(self, k, self.size_of(k)))
+        return self._hash.hexdigest()
 
     def begin_of(self, k: int) -> int:
         return HEAD + (k - 1) * self._step if k else 0

@@ -2,8 +2,8 @@
 
 `stems` are the names of a file that is a whole model, or of the index of one; `reader` makes a
 `models.checkpoint.Reader` of some files, and raises CheckpointError where they are not what their
-suffix says. With a folder, links that leave it are refused. tests/models/test_readers.py is what
-each must pass.
+suffix says. With a folder, links that leave it are refused; a file may be elsewhere.
+tests/models/test_readers.py is what each must pass.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from taskstore import extras
 from taskstore.errors import CheckpointError
 from taskstore.locations.pointers import pointer
+from taskstore.locations.remote.elsewhere import HERE, Elsewhere
 from taskstore.models.checkpoint import Reader
 from taskstore.models.readers import index, other_forms
 from taskstore.models.readers.safetensors import SafetensorsReader
@@ -25,10 +26,16 @@ class WeightKind:
     """One kind of weight file."""
 
     stems: tuple[str, ...]  # in a folder; none where such a file is read only when it is named
-    reader: Callable[[Sequence[Path], Path | None], Reader]
+    reader: Callable[[Sequence[Path], Path | None, Elsewhere], Reader]
 
 
-def _pytorch(files: Sequence[Path], folder: Path | None) -> Reader:
+def _pytorch(files: Sequence[Path], folder: Path | None, elsewhere: Elsewhere) -> Reader:
+    if elsewhere.holds(files[0]):
+        raise CheckpointError(
+            files[0],
+            "is a pickle, and the model has no safetensors files; only those are read where they "
+            "are, so fetch the whole model first: --cache, or hf download",
+        )
     extras.need(f"reading {files[0]}", "torch")
     from taskstore.models.readers.pytorch import PytorchReader  # loads torch
 
@@ -44,7 +51,9 @@ READERS: Mapping[str, WeightKind] = {
 }
 
 
-def open_files(files: Sequence[Path], folder: Path | None = None) -> Reader:
+def open_files(
+    files: Sequence[Path], folder: Path | None = None, elsewhere: Elsewhere = HERE
+) -> Reader:
     """Open the weight files of one model, all of one kind; raises CheckpointError for no kind.
 
     `folder` is the model's, which no link may leave; None: the files were named one by one.
@@ -53,9 +62,9 @@ def open_files(files: Sequence[Path], folder: Path | None = None) -> Reader:
     if suffix not in READERS:
         raise CheckpointError(files[0], other_forms.of_file(files[0]))
     for file in files:
-        if wrong := pointer(file, folder):
+        if not elsewhere.holds(file) and (wrong := pointer(file, folder)):
             raise CheckpointError(file, wrong.problem)
-    return READERS[suffix].reader(files, folder)
+    return READERS[suffix].reader(files, folder, elsewhere)
 
 
 def weights_in(folder: Path) -> tuple[list[Path], Path | None, Mapping[str, str]]:

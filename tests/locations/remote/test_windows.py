@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
+from blake3 import blake3
 
 from taskstore.errors import FormatError
 from taskstore.locations.remote import windows
@@ -143,6 +144,21 @@ def test_reads_of_many_threads(server: Server) -> None:
     assert pool.used == 0
     with pytest.raises(OSError, match="the file is closed"):
         file.read(0, 1)
+
+
+def test_a_file_is_hashed_as_it_comes(server: Server) -> None:
+    file = Windows(memory=3 * SMALLEST).file(server.fetch, len(DATA), "f")
+    for at in range(0, len(DATA), 700_000):
+        file.read(at, min(700_000, len(DATA) - at))
+    assert file.digest() == blake3(DATA).hexdigest()
+    assert server.fetched == len(DATA)
+
+
+def test_a_file_is_hashed_in_its_order_whatever_the_order_of_reads(server: Server) -> None:
+    file = Windows(memory=3 * SMALLEST).file(server.fetch, len(DATA), "f")
+    for at in range(len(DATA) - 1000, 0, -700_000):
+        file.read(at, 1000)
+    assert file.digest() == blake3(DATA).hexdigest()
 
 
 def test_the_end_of_a_file(server: Server) -> None:

@@ -1,1 +1,0 @@
-"""A pack that several processes or machines share: units of work, their parts, and the store."""

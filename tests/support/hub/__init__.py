@@ -1,0 +1,1 @@
+"""A hub for tests, on loopback: repositories, commits, LFS files, ranges, tokens, faults."""

@@ -1,0 +1,287 @@
+"""The HTTP interface of a hub, as huggingface_hub calls it; it counts what is asked, and fails to
+order.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.hub.faults import Hub
+from tests.support.hub.repositories import (
+    Blob,
+    Refused,
+    Repositories,
+    blob_of,
+    folders_and_files,
+    is_lfs,
+)
+
+_PART = 64 << 10
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+    cut: int | None = None
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    do_POST = do_PUT = do_HEAD = do_DELETE = do_GET
+
+    def _answer(self) -> None:
+        hub, self.cut = self.hub, None
+        line = f"{self.command} {self.path}"
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        with hub.repositories.lock:
+            hub.log.append(f"{line} {self.headers.get('Range', '')}")
+            hub.tokens_seen.append(token)
+        time.sleep(hub.delay)
+        body, fault = self._body(), hub.fault_of(line)
+        if fault and fault.then:
+            fault.then()
+        if fault and fault.location:
+            self._send(302, b"", Location=fault.location)
+        elif fault and fault.status:
+            self._send(fault.status, b'{"error": "to order"}', **fault.headers)
+        else:
+            self.cut = fault.cut if fault else None
+            try:
+                self._routed(body, token)
+            except Refused as error:
+                self._refuse(error)
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _send(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if self.cut is None:
+            self.wfile.write(body)
+            return
+        self.wfile.write(body[: self.cut])
+        self.close_connection = True
+
+    def _json(self, value: Any, status: int = 200, **headers: str) -> None:
+        self._send(status, json.dumps(value).encode(), Content_Type="application/json", **headers)
+
+    def _refuse(self, error: Refused) -> None:
+        headers = {"X_Error_Code": error.code, "X_Error_Message": str(error), **error.headers}
+        self._json({"error": str(error)}, error.status, **headers)
+
+    def _routed(self, body: bytes, token: str) -> None:
+        user = self.hub.repositories.tokens.get(token)
+        if token and user is None:
+            raise Refused(401, "", "Invalid credentials in Authorization header")
+        raw = urlsplit(self.path).path
+        for pattern, route in _ROUTES:
+            if found := re.fullmatch(pattern, raw):
+                if self.command != "GET" and self.command != "HEAD" and user is None:
+                    raise Refused(401, "", "Log in first")
+                route(self, body, user, *map(unquote, found.groups("")))
+                return
+        raise Refused(404, "", f"no route {self.command} {raw}")
+
+    def _whoami(self, body: bytes, user: str | None) -> None:
+        if user is None:
+            raise Refused(401, "", "Log in first")
+        self._json({"type": "user", "name": user, "orgs": [], "auth": {"type": "access_token"}})
+
+    def _yaml(self, body: bytes, user: str | None) -> None:
+        self._json({"errors": [], "warnings": []})
+
+    def _create(self, body: bytes, user: str | None) -> None:
+        asked = json.loads(body)
+        name = f"{asked.get('organization') or user}/{asked['name']}"
+        private = bool(asked.get("private")) or asked.get("visibility") == "private"
+        new = self.hub.repositories.create(name, user, private)
+        url = f"{self.hub.url}/{name}"
+        self._json({"url": url, "name": name, "id": name}, 200 if new else 409)
+
+    def _info(self, body: bytes, user: str | None, name: str, revision: str = "") -> None:
+        repository = self.hub.repositories.of(name, user)
+        commit = repository.commit_of(revision or "main")
+        self._json(
+            {
+                "_id": "0", "id": name, "modelId": name, "sha": commit.sha, "tags": [],
+                "private": repository.readers is not None, "gated": repository.gated,
+                "disabled": False, "downloads": 0, "likes": 0,
+                "siblings": [{"rfilename": path} for path in sorted(commit.files)],
+            }
+        )  # fmt: skip
+
+    def _tree(self, body: bytes, user: str | None, name: str, revision: str, path: str) -> None:
+        commit = self.hub.repositories.of(name, user, reading=True).commit_of(revision)
+        prefix = f"{path}/" if path else ""
+        asked = parse_qs(urlsplit(self.path).query)
+        files = sorted(commit.files.items())
+        found = [blob.entry(file) for file, blob in files if file.startswith(prefix)]
+        if asked.get("recursive", [""])[0].lower() != "true":
+            found = folders_and_files(found, prefix)
+        if prefix and not found:
+            raise Refused(404, "EntryNotFound", f"{path} does not exist")
+        at, headers = int(asked.get("cursor", ["0"])[0]), dict[str, Any]()
+        if at + self.hub.page < len(found):
+            where = f"{self.hub.url}{urlsplit(self.path).path}?recursive=true"
+            headers["Link"] = f'<{where}&cursor={at + self.hub.page}>; rel="next"'
+        self._json(found[at : at + self.hub.page], **headers)
+
+    def _paths(self, body: bytes, user: str | None, name: str, revision: str) -> None:
+        commit = self.hub.repositories.of(name, user, reading=True).commit_of(revision)
+        is_json = "json" in self.headers.get("Content-Type", "")
+        asked = json.loads(body) if is_json else parse_qs(body.decode())
+        paths = [path for path in asked.get("paths", []) if path in commit.files]
+        self._json([commit.files[path].entry(path) for path in paths])
+
+    def _preupload(self, body: bytes, user: str | None, name: str, revision: str) -> None:
+        files = self.hub.repositories.of(name, user).commit_of(revision).files
+        answers = []
+        for asked in json.loads(body)["files"]:
+            mode = "lfs" if is_lfs(asked["path"], asked["size"]) else "regular"
+            answer = {"path": asked["path"], "uploadMode": mode, "shouldIgnore": False}
+            if there := files.get(asked["path"]):
+                answer["oid"] = there.sha256 if there.lfs else there.oid
+            answers.append(answer)
+        self._json({"files": answers})
+
+    def _batch(self, body: bytes, user: str | None, name: str) -> None:
+        objects = []
+        for asked in json.loads(body)["objects"]:
+            answer = {"oid": asked["oid"], "size": asked["size"]}
+            if asked["oid"] not in self.hub.repositories.objects:
+                href = f"{self.hub.url}/lfs/{asked['oid']}"
+                answer["actions"] = {"upload": {"href": href}}
+            objects.append(answer)
+        self._json({"transfer": "basic", "objects": objects})
+
+    def _object(self, body: bytes, user: str | None, oid: str) -> None:
+        if hashlib.sha256(body).hexdigest() != oid:
+            raise Refused(400, "", "another SHA-256")
+        self.hub.repositories.objects[oid] = body
+        self._send(200, b"")
+
+    def _commit(self, body: bytes, user: str | None, name: str, revision: str) -> None:
+        hub = self.hub.repositories
+        hub.of(name, user)
+        title, parent, files = "", None, dict[str, Blob | None]()
+        for line in map(json.loads, body.splitlines()):
+            key, value = line["key"], line["value"]
+            if key == "header":
+                title, parent = value["summary"], value.get("parentCommit")
+            elif key == "file":
+                files[value["path"]] = blob_of("", base64.b64decode(value["content"]))
+            elif key == "lfsFile":
+                if value["oid"] not in hub.objects:
+                    raise Refused(400, "", f"LFS object {value['oid']} is not there")
+                files[value["path"]] = Blob(hub.objects[value["oid"]], True)
+            else:
+                files[value["path"]] = None
+        asked = parse_qs(urlsplit(self.path).query)
+        branch = revision
+        answer: dict[str, Any] = {"success": True, "hookOutput": ""}
+        if asked.get("create_pr") == ["1"]:
+            repository = hub.edit(name)
+            number = 1 + sum(ref.startswith("refs/pr/") for ref in repository.refs)
+            branch = f"refs/pr/{number}"
+            repository.refs[branch] = repository.refs[revision]
+            answer["pullRequestUrl"] = f"{self.hub.url}/{name}/discussions/{number}"
+        sha = hub.commit(name, branch, files, title, parent)
+        self._json(answer | {"commitOid": sha, "commitUrl": f"{self.hub.url}/{name}/commit/{sha}"})
+
+    def _branch(self, body: bytes, user: str | None, name: str, branch: str) -> None:
+        repository = self.hub.repositories.of(name, user)
+        if branch in repository.refs:
+            raise Refused(409, "", "Reference already exists")
+        start = json.loads(body or b"{}").get("startingPoint") or "main"
+        repository.refs[branch] = repository.commit_of(start).sha
+        self._json({})
+
+    def _resolve(self, body: bytes, user: str | None, name: str, revision: str, path: str) -> None:
+        commit = self.hub.repositories.of(name, user, reading=True).commit_of(revision)
+        if path not in commit.files:
+            raise Refused(404, "EntryNotFound", "Entry not found", X_Repo_Commit=commit.sha)
+        blob = commit.files[path]
+        tag = f'"{blob.sha256 if blob.lfs else blob.oid}"'
+        headers = {"X_Repo_Commit": commit.sha, "Accept_Ranges": "bytes", "ETag": tag}
+        if blob.lfs:
+            headers |= {"X_Linked_Etag": tag, "X_Linked_Size": str(blob.size)}
+        data, status, size = blob.data, 200, len(blob.data)
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            begin, end = int(asked[1]), min(int(asked[2] or size) + 1, size)
+            if begin >= size:
+                raise Refused(416, "", "no such range", Content_Range=f"bytes */{size}")
+            data, status = data[begin:end], 206
+            headers["Content_Range"] = f"bytes {begin}-{end - 1}/{size}"
+        if self.command == "GET":
+            key = f"{name}/{path}"
+            with self.hub.repositories.lock:
+                self.hub.sent[key] = self.hub.sent.get(key, 0) + len(data)
+        self._send(status, data, **headers)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no news."""
+
+
+_NAME = r"([^/]+/[^/]+)"
+_ROUTES: list[tuple[str, Callable[..., None]]] = [
+    (r"/api/whoami-v2", _Handler._whoami),
+    (r"/api/validate-yaml", _Handler._yaml),
+    (r"/api/repos/create", _Handler._create),
+    (rf"/api/models/{_NAME}", _Handler._info),
+    (rf"/api/models/{_NAME}/revision/([^/]+)", _Handler._info),
+    (rf"/api/models/{_NAME}/tree/([^/]+)(?:/(.*))?", _Handler._tree),
+    (rf"/api/models/{_NAME}/paths-info/([^/]+)", _Handler._paths),
+    (rf"/api/models/{_NAME}/preupload/([^/]+)", _Handler._preupload),
+    (rf"/api/models/{_NAME}/commit/([^/]+)", _Handler._commit),
+    (rf"/api/models/{_NAME}/branch/([^/]+)", _Handler._branch),
+    (rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler._batch),
+    (r"/lfs/([0-9a-f]{64})", _Handler._object),
+    (rf"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
+]
+
+
+@contextmanager
+def running(tokens: dict[str, str]) -> Iterator[Hub]:
+    """Run a hub on a free port; `tokens` maps a token to its user."""
+    hub = Hub(Repositories(tokens))
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = _Server(("127.0.0.1", 0), handler)
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True, args=(0.05,))
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
