@@ -31,7 +31,7 @@ from taskstore_cli.commands.load import load
 from taskstore_cli.commands.measure import measure
 from taskstore_cli.commands.merge import merge
 from taskstore_cli.commands.methods import methods
-from taskstore_cli.commands.pack import pack
+from taskstore_cli.commands.pack import pack, seal
 from taskstore_cli.commands.report import report
 from taskstore_cli.commands.revise import add, remove, replace, retier
 from taskstore_cli.commands.serve import serve
@@ -57,7 +57,7 @@ PARTS = (
         "Make a store",
         "taskstore pack llama billing=runs/17/final legal=runs/22/final -o family",
         "docs/choosing.md",
-        (pack, tune),
+        (pack, seal, tune),
     ),
     Part(
         "Use its models",

@@ -74,24 +74,19 @@ class Coder:
         return {task.name: t for t, task in enumerate(self.job.family.tasks)}
 
     @classmethod
-    def of(cls, job: PackJob, source: Source) -> Coder:
+    def of(cls, job: PackJob, source: Source, known: Mapping[str, str] | None = None) -> Coder:
         share = similarity.share_of(planning.shared_tensors(job.family, job.plan))
         one_in = 1 if share == 1 else ONE_IN
-        masks, codings = MaskCoder(job, source.method, one_in), multitask.choose(job, source)
+        codings = multitask.choose(job, source) if known is None else known
+        masks = MaskCoder(job, source.method, one_in)
         return cls(job, source, masks, codings, share, one_in)
 
     def units(self) -> Iterator[BlockUnit]:
         """Yield one unit per block: the base's tensors by name, then each task's private ones."""
         job, wanted, read = self.job, self.wanted, self._read
         for name, info in sorted(job.family.base.tensors.items()):
-            tasks = tuple(
-                sorted(
-                    (
-                        *job.plan.tasks_of(name, *TIERS),
-                        *planning.like_base(job.family, job.plan, name),
-                    )
-                )
-            )
+            adapted = planning.like_base(job.family, job.plan, name)
+            tasks = tuple(sorted((*job.plan.tasks_of(name, *TIERS), *adapted)))
             if wanted is not None:
                 tasks = tuple(t for t in tasks if t in read) if wanted & set(tasks) else ()
             if name not in job.plan.aliases and (tasks or wanted is None):
@@ -132,7 +127,7 @@ def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
     elif unit.block.tasks and coder.masked:
         coded = _masked(coder, unit.block)
     else:
-        coded = _coded(unit.block, _bytes(coder, unit.block))
+        coded = _coded(unit.block, bytes_of(coder, unit.block))
         w0_N, dtype = read_base(coder.job.family, unit.block), unit.block.info.dtype
         if coder.wanted is None:
             coded.parts.append(_base_part(coder, unit.block, w0_N))
@@ -153,7 +148,7 @@ def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
 def _masked(coder: Coder, block: Block) -> CodedBlock:
     """Code the base's part, the multi-task model's, and each task's mask with what is above it."""
     dtype, masks = block.info.dtype, coder.masks
-    coded = _coded(block, _bytes(coder, block))
+    coded = _coded(block, bytes_of(coder, block))
     common = masks.all_at_once(block) if masks.is_common(block) else None
     if common:
         w0_N, theta_SN, w1_N, parts = common
@@ -286,7 +281,7 @@ def _coded(block: Block, read_bytes: int) -> CodedBlock:
     return CodedBlock(block.name, block.start == 0, last, read_bytes, tasks=block.tasks)
 
 
-def _bytes(coder: Coder, block: Block) -> int:
+def bytes_of(coder: Coder, block: Block) -> int:
     """Count the bytes of all models' weights in a block."""
     n, family = block.stop - block.start, coder.job.family
     models: list[Checkpoint] = [family.base, *(family.tasks[t] for t in block.tasks)]

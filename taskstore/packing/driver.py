@@ -22,7 +22,7 @@ from taskstore.format.manifest import Manifest
 from taskstore.locations import dry, publish
 from taskstore.locations.base import PathLike
 from taskstore.merging import needed_statistics
-from taskstore.merging.methods import info_of, make
+from taskstore.merging.methods import Method, info_of, make
 from taskstore.merging.methods.matrix_memory import reserved
 from taskstore.merging.task_vectors import Source, VectorScan
 from taskstore.merging.training_runs import spread
@@ -33,7 +33,7 @@ from taskstore.packing.block_coder import Coder, code
 from taskstore.packing.job import PackJob, expected_bytes, make_job, with_options
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
-from taskstore.packing.writer import StoreWriter
+from taskstore.packing.writer import StoreWriter, Tally
 from taskstore.progress import Callback, silent
 from taskstore.public import public
 from taskstore.store.contents import not_of_a_store
@@ -68,16 +68,33 @@ def pack(
     publish.check_target(
         Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
     )
+    finetunes, notes = every(finetunes, options)
+    with closing(opened(base, finetunes, options)) as family:
+        report = pack_family(family, Path(target), options, progress)
+    return replace(report, warnings=[*report.warnings, *notes])
+
+
+def every(
+    finetunes: Mapping[str, PathLike], options: PackOptions
+) -> tuple[Mapping[str, PathLike], list[str]]:
+    """Return the fine-tunes, with a run's checkpoints where bits are kept, and what to say of it.
+
+    Raises OptionError for an option that names none of them.
+    """
     notes: dict[str, str] = {}
     if "exact" in options.tier_names:
         finetunes, notes = spread(finetunes, "average")
     options.check_tasks(finetunes)
-    with closing(open_family(base, finetunes)) as family:
-        if options.base == "reference" and names.has_control(family.base.source or ""):
-            raise InputError(f"the path of the base, {family.base.source!r}, cannot be recorded")
-        report = pack_family(family, Path(target), options, progress)
-    said = [f"{name}: {note}" for name, note in notes.items()]
-    return replace(report, warnings=[*report.warnings, *said])
+    return finetunes, [f"{name}: {note}" for name, note in notes.items()]
+
+
+def opened(base: PathLike, finetunes: Mapping[str, PathLike], options: PackOptions) -> Family:
+    """Open a family that is to be packed."""
+    family = open_family(base, finetunes)
+    if options.base == "reference" and names.has_control(family.base.source or ""):
+        family.close()
+        raise InputError(f"the path of the base, {family.base.source!r}, cannot be recorded")
+    return family
 
 
 def pack_family(
@@ -169,7 +186,7 @@ def _written(
     job: PackJob, asked: PackOptions, folder: Path, noted: Callable[[Manifest], Manifest]
 ) -> Manifest:
     """Write a store's files; raises _NotNear where they are not as near as was `asked` for."""
-    with _fitted(job) as source:
+    with fitted(job) as source:
         coder = Coder.of(job, source)
         draft = noted(manifest_draft.make(job, source.method.options, coder.codings))
         with StoreWriter(folder, draft, job) as writer:
@@ -178,7 +195,7 @@ def _written(
                 _refine(coder, writer, asked, asked.largest_error)
             job.meter.stage("checking", job.family.base.name)
             job.family.prove()
-            _check_moved(job, writer.moved)
+            check_moved(job, writer.tally.moved)
             return writer.finish(coder.share)
 
 
@@ -191,20 +208,29 @@ def _code(coder: Coder, writer: StoreWriter) -> None:
 def _refine(coder: Coder, writer: StoreWriter, asked: PackOptions, most: float) -> None:
     """Code rests once more, and finer, whose error over all weights is above `most`."""
     job = coder.job
-    searched = (
-        {t.name for t in job.family.tasks} - set(asked.residuals) - set(job.options.own_tiers)
-    )
-    tier = job.options.tier_names[0]
-    far = {name: e for name in searched if (e := writer.error(name, tier)) > most}
+    tier, far = job.options.tier_names[0], too_far(job, writer.tally, asked, most)
     if far and tier == "rest":
         more = {name: finer(job.options.bits_of(name), error, most) for name, error in far.items()}
-        options = replace(job.options, residuals={**job.options.residuals, **more})
-        wanted = frozenset(t for t, task in enumerate(job.family.tasks) if task.name in far)
         writer.again(more)
-        _code(replace(coder, job=replace(job, options=options), wanted=wanted), writer)
-        far = {name: e for name in far if (e := writer.error(name, tier)) > most}
+        _code(again(coder, more), writer)
+        far = too_far(job, writer.tally, asked, most)
     if far:
         raise _NotNear({(name, tier) for name in far})
+
+
+def too_far(job: PackJob, tally: Tally, asked: PackOptions, most: float) -> dict[str, float]:
+    """Return the error of each task, of those that were searched for, where it is above `most`."""
+    mine = {t.name for t in job.family.tasks} - set(asked.residuals) - set(job.options.own_tiers)
+    tier = job.options.tier_names[0]
+    return {name: e for name in sorted(mine) if (e := tally.error(name, tier)) > most}
+
+
+def again(coder: Coder, bits: Mapping[str, float]) -> Coder:
+    """Return what codes the rests of some tasks once more, with other bits."""
+    job = coder.job
+    options = replace(job.options, residuals={**job.options.residuals, **bits})
+    wanted = frozenset(t for t, task in enumerate(job.family.tasks) if task.name in bits)
+    return replace(coder, job=replace(job, options=options), wanted=wanted)
 
 
 def _chosen(options: PackOptions) -> str:
@@ -215,8 +241,11 @@ def _chosen(options: PackOptions) -> str:
 
 
 @contextmanager
-def _fitted(job: PackJob) -> Iterator[Source]:
-    """Open the task vectors, with a merge method that has seen what it needs."""
+def fitted(job: PackJob, known: Callable[[Method], bool] = lambda _: False) -> Iterator[Source]:
+    """Open the task vectors, with a merge method that has seen what it needs.
+
+    `known` may put into the method what it has seen elsewhere, and return whether it did.
+    """
     family, options = job.family, job.options
     method = make(options.method, options.merge_options)
     given = needed_statistics.opened(
@@ -233,11 +262,12 @@ def _fitted(job: PackJob) -> Iterator[Source]:
         if masked:
             wanted = ((name, info.shape, len(tasks)) for name, info, tasks in masked)
             reserved(method, options.method, wanted, options.max_memory)
+        if masked and not known(method):
             method.fit(VectorScan(source, masked, job.executor, job.meter.add))
         yield source
 
 
-def _check_moved(job: PackJob, moved: Collection[str]) -> None:
+def check_moved(job: PackJob, moved: Collection[str]) -> None:
     """Refuse a task whose weights are all the base's: the call names the wrong folder."""
     base = job.family.base.tensors
     for task, planned in zip(job.family.tasks, job.plan.tasks, strict=True):

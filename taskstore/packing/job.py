@@ -25,6 +25,20 @@ from taskstore.progress import Callback, Meter
 
 
 @dataclass(frozen=True)
+class Found:
+    """What samples of a family said, where it is known: parents of tasks, and sparse tensors."""
+
+    parents: Mapping[str, str]
+    sparse: Mapping[str, frozenset[str]]  # by task
+
+    @classmethod
+    def of(cls, job: PackJob) -> Found:
+        plans = zip(job.family.tasks, job.plan.tasks, strict=True)
+        sparse = {task.name: frozenset(n for n, e in p.items() if e.sparse) for task, p in plans}
+        return cls(job.parents, sparse)
+
+
+@dataclass(frozen=True)
 class PackJob:
     """masks     out of files, where masks are not to be made
     kept      models (None: the base) whose weight files are to come back as they were
@@ -46,24 +60,29 @@ class PackJob:
     executor: Executor
 
 
-def make_job(family: Family, options: PackOptions, progress: Callback) -> PackJob:
+def make_job(
+    family: Family, options: PackOptions, progress: Callback, found: Found | None = None
+) -> PackJob:
     """Decide what a pack does; raises NotOneFamily or InputError for what cannot be packed."""
     plan, executor = planning.make(family, options), threads(options.jobs)
     plan, kept_adapters = planning.keep_adapters(family, plan, options)
     meter, same = Meter(progress, 0), twins(family)
     job = PackJob(family, plan, options, None, {}, {}, kept_adapters, same, meter, executor)
-    return with_options(job, options)
+    return with_options(job, options, found)
 
 
-def with_options(job: PackJob, options: PackOptions) -> PackJob:
+def with_options(job: PackJob, options: PackOptions, found: Found | None = None) -> PackJob:
     """Return the same pack with other tiers; raises InputError for what cannot be packed."""
     family = job.family
     plan = planning.with_tiers(job.plan, family, options)
     kept = _originals(family, plan, options)
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
     executor = options.executor(len(family.tasks), itemsize)
-    parents = choose(*planning.without(family, plan, job.adapters), options, executor)
-    plan = unmoved.choose(family, plan, options, parents, executor)
+    if found is None:
+        parents = choose(*planning.without(family, plan, job.adapters), options, executor)
+        plan = unmoved.choose(family, plan, options, parents, executor)
+    else:
+        parents, plan = dict(found.parents), planning.with_sparse(family, plan, found.sparse)
     return replace(
         job,
         plan=plan,

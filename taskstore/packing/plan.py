@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from taskstore.errors import FormatError
@@ -48,6 +48,15 @@ def with_tiers(plan: Plan, family: Family, options: PackOptions) -> Plan:
 
     firsts = [options.tiers_of(task.name)[0] for task in family.tasks]
     return replace(plan, tasks=tuple(map(started, plan.tasks, firsts)))
+
+
+def with_sparse(family: Family, plan: Plan, sparse: Mapping[str, Collection[str]]) -> Plan:
+    """Return the plan with `sparse` for the named tensors of each task, and no others."""
+    plans = [
+        {name: replace(e, sparse=name in sparse.get(task.name, ())) for name, e in planned.items()}
+        for task, planned in zip(family.tasks, plan.tasks, strict=True)
+    ]
+    return replace(plan, tasks=tuple(plans))
 
 
 def keep_adapters(family: Family, plan: Plan, options: PackOptions) -> tuple[Plan, Adapters]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 from blake3 import blake3
@@ -19,7 +19,7 @@ from taskstore.format.container_files import ShardedWriter
 from taskstore.format.digests import file_digests
 from taskstore.format.fidelity import of_sums
 from taskstore.format.members import Adapter
-from taskstore.format.section import SectionWriter
+from taskstore.format.section import Layout, SectionWriter
 from taskstore.format.tiers import BY_NAME
 from taskstore.merging.similarity import F64, Gram
 from taskstore.models import Checkpoint
@@ -29,6 +29,19 @@ from taskstore.packing.job import PackJob
 from taskstore.packing.manifest_draft import Key, completed
 
 Hash = Any
+
+
+class Counted(Protocol):
+    """What was measured of a task in one block."""
+
+    @property
+    def tiers(self) -> tuple[str, ...]: ...
+    @property
+    def ones(self) -> int: ...
+    @property
+    def moved(self) -> bool: ...
+    @property
+    def sums(self) -> NDArray[Any] | None: ...
 
 
 @dataclass
@@ -78,36 +91,54 @@ class CodedBlock:
             part.streams = []
 
 
-class StoreWriter:
-    """Takes blocks in order, tensor by tensor; each kind of section goes to its own files.
+class Tally:
+    """What is known of a family once its blocks are coded, added up in their order.
 
-    Sections are keyed by their file's stem and the tensor, digests by task (or None for the
-    base), the tensor, and the tier that rebuilds it ("" where none does).
+    digests  of rebuilt tensors, by task (None: the base), tensor and tier ("": none)
+    ones     bits set in a task's mask of a tensor
+    sums     of kernels/products.py, by task and tier
+    moved    tasks with any weight that differs from the base's
     """
+
+    def __init__(self, tasks: int) -> None:
+        self.digests: dict[Key, str] = {}
+        self.ones: dict[tuple[str, str], int] = {}
+        self.gram = Gram(tasks)
+        self.sums: dict[tuple[str, str], NDArray[Any]] = {}
+        self.moved: set[str] = set()
+
+    def count(self, task: str, tensor: str, part: Counted) -> None:
+        """Add what was measured of a task in one block."""
+        self.ones[task, tensor] = self.ones.get((task, tensor), 0) + part.ones
+        if part.moved:
+            self.moved.add(task)
+        if part.sums is not None:
+            (tier,) = part.tiers
+            self.sums[task, tier] = self.sums.get((task, tier), 0.0) + part.sums
+
+    def error(self, task: str, tier: str) -> float:
+        """Return the error of what is coded of a task up to a tier (format/fidelity.py)."""
+        found = self.sums.get((task, tier))
+        return 0.0 if found is None else of_sums(m.Sums.of(found.tolist())).error or 0.0
+
+    def again(self, tasks: Collection[str]) -> None:
+        """Forget the sums of tasks whose blocks all follow anew."""
+        self.sums = {key: sums for key, sums in self.sums.items() if key[0] not in tasks}
+
+
+class StoreWriter:
+    """Takes blocks in order, tensor by tensor; each kind of section goes to its own files."""
 
     def __init__(self, root: Path, draft: m.Manifest, job: PackJob) -> None:
         self._root, self._draft, self._job = root, draft, job
         self._pool = ThreadPoolExecutor(job.executor.jobs, thread_name_prefix="taskstore-hash")
-        stems = {
-            names.BASE: layouts.base_layouts(draft),
-            names.MULTITASK: {} if job.family.multitask else layouts.multitask_layouts(draft),
-        }
-        for name, task in draft.tasks.items():
-            stems |= {tier.stem(name): tier.layouts(draft, task) for tier in BY_NAME.values()}
-            stems[names.private_of(name)] = layouts.private_layouts(draft, task)
-            stems[names.adapter_of(name)] = layouts.adapter_layouts(draft, task)
         self._writers = {
             stem: ShardedWriter(root, stem, sections, job.options.shard_bytes)
-            for stem, sections in stems.items()
-            if sections
+            for stem, sections in sections_of(draft, job).items()
         }
         self._sections: dict[str, SectionWriter] = {}
         self._hashes: dict[Key, Hash] = {}
-        self._digests: dict[Key, str] = {}
-        self._ones: dict[tuple[str, str], int] = {}
-        self._gram = Gram(len(draft.tasks))
-        self._sums: dict[tuple[str, str], NDArray[Any]] = {}  # by task and tier
-        self.moved: set[str] = set()  # tasks with any weight that differs from the base's
+        self.tally = Tally(len(draft.tasks))
 
     def write(self, block: CodedBlock) -> None:
         """Write one block's streams while its rebuilt elements go into their checksums."""
@@ -120,14 +151,14 @@ class StoreWriter:
                 if part.stem is not None:
                     self._section(block, part.stem, part.streams)
         if block.products is not None:
-            self._gram.add(block.tasks, block.products)
+            self.tally.gram.add(block.tasks, block.products)
         for part in block.parts:
             if part.task is not None:
-                self._count(part.task, block.name, part)
+                self.tally.count(part.task, block.name, part)
             if block.last and not part.open_ended:
                 for key in part.keys(block.name):
                     done = self._hashes.pop(key, None) or blake3()
-                    self._digests[key] = done.hexdigest()
+                    self.tally.digests[key] = done.hexdigest()
 
     def _section(self, block: CodedBlock, stem: str, streams: list[bytes]) -> None:
         if block.first:
@@ -147,30 +178,13 @@ class StoreWriter:
         for future in waiting:
             future.result()
 
-    def _count(self, task: str, tensor: str, part: CodedPart) -> None:
-        """Add up what was measured of a task, block by block in their order."""
-        self._ones[task, tensor] = self._ones.get((task, tensor), 0) + part.ones
-        if part.moved:
-            self.moved.add(task)
-        if part.sums is not None:
-            (tier,) = part.tiers
-            self._sums[task, tier] = self._sums.get((task, tier), 0.0) + part.sums
-
-    def error(self, task: str, tier: str) -> float:
-        """Return the error of what is written of a task up to a tier (format/fidelity.py)."""
-        found = self._sums.get((task, tier))
-        return 0.0 if found is None else of_sums(m.Sums.of(found.tolist())).error or 0.0
-
     def again(self, bits: Mapping[str, float]) -> None:
         """Drop the files of tasks whose rests get other bits; all of their blocks follow anew."""
-        tasks = dict(self._draft.tasks)
-        for name, finer in bits.items():
-            tasks[name] = msgspec.structs.replace(tasks[name], bits=finer)
-            for stem in names.stems_of(name):
-                if stem in self._writers:
-                    self._writers[stem].restart()
-        self._draft = msgspec.structs.replace(self._draft, tasks=tasks)
-        self._sums = {key: sums for key, sums in self._sums.items() if key[0] not in bits}
+        for stem in (stem for name in bits for stem in names.stems_of(name)):
+            if stem in self._writers:
+                self._writers[stem].restart()
+        self._draft = with_bits(self._draft, bits)
+        self.tally.again(bits)
 
     def __enter__(self) -> Self:
         return self
@@ -186,46 +200,67 @@ class StoreWriter:
 
         `share`: of the weights, those whose products were taken.
         """
-        family, kept, executor = self._job.family, self._job.kept, self._job.executor
         for writer in self._writers.values():
             writer.finish()
-        assets = AssetWriter(self._root)
-        models: dict[str | None, Checkpoint] = {task.name: task for task in family.tasks}
-        if self._draft.base.carried:
-            models[None] = family.base
-        beside = {name: assets.beside(model.assets) for name, model in models.items()}
-        weights = {name: assets.beside(m.beside, OF_WEIGHTS) or None for name, m in models.items()}
-        shards = {
-            name: assets.shards(files, executor, self._job.meter.add)
-            for name, files in kept.items()
-        }
-        index = {name: assets.index(files) for name, files in kept.items()}
-        adapters = {name: self._adapter(assets, name) for name in self._job.adapters}
         paths = [path for writer in self._writers.values() for path in writer.paths]
-        paths += [f"assets/{digest}" for digest in assets.known]
-        return msgspec.structs.replace(
-            completed(
-                *(
-                    self._draft,
-                    self._digests,
-                    self._ones,
-                    self._sums,
-                    beside,
-                    shards,
-                    index,
-                    weights,
-                ),
-                adapters,
-            ),
-            vectors=self._gram.vectors(list(self._draft.tasks), share),
-            assets=dict(sorted(assets.known.items())),
-            files=file_digests(self._root, paths, executor),
-        )
+        files = file_digests(self._root, paths, self._job.executor)
+        return finish(self._root, self._job, self._draft, self.tally, files, share)
 
-    def _adapter(self, assets: AssetWriter, task: str) -> Adapter:
-        """Keep what an adapter's files hold beside its tensors."""
-        weights, beside = adapter_files(self._job.adapters[task])
-        shards = None
-        if weights is not None:
-            shards = assets.shards(weights, self._job.executor, self._job.meter.add)
-        return Adapter(tensors={}, assets=assets.beside(beside), shards=shards)
+
+def sections_of(draft: m.Manifest, job: PackJob) -> dict[str, dict[str, Layout]]:
+    """Return the sections that a store will have, by the stem of their files, in their order."""
+    stems = {
+        names.BASE: layouts.base_layouts(draft),
+        names.MULTITASK: {} if job.family.multitask else layouts.multitask_layouts(draft),
+    }
+    for name, task in draft.tasks.items():
+        stems |= {tier.stem(name): tier.layouts(draft, task) for tier in BY_NAME.values()}
+        stems[names.private_of(name)] = layouts.private_layouts(draft, task)
+        stems[names.adapter_of(name)] = layouts.adapter_layouts(draft, task)
+    return {stem: dict(sections) for stem, sections in stems.items() if sections}
+
+
+def with_bits(draft: m.Manifest, bits: Mapping[str, float]) -> m.Manifest:
+    """Return the manifest of tasks whose rests get other bits."""
+    tasks = dict(draft.tasks)
+    for name, finer in bits.items():
+        tasks[name] = msgspec.structs.replace(tasks[name], bits=finer)
+    return msgspec.structs.replace(draft, tasks=tasks)
+
+
+def finish(
+    root: Path,
+    job: PackJob,
+    draft: m.Manifest,
+    tally: Tally,
+    files: Mapping[str, m.File],
+    share: float,
+) -> m.Manifest:
+    """Write assets beside containers, `files`; returns the manifest of all, not yet sealed."""
+    family, kept, executor = job.family, job.kept, job.executor
+    assets = AssetWriter(root)
+    models: dict[str | None, Checkpoint] = {task.name: task for task in family.tasks}
+    if draft.base.carried:
+        models[None] = family.base
+    beside = {name: assets.beside(model.assets) for name, model in models.items()}
+    weights = {name: assets.beside(m.beside, OF_WEIGHTS) or None for name, m in models.items()}
+    shards = {name: assets.shards(found, executor, job.meter.add) for name, found in kept.items()}
+    index = {name: assets.index(found) for name, found in kept.items()}
+    adapters = {name: _adapter(job, assets, name) for name in job.adapters}
+    own = file_digests(root, [f"assets/{digest}" for digest in assets.known], executor)
+    known = (tally.digests, tally.ones, tally.sums)
+    return msgspec.structs.replace(
+        completed(draft, *known, beside, shards, index, weights, adapters),
+        vectors=tally.gram.vectors(list(draft.tasks), share),
+        assets=dict(sorted(assets.known.items())),
+        files={**files, **own},
+    )
+
+
+def _adapter(job: PackJob, assets: AssetWriter, task: str) -> Adapter:
+    """Keep what an adapter's files hold beside its tensors."""
+    weights, beside = adapter_files(job.adapters[task])
+    shards = None
+    if weights is not None:
+        shards = assets.shards(weights, job.executor, job.meter.add)
+    return Adapter(tensors={}, assets=assets.beside(beside), shards=shards)

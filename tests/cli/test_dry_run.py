@@ -11,6 +11,7 @@ from taskstore_cli.arguments.command import flag
 from taskstore_cli.main import main
 
 import taskstore
+from taskstore.packing.parts.driver import pack_part
 from tests.support.families import Family, contents
 
 READ_ONLY = {"log", "info", "verify", "load", "methods", "serve"}
@@ -27,12 +28,14 @@ WORDS = {
     "gc": "gc {archive}",
     "repair": "repair {archive} --from {alpha}",
     "remove": "remove {archive} alpha",
+    "seal": "seal parted",
     "retier": "retier {archive} --tiers mask -o new/store",
     "merge": "merge {base} {alpha} {beta} --method ties -o new/model",
     "measure": "measure {base} --data data.jsonl -o new.safetensors",
     "report": "report {archive} -o page.html",
 }
 MORE = [
+    "pack {base} {alpha} -o new --part 1/2",
     "pack {base} {alpha} -o new --target 0.9 --eval 'touch ran {{model}}'",
     "pack {base} {alpha} -o new --max-error A",
     "merge {archive} --method ties -o new/model",
@@ -50,6 +53,7 @@ def places(small: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
     monkeypatch.chdir(tmp_path)
     two = {name: small.paths[name] for name in ("alpha", "beta")}
     taskstore.pack(small.base_path, two, tmp_path / "archive", taskstore.PackOptions(tiers="exact"))
+    pack_part(small.base_path, two, tmp_path / "parted", 1, 1)
     (tmp_path / "data.jsonl").write_text('{"text": "a"}\n')
     return {"archive": Path("archive"), "base": small.base_path, **small.paths}
 

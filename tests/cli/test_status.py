@@ -13,6 +13,7 @@ from taskstore_cli.main import main
 EVAL = "--eval=true {model}"
 MISSING = {
     "pack": ["none", "a=none", "-o", "new"],
+    "seal": ["none"],
     "tune": ["none", "a=none", "-o", "new", EVAL],
     "unpack": ["none", "a", "-o", "new"],
     "export": ["none", "a", "-o", "new", "--ollama"],

@@ -29,7 +29,7 @@ NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 # Command -> option -> the options beside which it does nothing.
 WITHOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "pack": {"residuals": ["share"], "max_error": ["tiers"]},
+    "pack": {"residuals": ["share"], "max_error": ["tiers"], "part": ["share"]},
     "retier": {"drop_exact": ["target"]},
     "load": {"tier": ["base"]},
     "unpack": {"tier": ["base"], "exact": ["base"]},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 import taskstore
 from taskstore.format.names import TIER_FILES
+from taskstore_cli.arguments.command import Option
 from taskstore_cli.output.console import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,13 +49,15 @@ class TaskName(Word):
 
 
 def output_option(
-    metavar: str, help: str = "Folder to write.", *, required: bool = True
+    metavar: str, help: str = "Folder to write.", *, required: bool = True, also: Sequence[str] = ()
 ) -> Callable[[F], F]:
-    """-o, where a command writes."""
+    """-o, where a command writes; `also`: other spellings."""
     return click.option(
         "-o",
         "--output",
         "target",
+        cls=Option,
+        also=also,
         required=required,
         type=click.Path(path_type=Path),
         metavar=metavar,

@@ -15,13 +15,14 @@ from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named, rest_bits_option
 from taskstore_cli.arguments.method import method_options, statistics_option
 from taskstore_cli.arguments.parents import parent_options
+from taskstore_cli.arguments.parts import PartOf
 from taskstore_cli.output.console import Output
 
 
 @command()
 @common.base_argument
 @click.argument("finetunes", metavar="[NAME=]FINETUNE...", nargs=-1)
-@common.output_option("STORE")
+@common.output_option("STORE", also=["--to"])
 @click.option(
     "--lambda",
     "lambdas",
@@ -71,6 +72,13 @@ from taskstore_cli.output.console import Output
     is_flag=True,
     help="Also take tensors of another shape than the base's, and ones without elements.",
 )
+@click.option(
+    "--part",
+    type=PartOf(),
+    metavar="I/N",
+    help="Code one of N parts, for an array of jobs on machines that share a disk; STORE.parts "
+    "holds them until `taskstore seal STORE` makes the store (docs/cluster.md).",
+)
 @common.jobs_option
 @common.max_memory_option
 @click.option(
@@ -100,6 +108,7 @@ def pack(
     share: float | None,
     max_error: str | None,
     anyway: bool,
+    part: tuple[int, int] | None,
     evaluator: Evaluator,
     out: Output,
     **packing: Any,
@@ -115,6 +124,7 @@ def pack(
     """
     import taskstore
     from taskstore.packing import search_bits
+    from taskstore_cli.output.parts import print_part
     from taskstore_cli.output.store import print_aimed, print_report
 
     tasks = named(finetunes)
@@ -142,6 +152,40 @@ def pack(
             )
         print_aimed(aimed, out)
         return
+    if part is not None:
+        from taskstore.packing.parts.driver import pack_part
+
+        with out.progress() as progress:
+            done = pack_part(base, tasks, target, *part, options, progress)
+        print_part(done, f"{part[0]}/{part[1]}", target, out)
+        return
     with out.progress() as progress:
         report = taskstore.pack(base, tasks, target, options, progress)
     print_report(replace(report, notes=[*why, *report.notes]), out)
+
+
+@command()
+@click.argument("target", metavar="STORE", type=common.StorePath())
+@common.jobs_option
+@common.max_memory_option
+@common.overwrite_option("a store that is there")
+@common.wait_option()
+@common.says_options
+@dry_run_option
+def seal(target: Path, jobs: int | None, max_memory: str, overwrite: bool, out: Output) -> None:
+    """Make STORE of the parts that several machines packed.
+
+    The parts are those of `pack --part`, and are removed then. Models and options are
+    theirs. The same bytes come out as of one machine.
+
+    \b
+    taskstore pack llama billing=runs/17/final --part 3/16 --to family
+    taskstore seal family
+    """
+    from taskstore.packing.parts.driver import seal as run
+    from taskstore_cli.output.store import print_report
+
+    options = make_options(jobs=jobs, max_memory=max_memory, overwrite=overwrite, method="lsq")
+    with out.progress() as progress:
+        report = run(target, options, progress)
+    print_report(report, out)

@@ -24,8 +24,11 @@ class Magnitude(Method):
     )
     passes = Trim.passes
 
-    def fit(self, scan: Scan) -> None:
+    def __init__(self, **options: float) -> None:
+        super().__init__(**options)
         self._trim = Trim(self.options["density"], per_tensor=bool(self.options["per_tensor"]))
+
+    def fit(self, scan: Scan) -> None:
         self._trim.fit(scan)
 
     def merge(self, block: Vectors) -> F32:

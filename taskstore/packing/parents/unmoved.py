@@ -15,6 +15,7 @@ from taskstore.models import Checkpoint
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
 from taskstore.packing.options import PackOptions
+from taskstore.packing.plan import with_sparse
 
 RUN = 1 << 14  # weights of a run that is looked at
 LONG = 1 << 16  # of one that is coded
@@ -44,18 +45,16 @@ def choose(
 ) -> Plan:
     """Return the plan, with `sparse` for each tensor that it codes smaller, by a sample."""
     tasks = {task.name: task for task in family.tasks}
-    plans = []
+    found = dict[str, set[str]]()
     for task, planned in zip(family.tasks, plan.tasks, strict=True):
         parent = tasks.get(parents.get(task.name, ""))
         pair = _Pair(task, parent or family.base, family.base, parent is not None, options)
         names = [n for n, entry in planned.items() if entry.kind == "exact"]
         if options.tiers_of(task.name) != ("exact",):
             names = []
-        few = {
-            n for n, is_few in zip(names, executor.map(_is_few, pair, names), strict=True) if is_few
-        }
-        plans.append({n: replace(e, sparse=n in few) for n, e in planned.items()})
-    return replace(plan, tasks=tuple(plans))
+        few = zip(names, executor.map(_is_few, pair, names), strict=True)
+        found[task.name] = {name for name, is_few in few if is_few}
+    return with_sparse(family, plan, found)
 
 
 def _is_few(pair: _Pair, name: str) -> bool:
