@@ -28,7 +28,7 @@
     ├── RemoteError                a bucket or repository cannot be used as asked; an OSError too
     ├── MissingExtra               an optional library is not installed
     └── OutputError                the target cannot be written
-        └── TargetExists           it is there already and --overwrite was not given
+        └── TargetExists           it is there already and may not be replaced
 
 `assert` is kept for our own mistakes; nothing here is raised for one.
 """
@@ -70,7 +70,7 @@ class NotFinite(InputError):
     def __init__(self, model: str, tensor: str) -> None:
         super().__init__(
             f"{model}: tensor {tensor!r} holds NaN or Inf where the base has other weights, so "
-            "their difference is not finite; leave the model out, or keep it --tiers exact"
+            'their difference is not finite; leave the model out, or keep it with tiers="exact"'
         )
 
 
@@ -147,7 +147,7 @@ class BaseUnavailable(TaskstoreError):
     def __init__(self, base: str, problem: str) -> None:
         super().__init__(
             f"the store only references its base {base}: {problem}; "
-            "name the right folder with --base-from"
+            "name the right folder with base=FOLDER"
         )
 
 
@@ -215,7 +215,8 @@ class TargetNotReached(TaskstoreError):
         )
         super().__init__(
             f"no combination keeps {share:.1%} of every score; the best that was found: {found}; "
-            "nothing was written: ask for less, take it --anyway, or keep them --tiers exact"
+            "nothing was written: ask for less, take it with anyway=True, or keep them with "
+            'tiers="exact"'
         )
         self.best = dict(best)
 
@@ -242,4 +243,4 @@ class ChangedMeanwhile(OutputError):
 
 class TargetExists(OutputError):
     def __init__(self, path: object) -> None:
-        super().__init__(f"{path} exists already; give another path or --overwrite")
+        super().__init__(f"{path} exists already; give another path or overwrite=True")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from itertools import combinations
@@ -125,3 +126,37 @@ def test_the_layers_name_every_child(root: Path) -> None:
     named = [name.strip() for layer in layers for name in layer.split("|")]
     assert len(named) == len(set(named))
     assert set(named) - {"__main__"} == set(children(root))
+
+
+# What types a command line, or shows one on a page.
+TYPES = ("extras.py", "server.py", "ollama.py", "store/card.py", "models/readers/other_forms.py")
+
+
+def said(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Strings of a module with their lines, {} for each value in them; no docstrings."""
+    named = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = list(ast.walk(tree))
+    seen = {
+        n.body[0].value for n in nodes if isinstance(n, named) and isinstance(n.body[0], ast.Expr)
+    }
+    seen |= {part for n in nodes if isinstance(n, ast.JoinedStr) for part in n.values}
+    for node in nodes:
+        if node in seen:
+            continue
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        words = [p.value if isinstance(p, ast.Constant) else "{}" for p in parts]
+        if isinstance(node, ast.JoinedStr | ast.Constant):
+            yield node.lineno, "".join(map(str, words))
+
+
+def test_the_library_speaks_python() -> None:
+    """What it says is tiers="exact", not the command's --tiers exact, but for a whole command line
+    in backticks; `taskstore_cli.output.options` says it as options."""
+    found = [
+        f"{relative(path)}:{line}: {text}"
+        for path in LIBRARY.rglob("*.py")
+        if not relative(path).endswith(TYPES) and "analysis/page" not in relative(path)
+        for line, text in said(ast.parse(path.read_text()))
+        if re.search(r"(?<![\w-])--[a-z]", re.sub("`[^`]*`", "", text))
+    ]
+    assert not found

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ from taskstore_cli.commands.tasks import copy, gc, log, rename, repair
 from taskstore_cli.commands.tune import tune
 from taskstore_cli.commands.unpack import export, unpack
 from taskstore_cli.commands.verify import verify
+from taskstore_cli.output.options import in_options
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,8 @@ class Group(cloup.Group):
             ctx.default_map = dict(found.by_command)
             return super().invoke(ctx)
         except TaskstoreError as error:
-            command = self.get_command(ctx, ctx.invoked_subcommand or "")
             wrong = isinstance(error, OptionError)
-            message = _in_options(str(error), command)
+            message = in_options(str(error))
             if wrong and (source := ctx.meta.get(SOURCE)) and source not in message:
                 message += f"; options that are not typed are from {source}"
             fail(message, 2 if wrong else 1)
@@ -165,15 +164,6 @@ def fail(message: str, status: int = 1) -> NoReturn:
     line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
     sys.exit(status)
-
-
-def _in_options(message: str, command: click.Command | None) -> str:
-    """The parameters that the library names as Python does, as the command has them."""
-    for param in command.params if command else ():
-        if param.name and "_" in param.name and isinstance(param, click.Option):
-            option = max(param.opts, key=len)
-            message = re.sub(rf"(?<![\w/.'\"]){param.name}(?![\w/.'\"])", option, message)
-    return message
 
 
 def _usage(error: click.ClickException) -> str:

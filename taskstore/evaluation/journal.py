@@ -50,7 +50,7 @@ class Journal:
         if not line.startswith("[[") and line not in ("", "["):
             raise OutputError(
                 f"{path} is no journal of scores, and is left alone: it holds {line[:40]!r}; name "
-                "another file with --journal"
+                "another file with journal=FILE"
             )
 
     def score(self, key: Key, evaluate: Callable[[], float]) -> float:

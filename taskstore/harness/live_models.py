@@ -185,7 +185,9 @@ class LiveModels(Scorer):
         if (store.path, state) not in self._known:
             with scratch(store.path, small=True) as written:
                 folder = store.write_assets(state, written)
-                self._known[store.path, state] = _beside(folder, label_of(state), "use --eval")
+                self._known[store.path, state] = _beside(
+                    folder, label_of(state), "use evaluator=COMMAND"
+                )
         return self._known[store.path, state]
 
 

@@ -106,8 +106,8 @@ def busy(target: Path) -> OutputError:
     pid, host = _holder(lock_of(target))
     who = f"process {pid} of {host}" if pid else "another process"
     return OutputError(
-        f"{target} is being written by another taskstore ({who}, as {lock_of(target)} says); run "
-        "the command again when it has ended, or with --wait SECONDS"
+        f"{target} is being written by another taskstore ({who}, as {lock_of(target)} says); try "
+        "again when it has ended, or with `taskstore.locations.locks.waiting(SECONDS)`"
     )
 
 

@@ -113,7 +113,7 @@ def _vocabulary(base: Model, models: list[Model], found: Agreed) -> bool:
     if 0 < base.rows <= top:
         found.notes["vocabulary"] = (
             f"all models have tokens up to row {top}, and the merged model has {base.rows} rows; "
-            "the base's tokenizer is taken: --tokenizer-from NAME takes one model's with its rows"
+            "the base's tokenizer is taken: tokenizer_from=NAME takes one model's with its rows"
         )
         return False
     for path in VOCABULARY:

@@ -88,7 +88,7 @@ def added(theta0_N: F32, tau_N: F32, alpha: float, dtype: str, tensor: str) -> B
         if not np.isfinite(tau_N).all():
             raise NotFinite("the merged vector", tensor)
         raise InputError(
-            f"tensor {tensor!r} overflows {dtype} when it is merged; take a smaller --alpha or "
-            "another --dtype"
+            f"tensor {tensor!r} overflows {dtype} when it is merged; take a smaller `alpha` or "
+            "another `dtype`"
         )
     return bits_N

@@ -26,7 +26,7 @@ def opened(
     kinds = info_of(name).statistics
     if not kinds:
         if paths:
-            raise OptionError(f"method {name!r} uses no statistics; leave --statistics out")
+            raise OptionError(f"method {name!r} uses no statistics; leave `statistics` out")
         yield {}
         return
     needed = ",".join(kinds)
@@ -36,7 +36,7 @@ def opened(
             raise InputError(
                 f"method {name!r} needs statistics of {task.name!r}: make them with `taskstore "
                 f"measure {task.path} --data FILE.jsonl --kinds {needed} -o "
-                f"{task.name}.statistics.safetensors` and give --statistics {task.name}=FILE"
+                f"{task.name}.statistics.safetensors` and give statistics={{{task.name!r}: FILE}}"
             )
     with ExitStack() as stack:
         found: dict[str, Statistics] = {}
@@ -46,7 +46,8 @@ def opened(
             if missing := [kind for kind in kinds if kind not in statistics.kinds]:
                 raise InputError(
                     f"{path} has {' and '.join(statistics.kinds)} of {model.name} and not the "
-                    f"{missing[0]} that {name!r} needs: measure it with --kinds {needed}"
+                    f"{missing[0]} that {name!r} needs; measure them with"
+                    f" `taskstore measure --kinds {needed}`"
                 )
             statistics.check_model(model.name, model.tensors, digest_of(model, executor))
         if "gram" in kinds:

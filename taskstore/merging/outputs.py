@@ -84,7 +84,7 @@ def decide(family: Family, plan: Plan, options: MergeOptions) -> Outputs:
     found.notes |= {path: why for path, why in agreed.notes.items() if path not in found.notes}
     head = named(family, options.private_from)
     if head is not None and not any(output.copied is head for output in found.tensors.values()):
-        raise InputError(f"{head.name} has no tensors of its own that --private-from could take")
+        raise InputError(f"{head.name} has no tensors of its own that `private_from` could take")
     return found
 
 

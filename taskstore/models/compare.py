@@ -76,7 +76,7 @@ def compare(
         raise InputError(
             f"{family.base.name} holds no BF16, F16 or F32 weights, but {_some(held)}; masks, "
             "rests and merges take only these: convert the models (model.to(torch.bfloat16), "
-            "save_pretrained), or keep them as they are with --tiers exact"
+            'save_pretrained), or keep them as they are with tiers="exact"'
         )
     base, *tasks = (_Model(model, language_config(model)) for model in (family.base, *family.tasks))
     for task in tasks:
@@ -165,14 +165,14 @@ def _check_shapes(base: Checkpoint, task: Checkpoint, entries: TaskPlan) -> None
             f"{task.name}: {len(holes)} of {len(task.tensors)} tensors have no elements where the "
             f"base has some ({_some(holes)}), as ZeRO-3 saves weights that lie on other devices; "
             "gather them when you save (stage3_gather_16bit_weights_on_model_save), or run "
-            "zero_to_fp32.py on the checkpoint; --keep-private packs them as they are"
+            "zero_to_fp32.py on the checkpoint; keep_private=True packs them as they are"
         )
     if other:
         ours, theirs = shapes[other[0]]
         raise InputError(
             f"{task.name}: {len(other)} of {len(task.tensors)} tensors have another shape than the "
             f"base's and are no vocabulary ({_some(other)}; the first {list(ours)}, "
-            f"{list(theirs)} in the base); --keep-private keeps them whole, beside the base's"
+            f"{list(theirs)} in the base); keep_private=True keeps them whole, beside the base's"
         )
 
 
@@ -245,7 +245,7 @@ def _of_dtypes(base: Checkpoint, task: Checkpoint) -> str | None:
                 f"{who} {'of a wide dtype' if wide else 'quantised'} ({how}), and masks, rests and "
                 "merges take BF16, F16 and F32 weights; convert with transformers "
                 f"({'model.to(torch.bfloat16)' if wide else 'model.dequantize()'}, then "
-                "save_pretrained); --tiers exact keeps models whose base has their dtype"
+                'save_pretrained); tiers="exact" keeps models whose base has their dtype'
             )
     return None
 

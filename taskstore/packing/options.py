@@ -142,7 +142,7 @@ class PackOptions:
         if self.masks and self.method not in ("sum", "ties"):
             raise OptionError(
                 f"masks of a file select from the vector they were made for, {self.method} makes "
-                "another; add --method sum, or ties where the masks are of ties"
+                'another; add method="sum", or ties where the masks are of ties'
             )
         check_used([name for name in self._given if name in USED_BY], self._asked)
         if not 1 <= self.depth <= MAX_DEPTH:

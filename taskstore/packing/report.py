@@ -61,15 +61,15 @@ class PackReport:
 
 NEARER, FEWER = "auto:0.02", "auto:B"
 _AT_BEST = (
-    f"for more: --tiers {NEARER} comes nearer{{nearer}}, exact keeps every bit (about half of 16, "
-    f"two thirds of 32); for fewer bytes: --tiers {FEWER}{{fewer}}, whose fine-tunes kept 97 % of "
+    f'for more: tiers="{NEARER}" comes nearer{{nearer}}, exact keeps every bit (about half of 16, '
+    f'two thirds of 32); for fewer bytes: tiers="{FEWER}"{{fewer}}, whose fine-tunes kept 97 % of '
     "their scores and more"
 )
 _MORE_THAN_MASKS = (
-    "for more: --tiers auto keeps more of each fine-tune than these masks, often in fewer bits; "
+    'for more: tiers="auto" keeps more of each fine-tune than these masks, often in fewer bits; '
     "exact keeps every bit"
 )
-_MORE_THAN_REST = "for more: --tiers auto takes the bits that grade A needs; exact keeps every bit"
+_MORE_THAN_REST = 'for more: tiers="auto" takes the bits that grade A needs; exact keeps every bit'
 _UNTIL_THEN = (
     "an approximate task is not its fine-tune: keep the originals until you have measured it "
     "(taskstore eval)"
@@ -127,7 +127,7 @@ def _smaller(figures: Summary, family: Family) -> str:
     if figures.multitask_bytes:
         return (
             f"the multi-task model costs as much as a fine-tune, and {len(family.tasks)} of them "
-            "do not pay for it; masks save from about three full fine-tunes on, --tiers rest from "
+            'do not pay for it; masks save from about three full fine-tunes on, tiers="rest" from '
             "one"
         )
-    return "--tiers rest takes the least; where that is not less either, keep the originals"
+    return 'tiers="rest" takes the least; where that is not less either, keep the originals'

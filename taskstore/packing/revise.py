@@ -280,5 +280,5 @@ def _check_exact(store: Store, tasks: Iterable[str], what: str) -> None:
             raise InputError(
                 f"{what} all fine-tunes are needed, and {store.path} keeps no more of {task!r} "
                 f"than its {' and '.join(store.tiers(task))}; pack again from the originals, or "
-                "keep an archive (--tiers exact)"
+                'keep an archive (tiers="exact")'
             ) from None

@@ -46,7 +46,7 @@ class MeasureReport:
             return []
         return [
             f"{self.about.truncated} of {self.about.examples} examples were cut to "
-            f"{self.about.max_length} tokens; give a larger --max-length to keep them whole"
+            f"{self.about.max_length} tokens; give a larger `max_length` to keep them whole"
         ]
 
     def to_dict(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def plan(job: MeasureJob) -> Plan:
     sums = kinds_of_sums(job.encoder, options)
     if sums and 2 * weights > most:
         parts = {"weights": weights, "sums of squares": weights}
-        raise NotEnoughMemory(options.device, parts, most, "raise --max-memory")
+        raise NotEnoughMemory(options.device, parts, most, "raise `max_memory`")
     together = (1 + len(sums)) * weights <= most
     squares = [sums] if together else [{y: kinds} for y, kinds in sums.items()]
     layers = linears(subject) if "gram" in options.statistics else []

@@ -171,7 +171,7 @@ class StoreContents:
             self._warned.add((task, tier))
             warnings.warn(
                 f"task {task!r} of {self.path} is {found.words}; measure it before you rely on it "
-                "(taskstore eval), or pack it with --tiers auto or exact",
+                '(taskstore.evaluate), or pack it with tiers="auto" or tiers="exact"',
                 ApproximationWarning,
                 stacklevel=depth + 2,
             )
@@ -190,7 +190,7 @@ class StoreContents:
         if there and "exact" not in there:
             raise InputError(
                 f"task {task!r} is not exact, its best tier is {there[-1]!r}; only a store packed "
-                "with --tiers exact, or mask,exact, gives the originals back"
+                'with tiers="exact", or mask,exact, gives the originals back'
             )
 
     def check_unchanged(self) -> None:

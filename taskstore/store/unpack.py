@@ -133,7 +133,7 @@ def unpack_adapter(
     if adapter is None:
         raise InputError(
             f"task {task!r} keeps no adapter: it was no PEFT folder, or was not packed with "
-            "--tiers exact; unpack it without --adapter"
+            'tiers="exact"; unpack it without `adapter`'
         )
     foreign = _not_of(store)
     publish.check_target(target.absolute(), overwrite=options.overwrite, foreign=foreign)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from taskstore_cli.arguments.command import flag
 from taskstore_cli.main import main
+from taskstore_cli.output.options import flag
 
 import taskstore
 from taskstore.packing.parts.driver import pack_part

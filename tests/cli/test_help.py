@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from taskstore_cli.arguments.command import OPTION_GROUPS, Command, Option, flag
+from taskstore_cli.arguments.command import OPTION_GROUPS, Command, Option
 from taskstore_cli.main import PARTS, Part, main
+from taskstore_cli.output.options import flag
 
 from tests.support.families import Family
 

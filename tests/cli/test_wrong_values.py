@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from taskstore_cli.arguments.command import flag
 from taskstore_cli.main import main
+from taskstore_cli.output.options import flag
 
 from tests.support.families import Family
 

@@ -12,7 +12,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from taskstore_cli.arguments.command import SOURCE, flag
+from taskstore_cli.arguments.command import SOURCE
+from taskstore_cli.output.options import flag
 
 EVALUATOR = ("key", "timeout", "journal", "scratch")
 EVAL, COUNTED = ("template",), ("overlap", "vectors")

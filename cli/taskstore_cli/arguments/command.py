@@ -9,6 +9,8 @@ import click
 import cloup
 from click.core import ParameterSource as Source
 
+from taskstore_cli.output.options import flag
+
 if TYPE_CHECKING:
     from click.parser import _OptionParser
 
@@ -126,11 +128,6 @@ def _verbose() -> click.Option:
         callback=keep,
         help="Say more on stderr: what is done; -vv: all that is known. So does TASKSTORE_LOG.",
     )
-
-
-def flag(option: click.Parameter) -> str:
-    """How an option is written in full; where it has two words, the first."""
-    return next((word for word in option.opts if word.startswith("--")), option.opts[0])
 
 
 def _grouped(params: list[click.Parameter]) -> list[click.Parameter]:

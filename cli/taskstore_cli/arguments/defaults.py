@@ -27,7 +27,7 @@ from typing import Any
 import click
 
 from taskstore.errors import FileError, OptionError
-from taskstore_cli.arguments.command import flag
+from taskstore_cli.output.options import flag
 
 NAMES = ("taskstore.toml", "pyproject.toml")
 MAX_BYTES = 1 << 20

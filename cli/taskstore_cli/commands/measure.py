@@ -11,6 +11,7 @@ from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.output.console import Output, counted, print_json, size
+from taskstore_cli.output.options import in_options
 
 if TYPE_CHECKING:
     from taskstore.statistics.driver import MeasureReport
@@ -121,7 +122,7 @@ def measure(
         print_json(report.to_dict())
     else:
         for warning in report.warnings:
-            click.echo(f"{click.style('note:', fg='yellow')} {warning}", err=True)
+            click.echo(f"{click.style('note:', fg='yellow')} {in_options(warning)}", err=True)
         if not out.quiet:
             click.echo(_line(report))
 

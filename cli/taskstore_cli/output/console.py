@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from taskstore.progress import EVERY, duration
+from taskstore_cli.output.options import in_options
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from taskstore.progress import Function, Progress
 
 SCHEMA = 1  # the version of schema.json, in every output
+SAID = ("advice", "notes", "warnings")  # members of outputs, for people
 
 
 def size(count: float) -> str:
@@ -93,7 +95,15 @@ def plain_table(*columns: str, words: Collection[str] = ("",), **look: Any) -> T
 def print_json(document: Mapping[str, Any], kind: str | None = None) -> None:
     """Print one object; `kind` is the name of its schema, the command's by default."""
     named = versioned(document, kind or click.get_current_context().command.name)
-    click.echo(json.dumps(named, indent=2, ensure_ascii=False))
+    said = {member: _in_options(named[member]) for member in SAID if member in named}
+    click.echo(json.dumps(named | said, indent=2, ensure_ascii=False))
+
+
+def _in_options(said: Any) -> Any:
+    """The same of a sentence, or of a list or dict of them."""
+    if isinstance(said, Mapping):
+        return {what: in_options(why) for what, why in said.items()}
+    return in_options(said) if isinstance(said, str) else [in_options(one) for one in said]
 
 
 def versioned(document: Mapping[str, Any], kind: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from taskstore_cli.output.console import (
     size,
     stdout,
 )
+from taskstore_cli.output.options import in_options
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeReport
@@ -41,7 +42,9 @@ def print_merged(report: MergeReport, out: Output) -> None:
             f"{holds}, {size(report.bytes)}"
         )
     for what, why in report.notes.items():
-        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {what}: {why}", err=True)
+        click.echo(
+            f"{click.style('note:', fg='yellow', bold=True)} {what}: {in_options(why)}", err=True
+        )
 
 
 def print_searched(found: Searched, out: Output) -> None:

@@ -21,6 +21,7 @@ from taskstore_cli.output.console import (
     size,
     stdout,
 )
+from taskstore_cli.output.options import in_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,9 @@ def print_report(report: PackReport, out: Output) -> None:
         advice = report.advice.split("; ") if report.advice else []
         print_made(str(report.path), report.summary, [*report.notes, *advice])
     for warning in report.warnings:
-        click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {warning}", err=True)
+        click.echo(
+            f"{click.style('warning:', fg='yellow', bold=True)} {in_options(warning)}", err=True
+        )
 
 
 def print_made(path: str, summary: Summary, notes: Sequence[str] = ()) -> None:
@@ -55,7 +58,7 @@ def print_made(path: str, summary: Summary, notes: Sequence[str] = ()) -> None:
     show(console, KEPT, fidelity_table(summary))
     console.print()
     for note in notes:
-        say(console, escape(note))
+        say(console, escape(in_options(note)))
     say(console, f"sizes by part and by task: taskstore info {escape(shlex.quote(path))}")
 
 

@@ -124,7 +124,7 @@ def check_name(method: Node) -> None:
         return
     if name in INSTEAD:
         nearest = f"; the nearest is {INSTEAD[name]}" if INSTEAD[name] else ""
-        ours = f", and --method {name} is there without a recipe" if name in MERGES else ""
+        ours = f', and method="{name}" is there without a recipe' if name in MERGES else ""
         method.fail(f"is {name!r}, which is not read from recipes{nearest}{ours}")
     near = difflib.get_close_matches(name, [*_METHODS, *INSTEAD], n=1, cutoff=0.5)
     method.fail(

@@ -147,8 +147,9 @@ def _known(name: str) -> str:
         return plain
     if plain in PROCEDURES:
         raise OptionError(
-            f"method {name!r} tries models with an evaluator of yours, so it needs one and makes a "
-            f"model, not a store: taskstore merge BASE MODEL... --method {plain} --eval CMD -o DIR"
+            f"method {name!r} tries models with an evaluator of yours, so it needs one and makes "
+            f"a model, not a store: `taskstore merge BASE MODEL... --method {plain} --eval CMD "
+            "-o DIR`"
         )
     there = [*MERGES, *PROCEDURES]
     near = difflib.get_close_matches(plain, [*there, *ALIASES], n=3, cutoff=0.5)

@@ -26,7 +26,7 @@ def check_complete(manifest: m.Manifest, tasks: Collection[str]) -> None:
         if parent is not None and parent not in tasks:
             raise InputError(
                 f"task {name!r} is coded against {parent!r}; name it too, or pack again with "
-                "--parent none"
+                'parent="none"'
             )
 
 
@@ -55,7 +55,7 @@ def recoded(
         if new.tasks[child].tensors != old.tensors:
             raise InputError(
                 f"task {child!r} is coded against {old.parent!r}, and would not be the same "
-                "without it; remove both, or pack again with --parent none"
+                'without it; remove both, or pack again with parent="none"'
             )
         manifest = adopted(manifest, new, alone, folder, [child])
         task = msgspec.structs.replace(manifest.tasks[child], scores=old.scores, lam=old.lam)

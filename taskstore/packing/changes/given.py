@@ -81,7 +81,7 @@ def joined(
             if not any(t.multitask for t in store.manifest.tensors.values()):
                 raise InputError(
                     f"{store.path} has no multi-task model that a mask could select from; take "
-                    "--tiers rest or --tiers exact"
+                    'tiers="rest" or tiers="exact"'
                 )
             paths = names.of_stem(names.MULTITASK, store.manifest.files)
             store.check_files(paths, executor)  # its tensors have no checksums of their own

@@ -90,8 +90,8 @@ def _too_far(
 def _said(name: str, error: float, most: float) -> str:
     return (
         f"{name}: a mask over the multi-task model that is there would have the error {error:.3f}, "
-        f"more than {most:g}: it gets a rest (--max-error 9 takes the mask, --repack merges "
-        "the family anew)"
+        f"more than {most:g}: it gets a rest (a larger `max_error` takes the mask, repack=True "
+        "merges the family anew)"
     )
 
 
@@ -142,7 +142,7 @@ def _check_parent(alone: m.Manifest, tasks: Mapping[str, m.Task], name: str) -> 
         ):
             raise InputError(
                 f"task {name!r} cannot be coded against {task.parent!r}, which has tensor "
-                f"{tensor!r} in another form; leave --parent out"
+                f"{tensor!r} in another form; leave it out of `parents`"
             )
 
 

@@ -88,7 +88,7 @@ class AddOptions:
         """Raise OptionError for parents that fine-tunes which join a store cannot have."""
         tasks = store.manifest.tasks
         for name, parent in self.parents.items():
-            said = f"--parent {name}={parent}"
+            said = f"parents={{{name!r}: {parent!r}}}"
             for wrong in {name} - {*finetunes} or {parent} - {*finetunes, *tasks}:
                 raise OptionError(f"{said}: {wrong!r} is no such task")
             if parent in finetunes:
@@ -97,7 +97,7 @@ class AddOptions:
                 there = ",".join(tasks[parent].all_tiers)
                 raise OptionError(
                     f"{said}: {parent!r} has the tiers {there}, and {name!r} would have "
-                    f"{','.join(tiers)}; add --tiers {there}"
+                    f'{",".join(tiers)}; add tiers="{there}"'
                 )
             if (depth := lineage.depth(tasks, parent)) >= lineage.USUAL_DEPTH:
                 raise OptionError(

@@ -119,7 +119,7 @@ def _check_shapes(family: Family, plan: Plan) -> None:
                 continue
             raise InputError(
                 f"task {task.name!r} {problem}, {info.dtype} {list(info.shape)} in the base; masks "
-                "of a file are over the base's tensors: pack without --masks"
+                "of a file are over the base's tensors: pack without `masks`"
             )
 
 
@@ -129,7 +129,7 @@ def _find(tasks: list[str], files: Mapping[str, Path]) -> dict[str, npy.PackedMa
     found: dict[str, npy.PackedMask] = {}
     for task in tasks:
         if task not in files:
-            raise InputError(f"no mask is given for task {task!r}; add --masks {task}=FILE")
+            raise InputError(f"no mask is given for task {task!r}; add masks={{{task!r}: FILE}}")
         path = files[task]
         masks = read[path]
         mask = masks.get(task, masks.get(""))
