@@ -57,12 +57,14 @@ def unpack(
     overwrite: bool = False,
     jobs: int | None = None,
     shard_bytes: int | None = None,
+    adapter: bool = False,
     progress: Callback = silent,
 ) -> Path:
     """Write a task of a store (None: the base) as a Hugging Face folder, every tensor checked.
 
     `tier` None is the best that the task has. Weight files are those that were packed, byte for
-    byte, where the store keeps them; `shard_bytes` cuts them anew. Raises UnknownTask, InputError,
+    byte, where the store keeps them; `shard_bytes` cuts them anew. `adapter`: the PEFT adapter that
+    the task was, byte for byte, without `tier` and `shard_bytes`. Raises UnknownTask, InputError,
     FormatError, ChecksumMismatch or OutputError; the target then is as it was before.
 
     >>> taskstore.unpack("numerals", "roman", "rebuilt")
@@ -75,6 +77,7 @@ def unpack(
         overwrite=overwrite,
         jobs=jobs,
         shard_bytes=shard_bytes,
+        adapter=adapter,
         progress=progress,
     )
 
@@ -273,7 +276,7 @@ class Store(StoreContents):
         from taskstore.store.unpack import UnpackOptions, unpack, unpack_adapter
 
         options = UnpackOptions(tier, overwrite, shard_bytes, threads(jobs))
-        if adapter and task is not None:
+        if adapter:
             return unpack_adapter(self, task, Path(target), options, progress)
         return unpack(self, {"": task}, Path(target), options, progress)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskstore.errors import InputError
+from taskstore.errors import InputError, OptionError
 from taskstore.executors import Executor, threads
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.layouts import adapter_layouts
@@ -122,12 +122,17 @@ def _check(
 
 
 def unpack_adapter(
-    store: StoreContents, task: str, target: Path, options: UnpackOptions, progress: Callback
+    store: StoreContents, task: str | None, target: Path, options: UnpackOptions, progress: Callback
 ) -> Path:
     """Write the adapter that a task is to the folder `target`, as it was, byte for byte.
 
-    Raises InputError for a task that keeps none, and what `unpack` raises.
+    Raises InputError for the base (None) and for a task that keeps none, OptionError for a tier or
+    a size of files, and what `unpack` raises.
     """
+    if task is None:
+        raise InputError("the base is no adapter; name a task, or leave `adapter` out")
+    if options.tier or options.shard_bytes:
+        raise OptionError("adapter=True goes without `tier` and `shard_bytes`; leave them out")
     store.check_task(task)
     adapter = store.manifest.tasks[task].adapter
     if adapter is None:

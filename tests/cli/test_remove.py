@@ -102,3 +102,28 @@ def test_replace_asks_for_an_original_that_only_the_store_holds(
     assert contents(archive) == before
     assert run("replace", archive, new, "--yes", "-q")[0] == 0
     assert run("replace", store, new, "-q")[0] == 0, "an approximation is not asked for"
+
+
+def test_an_archive_is_overwritten_after_a_question_alone(
+    small: families.Family, tmp_path: Path
+) -> None:
+    """Where the exact tasks that go are neither what is packed, nor in the store that is read."""
+    archive, other = tmp_path / "archive", tmp_path / "other"
+    alpha, beta = (f"{name}={small.paths[name]}" for name in ("alpha", "beta"))
+    exact = ("--tiers", "exact", "-q", "-o")
+    assert run("pack", small.base_path, alpha, beta, *exact, archive)[0] == 0
+    assert run("pack", small.base_path, alpha, beta, *exact, archive, "--overwrite")[0] == 0
+    assert run("copy", archive, "alpha", "beta", "-q", "-o", other)[0] == 0
+    before = contents(other)
+    only_alpha = ("pack", small.base_path, alpha, "--overwrite", *exact, archive)
+    code, out, err = run(*only_alpha)
+    assert (code, out) == (2, "")
+    assert "this deletes beta (exact), of which no other copy is known; add --yes" in err
+    code, out, _ = run(*(word for word in only_alpha if word != "-q"), "--dry-run")
+    assert code == 0 and "would delete beta (exact), of which no other copy is known" in out
+    assert run("copy", other, "beta", "-q", "-o", archive, "--overwrite")[0] == 0, "it has alpha"
+    assert run("copy", archive, "beta", "-q", "-o", other, "--overwrite")[0] == 2
+    assert run("pack", small.base_path, alpha, *exact, tmp_path / "new", "--yes")[0] == 2
+    assert contents(other) == before
+    assert run("pack", small.base_path, alpha, "--overwrite", "--yes", *exact, other)[0] == 0
+    assert taskstore.open(other).tasks == ["alpha"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,3 +215,16 @@ def test_sums_have_one_order() -> None:
     part = start[123:2000].copy()
     products.add_product(left, right, 123, part)
     assert np.array_equal(part, found[123:2000])
+
+
+def test_what_has_no_adapter_is_refused(tmp_path: Path, packed: Path) -> None:
+    cases: list[tuple[str | None, dict[str, Any], str]] = [
+        (None, {}, "the base is no adapter; name a task"),
+        ("alpha", {"tier": "mask"}, "goes without `tier` and `shard_bytes`"),
+        ("alpha", {"shard_bytes": 100}, "goes without `tier` and `shard_bytes`"),
+        ("alpha", {}, "'alpha' keeps no adapter.*unpack it without `adapter`"),
+    ]
+    for task, words, because in cases:
+        with pytest.raises(InputError, match=because):
+            taskstore.unpack(packed, task, tmp_path / "out", adapter=True, **words)
+    assert not (tmp_path / "out").exists()

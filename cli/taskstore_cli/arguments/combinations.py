@@ -17,13 +17,16 @@ from taskstore_cli.output.options import flag
 
 EVALUATOR = ("key", "timeout", "journal", "scratch")
 EVAL, COUNTED = ("template",), ("overlap", "vectors")
+ASKED: Mapping[str, Sequence[str]] = {"yes": ("overwrite",)}
 LM_EVAL = ("include_path", "limit", "num_fewshot", "batch", "apply_chat_template", "device")
 # Command -> option -> the options of which it needs one.
 NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "pack": {**dict.fromkeys(EVALUATOR, EVAL), "anyway": ["share"]},
+    "pack": {**dict.fromkeys(EVALUATOR, EVAL), "anyway": ["share"], **ASKED},
+    "tune": ASKED,
+    "copy": ASKED,
     "merge": dict.fromkeys((*EVALUATOR, "minimise", "plot"), EVAL),
     "eval": {**dict.fromkeys(("timeout", "scratch"), EVAL), **dict.fromkeys(LM_EVAL, ("lm_eval",))},
-    "retier": {"overwrite": ["target"]},
+    "retier": {"overwrite": ["target"], **ASKED},
     "load": {"repeat": ["timed"]},
     "info": dict.fromkeys(("jobs", "base_from"), COUNTED),
     "verify": {"base_from": ["deep"]},

@@ -13,6 +13,7 @@ from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named, rest_bits_option
+from taskstore_cli.arguments.losses import overwrite_store_option
 from taskstore_cli.arguments.method import method_options, statistics_option
 from taskstore_cli.arguments.parents import parent_options
 from taskstore_cli.arguments.parts import PartOf
@@ -97,10 +98,10 @@ from taskstore_cli.output.console import Output
 )
 @click.option("--anyway", is_flag=True, help="Write the best, where --target is not reached.")
 @evaluator_options(required=False)
-@common.overwrite_option("a store that is there")
 @common.wait_option()
 @common.says_options
 @dry_run_option
+@overwrite_store_option("a store that is there")
 def pack(
     base: Path,
     finetunes: tuple[str, ...],

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from taskstore.format.names import plain
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.family import make_options, named, rest_bits_option
 from taskstore_cli.arguments.joining import add_options, joining_options
+from taskstore_cli.arguments.losses import (
+    ask,
+    ask_for_originals,
+    described,
+    note_losses,
+    overwrite_store_option,
+    yes_option,
+)
 from taskstore_cli.arguments.method import method_options
 from taskstore_cli.arguments.parents import parent_options
 from taskstore_cli.output.console import Output, print_json
-
-if TYPE_CHECKING:
-    from taskstore.format.fidelity import Fidelity
-    from taskstore.store import Store
 
 
 @command()
@@ -47,7 +49,7 @@ def add(
 
 @command()
 @joining_options
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def replace(
     store: Path,
     finetunes: tuple[str, ...],
@@ -66,7 +68,7 @@ def replace(
     """
     from taskstore.packing.revise import replace_tasks as run
 
-    _join(run, store, finetunes, base_from, out, how, asks=not yes)
+    _join(run, store, finetunes, base_from, out, how, partial(ask_for_originals, yes=yes))
 
 
 def _join(
@@ -76,15 +78,13 @@ def _join(
     base_from: Path | None,
     out: Output,
     how: dict[str, Any],
-    *,
-    asks: bool = False,
+    before: Callable[..., None] = lambda *_: None,
 ) -> None:
     from taskstore_cli.output.store import print_report
 
     options, tasks = add_options(**how), named(finetunes)
     with common.store_to_change(store, base_from) as opened:
-        if asks:
-            _ask_for_originals(opened, tasks)
+        before(opened, tasks)
         with out.progress() as progress:
             report = run(opened, tasks, options, progress=progress)
     print_report(report, out)
@@ -93,7 +93,7 @@ def _join(
 @command()
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @common.wait_option()
 @common.says_options
 @dry_run_option
@@ -103,55 +103,21 @@ def remove(store: Path, tasks: tuple[str, ...], yes: bool, out: Output) -> None:
     It asks first where no other copy of a fine-tune is known: on a hub, at a commit, or, with an
     exact tier, in the folder beside STORE that it came from.
     """
-    from taskstore.locations import dry
     from taskstore.packing.revise import remove as run
     from taskstore.store.copies import only_copies
     from taskstore_cli.output.store import print_summary
 
     with common.store_to_change(store) as opened:
         lost = {task: opened.fidelity(task) for task in only_copies(opened, tasks)}
-        dry.note(
-            store=str(store),
-            would_remove=tasks,
-            would_lose={task: asdict(found) for task, found in lost.items()},
-            also=[f"would remove {_described(task, lost)}" for task in tasks],
-        )
-        if lost and not yes and not dry.on():
-            _ask(store, lost)
+        would = [f"would remove {described(task, lost)}" for task in tasks]
+        note_losses(lost, would, store=str(store), would_remove=tasks)
+        ask(store, lost, yes=yes)
         left = run(opened, list(tasks))
     summary = left.summary()
     if out.as_json:
         print_json({"store": str(store), **summary.to_dict()})
     elif not out.quiet:
         print_summary(str(store), summary)
-
-
-def _described(task: str, lost: Mapping[str, Fidelity]) -> str:
-    if task not in lost:
-        return f"{plain(task)}, whose fine-tune is on a hub, or beside the store"
-    return f"{plain(task)} ({lost[task].words}), of which no other copy is known"
-
-
-def _ask_for_originals(store: Store, tasks: Iterable[str]) -> None:
-    """Ask before fine-tunes that the store alone holds, bit for bit, make room for others."""
-    from taskstore.locations import dry
-    from taskstore.store.copies import only_copies
-
-    lost = {
-        task: store.fidelity(task)
-        for task in only_copies(store, tasks)
-        if "exact" in store.manifest.tasks[task].all_tiers
-    }
-    if lost and not dry.on():
-        _ask(store.path, lost)
-
-
-def _ask(store: Path, lost: Mapping[str, Fidelity]) -> None:
-    """Ask before what is nowhere else is deleted; raises UsageError where nobody can answer."""
-    named = "; ".join(_described(task, lost) for task in lost)
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"this deletes {named}; add --yes, or look with --dry-run")
-    click.confirm(f"Delete from {store}: {named}?", abort=True, err=True)
 
 
 @command()
@@ -168,10 +134,10 @@ def _ask(store: Path, lost: Mapping[str, Fidelity]) -> None:
 @parent_options
 @common.base_from_option
 @common.jobs_option
-@common.overwrite_option("a store that is at NEW")
 @common.wait_option()
 @common.says_options
 @dry_run_option
+@overwrite_store_option("a store that is at NEW")
 def retier(
     store: Path,
     target: Path | None,

@@ -12,6 +12,7 @@ from taskstore.format.names import plain
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.dry_run import dry_run_option
+from taskstore_cli.arguments.losses import overwrite_store_option
 from taskstore_cli.output.console import Output, counted, plain_table, print_json, show, stdout
 from taskstore_cli.output.console import size as bytes_of
 
@@ -40,11 +41,11 @@ def rename(store: Path, old: str, new: str, out: Output) -> None:
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
 @common.output_option("OTHER", "Folder for the new store.")
-@common.overwrite_option("a store that is at OTHER")
 @common.jobs_option
 @common.wait_option()
 @common.says_options
 @dry_run_option
+@overwrite_store_option("a store that is at OTHER")
 def copy(
     store: Path,
     tasks: tuple[str, ...],

@@ -12,6 +12,7 @@ from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
 from taskstore_cli.arguments.family import make_options, named
+from taskstore_cli.arguments.losses import overwrite_store_option
 from taskstore_cli.arguments.method import method_options
 from taskstore_cli.output.console import (
     Output,
@@ -46,10 +47,10 @@ if TYPE_CHECKING:
 )
 @method_options()
 @common.jobs_option
-@common.overwrite_option("a store that is there")
 @common.wait_option()
 @common.says_options
 @dry_run_option
+@overwrite_store_option("a store that is there")
 def tune(
     base: Path,
     finetunes: tuple[str, ...],
