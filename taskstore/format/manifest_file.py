@@ -31,7 +31,7 @@ def _way_out(path: Path) -> str:
     """Say what to do with a model, or a store that lost its manifest."""
     if (path / "tasks").is_dir() and any(path.glob("tasks/*/*.safetensors")):
         alone = any((path / OLD).glob("*.json"))
-        older = ", without --from as it was before the last change" if alone else ""
+        older = f", `taskstore repair {path}` as it was before the last change" if alone else ""
         return f"; `taskstore repair {path} --from COPY` puts it back from a copy{older}"
     model = path.name.endswith(WEIGHT_FILES) or any(path.glob("*config.json"))
     return (

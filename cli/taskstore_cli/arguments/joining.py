@@ -9,8 +9,7 @@ import click
 from taskstore.executors import default_jobs
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.dry_run import dry_run_option
-from taskstore_cli.arguments.family import by_task, rest_bits_option
-from taskstore_cli.arguments.parents import parents_of
+from taskstore_cli.arguments.family import by_task, parents_of, rest_bits_option
 from taskstore_cli.arguments.sizes import parse_bytes
 
 if TYPE_CHECKING:

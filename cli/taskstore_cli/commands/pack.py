@@ -12,10 +12,14 @@ from taskstore_cli.arguments import combinations, common
 from taskstore_cli.arguments.command import Option, command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.evaluator import Evaluator, evaluator_options
-from taskstore_cli.arguments.family import make_options, named, rest_bits_option
+from taskstore_cli.arguments.family import (
+    make_options,
+    named,
+    parent_options,
+    rest_bits_option,
+)
 from taskstore_cli.arguments.losses import overwrite_store_option
 from taskstore_cli.arguments.method import method_options, statistics_option
-from taskstore_cli.arguments.parents import parent_options
 from taskstore_cli.arguments.parts import PartOf
 from taskstore_cli.output.console import Output
 

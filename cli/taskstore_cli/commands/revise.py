@@ -13,7 +13,12 @@ import click
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.dry_run import dry_run_option
-from taskstore_cli.arguments.family import make_options, named, rest_bits_option
+from taskstore_cli.arguments.family import (
+    make_options,
+    named,
+    parent_options,
+    rest_bits_option,
+)
 from taskstore_cli.arguments.joining import add_options, joining_options
 from taskstore_cli.arguments.losses import (
     ask,
@@ -24,7 +29,6 @@ from taskstore_cli.arguments.losses import (
     yes_option,
 )
 from taskstore_cli.arguments.method import method_options
-from taskstore_cli.arguments.parents import parent_options
 from taskstore_cli.output.console import Output, print_json
 
 

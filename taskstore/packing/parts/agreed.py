@@ -49,7 +49,7 @@ class Asked(msgspec.Struct, frozen=True):
         options: PackOptions, parts: int,
     ) -> Asked:  # fmt: skip
         if options.masks:
-            raise OptionError("masks of files are packed by one process; leave --masks out")
+            raise OptionError("masks of files are packed by one process; leave `masks` out")
         usual = PackOptions()
         mine = replace(options, jobs=1, max_memory=usual.max_memory, overwrite=False)
         mine = replace(mine, statistics={t: _named(f) for t, f in options.statistics.items()})

@@ -140,7 +140,7 @@ def check_whole(work: Parts, asked: Asked) -> None:
         for part in range(1, asked.parts + 1)
         if left & {unit.number for unit in of_part(work.units, part, asked.parts)}
     ]
-    shown = ", ".join(f"--part {part}/{asked.parts}" for part in lacking[:8])
+    shown = ", ".join(f"part {part}/{asked.parts}" for part in lacking[:8])
     more = f" and {len(lacking) - 8} more" if len(lacking) > 8 else ""
     raise InputError(
         f"{len(left)} of {len(work.units)} units are not done: run {shown}{more} again"
@@ -207,8 +207,8 @@ def _refined(
         far = too_far(job, total, options, most)
     if far:
         raise InputError(
-            f"{', '.join(far)}: no {tier} is as near as --tiers auto was asked for; remove the "
-            "parts and pack with --tiers exact, or with a larger error"
+            f"{', '.join(far)}: no {tier} is as near as `tiers` auto was asked for; remove the "
+            'parts and pack with tiers="exact", or with a larger error'
         )
     return bits, pieces
 

@@ -196,7 +196,7 @@ def test_a_damaged_manifest_comes_from_before_the_last_change(
     tasks = store.tasks
     taskstore.remove(taskstore.open(store.path), ["beta"])
     (store.path / "taskstore.json").write_bytes(b"{")
-    with pytest.raises(FormatError, match="without --from as it was before the last change"):
+    with pytest.raises(FormatError, match="`taskstore repair .*` as it was before the last change"):
         taskstore.open(store.path)
     done = repair(store.path)
     assert (done.mended, done.left) == (["taskstore.json", "README.md"], [])

@@ -90,7 +90,7 @@ def test_a_part_that_died_goes_on_where_it_was(
         patched.setattr(coded._Writer, "finish", dies)
         with pytest.raises(Died):
             pack_part(rich.base_path, rich.paths, target, 1, 1, chosen)
-    with pytest.raises(InputError, match="units are not done: run --part 1/1 again"):
+    with pytest.raises(InputError, match="units are not done: run part 1/1 again"):
         seal(target)
     report = pack_part(rich.base_path, rich.paths, target, 1, 1, chosen)
     assert (report.units - report.coded, report.missing) == (2, 0)
@@ -104,7 +104,7 @@ def test_a_seal_names_the_parts_that_are_missing(rich: Family, tmp_path: Path) -
     with pytest.raises(InputError, match="no such parts.*--part 1/N"):
         seal(tmp_path / "s")
     pack_part(rich.base_path, rich.paths, tmp_path / "s", 2, 3, chosen)
-    with pytest.raises(InputError, match=r"run --part 1/3, --part 3/3 again"):
+    with pytest.raises(InputError, match=r"run part 1/3, part 3/3 again"):
         seal(tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
