@@ -134,7 +134,7 @@ def test_a_full_cache_is_enough_without_a_network(
     [
         ({"config.json": b"{}"}, "^hf://org/bad: holds no weights"),
         ({"model.gguf": b"GGUF"}, "^hf://org/bad: holds no weights but GGUF"),
-        ({"pytorch_model.bin": b"x" * 300}, "is a pickle, .* no safetensors .*--cache"),
+        ({"pytorch_model.bin": b"x" * 300}, "is a pickle, .* no safetensors .*cache=True"),
         ({"model.safetensors": b"\xff" * 300}, "hf://org/bad/model.safetensors: .*over 100 MB"),
         ({"model.safetensors": b"\x10" + bytes(7) + b"{" * 300}, "broken safetensors header"),
         ({"model.safetensors": b"1234"}, "shorter than a safetensors header"),

@@ -34,7 +34,7 @@ def _pytorch(files: Sequence[Path], folder: Path | None, elsewhere: Elsewhere) -
         raise CheckpointError(
             files[0],
             "is a pickle, and the model has no safetensors files; only those are read where they "
-            "are, so fetch the whole model first: --cache, or hf download",
+            "are, so fetch the whole model first: cache=True, or hf download",
         )
     extras.need(f"reading {files[0]}", "torch")
     from taskstore.models.readers.pytorch import PytorchReader  # loads torch
