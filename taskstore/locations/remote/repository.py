@@ -236,7 +236,9 @@ def _check(answer: Any, begin: int, end: int, size: int, label: str) -> None:
     if answer.status_code == 200 and (begin, end) == (0, size):
         return
     if answer.status_code != 206 or found is None:
-        raise RemoteError(f"{label}: its server gives no ranges; take the whole file with cache=True")
+        raise RemoteError(
+            f"{label}: its server gives no ranges; take the whole file with cache=True"
+        )
     if int(found[3]) != size:
         raise ChangedMeanwhile(
             f"{label} has {int(found[3])} bytes where the hub lists {size}; it is not what it was"
