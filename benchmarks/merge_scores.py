@@ -2,9 +2,9 @@
 
     python benchmarks/merge_scores.py --family numerals --family vision4 --out merged.jsonl
 
-Every method is merged once by `taskstore.merging`, in float32; its vector is scaled by each alpha
-of the grid, and the alpha of the best mean on validation items is scored on test items. Kept: score
-over the fine-tune's own, mean and worst task. Methods that need statistics get them of the
+Every method is merged once by `taskstore.merging`, in float32, and its vector scaled by alpha. From
+the middle of the grid alpha goes on while the mean on validation items gets better; the best is
+scored on test items. Kept: score over the fine-tune's own, mean and worst task. Methods that need statistics get them of the
 validation items. Heads are each task's own.
 Scores are kept in --journal by the weights' digest, so an interrupted run goes on.
 """
@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import click
@@ -91,12 +92,12 @@ class Merges:
     def __init__(self, family: Family, scratch: Path) -> None:
         self._family, self._scratch = family, scratch
 
-    def merged(self, tried: Try) -> dict[float, Tensor]:
+    def merged(self, tried: Try) -> Callable[[float], Tensor]:
         """alpha -> the merged model."""
         if "alpha" in options_of(tried.method):  # its formula has alpha inside
-            return {alpha: self._moved(self._vector(tried, alpha), 1) for alpha in tried.grid}
+            return lambda alpha: self._moved(self._vector(tried, alpha), 1)
         vector_N = self._vector(tried, None)
-        return {alpha: self._moved(vector_N, alpha) for alpha in tried.grid}
+        return lambda alpha: self._moved(vector_N, alpha)
 
     def _moved(self, vector_N: Tensor, alpha: float) -> Tensor:
         return self._family.vectors.moved(alpha * vector_N)
@@ -144,8 +145,27 @@ def kept(family: Family, theta_N: Tensor, own: Mapping[str, float], split: str) 
     return [family.score(task, theta_N, split) / own[task] for task in family.tasks]
 
 
+def judged(
+    family: Family, merged: Callable[[float], Tensor], own: Mapping[str, float], alpha: float
+) -> float:
+    return mean(kept(family, merged(alpha), own, "val"))
+
+
 def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def climbed(grid: Sequence[float], score: Callable[[float], float]) -> dict[float, float]:
+    """alpha -> score, from the middle of the grid on, up on both sides."""
+    best = len(grid) // 2
+    found = {grid[best]: score(grid[best])}
+    for side in (1, -1):
+        while 0 <= best + side < len(grid) and grid[best + side] not in found:
+            found[grid[best + side]] = score(grid[best + side])
+            if found[grid[best + side]] <= found[grid[best]]:
+                break
+            best += side
+    return found
 
 
 @click.command()
@@ -169,13 +189,13 @@ def main(
                 if only and tried.method not in only.split(","):
                     continue
                 try:
-                    found = merges.merged(tried)
+                    merged = merges.merged(tried)
                 except Exception as error:  # a family may not have what a method needs
                     console.print(f"{tried.method}: {error}")
                     continue
-                scores = {a: mean(kept(family, m, own, "val")) for a, m in found.items()}
+                scores = climbed(tried.grid, partial(judged, family, merged, own))
                 best = max(scores, key=lambda a: scores[a])
-                test = kept(family, found[best], own, "test")
+                test = kept(family, merged(best), own, "test")
                 label = tried.method + "".join(f", {k} {v:g}" for k, v in tried.options.items())
                 cells = [f"{value:.1%}" for value in (mean(test), min(test), *test)]
                 table.add_row(label, f"{best:g}", *cells)

@@ -73,14 +73,21 @@ def _tsv(rate: float) -> Callable[[Vectors, Judge], Coded]:
     return lambda v, _: by.tsv(v, rate)
 
 
+def _tsv8(share: float) -> Callable[[Vectors, Judge], Coded]:
+    return lambda v, _: by.tsv8(v, share)
+
+
 SETTINGS = [
     *(Setting("bitdelta", f"planes {n}", _bitdelta(n)) for n in (1, 2, 3, 4)),
     *(Setting("tvq", f"bits {n}", _tvq(n)) for n in (2, 3, 4)),
+    Setting("rtvq", "base 3, offsets 2", lambda v, _: by.rtvq(v, 3, 2)),
     Setting("emr", "", lambda v, _: by.emr(v)),
     Setting("tall", "lambda 0.5", _tall(0.5)),
     Setting("tall-ties", "lambda 0.5", _tall_ties(0.5)),
     *(Setting("magnitude", f"keep {k}", _magnitude(k)) for k in (0.1, 0.2, 0.4, 0.6)),
     *(Setting("tsv", f"rate {r}", _tsv(r)) for r in (1.0, 1.5, 2.0, 2.5, 3.0)),
+    Setting("tsv8", "share 1/T", _tsv8(0)),
+    *(Setting("tsv8", f"share {s}", _tsv8(s)) for s in (0.02, 0.05, 0.1, 0.2)),
     Setting("tall", "lambda val", lambda v, j: by.tall_chosen(v, by.total(v), GRID, j)),
     Setting("tall-ties", "lambda val", lambda v, j: by.tall_chosen(v, by.ties(v), GRID, j)),
 ]

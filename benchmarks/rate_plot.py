@@ -30,10 +30,13 @@ LABELS = {
     "emr": ("EMR", "*"),
     "bitdelta": ("sign planes (BitDelta)", "^"),
     "tvq": ("TVQ", "D"),
+    "rtvq": ("RTVQ", "d"),
     "tsv": ("TSV compress", "X"),
+    "tsv8": ("TSV compress, 8 bits", "P"),
 }
-GREYS = ["#222222", "#4d4d4d", "#707070", "#8c8c8c", "#5c6670", "#8a7f72", "#a0a0a0"]
-DASHES = ["-", "--", ":", "-", "-", "--", "-."]
+GREYS = ["#222222", "#4d4d4d", "#707070", "#8c8c8c", "#5c6670", "#8a7f72", "#a0a0a0", "#33404d"]
+GREYS += ["#665544"]
+DASHES = ["-", "--", ":", "-", "-", "--", "-.", ":", "--"]
 COLOURS = ["#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e"]
 
 

@@ -30,10 +30,11 @@ def near(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 4])
-def test_wudi_is_the_least_squares_solution(tasks: int) -> None:
+@pytest.mark.parametrize("ridge", [1e-8, 0.1, 1])
+def test_wudi_is_the_least_squares_solution(tasks: int, ridge: float) -> None:
     made = random_models(tasks)
-    near(merge_models("wudi", made), oracle.wudi(made.tasks))
-    near(merge_models("actmat", made), oracle.actmat(made.tasks))
+    near(merge_models("wudi", made, {"ridge": ridge}), oracle.wudi(made.tasks, ridge))
+    near(merge_models("actmat", made, {"ridge": ridge}), oracle.actmat(made.tasks, ridge))
 
 
 def test_wudi_in_steps_is_what_adam_does() -> None:
@@ -53,7 +54,8 @@ def test_wudi_has_no_gradient_at_its_closed_form() -> None:
         return float(torch.linalg.norm(at.grad))
 
     start = slope(sum(vectors))
-    assert slope(merge_models("wudi", Models(tasks))["w"]) < 1e-5 * start
+    assert slope(merge_models("wudi", Models(tasks), {"ridge": 1e-8})["w"]) < 1e-5 * start
+    assert 1e-2 * start < slope(merge_models("wudi", Models(tasks))["w"]) < 0.5 * start
     after = slope(merge_models("wudi", Models(tasks), {"steps": 50, "rate": 1e-2})["w"])
     assert 1e-5 * start < after < start
 
@@ -189,6 +191,21 @@ def test_tvq_equals_the_whole_computation(name: str, bits: int) -> None:
 def test_tvq_leaves_a_constant_tensor() -> None:
     tau = np.full((2, 3), 0.3, np.float32)
     np.testing.assert_array_equal(merge("tvq+average", tau), tau[0])
+
+
+@pytest.mark.parametrize("density", [0.1, 0.4, 1])
+def test_obim_equals_the_whole_computation(density: float) -> None:
+    rng = np.random.default_rng(6)
+    made = random_models(3)
+    grams = []
+    for _ in made.tasks:
+        x = {
+            n: rng.standard_normal((30, made.tasks[0][n].shape[1]))
+            for n in ("a.weight", "c.weight")
+        }
+        grams.append({n: (v.T @ v).astype("f4") for n, v in x.items()})
+    made = replace(made, statistics={"gram": grams})
+    near(merge_models("obim", made, {"density": density}), oracle.obim(made.tasks, grams, density))
 
 
 @pytest.mark.parametrize("density", [0.05, 0.3, 1])

@@ -27,21 +27,28 @@ def _on_matrices(tasks: Models, function: Any) -> dict[str, F64]:
     return _each(tasks, merged)
 
 
-def wudi(tasks: Models) -> dict[str, F64]:
-    """Least squares, tau [tau_1^T / n_1 ..] = [tau_1 tau_1^T / n_1 ..], by the pseudo-inverse."""
+def _held(wanted: F64, rows: F64, total: F64, ridge: float) -> F64:
+    """Least squares of tau rows^T = wanted, with rows that hold tau at `total`, by the inverse."""
+    hold = np.sqrt(ridge * np.square(rows).sum() / rows.shape[1]) * np.eye(rows.shape[1])
+    right = np.hstack([wanted, total @ hold])
+    return np.asarray(right @ np.linalg.pinv(np.vstack([rows, hold]).T))
+
+
+def wudi(tasks: Models, ridge: float = 1) -> dict[str, F64]:
+    """tau [tau_1^T / n_1 ..] = [tau_1 tau_1^T / n_1 ..]."""
 
     def solved(_name: str, tau: F64) -> F64:
         unit = [one / np.linalg.norm(one) for one in tau]
         wanted = np.hstack([one @ u.T for one, u in zip(tau, unit, strict=True)])
-        return np.asarray(wanted @ np.linalg.pinv(np.vstack(unit).T))
+        return _held(wanted, np.vstack(unit), tau.sum(0), ridge)
 
     return _on_matrices(tasks, solved)
 
 
-def actmat(tasks: Models) -> dict[str, F64]:
+def actmat(tasks: Models, ridge: float = 1) -> dict[str, F64]:
     def solved(_name: str, tau: F64) -> F64:
         wanted = np.hstack([one @ one.T for one in tau])
-        return np.asarray(wanted @ np.linalg.pinv(np.vstack(list(tau)).T))
+        return _held(wanted, np.vstack(list(tau)), tau.sum(0), ridge)
 
     return _on_matrices(tasks, solved)
 
@@ -186,5 +193,23 @@ def stitched(tasks: Models, density: float) -> dict[str, F64]:
         masks = np.stack([np.abs(v) >= least[t] for t, v in zip(having, tau, strict=True)])
         with np.errstate(invalid="ignore"):
             return np.asarray(np.nan_to_num((masks / masks.sum(0) * tau).sum(0)))
+
+    return _each(tasks, merged)
+
+
+def obim(tasks: Models, grams: Models, density: float) -> dict[str, F64]:
+    def merged(name: str, having: list[int], tau: F64) -> F64:
+        if name not in grams[0]:
+            return np.asarray(tau.mean(0))
+        found = np.zeros(tau.shape[1:])
+        owner = np.full(tau.shape[1:], -1)
+        for t, own in zip(having, tau, strict=True):
+            saliency = own**2 * np.diag(grams[t][name])
+            count = max(1, int(density * own.size))
+            for place in np.argsort(-saliency, axis=None)[:count]:
+                where = np.unravel_index(place, own.shape)
+                if owner[where] < 0:
+                    owner[where], found[where] = t, own[where]
+        return found
 
     return _each(tasks, merged)

@@ -2,9 +2,9 @@
 
     tau = (sum_t tau_t C_t) (sum_t C_t)^-1,   C_t = tau_t^T tau_t            (arXiv 2604.01329)
 
-This is `wudi` without the norm in C_t, so a task with a long vector counts for more. Embeddings,
-an output head and tensors that are no matrices are their mean. Checked against an implementation
-of others, not of the authors.
+This is `wudi` without the norm in C_t, so a task with a long vector counts for more; the sum
+holds it as there. Embeddings, an output head and tensors that are no matrices are their mean.
+Checked against an implementation of others, not of the authors.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class ActMat(Method):
         return len(shape) == 2 and not TOKENS.search(tensor)
 
     def merge_whole(self, matrix: Whole) -> F32:
-        wanted_OI, gram_II, _ = sums(matrix, normed=False)
-        merged_OI = solve(wanted_OI, gram_II, self.options["ridge"])
+        wanted_OI, gram_II, sum_OI = sums(matrix, normed=False)
+        merged_OI = solve(wanted_OI, gram_II, self.options["ridge"], sum_OI)
         return np.ascontiguousarray(merged_OI, np.float32)
 
     def matrix_bytes(self, shape: tuple[int, int], tasks: int) -> int:

@@ -36,6 +36,7 @@ from taskstore.merging.methods.lors import Lors
 from taskstore.merging.methods.lsq import Lsq
 from taskstore.merging.methods.magnitude import Magnitude
 from taskstore.merging.methods.model_stock import ModelStock
+from taskstore.merging.methods.obim import Obim
 from taskstore.merging.methods.regmean import RegMean
 from taskstore.merging.methods.sum import Sum
 from taskstore.merging.methods.svc import Svc
@@ -70,6 +71,7 @@ MERGES: Mapping[str, type[Any]] = {
     "fisher": Fisher,
     "regmean": RegMean,
     "gradient": Gradient,
+    "obim": Obim,
     "trust_region": TrustRegion,
     "tvq": Tvq,
     "lines": Lines,

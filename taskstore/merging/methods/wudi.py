@@ -6,9 +6,11 @@ per matrix. It is a square, with its minimum at
 
     tau = (sum_t tau_t C_t) (sum_t C_t)^-1,   C_t = tau_t^T tau_t / |tau_t|_F^2
 
-which is RegMean with task vectors in the place of inputs (`methods.input_products`; `ridge` of the
-mean diagonal is added to it). The authors' code takes `steps` = 300 steps of Adam from sum tau_t at
-`rate` 1e-5 (2e-5 for encoders), which stops before the minimum; 0 steps: the minimum itself. Other
+which is RegMean with task vectors in the place of inputs. Where every vector is weak, the minimum
+lies far away (its norm may be a hundred times the sum's) and such a model is of no use. So the
+sum holds it (`methods.input_products`), by `ridge` = 1 of the mean diagonal of sum_t C_t; 1e-8
+gives the minimum itself. The authors' code takes `steps` = 300 steps of Adam from the sum at
+`rate` 1e-5 (2e-5 for encoders), which also stops on the way; 0 steps: the closed form. Other
 tensors are their mean, or stay at the base (`others` = 0). A matrix is (O, I); a vector of zeros
 counts for nothing. Arithmetic is float64.
 
@@ -26,7 +28,7 @@ from taskstore.merging.methods.mean import mean
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's usual ones, which the authors use
 OTHERS = Option("others", 1, 0, 1, "1: tensors that are no matrices are their mean, 0: the base's",
                 whole=True)  # fmt: skip
-RIDGE = Option("ridge", 1e-8, 0, 1, "share of the Gram matrix's mean diagonal that is added to it")
+RIDGE = Option("ridge", 1, 1e-12, 1e6, "hold of the sum, over the Gram matrix's mean diagonal")
 
 
 class Wudi(Method):
@@ -57,7 +59,7 @@ class Wudi(Method):
             steps, rate = int(self.options["steps"]), self.options["rate"]
             merged_OI = descended(sum_OI, wanted_OI, gram_II, steps, rate)
         else:
-            merged_OI = solve(wanted_OI, gram_II, self.options["ridge"])
+            merged_OI = solve(wanted_OI, gram_II, self.options["ridge"], sum_OI)
         return np.ascontiguousarray(merged_OI, np.float32)
 
     def matrix_bytes(self, shape: tuple[int, int], tasks: int) -> int:
