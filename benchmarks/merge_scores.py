@@ -2,11 +2,11 @@
 
     python benchmarks/merge_scores.py --family numerals --family vision4 --out merged.jsonl
 
-Every method is merged once by `taskstore.merging`, in float32, and its vector scaled by alpha. From
-the middle of the grid alpha goes on while the mean on validation items gets better; the best is
-scored on test items. Kept: score over the fine-tune's own, mean and worst task. Methods that need statistics get them of the
-validation items. Heads are each task's own.
-Scores are kept in --journal by the weights' digest, so an interrupted run goes on.
+Every method is merged once by `taskstore.merging`, in float32, and its vector scaled by alpha.
+From the middle of the grid alpha goes on while the mean on validation items gets better; the best
+is scored on test items. Kept: score over the fine-tune's own, mean and worst task. Methods that
+need statistics get them of the validation items. Heads are each task's own. Scores are kept in
+--journal by the weights' digest, so an interrupted run goes on.
 """
 
 from __future__ import annotations

@@ -111,8 +111,9 @@ def test_zeros_give_zeros(name: str) -> None:
         assert not tau.any(), tensor
 
 
-FULL = {"density": 1, "p": 0, "k": 1, "lam": 0}  # nothing is trimmed, dropped or left out
-FULL |= {"quantile": 1, "rank": 1, "beta": 0, "ridge": 1e-8}
+# nothing is trimmed, dropped, left out or held
+FULL: dict[str, float] = {"density": 1, "p": 0, "k": 1, "lam": 0, "quantile": 1, "rank": 1}
+FULL |= {"beta": 0, "ridge": 1e-8}
 ROUNDS = ["tvq", "tvq+tsv", "tvq+emr"]  # not even a vector alone is left as it was
 FLATTENS = ["iso_c", "iso_cts", "iso_c+svc+lines"]
 

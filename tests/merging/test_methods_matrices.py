@@ -180,10 +180,10 @@ def test_tvq_equals_the_whole_computation(name: str, bits: int) -> None:
     made = random_models(3)
     rounded = oracle.quantised(made.tasks, bits)
     wanted = {
-        "sum": oracle_merge.total,
-        "ties": lambda tasks: oracle_merge.ties(tasks, 1, True),
-        "wudi": oracle.wudi,
-    }[name](rounded)
+        "sum": oracle_merge.total(rounded),
+        "ties": oracle_merge.ties(rounded, 1, True),
+        "wudi": oracle.wudi(rounded),
+    }[name]
     options = {"bits": bits, **({"density": 1} if name == "ties" else {})}
     near(merge_models(f"tvq+{name}", made, options), wanted)
 
