@@ -21,6 +21,7 @@ from taskstore.format.manifest import TIERS
 from taskstore.format.names import folder_of
 from taskstore.locations.base import PathLike
 from taskstore.locations.publish import recover
+from taskstore.locations.remote.elsewhere import local
 from taskstore.locations.scratch import scratch
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import Store
@@ -147,7 +148,7 @@ class Bench:
 
     def original(self, path: PathLike, task: str) -> float:
         """The score of a fine-tune in its folder; raises InputError if that is missing."""
-        folder = Path(path)
+        folder = local(path)
         recover(folder)
         if not folder.exists():
             raise InputError(f"the original of task {task!r} is not at {folder}")

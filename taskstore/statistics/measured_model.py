@@ -21,6 +21,7 @@ from taskstore import devices, extras
 from taskstore.errors import CheckpointError, InputError, SwapError
 from taskstore.format.dtypes import MASKED
 from taskstore.kernels import floats
+from taskstore.locations.remote.elsewhere import cached_whole
 from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.models.live import model_class, one_line
 from taskstore.models.live_names import as_saved
@@ -77,7 +78,7 @@ def load(model: str, device: str) -> Iterator[Subject]:
         raise InputError(
             f"{model} is a LoRA adapter; measure the whole model: pack it with its base, unpack it"
         )
-    with closing(open_checkpoint(model)) as checkpoint:
+    with cached_whole(), closing(open_checkpoint(model)) as checkpoint:  # transformers reads it
         if not checkpoint.path.is_dir():
             raise InputError(f"{model} is a file; measure needs the model's folder with its config")
         yield _load(checkpoint, where)

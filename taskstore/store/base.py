@@ -9,14 +9,15 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from taskstore.errors import BaseUnavailable, CheckpointError
+from taskstore.errors import BadName, BaseUnavailable, CheckpointError, RemoteError
 from taskstore.executors import Executor
 from taskstore.format import layouts
 from taskstore.format import names as filenames
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.manifest import Base, Manifest
-from taskstore.locations.base import Location
+from taskstore.locations.base import Location, PathLike
 from taskstore.locations.publish import recover
+from taskstore.locations.remote.addresses import HUB, Address, parse
 from taskstore.locations.remote.hub_cache import cached
 from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.models.weights_digest import tensor_digests
@@ -29,14 +30,16 @@ def open_base(
 
     Raises BaseUnavailable where it is missing or holds other weights.
     """
-    where = path or _recorded(manifest.base)
     label = f"{manifest.base.name!r}"
-    recover(where)
-    if not os.path.exists(where):
-        raise BaseUnavailable(label, f"it is not at {where}")
+    where = path or _recorded(manifest.base)
     try:
+        address = parse(where)
+        if address is None:
+            recover(where)
+            if not os.path.exists(where):
+                raise BaseUnavailable(label, f"it is not at {where}")
         base = open_checkpoint(where)
-    except CheckpointError as error:
+    except (CheckpointError, BadName, RemoteError) as error:
         raise BaseUnavailable(label, str(error)) from None
     try:
         _check(base, manifest, f"{label} at {where}", executor)
@@ -46,10 +49,16 @@ def open_base(
     return base
 
 
-def _recorded(base: Base) -> Path:
-    """Return where the base was: its folder, or for a hub id its place in the local hub cache."""
+def _recorded(base: Base) -> PathLike:
+    """Return where the base was: its folder or address, or for a hub id its place in the cache."""
     assert base.source is not None, "validate.check wants a source for a base not carried"
-    return Path(base.source) if base.revision is None else cached(base.source, base.revision)
+    if base.revision is None or "://" in base.source:
+        found = parse(base.source) if "://" in base.source else None
+        return str(found.at(base.revision)) if found and base.revision else base.source
+    here = cached(base.source, base.revision)
+    if any(here.glob("*.safetensors")) or any(here.glob("*.bin")):
+        return here
+    return str(Address(HUB, base.source, revision=base.revision))
 
 
 def _check(base: Checkpoint, manifest: Manifest, label: str, executor: Executor) -> None:

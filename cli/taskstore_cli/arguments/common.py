@@ -90,6 +90,23 @@ def wait_option(seconds: float = 0) -> Callable[[F], F]:
     )
 
 
+def _cached(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    from taskstore.locations.remote import elsewhere
+
+    if given:
+        ctx.with_resource(elsewhere.cached_whole())
+
+
+cache_option = click.option(
+    "--cache",
+    is_flag=True,
+    expose_value=False,
+    callback=_cached,
+    help="Fetch models of a hub whole, into its cache, and read them there: for methods that read "
+    "several times. Without it their weights are read by ranges and never written.",
+)
+
+
 @contextmanager
 def store_to_change(store: Path, base_from: Path | None = None) -> Iterator[taskstore.Store]:
     """Open a store that the block replaces, and let no other writer at it meanwhile."""

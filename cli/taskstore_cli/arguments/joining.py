@@ -54,6 +54,7 @@ def joining_options(command: common.F) -> common.F:
             common.base_from_option,
             common.jobs_option,
             common.max_memory_option,
+            common.cache_option,
             common.wait_option(),
             common.says_options,
             dry_run_option,

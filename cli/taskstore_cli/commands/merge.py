@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 @common.max_memory_option
 @search_options
 @common.overwrite_option("a model, and a plot, that is there")
+@common.cache_option
 @common.wait_option()
 @common.says_options
 @dry_run_option

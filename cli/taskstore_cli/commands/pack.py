@@ -102,6 +102,7 @@ from taskstore_cli.output.console import Output
 )
 @click.option("--anyway", is_flag=True, help="Write the best, where --target is not reached.")
 @evaluator_options(required=False)
+@common.cache_option
 @common.wait_option()
 @common.says_options
 @dry_run_option

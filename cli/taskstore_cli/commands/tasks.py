@@ -133,6 +133,7 @@ def gc(store: Path, unknown: bool, out: Output) -> None:
 )
 @common.base_from_option
 @common.jobs_option
+@common.cache_option
 @common.wait_option()
 @common.says_options
 @dry_run_option

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 )
 @method_options()
 @common.jobs_option
+@common.cache_option
 @common.wait_option()
 @common.says_options
 @dry_run_option

@@ -15,10 +15,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taskstore.errors import CheckpointError
-from taskstore.locations.base import OpenFile
+from taskstore.errors import CheckpointError, RemoteError
+from taskstore.locations.base import OpenFile, PathLike
 from taskstore.locations.files import LocalFile, copy_regular
-from taskstore.locations.remote.addresses import HUB, Address, Remote, location
+from taskstore.locations.remote.addresses import HUB, Address, Remote, location, parse
 from taskstore.locations.scratch import scratch
 
 _POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
@@ -91,10 +91,10 @@ def find(address: Address, stays: Callable[[str, int], bool], stack: ExitStack) 
     whole = address.scheme == HUB and not address.path
     source = address.place if whole else str(Address(address.scheme, address.place, address.path))
     revision = place.address.revision
-    if _cache.get() and address.scheme == HUB:
-        return Found(_fetched(place, [n for n in sizes if _is_carried(n)]), HERE, source, revision)
-    folder = stack.enter_context(scratch(Path.cwd() / "model", small=True)) / address.name
     carried = [name for name in sizes if _is_carried(name)]
+    if _cache.get() and address.scheme == HUB:
+        return Found(_fetched(place, carried), HERE, source, revision)
+    folder = stack.enter_context(scratch(Path.cwd() / "model", small=True)) / address.name
     here = [name for name in carried if not stays(name, sizes[name])]
     _fetched(place, here)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="taskstore-bring") as pool:
@@ -105,6 +105,26 @@ def find(address: Address, stays: Callable[[str, int], bool], stack: ExitStack) 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_POINTER.format("0" * 64, sizes[name]))
     return Found(folder, Elsewhere(place, away), source, revision)
+
+
+def local(model: PathLike) -> Path:
+    """Return the folder of a model on this machine; one of a hub is fetched whole into its cache.
+
+    Raises RemoteError, also for a model in a bucket.
+    """
+    address = parse(model)
+    if address is None:
+        return Path(model)
+    if address.scheme != HUB:
+        raise RemoteError(f"{address} is needed whole on this machine; copy it into a folder first")
+    place = location(address)
+    return _fetched(place, filter(_is_carried, place.sizes()))
+
+
+def pinned(model: PathLike) -> PathLike:
+    """Return the address of a model with the commit that it is at now; a path as it is."""
+    address = parse(model)
+    return model if address is None else str(location(address).address)
 
 
 def renamed(error: CheckpointError, found: Found, address: Address) -> CheckpointError:

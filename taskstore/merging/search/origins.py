@@ -16,6 +16,8 @@ from taskstore.format.names import MANIFEST
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import read_regular
 from taskstore.locations.hub import locate
+from taskstore.locations.remote.addresses import parse
+from taskstore.locations.remote.elsewhere import local, pinned
 from taskstore.merging import driver
 from taskstore.merging.driver import check_target
 from taskstore.merging.from_store import inputs, merge_store
@@ -133,8 +135,8 @@ class Folders(Origin):
     ) -> None:
         """Raises InputError for names that no task can have, and for what is not there."""
         check_names(models)
-        self._base, self._notes = locate(base)[0], notes
-        self._models = {name: locate(model)[0] for name, model in models.items()}
+        self._base, self._notes = _found(base), notes
+        self._models = {name: _found(model) for name, model in models.items()}
         self.names, self.inputs = sorted(self._models), [self._base, *self._models.values()]
 
     @property
@@ -146,12 +148,21 @@ class Folders(Origin):
         return partial(driver.merge, self._base, chosen, notes=self._notes)
 
     def key(self, names: Sequence[str]) -> str:
-        models = {name: fingerprint(self._models[name]) for name in sorted(names)}
-        return repr((fingerprint(self._base), models))
+        models = {name: _fingerprint(self._models[name]) for name in sorted(names)}
+        return repr((_fingerprint(self._base), models))
 
     def folder(self, name: str) -> Path | None:
-        path = self._models[name]
+        path = local(self._models[name])
         return path if path.is_dir() and lora.adapter_file(path) is None else None
+
+
+def _found(model: PathLike) -> PathLike:
+    """Where a model is: its path, or its address at the commit that it has now."""
+    return locate(model)[0] if parse(model) is None else pinned(model)
+
+
+def _fingerprint(model: PathLike) -> str:
+    return fingerprint(model) if isinstance(model, Path) else str(model)
 
 
 class Stored(Origin):
