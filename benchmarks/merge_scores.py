@@ -36,7 +36,7 @@ from taskstore.statistics.options import MeasureOptions
 
 GRID = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 ONE = (1.0,)
-LONG = (*GRID, 1.2, 1.5)  # for methods that make all directions equal, or scale by depth
+DEEP = (0.1, 0.2, 0.3, 0.4, 0.6)  # for vectors that are scaled by depth: the last block gets more
 EXAMPLES = 64  # per task, for statistics
 WIDTH = 110
 
@@ -61,28 +61,28 @@ TRIES = (
     Try("lsq"),
     Try("emr"),
     Try("model_stock", grid=ONE),
-    Try("tsv", grid=LONG),
-    Try("iso_c", grid=LONG),
-    Try("iso_cts", grid=LONG),
-    Try("wudi", grid=LONG),
-    Try("wudi", {"steps": 300, "rate": 2e-5}, grid=LONG),
-    Try("actmat", grid=LONG),
-    Try("localize_and_stitch", grid=LONG),
-    Try("lors"),
+    Try("tsv"),
+    Try("wudi+lines", {"ridge": 0.3, "shallow": 1, "beta": 4}, DEEP),
+    Try("wudi"),
+    Try("tsv+lines", {"shallow": 1, "beta": 2}, DEEP),
+    Try("trust_region+wudi+lines", {"ridge": 0.3, "shallow": 1, "beta": 4}, DEEP),
+    Try("sum+lines", {"shallow": 1, "beta": 4}, DEEP),
+    Try("actmat"),
+    Try("iso_cts"),
+    Try("iso_c"),
+    Try("svc"),
     Try("trust_region"),
-    Try("trust_region+wudi+lines", grid=LONG),
     Try("tvq"),
     Try("tvq+emr"),
-    Try("svc"),
-    Try("tsv+svc", {"floor": 1}, grid=LONG),
-    *(Try("sum+lines", {"beta": b}, grid=ONE) for b in (0.1, 0.2, 0.3, 0.5)),
-    *(Try("ties+lines", {"beta": b}, grid=ONE) for b in (0.3, 0.5, 1)),
-    *(Try("tsv+lines", {"beta": b}, grid=LONG) for b in (0.3, 0.5, 1)),
-    *(Try("wudi+lines", {"beta": b}, grid=LONG) for b in (0.3, 0.5, 1)),
-    *(Try("iso_cts+lines", {"beta": b}, grid=LONG) for b in (0.3, 0.5, 1)),
+    Try("localize_and_stitch", {"density": 0.3}),
+    Try("lors"),
+    Try("ties+lines", {"shallow": 1, "beta": 4}, DEEP),
+    Try("wudi", {"steps": 300, "rate": 2e-5}),
+    Try("wudi", {"ridge": 1e-8}),
     Try("fisher", grid=ONE),
     Try("gradient", grid=GRID),
     Try("regmean", grid=ONE),
+    Try("obim"),
 )
 
 
