@@ -70,8 +70,11 @@ def seaweed() -> Iterator[Seaweed]:
 
 
 @pytest.fixture
-def s3(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
-    """The server, and an environment in which clients find it."""
+def s3(
+    seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Seaweed:
+    """The server, an environment in which clients find it, and an empty cache."""
+    monkeypatch.setenv("TASKSTORE_CACHE", str(tmp_path_factory.mktemp("cache")))
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from taskstore.errors import InputError
@@ -18,7 +17,7 @@ from taskstore.store import Store
 class ServeOptions:
     """What a user chooses to serve. Raises InputError where a value makes no sense.
 
-    store      folder of the store
+    store      folder or address of the store
     tasks      tasks to serve; empty: all
     base_from  folder of a base that the store only references; "" where it carries it
     masks      where masks wait: "host" memory, or the "device"
@@ -64,7 +63,7 @@ class ServeOptions:
 
     def open_store(self) -> Store:
         """Open the store as it is on disk now."""
-        return Store(Path(self.store), self.base_from or None)
+        return Store(self.store, self.base_from or None)
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "tasks": list(self.tasks)}

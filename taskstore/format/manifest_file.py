@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from blake3 import blake3
 
-from taskstore.errors import FormatError, NewerVersion
+from taskstore.errors import FormatError, NewerVersion, TaskstoreError
 from taskstore.format.manifest import (
     MAX_BYTES,
     Manifest,
@@ -17,11 +17,15 @@ from taskstore.format.manifest import (
     is_whole,
     to_bytes,
 )
-from taskstore.format.names import MANIFEST, WEIGHT_FILES
+from taskstore.format.names import CARD, MANIFEST, WEIGHT_FILES
 from taskstore.format.validate import check
-from taskstore.locations import leases
+from taskstore.locations import leases, ownership
+from taskstore.locations.base import PathLike
 from taskstore.locations.files import read_regular
 from taskstore.locations.leases import Lease
+from taskstore.locations.publish import recover
+from taskstore.locations.remote import mirror
+from taskstore.locations.remote.addresses import location
 
 OLD = ".taskstore.old"  # in a store: older manifests, by their checksums
 _in_use: WeakValueDictionary[bytes, Manifest] = WeakValueDictionary()  # by BLAKE3 of their bytes
@@ -88,6 +92,44 @@ def kept(folder: Path) -> dict[Path, Manifest]:
         with suppress(FormatError, OSError):
             found[path] = _checked(read_regular(path, MAX_BYTES, folder))
     return found
+
+
+def is_store(where: PathLike) -> bool:
+    """Tell whether a manifest is at a path, or at an address; raises OSError."""
+    address = mirror.address_of(where)
+    if address:
+        return mirror.manifest_at(location(address)) is not None
+    recover(folder := Path(where))
+    return (folder / MANIFEST).is_file()
+
+
+def not_of_a_store(folder: Path) -> list[str]:
+    """Return what a folder holds beside a store's files as they were written; see `ownership`.
+
+    Of weights sizes are compared: nobody edits them, and damage is told by whoever reads them.
+    """
+    try:
+        files = dict(read(folder).files)
+        size = (folder / MANIFEST).lstat().st_size
+    except TaskstoreError:
+        return ownership.foreign(folder, {})
+    old = kept(folder)
+    for older in old.values():
+        files = {**{p: f for p, f in older.files.items() if p != CARD}, **files}
+    written = {
+        path: ownership.Written(bytes=file.bytes, blake3=file.blake3 if path == CARD else None)
+        for path, file in files.items()
+    }
+    own = {MANIFEST: ownership.Written(bytes=size)}
+    own |= {
+        path.relative_to(folder).as_posix(): ownership.Written(bytes=path.lstat().st_size)
+        for path in old
+    }
+    card = folder / CARD
+    with suppress(OSError):
+        if CARD not in files and ownership.is_sealed(card, ownership.HTML):
+            own[CARD] = ownership.Written(bytes=card.lstat().st_size)
+    return ownership.foreign(folder, {**written, **own})
 
 
 def _checked(raw: bytes) -> Manifest:

@@ -6,14 +6,16 @@ import errno
 import shutil
 from pathlib import Path
 
-from taskstore.errors import OutputError
+from taskstore.errors import OutputError, TaskstoreError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def clear(error: OSError, path: Path) -> OutputError:
+def clear(error: OSError, path: Path) -> TaskstoreError:
     """Return what an error of the system, while `path` was written, means to a user."""
     where = path.parent
+    if isinstance(error, TaskstoreError):  # it says so itself
+        return error
     if error.errno in FULL:
         free = shutil.disk_usage(where).free / 2**20
         return OutputError(

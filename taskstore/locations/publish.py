@@ -2,9 +2,8 @@
 
 It is written as `.NAME.partial` beside its target and renamed at the end. Whatever ends the
 process, the target is as it was, and the next command that writes it removes what was left. An
-existing folder is exchanged in one step where the system can (Linux renameat2). Elsewhere it is
-`.NAME.replaced` for a moment; after a kill then, `recover` puts it back, which all that looks for a
-folder calls. A folder that cannot be renamed is filled in place (`mounts`); an empty one is free.
+existing folder is exchanged in one step where the system can (Linux renameat2), or is for a moment
+`.NAME.replaced`; `recover` puts it back. One that cannot be renamed is filled in place (`mounts`).
 """
 
 from __future__ import annotations
@@ -225,9 +224,10 @@ def mend(target: Path) -> None:
 
 
 def _named(target: Path) -> Path:
-    if not absolute(target).name:
-        raise OutputError(f"{target} cannot be a target; name a new folder")
-    return absolute(target)
+    named = absolute(target)
+    if not named.name or {"hf:", "s3:", "gs:", "az:"} & {*named.parts}:
+        raise OutputError(f"{target} cannot be a target; name a new folder of this machine")
+    return named
 
 
 def _check_renames(partial: Path) -> None:

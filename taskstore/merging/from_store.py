@@ -82,7 +82,7 @@ def merge_store(
             vector = stack.enter_context(closing(StoredVector(store, base, chosen, options)))
             source = StoredSource(family, vector, options.chunk)
             note = f"merged from its own multi-task model (merged by {store.manifest.merge.method})"
-        notes = {store.path.name: note}
+        notes = {store.name: note}
         return merge_family(family, target, options, progress, source, notes, section)
 
 
@@ -90,7 +90,7 @@ def inputs(store: Store) -> list[PathLike]:
     """The paths that a merge of the store reads: the store, and a base that it only references."""
     base = store.manifest.base
     where = store.base_path or (base.source if base.revision is None else None)
-    return [store.path] if base.carried or where is None else [store.path, where]
+    return [store.where] if base.carried or where is None else [store.where, where]
 
 
 def _as_it_stands(store: Store, options: MergeOptions, tasks: list[str]) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from taskstore.errors import InputError
 from taskstore.format import names
 from taskstore.format.manifest import Manifest
-from taskstore.locations import dry, publish
+from taskstore.locations import dry
 from taskstore.locations.base import PathLike
 from taskstore.merging import needed_statistics
 from taskstore.merging.methods import Method, info_of, make
@@ -30,13 +30,13 @@ from taskstore.models.family import Family, open_family
 from taskstore.packing import manifest_draft
 from taskstore.packing.auto.choose import Choice, choose, finer
 from taskstore.packing.block_coder import Coder, code
+from taskstore.packing.elsewhere.sending import check_target, store_folder
 from taskstore.packing.job import PackJob, expected_bytes, make_job, with_options
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.packing.writer import StoreWriter, Tally
 from taskstore.progress import Callback, silent
 from taskstore.public import public
-from taskstore.store.contents import not_of_a_store
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def pack(
     options: PackOptions | None = None,
     progress: Callback = silent,
 ) -> PackReport:
-    """Write the family to the folder `target`, which appears only when it is complete.
+    """Write the family to `target`, a folder or an address, where it appears when it is complete.
 
     `finetunes` maps task names to model folders, weight files or LoRA adapter folders; the folder
     of a training run stands for its checkpoints in an archive (tier exact). Raises InputError for
@@ -65,12 +65,10 @@ def pack(
     'exact'
     """
     options = options or PackOptions()
-    publish.check_target(
-        Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
-    )
+    check_target(target, overwrite=options.overwrite)
     finetunes, notes = every(finetunes, options)
     with closing(opened(base, finetunes, options)) as family:
-        report = pack_family(family, Path(target), options, progress)
+        report = pack_family(family, target, options, progress)
     return replace(report, warnings=[*report.warnings, *notes])
 
 
@@ -99,7 +97,7 @@ def opened(base: PathLike, finetunes: Mapping[str, PathLike], options: PackOptio
 
 def pack_family(
     family: Family,
-    target: Path,
+    target: PathLike,
     options: PackOptions,
     progress: Callback = silent,
     noted: Callable[[Manifest], Manifest] = lambda draft: draft,
@@ -126,7 +124,7 @@ def code_family(
 
 def _packed(
     family: Family,
-    target: Path,
+    target: PathLike,
     options: PackOptions,
     progress: Callback,
     write: Callable[[PackJob], tuple[Manifest, int]],
@@ -158,11 +156,10 @@ def _packed(
 
 
 def _published(
-    target: Path, asked: PackOptions, noted: Callable[[Manifest], Manifest], job: PackJob
+    target: PathLike, asked: PackOptions, noted: Callable[[Manifest], Manifest], job: PackJob
 ) -> tuple[Manifest, int]:
     """Make a store of its own; returns the size of its manifest's file, too."""
-    overwrite = job.options.overwrite
-    with publish.folder(target, overwrite=overwrite, foreign=not_of_a_store) as folder:
+    with store_folder(target, overwrite=job.options.overwrite) as folder:
         manifest = manifest_draft.seal(folder, _written(job, asked, folder, noted))
         return manifest, (folder / names.MANIFEST).stat().st_size
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from taskstore.format.dtypes import MASKED
 from taskstore.format.manifest import Manifest
+from taskstore.locations.base import PathLike
+from taskstore.locations.remote import mirror
 from taskstore.models.config import quantisation
 from taskstore.models.family import Family
 from taskstore.models.readers.lora import LoraReader
@@ -24,16 +26,19 @@ class PackReport:
     others  tiers that could be asked for -> about the bytes of rests, over those here
     """
 
-    path: Path
+    path: PathLike
     summary: Summary
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
     others: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: Path, manifest: Manifest, manifest_bytes: int, family: Family) -> PackReport:
+    def of(
+        cls, path: PathLike, manifest: Manifest, manifest_bytes: int, family: Family
+    ) -> PackReport:
         figures = summary.of(manifest, manifest_bytes)
-        return cls(path, figures, _warnings(figures, family))
+        where = path if mirror.address_of(path) else Path(path)
+        return cls(where, figures, _warnings(figures, family))
 
     @property
     def advice(self) -> str:

@@ -21,6 +21,7 @@ from taskstore.errors import BadName, InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names
+from taskstore.format.manifest_file import not_of_a_store
 from taskstore.format.rules.since import (
     VERSION_OF_COUNTS,
     VERSION_OF_SCORES,
@@ -28,6 +29,7 @@ from taskstore.format.rules.since import (
 )
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
+from taskstore.locations.remote import mirror
 from taskstore.models.family import Family, open_finetune
 from taskstore.packing.changes.children import recoded
 from taskstore.packing.changes.commit import commit, staged
@@ -37,14 +39,13 @@ from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.changes.provenance import as_packed, scores_of
 from taskstore.packing.driver import pack_family
 from taskstore.packing.manifest_draft import with_scores
-from taskstore.packing.only_writer import in_place, only_writer, place_of
+from taskstore.packing.only_writer import alone, in_place, only_writer
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
 from taskstore.store import open as open_store
 from taskstore.store.as_checkpoint import open_family
-from taskstore.store.contents import not_of_a_store
 from taskstore.store.store import opened
 
 
@@ -71,7 +72,7 @@ def add(
         names.check_task_name(name)
         if name in store.tasks:
             raise BadName(
-                "task name", name, f"is in {store.path} already; taskstore replace changes it"
+                "task name", name, f"is in {store.where} already; taskstore replace changes it"
             )
     names.check_distinct([*store.tasks, *finetunes])
     return _joined(store, finetunes, options or AddOptions(), "add", progress)
@@ -122,8 +123,8 @@ def _repacked(
     _check_exact(store, kept, "to merge the family anew")
     if store.manifest.merge.options.get("imported"):
         raise InputError(
-            f"the masks of {store.path} came from a file, for its multi-task vector, which another "
-            "task changes; make masks of our own first: taskstore retier"
+            f"the masks of {store.where} came from a file, for its multi-task vector, which "
+            "another task changes; make masks of our own first: taskstore retier"
         )
     _check_alone(store)
     chosen = as_packed(store, executor.jobs)
@@ -141,7 +142,7 @@ def _repacked(
         noted = partial(
             _noted, store, scores_of(store, chosen, kept), what=what, tasks=sorted(finetunes)
         )
-        return pack_family(whole, store.path, chosen, progress, noted)
+        return pack_family(whole, store.where, chosen, progress, noted)
 
 
 def _noted(
@@ -155,6 +156,7 @@ def _noted(
     draft = with_scores(draft, scores)
     if what is None:
         return draft
+    old.check_unchanged()  # for a store elsewhere: since its writer looked there
     draft = msgspec.structs.replace(draft, history=old.manifest.history)
     return with_change(draft, old.version, what, [*tasks])
 
@@ -171,8 +173,8 @@ def retier(
     Raises InputError for a store whose tasks are not exact, ChangedMeanwhile for one that is to be
     replaced and is not what was read.
     """
-    where = Path(target or store.path)
-    itself = os.path.realpath(where) == os.path.realpath(store.path)
+    where = target or store.where
+    itself = target is None or _is_same(target, store)
     with only_writer(store) if itself else nullcontext():
         _check_exact(store, store.tasks, "to change tiers")
         options.check_tasks(store.tasks)
@@ -187,7 +189,8 @@ def retier(
             overwrite=options.overwrite or target is None,
             chunk=store.manifest.chunk,
         )
-        with open_family(store, store.tasks, executor, where) as family:
+        beside = None if mirror.address_of(where) else Path(where)
+        with open_family(store, store.tasks, executor, beside) as family:
             scores = scores_of(store, chosen, store.tasks)
             noted = partial(_noted, store, scores, what="retier" if itself else None)
             return pack_family(family, where, chosen, progress, noted)
@@ -210,7 +213,7 @@ def remove(store: Store | PathLike, tasks: Sequence[str]) -> Store:
         store.check_task(task)
     left = [name for name in store.tasks if name not in tasks]
     if not left:
-        raise InputError(f"{store.path} would have no task left; delete the folder instead")
+        raise InputError(f"{store.where} would have no task left; delete the folder instead")
     with staged(store) as folder:
         manifest = recoded(store, tasks, folder)
         return commit(store, folder, kept_of(manifest, left), "remove", list(tasks))
@@ -226,8 +229,8 @@ def record(store: Store, label: str, scores: Mapping[str, manifests.Score]) -> S
     for task, score in scores.items():
         store.check_task(task)
         _check_finite(task, score)
-    with publish.alone(place_of(store)):
-        now = open_store(store.path, base=store.base_path)
+    with alone(store):
+        now = open_store(store.where, base=store.base_path)
         if any(_unscored(now, task) != _unscored(store, task) for task in scores):
             store.check_unchanged()
         check_record(now, label)
@@ -267,9 +270,17 @@ def check_record(store: Store, label: str) -> None:
         raise BadName("name of the evaluation", label, "is empty or holds a control character")
 
 
+def _is_same(target: PathLike, store: Store) -> bool:
+    address = mirror.address_of(target)
+    if address is not None:
+        return str(address) == store.where
+    return os.path.realpath(target) == os.path.realpath(store.path)
+
+
 def _check_alone(store: Store) -> None:
     """Refuse a folder with files that are not the store's: they would go with the old folder."""
-    publish.check_target(store.path, overwrite=True, foreign=not_of_a_store)
+    if mirror.address_of(store.where) is None:
+        publish.check_target(store.path, overwrite=True, foreign=not_of_a_store)
 
 
 def _check_exact(store: Store, tasks: Iterable[str], what: str) -> None:
@@ -278,7 +289,7 @@ def _check_exact(store: Store, tasks: Iterable[str], what: str) -> None:
             store.check_exact(task)
         except InputError:
             raise InputError(
-                f"{what} all fine-tunes are needed, and {store.path} keeps no more of {task!r} "
+                f"{what} all fine-tunes are needed, and {store.where} keeps no more of {task!r} "
                 f"than its {' and '.join(store.tiers(task))}; pack again from the originals, or "
                 'keep an archive (tiers="exact")'
             ) from None

@@ -14,6 +14,7 @@ from typing import Any
 
 from taskstore.errors import InputError, OptionError, TargetNotReached
 from taskstore.evaluation.bench import Bench
+from taskstore.format.manifest_file import not_of_a_store
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.scratch import scratch as scratch_folder
@@ -22,7 +23,6 @@ from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
 from taskstore.store import open as open_store
-from taskstore.store.contents import not_of_a_store
 
 _log = logging.getLogger(__name__)
 GRID = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # bits per parameter, about

@@ -15,6 +15,7 @@ from typing import Any
 from taskstore.errors import OptionError
 from taskstore.evaluation.bench import Bench, as_bench
 from taskstore.evaluation.command import Evaluator
+from taskstore.format.manifest_file import not_of_a_store
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.scratch import scratch as scratch_folder
@@ -24,7 +25,6 @@ from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
 from taskstore.public import public
 from taskstore.store import open as open_store
-from taskstore.store.contents import not_of_a_store
 
 GRID = (0.2, 0.3, 0.4, 0.5, 0.6)  # the published one
 

@@ -100,6 +100,7 @@ def open_family(
     with ExitStack() as stack:
         folder = stack.enter_context(scratch(target or store.path, small=target is None))
         source = stack.enter_context(store.open_base(executor))
+        store.have(store.files_of(None, *tasks))
 
         def opened(task: str | None, folder: Path) -> Checkpoint:
             return stack.enter_context(closing(_model(store, task, source, folder, executor)))

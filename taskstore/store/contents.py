@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -13,7 +14,6 @@ from taskstore.errors import (
     ChangedMeanwhile,
     FormatError,
     InputError,
-    TaskstoreError,
     UnknownTask,
 )
 from taskstore.executors import Executor, Threads
@@ -26,9 +26,10 @@ from taskstore.format.names import by_stem
 from taskstore.format.rules import kept_adapters, lineage
 from taskstore.format.weight_files import digests_of
 from taskstore.locations import ownership
-from taskstore.locations.base import Location, PathLike
+from taskstore.locations.base import PathLike
 from taskstore.locations.leases import Lease
 from taskstore.locations.publish import recover
+from taskstore.locations.remote import mirror
 from taskstore.locations.shared import SharedFolder
 
 if TYPE_CHECKING:
@@ -37,43 +38,6 @@ if TYPE_CHECKING:
 
 
 ONE = Threads(1)
-
-
-def is_store(folder: Path) -> bool:
-    """Tell whether a folder has a manifest."""
-    recover(folder)
-    return (folder / filenames.MANIFEST).is_file()
-
-
-def not_of_a_store(folder: Path) -> list[str]:
-    """Return what a folder holds beside a store's files as they were written; see `ownership`.
-
-    Of weights sizes are compared: nobody edits them, and damage is told by whoever reads them.
-    """
-    try:
-        files = dict(manifest_file.read(folder).files)
-        size = (folder / filenames.MANIFEST).lstat().st_size
-    except TaskstoreError:
-        return ownership.foreign(folder, {})
-    kept = manifest_file.kept(folder)
-    for older in kept.values():
-        files = {**{p: f for p, f in older.files.items() if p != filenames.CARD}, **files}
-    written = {
-        path: ownership.Written(
-            bytes=file.bytes, blake3=file.blake3 if path == filenames.CARD else None
-        )
-        for path, file in files.items()
-    }
-    own = {filenames.MANIFEST: ownership.Written(bytes=size)}
-    own |= {
-        path.relative_to(folder).as_posix(): ownership.Written(bytes=path.lstat().st_size)
-        for path in kept
-    }
-    card = folder / filenames.CARD
-    with suppress(OSError):
-        if filenames.CARD not in files and ownership.is_sealed(card, ownership.HTML):
-            own[filenames.CARD] = ownership.Written(bytes=card.lstat().st_size)
-    return ownership.foreign(folder, {**written, **own})
 
 
 def _taken(path: Path) -> tuple[manifests.Manifest, str, Lease]:
@@ -119,20 +83,44 @@ def _stems_of_parents(manifest: manifests.Manifest, task: str, tier: str | None)
     ]
 
 
+def _as_listed(manifest: manifests.Manifest) -> dict[str, ownership.Written]:
+    return {
+        path: ownership.Written(bytes=file.bytes, blake3=file.blake3)
+        for path, file in manifest.files.items()
+    }
+
+
 class StoreContents:
     """A store's manifest and the files of its models; every call opens what it reads.
 
     Those files stay until the store is closed, or collected, whatever writers do meanwhile.
 
     version   the checksum of the manifest: another one after every change
+    where     its path, or its address
+    path      its folder on this machine; of a store elsewhere it has what was fetched of it
     """
 
-    def __init__(self, path: Path, base: PathLike | None = None) -> None:
-        self.path = path
-        self.location: Location = SharedFolder(path)
-        self.manifest, self.version, self._lease = _taken(path)
+    def __init__(self, path: PathLike, base: PathLike | None = None) -> None:
+        address = mirror.address_of(path)
+        self.where: PathLike = str(address) if address else Path(path)
+        self.path, source = mirror.newest(address) if address else (Path(path), None)
+        self.location: SharedFolder = SharedFolder(self.path)
+        self.manifest, self.version, self._lease = _taken(self.path)
+        if address and source:
+            listed = _as_listed(self.manifest)
+            self.location = mirror.Mirror(self.path, source, address, listed)
         self.base_path = base
         self._warned: set[tuple[str | None, str | None]] = set()
+
+    @property
+    def name(self) -> str:
+        """How it is called: after its last folder, wherever that is."""
+        return os.path.basename(self.where if self.is_elsewhere else os.path.realpath(self.path))
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is at an address, and not on this machine."""
+        return isinstance(self.location, mirror.Mirror)
 
     def close(self) -> None:
         """Let writers remove the files that only this version of the store needs."""
@@ -170,7 +158,7 @@ class StoreContents:
         if not found.is_safe and (task, tier) not in self._warned:
             self._warned.add((task, tier))
             warnings.warn(
-                f"task {task!r} of {self.path} is {found.words}; measure it before you rely on it "
+                f"task {task!r} of {self.where} is {found.words}; measure it before you rely on it "
                 '(taskstore.evaluate), or pack it with tiers="auto" or tiers="exact"',
                 ApproximationWarning,
                 stacklevel=depth + 2,
@@ -195,9 +183,11 @@ class StoreContents:
 
     def check_unchanged(self) -> None:
         """Raise ChangedMeanwhile where another writer has replaced the store since it was read."""
-        if _taken(self.path)[1] != self.version:
+        here = self.location
+        path = mirror.newest(here.address)[0] if isinstance(here, mirror.Mirror) else self.path
+        if _taken(path)[1] != self.version:
             raise ChangedMeanwhile(
-                f"{self.path} was changed by another taskstore since it was read; run the command "
+                f"{self.where} was changed by another taskstore since it was read; run the command "
                 "again"
             )
 
@@ -218,6 +208,7 @@ class StoreContents:
 
         with self.as_it_was(), ExitStack() as stack:
             if self.manifest.base.carried:
+                self.have(self.files_of(None))
                 carried = CarriedBase(self.location, self.manifest)
                 yield stack.enter_context(closing(carried))
             else:
@@ -233,6 +224,7 @@ class StoreContents:
         from taskstore.store.rebuild import ModelReader
 
         self.check_tier(task, tier)
+        self.have(self.files_of(task, tier=tier))
         with (
             self.as_it_was(),
             closing(ModelReader(self.location, self.manifest, task, base, tier)) as opened,
@@ -241,8 +233,18 @@ class StoreContents:
 
     def check_files(self, paths: Iterable[str], executor: Executor) -> None:
         """Raise FormatError or ChecksumMismatch unless these files are the recorded ones."""
+        paths = list(paths)
         with self.as_it_was():
+            self.have(paths)
             check_files(self.path, self.manifest.files, paths, executor)
+
+    def have(self, paths: Iterable[str]) -> None:
+        """Fetch files of a store that lies elsewhere, where they are not here yet.
+
+        Raises FormatError, ChecksumMismatch or OSError.
+        """
+        if isinstance(self.location, mirror.Mirror):
+            self.location.have(paths)
 
     def files_of(self, *tasks: str | None, tier: str | None = None) -> list[str]:
         """List the files that these models (None: the base) are rebuilt from, up to a tier."""
@@ -266,5 +268,6 @@ class StoreContents:
             with self.open_base() as base:
                 beside = base.assets
         with self.as_it_was():
+            self.have(path for path in self.files_of(task) if path.startswith("assets/"))
             write_assets(self.path, self.manifest, task, beside, Path(target))
         return Path(target)

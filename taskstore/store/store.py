@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @public
 def open(path: PathLike, *, base: PathLike | None = None) -> Store:
-    """Open a store folder. `base` says where a base is that the store only references.
+    """Open a store, at a path or an address. `base`: where a base is that it only references.
 
     Reads the manifest alone. Raises FormatError, NewerVersion or ChecksumMismatch.
 
@@ -39,7 +39,7 @@ def open(path: PathLike, *, base: PathLike | None = None) -> Store:
     >>> store.tasks
     ['english', 'german', 'roman', 'spanish']
     """
-    return Store(Path(path), base)
+    return Store(path, base)
 
 
 def opened(store: Store | PathLike) -> Store:
@@ -101,7 +101,7 @@ class Store(StoreContents):
         return iter(self.tasks)
 
     def __repr__(self) -> str:
-        return f"<taskstore.Store {str(self.path)!r}: {len(self)} task{'s' * (len(self) != 1)}>"
+        return f"<taskstore.Store {str(self.where)!r}: {len(self)} task{'s' * (len(self) != 1)}>"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: a row per task, at its best tier."""
@@ -112,7 +112,7 @@ class Store(StoreContents):
             tier, bits = task.tiers[-1] if task.tiers else "-", f"{task.bits_per_parameter:.2f}"
             rows.append((task.name, tier, task.fidelity.words, task.scored(), bits))
         cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-        head = f"<caption>{escape(f'{self.path}: {sizes}')}</caption>"
+        head = f"<caption>{escape(f'{self.where}: {sizes}')}</caption>"
         return f"<table>{head}{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
     def summary(self) -> Summary:

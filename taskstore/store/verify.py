@@ -6,12 +6,17 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from taskstore.errors import ChangedMeanwhile, ChecksumMismatch, FormatError, TaskstoreError
+from taskstore.errors import (
+    ChangedMeanwhile,
+    ChecksumMismatch,
+    FormatError,
+    RemoteError,
+    TaskstoreError,
+)
 from taskstore.executors import Executor, threads
 from taskstore.format import manifest_file
 from taskstore.format.digests import check_file
@@ -66,7 +71,7 @@ def verify(
     >>> report.ok, report.problems
     (True, [])
     """
-    store = store if isinstance(store, StoreContents) else StoreContents(Path(store))
+    store = store if isinstance(store, StoreContents) else StoreContents(store)
     files = store.manifest.files
     total = sum(f.bytes for f in files.values()) + (_deep_bytes(store) if deep else 0)
     tasks = store.manifest.tasks.items()
@@ -74,7 +79,7 @@ def verify(
     report = VerifyReport(unlisted=_unlisted(store), left_out=left_out)
     job = _Job(store, report, threads(jobs), Meter(progress, total))
     job.meter.stage("checking", "files")
-    _log.info("checking %s: %s bytes", store.path, f"{total:,}")
+    _log.info("checking %s: %s bytes", store.where, f"{total:,}")
     damaged = list[str]()
     for path, problem in job.executor.map(_problem_of_file, store, files):
         job.report.files += 1
@@ -112,11 +117,14 @@ class _Job:
 
 def _problem_of_file(store: StoreContents, path: str) -> tuple[str, str | None]:
     try:
+        store.have([path])
         check_file(store.path, path, store.manifest.files[path])
         folder, _, digest = path.partition("/")
         if folder == "assets" and digest in store.manifest.assets:
             read_asset(store.path, store.manifest, digest)
     except TaskstoreError as error:
+        if isinstance(error, RemoteError):
+            raise
         return path, str(error)
     return path, None
 

@@ -65,7 +65,7 @@ def attach(
     options = SwapOptions(masks, busy, prefix, ignore, tier, prove)
     job = bound(module, store, tasks, options, threads(jobs))
     tier = job.tier or "the best of each"
-    _log.info("attaching %d tasks of %s: tier %s", len(job.tasks), store.path, tier)
+    _log.info("attaching %d tasks of %s: tier %s", len(job.tasks), store.where, tier)
     for task in job.tasks:
         store.warn_approximate(task, job.tier, 2)
     with ExitStack() as stack:

@@ -29,7 +29,8 @@ def shown_of(store: Path) -> Facts:
 def masks(small: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("overview") / "s"
     options = families.options(tiers="mask,rest")
-    return taskstore.pack(small.base_path, small.paths, target, options).path
+    taskstore.pack(small.base_path, small.paths, target, options)
+    return target
 
 
 def scored(store: Path, target: Path, **scores: Score) -> Facts:

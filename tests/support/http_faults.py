@@ -100,7 +100,7 @@ class Proxy:
             while head.startswith(b"HTTP/1.1 100"):
                 head, length = _head(answer)
             client.sendall(head)
-            if b"\r\ntransfer-encoding: chunked" in head.lower():
+            if method != "HEAD" and b"\r\ntransfer-encoding: chunked" in head.lower():
                 while line := answer.readline():
                     size = int(line, 16)
                     client.sendall(line + answer.read(size + 2))

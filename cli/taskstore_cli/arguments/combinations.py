@@ -21,12 +21,7 @@ ASKED: Mapping[str, Sequence[str]] = {"yes": ("overwrite",)}
 LM_EVAL = ("include_path", "limit", "num_fewshot", "batch", "apply_chat_template", "device")
 # Command -> option -> the options of which it needs one.
 NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "pack": {
-        **dict.fromkeys(EVALUATOR, EVAL),
-        "anyway": ["share"],
-        "resume": ["cluster"],
-        **ASKED,
-    },
+    "pack": {**dict.fromkeys(EVALUATOR, EVAL), "anyway": ["share"], **ASKED},
     "tune": ASKED,
     "copy": ASKED,
     "merge": dict.fromkeys((*EVALUATOR, "minimise", "plot"), EVAL),
@@ -38,12 +33,7 @@ NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 # Command -> option -> the options beside which it does nothing.
 WITHOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "pack": {
-        "residuals": ["share"],
-        "max_error": ["tiers"],
-        "part": ["share", "cluster"],
-        "cluster": ["share"],
-    },
+    "pack": {"residuals": ["share"], "max_error": ["tiers"], "part": ["share"]},
     "retier": {"drop_exact": ["target"]},
     "load": {"tier": ["base"]},
     "unpack": {"tier": ["base"], "exact": ["base"]},

@@ -32,6 +32,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
         "--overwrite",
         "--yes",
         "--unknown",
+        "--older-than",
         "--dry-run",
     ),
     "What is kept": (
@@ -50,16 +51,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
         *("--eval", "--lm-eval", "--include-path", "--num-fewshot", "--apply-chat-template"),
         *("--key", "--timeout", "--journal", "--scratch", "--record"),
     ),
-    "How it runs": (
-        "--part",
-        "--cluster",
-        "--resume",
-        "--jobs",
-        "--max-memory",
-        "--cache",
-        "--device",
-        "--wait",
-    ),
+    "How it runs": ("--part", "--jobs", "--max-memory", "--cache", "--device", "--wait"),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,17 @@ from taskstore_cli.output.console import Output
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-StorePath = functools.partial(click.Path, path_type=Path)  # completes folders
+class StorePath(click.Path):
+    """A path, or an address of a store, which stays as it was written; completes folders."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from taskstore.locations.remote.mirror import address_of
+
+        address = address_of(value)
+        return str(address) if address else super().convert(value, param, ctx)
 
 
 class Word(click.ParamType[str]):
@@ -59,7 +68,7 @@ def output_option(
         cls=Option,
         also=also,
         required=required,
-        type=click.Path(path_type=Path),
+        type=StorePath(),
         metavar=metavar,
         help=help,
     )
@@ -110,10 +119,11 @@ cache_option = click.option(
 @contextmanager
 def store_to_change(store: Path, base_from: Path | None = None) -> Iterator[taskstore.Store]:
     """Open a store that the block replaces, and let no other writer at it meanwhile."""
-    from taskstore.locations import publish
+    from taskstore.packing.only_writer import alone
 
-    opened(store, base_from).close()  # what is no store is not locked
-    with publish.alone(Path(os.path.realpath(store))):
+    found = opened(store, base_from)  # what is no store is not locked
+    found.close()
+    with alone(found):
         yield opened(store, base_from)
 
 
@@ -127,7 +137,7 @@ def opened(path: Path, base_from: Path | None = None) -> taskstore.Store:
     return store
 
 
-base_argument = click.argument("base", type=click.Path(path_type=Path))
+base_argument = click.argument("base", type=StorePath())
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no tables.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 

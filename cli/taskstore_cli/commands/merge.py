@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @command()
-@click.argument("base", type=click.Path(path_type=Path), required=False)
+@click.argument("base", type=common.StorePath(), required=False)
 @click.argument("models", metavar="[[NAME=]FINETUNE]...", nargs=-1)
 @common.output_option("DIR")
 @click.option(
@@ -174,9 +174,9 @@ def _origin(
     base: Path, models: tuple[str, ...], base_from: Path | None, *, averaged: bool
 ) -> Origin:
     """Models, or those of a store; the checkpoints of runs that are averaged."""
+    from taskstore.format.manifest_file import is_store
     from taskstore.merging.search.origins import Folders, Stored
     from taskstore.merging.training_runs import spread
-    from taskstore.store.contents import is_store
 
     if is_store(base):
         return Stored(common.opened(base, base_from), models)

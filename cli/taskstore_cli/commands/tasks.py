@@ -39,8 +39,10 @@ def rename(store: Path, old: str, new: str, out: Output) -> None:
 
 @command()
 @click.argument("store", type=common.StorePath(), is_eager=True)
-@click.argument("tasks", nargs=-1, required=True, type=common.TaskName())
-@common.output_option("OTHER", "Folder for the new store.")
+@click.argument("words", metavar="[TARGET] [TASK]...", nargs=-1, required=True)
+@common.output_option(
+    "OTHER", "Folder or address for the new store, in the place of TARGET.", required=False
+)
 @common.jobs_option
 @common.wait_option()
 @common.says_options
@@ -48,17 +50,26 @@ def rename(store: Path, old: str, new: str, out: Output) -> None:
 @overwrite_store_option("a store that is at OTHER")
 def copy(
     store: Path,
-    tasks: tuple[str, ...],
-    target: Path,
+    words: tuple[str, ...],
+    target: Path | None,
     overwrite: bool,
     jobs: int | None,
     out: Output,
 ) -> None:
-    """Make a store of some TASKS; nothing is decoded."""
+    """Copy STORE, or some TASKs of it, to another folder or address; nothing is decoded.
+
+    A copy that was stopped goes on where it was when it is run again.
+
+    \b
+    taskstore copy family s3://bucket/family
+    taskstore copy s3://bucket/family here billing legal
+    """
     from taskstore.packing.changes.tasks import copy as run
     from taskstore_cli.output.store import print_made
 
-    done = run(common.opened(store), tasks, target, overwrite=overwrite, jobs=jobs)
+    given, tasks = (words[0], words[1:]) if target is None else (target, words)
+    target = common.StorePath().convert(given, None, None)
+    done = run(common.opened(store), tasks or None, target, overwrite=overwrite, jobs=jobs)
     if out.as_json:
         print_json({"store": str(target), **done.summary().to_dict()})
     elif not out.quiet:
@@ -102,18 +113,34 @@ def log(store: Path, as_json: bool) -> None:
     help="Also files of versions of which nobody can know whether they are read: on a file system "
     "without locks or hard links.",
 )
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=24,
+    show_default=True,
+    metavar="HOURS",
+    help="Of a store at an address: files that were put, or replaced, later stay.",
+)
 @common.wait_option()
 @common.says_options
 @dry_run_option
-def gc(store: Path, unknown: bool, out: Output) -> None:
+def gc(store: Path, unknown: bool, older_than: float, out: Output) -> None:
     """Remove files that no reader needs any more.
 
     They are those of older versions of STORE alone. A command that changes STORE does so too, at
-    its end; files that were read then are left.
+    its end; files that were read then are left. At an address nobody knows who reads: there, time
+    decides, and what killed writers left goes too.
     """
+    from taskstore.locations.remote.mirror import address_of
     from taskstore.packing.changes.commit import collect
+    from taskstore.packing.elsewhere import collecting
     from taskstore.packing.only_writer import place_of
 
+    if address_of(store):
+        size, left = collecting.collect(store, older_than * 3600)
+        found = {"store": str(store), "removed_bytes": size, "versions_in_use": left}
+        _say(out, found, f"removed {bytes_of(size) if size else 'nothing'}")
+        return
     with common.store_to_change(store) as opened:
         size, left = collect(place_of(opened), unknown=unknown)
     kept = f"; in use: {counted(left, 'older version')}" if left else ""

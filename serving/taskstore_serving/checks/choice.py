@@ -41,9 +41,9 @@ def choose(
     wanted = list(dict.fromkeys(tasks or store.tasks))
     if wanted and all(store.manifest.tasks[task].all_tiers == ("exact",) for task in wanted):
         raise InputError(
-            f"{store.path} is an archive (tier exact), and a swap needs masks or rests; `taskstore "
-            f"retier {store.path} --tiers rest -o NEW` packs a store to serve from its exact "
-            "copies (--tiers mask: smaller, and further from them)"
+            f"{store.where} is an archive (tier exact), and a swap needs masks or rests; "
+            f"`taskstore retier {store.where} --tiers rest -o NEW` packs a store to serve from "
+            "its exact copies (--tiers mask: smaller, and further from them)"
         )
     tiers, left_out = dict[str, Tier](), dict[str, str]()
     for task in wanted:
@@ -80,7 +80,7 @@ def best_residual(store: Store, tasks: Sequence[str], given: Sequence[str]) -> t
     if all("mask" not in manifest.tasks[task].all_tiers for task in having):
         if why:
             raise InputError(
-                f"{store.path} has rests and no masks, and {why}: serve a store of masks, which "
+                f"{store.where} has rests and no masks, and {why}: serve a store of masks, which "
                 "are chosen by taskstore pack --tiers mask"
             )
         return 1, ""

@@ -30,8 +30,8 @@ def check_shared(store: Store, loaded: Mapping[str, str], task: str) -> None:
     for what, now in shared_digests(store.manifest).items():
         if now != loaded[what]:
             raise SwapError(
-                f"task {task!r} cannot be added to a running engine: the {what} of {store.path} is "
-                "no longer the one that was loaded; start the engine again"
+                f"task {task!r} cannot be added to a running engine: the {what} of {store.where} "
+                "is no longer the one that was loaded; start the engine again"
             )
 
 

@@ -62,7 +62,7 @@ class LiveFamily:
         """
         self._model, self._residual, self._executor = model, residual, threads()
         self._loaded = shared_digests(store.manifest)
-        self._where = (store.path, store.base_path)
+        self._where = (store.where, store.base_path)
         self.active: State = None
         self.swaps, self.seconds, self.verified = 0, 0.0, False
         self._tasks: dict[str, dict[str, Any]] = {}

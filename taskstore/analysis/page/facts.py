@@ -34,7 +34,7 @@ def outline(store: Store) -> Facts:
     """What the manifest says; nothing is counted."""
     summary = store.summary()
     return {
-        "store": store.path.resolve().name,
+        "store": store.name,
         "summary": summary.to_dict(),
         "fidelity": {
             t.name: (listed(t.fidelity, t.lower_fidelity), t.scored()) for t in summary.tasks

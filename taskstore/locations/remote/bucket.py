@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -108,11 +108,12 @@ class Bucket:
         rows = ((i["path"][skip:], Entry(i["size"], i["last_modified"], i["e_tag"])) for i in found)
         return dict(sorted(rows))
 
+    def sizes(self) -> Mapping[str, int]:
+        """List all files with their bytes, sorted by name; raises OSError."""
+        return {name: entry.size for name, entry in self.entries().items()}
+
     def names(self) -> Iterator[str]:
         yield from self.entries()
-
-    def sizes(self) -> dict[str, int]:
-        return {name: entry.size for name, entry in self.entries().items()}
 
     def entry(self, name: str) -> Entry | None:
         """Return size and time of a file; None where there is none."""

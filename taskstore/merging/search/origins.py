@@ -12,6 +12,7 @@ from blake3 import blake3
 from taskstore.errors import InputError
 from taskstore.evaluation.bench import fingerprint
 from taskstore.format.manifest import MAX_BYTES
+from taskstore.format.manifest_file import is_store
 from taskstore.format.names import MANIFEST
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import read_regular
@@ -29,7 +30,6 @@ from taskstore.models.readers import lora
 from taskstore.progress import Callback, silent
 from taskstore.public import public
 from taskstore.store import Store
-from taskstore.store.contents import is_store
 from taskstore.store.store import opened
 
 
@@ -65,7 +65,7 @@ def origin_of(
     base: Store | PathLike, models: Mapping[str, PathLike] | Sequence[str] | None
 ) -> Origin:
     """Return models by name, or those of a store; raises InputError for one as the other."""
-    if isinstance(base, Store) or is_store(Path(base)):
+    if isinstance(base, Store) or is_store(base):
         if isinstance(models, Mapping):
             raise InputError(
                 f"{base} is a store: give the names of its tasks, or None for all of them"
@@ -173,7 +173,7 @@ class Stored(Origin):
         for task in tasks:
             store.check_task(task)
         if not store.tasks:
-            raise InputError(f"the store {store.path} has no tasks that could be merged")
+            raise InputError(f"the store {store.where} has no tasks that could be merged")
         self._store, self._tasks = store, list(tasks or store.tasks)
         self.names, self.inputs = sorted(self._tasks), inputs(store)
 

@@ -19,7 +19,10 @@ from taskstore.format import manifest_file
 from taskstore.format.manifest_file import OLD
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.locations import dry, leases, mounts, ownership, publish, transfer
+from taskstore.locations.remote import mirror
+from taskstore.locations.scratch import scratch
 from taskstore.packing.changes.history import with_change
+from taskstore.packing.elsewhere.sending import bucket, put_store
 from taskstore.packing.manifest_draft import seal
 from taskstore.packing.only_writer import place_of
 from taskstore.store import Store
@@ -31,6 +34,11 @@ COPY = ".copy.json"
 @contextmanager
 def staged(store: Store) -> Iterator[Path]:
     """Yield an empty folder for the new files of a store, whose writer's lock is held meanwhile."""
+    if store.is_elsewhere:
+        dry.stop()
+        with scratch(store.path) as folder:
+            yield folder
+        return
     target = place_of(store)
     partial = mounts.beside(target, "partial")
     if dry.on():  # nothing is written there: what would be ends the run
@@ -60,16 +68,23 @@ def commit(
     """
     dry.stop()
     target = place_of(store)
+    address = mirror.address_of(store.where)
+    if address is not None:
+        seen = (store.path / MANIFEST).read_bytes()
+        changed = with_change(manifest, store.version, what, tasks)
+        put_store(bucket(address), changed, folder, seen)
+        store.close()
+        return open_store(store.where, base=store.base_path)
     done = seal(folder, with_change(manifest, store.version, what, tasks))
-    new = [path for path in done.files if (folder / path).is_file()]
-    new = [path for path in new if not _is_there(target, folder, path, done.files[path])]
+    files = [path for path in done.files if (folder / path).is_file()]
+    new = [path for path in files if not _is_there(target, folder, path, done.files[path])]
     publish.sync_all(folder)
     _keep(target, store.version)
     transfer.move(folder, target, new, [CARD] if _is_own_card(store) else [])
     store.close()
-    changed = open_store(store.path, base=store.base_path)
+    new_store = open_store(store.path, base=store.base_path)
     collect(target)
-    return changed
+    return new_store
 
 
 def _is_there(target: Path, folder: Path, path: str, file: m.File) -> bool:

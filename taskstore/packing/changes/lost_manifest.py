@@ -16,11 +16,11 @@ from taskstore.executors import Executor
 from taskstore.format import manifest_file
 from taskstore.format.digests import check_file
 from taskstore.format.manifest import MAX_BYTES, Manifest, is_whole
+from taskstore.format.manifest_file import is_store
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.locations import dry, mounts, publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import read_regular
-from taskstore.store.contents import is_store
 
 
 def put_back(store: PathLike, sources: Sequence[PathLike], executor: Executor) -> str | None:

@@ -23,6 +23,7 @@ from taskstore.format.container_files import ShardedWriter
 from taskstore.format.digests import check_file
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import File
+from taskstore.format.manifest_file import is_store
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.format.section import encode
 from taskstore.locations import dry, mounts
@@ -40,7 +41,6 @@ from taskstore.progress import Callback, silent
 from taskstore.public import public
 from taskstore.store import Store, card
 from taskstore.store import open as open_store
-from taskstore.store.contents import is_store
 
 
 @dataclass(frozen=True)

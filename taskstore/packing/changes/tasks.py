@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,20 +12,23 @@ from taskstore.errors import BadName, InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as m
 from taskstore.format import names
+from taskstore.format.manifest_file import not_of_a_store
 from taskstore.format.names import CARD
-from taskstore.locations import publish
+from taskstore.locations import dry, publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import copy_regular, resolve
+from taskstore.locations.remote import mirror
+from taskstore.locations.scratch import scratch
 from taskstore.packing.changes.children import check_complete
 from taskstore.packing.changes.commit import commit, staged
 from taskstore.packing.changes.history import with_change
 from taskstore.packing.changes.joining import kept_of
+from taskstore.packing.elsewhere.sending import bucket, check_target, put_store
 from taskstore.packing.manifest_draft import seal
 from taskstore.packing.only_writer import in_place
 from taskstore.public import public
 from taskstore.store import Store
 from taskstore.store import open as open_store
-from taskstore.store.contents import not_of_a_store
 from taskstore.store.store import opened
 
 
@@ -42,7 +46,7 @@ def rename(store: Store | PathLike, old: str, new: str) -> Store:
     store.check_task(old)
     names.check_task_name(new)
     if new in store.tasks:
-        raise BadName("task name", new, f"is in {store.path} already; remove that one first")
+        raise BadName("task name", new, f"is in {store.where} already; remove that one first")
     names.check_distinct([new, *(name for name in store.tasks if name != old)])
     manifest = store.manifest
     place = manifest.folder(old)
@@ -81,14 +85,15 @@ def _vectors(vectors: m.Vectors, old: str, new: str) -> m.Vectors:
 @public
 def copy(
     store: Store | PathLike,
-    tasks: Collection[str],
+    tasks: Collection[str] | None,
     target: PathLike,
     *,
     overwrite: bool = False,
     jobs: int | None = None,
 ) -> Store:
-    """Make a store of some tasks of another; their files are copied, and checked.
+    """Make a store of some tasks of another (None: of all); their files are copied, and checked.
 
+    Both may be at addresses; what is at the target already, or was fetched, is not sent again.
     Raises UnknownTask, InputError for a task without its parent or the store itself as target,
     TargetExists, FormatError or ChecksumMismatch; the target then is as it was.
 
@@ -96,19 +101,27 @@ def copy(
     ['english']
     """
     store = opened(store)
-    for task in tasks:
+    for task in tasks or ():
         store.check_task(task)
-    check_complete(store.manifest, tasks)
-    executor, where = threads(jobs), Path(target).absolute()
-    if where.resolve() == store.path.resolve():
+    wanted = store.tasks if tasks is None else tasks
+    check_complete(store.manifest, wanted)
+    executor, address = threads(jobs), mirror.address_of(target)
+    where = Path(target).absolute()
+    if str(address) == store.where or (not address and where.resolve() == store.path.resolve()):
         raise InputError(
             f"{target} is the store that is copied, and would lose its other tasks: name another "
             "folder, or take tasks out with `taskstore remove`"
         )
-    kept = kept_of(store.manifest, [name for name in store.tasks if name in tasks])
+    kept = kept_of(store.manifest, [name for name in store.tasks if name in wanted])
     paths = [path for path in kept.files if path != CARD]
-    done = with_change(kept, store.version, "copy", sorted(tasks))
-    publish.check_target(where, overwrite=overwrite, foreign=not_of_a_store)
+    done = kept if tasks is None else with_change(kept, store.version, "copy", sorted(tasks))
+    seen = check_target(target, overwrite=overwrite)
+    if address is not None:
+        dry.note(sum(kept.files[path].bytes for path in paths))
+        dry.stop()
+        with scratch(mirror.folder_of(address), small=True) as folder:
+            put_store(bucket(address), done, folder, seen, partial(_found, store))
+        return open_store(target, base=store.base_path)
     publish.check_space(where, sum(kept.files[path].bytes for path in paths))
     store.check_files(paths, executor)
     with publish.folder(where, overwrite=overwrite, foreign=not_of_a_store) as folder:
@@ -117,3 +130,9 @@ def copy(
             copy_regular(resolve(store.path / path, store.path), folder / path)
         seal(folder, done)
     return open_store(target, base=store.base_path)
+
+
+def _found(store: Store, path: str) -> Path:
+    """Return where a file of a store lies on this machine, after a check."""
+    store.check_files([path], threads(1))
+    return resolve(store.path / path, store.path)

@@ -1,0 +1,1 @@
+"""Stores that are written where they cannot be renamed: in a bucket."""

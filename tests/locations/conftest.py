@@ -1,0 +1,15 @@
+"""Each kind of location, for the tests that are the same for all."""
+
+import pytest
+
+from tests.locations.test_base import KINDS
+
+ON_SERVER = pytest.param("s3", marks=pytest.mark.xdist_group("s3"))
+
+
+@pytest.fixture(params=[*(name for name in KINDS if name != "s3"), ON_SERVER])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "s3":
+        request.getfixturevalue("s3")
+    return name
