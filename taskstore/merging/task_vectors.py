@@ -130,6 +130,13 @@ class Source:
         self._kinds = [kind for kind in kinds if kind in DIAGONAL]
         self._lock, self._matrices = threading.Lock(), dict[str, F32]()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Merged matrices stay here: others make their own."""
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_matrices")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _matrices={})
+
     def block(self, block: Block) -> Vectors:
         """A block as the method wants it; raises NotFinite."""
         vectors = read(self.family, block)

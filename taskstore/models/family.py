@@ -80,6 +80,12 @@ class Family:
     aliases: Mapping[str, str] | None = None
     multitask: Multitask | None = None
 
+    def __reduce__(self) -> Any:
+        """Another process opens the models at the same paths."""
+        assert self.multitask is None and self.aliases is None, "a family that joins a store"
+        tasks = {task.name: str(task.path) for task in self.tasks}
+        return open_family, (str(self.base.path), tasks)
+
     def prove(self) -> None:
         """Raise ChecksumMismatch where what was read out of a store is not what was packed.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from taskstore.executors import Executor, threads
 from taskstore.format.dtypes import ITEMSIZE
@@ -14,6 +15,7 @@ from taskstore.models import Checkpoint, Originals
 from taskstore.models.checkpoint import TensorInfo
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
+from taskstore.models.readers.lora import LoraReader
 from taskstore.models.tied import twins
 from taskstore.packing import plan as planning
 from taskstore.packing.mask_files import matching
@@ -21,7 +23,7 @@ from taskstore.packing.mask_files.matching import Imported
 from taskstore.packing.options import PackOptions
 from taskstore.packing.parents import unmoved
 from taskstore.packing.parents.choice import choose
-from taskstore.progress import Callback, Meter
+from taskstore.progress import Callback, Meter, silent
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,20 @@ class PackJob:
     twins: list[tuple[str, str]]
     meter: Meter
     executor: Executor
+
+    def __reduce__(self) -> Any:
+        """Another process codes blocks by it, and neither reports nor finishes a store."""
+        assert self.masks is None, "masks of files are of one process"
+        return _to_code, (self.family, self.plan, self.options, self.parents, [*self.adapters])
+
+
+def _to_code(
+    family: Family, plan: Plan, options: PackOptions, parents: Mapping[str, str], kept: list[str]
+) -> PackJob:
+    readers = {task.name: task.reader for task in family.tasks if task.name in kept}
+    adapters = {name: r for name, r in readers.items() if isinstance(r, LoraReader)}
+    meter, executor = Meter(silent, 0), threads(1)
+    return PackJob(family, plan, options, None, {}, parents, adapters, [], meter, executor)
 
 
 def make_job(

@@ -103,6 +103,10 @@ class Statistics:
             self._entries = _entries(self.path, found)
             opening.pop_all()
 
+    def __reduce__(self) -> Any:
+        """Another process opens the file at the same path."""
+        return Statistics, (self.path,)
+
     @property
     def kinds(self) -> tuple[str, ...]:
         return tuple(kind for kind in KINDS if self._entries[kind])

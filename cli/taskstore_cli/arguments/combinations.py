@@ -21,7 +21,12 @@ ASKED: Mapping[str, Sequence[str]] = {"yes": ("overwrite",)}
 LM_EVAL = ("include_path", "limit", "num_fewshot", "batch", "apply_chat_template", "device")
 # Command -> option -> the options of which it needs one.
 NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "pack": {**dict.fromkeys(EVALUATOR, EVAL), "anyway": ["share"], **ASKED},
+    "pack": {
+        **dict.fromkeys(EVALUATOR, EVAL),
+        "anyway": ["share"],
+        "resume": ["cluster"],
+        **ASKED,
+    },
     "tune": ASKED,
     "copy": ASKED,
     "merge": dict.fromkeys((*EVALUATOR, "minimise", "plot"), EVAL),
@@ -33,7 +38,12 @@ NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 # Command -> option -> the options beside which it does nothing.
 WITHOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "pack": {"residuals": ["share"], "max_error": ["tiers"], "part": ["share"]},
+    "pack": {
+        "residuals": ["share"],
+        "max_error": ["tiers"],
+        "part": ["share", "cluster"],
+        "cluster": ["share"],
+    },
     "retier": {"drop_exact": ["target"]},
     "load": {"tier": ["base"]},
     "unpack": {"tier": ["base"], "exact": ["base"]},

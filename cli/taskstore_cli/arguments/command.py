@@ -51,7 +51,16 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
         *("--eval", "--lm-eval", "--include-path", "--num-fewshot", "--apply-chat-template"),
         *("--key", "--timeout", "--journal", "--scratch", "--record"),
     ),
-    "How it runs": ("--part", "--jobs", "--max-memory", "--cache", "--device", "--wait"),
+    "How it runs": (
+        "--part",
+        "--cluster",
+        "--resume",
+        "--jobs",
+        "--max-memory",
+        "--cache",
+        "--device",
+        "--wait",
+    ),
 }
 
 

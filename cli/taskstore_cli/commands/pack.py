@@ -84,6 +84,15 @@ from taskstore_cli.output.console import Output
     help="Code one of N parts, for an array of jobs on machines that share a disk; STORE.parts "
     "holds them until `taskstore seal STORE` makes the store (docs/cluster.md).",
 )
+@click.option(
+    "--cluster",
+    metavar="auto|HOST:PORT",
+    help="Pack on a Ray cluster whose machines share a disk (extra ray); auto: the one of this "
+    "machine.",
+)
+@click.option(
+    "--resume", is_flag=True, help="With --cluster: take up the parts of a run that died."
+)
 @common.jobs_option
 @common.max_memory_option
 @click.option(
@@ -115,6 +124,8 @@ def pack(
     max_error: str | None,
     anyway: bool,
     part: tuple[int, int] | None,
+    cluster: str | None,
+    resume: bool,
     evaluator: Evaluator,
     out: Output,
     **packing: Any,
@@ -166,7 +177,12 @@ def pack(
         print_part(done, f"{part[0]}/{part[1]}", target, out)
         return
     with out.progress() as progress:
-        report = taskstore.pack(base, tasks, target, options, progress)
+        if cluster is not None:
+            from taskstore.packing.parts.driver import pack_on
+
+            report = pack_on(cluster, base, tasks, target, options, progress, resume=resume)
+        else:
+            report = taskstore.pack(base, tasks, target, options, progress)
     print_report(replace(report, notes=[*why, *report.notes]), out)
 
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from blake3 import blake3
 
 from taskstore.errors import ChangedMeanwhile, InputError, OptionError
-from taskstore.executors import Executor
 from taskstore.locations.base import Location, PathLike
 from taskstore.merging.methods import Method
 from taskstore.models.family import Family
 from taskstore.packing.auto.choose import Choice, choose
 from taskstore.packing.block_coder import Coder
 from taskstore.packing.driver import fitted
-from taskstore.packing.job import Found, PackJob, make_job, with_options
+from taskstore.packing.job import Found, make_job, with_options
 from taskstore.packing.options import PackOptions
 from taskstore.packing.parts.fitted import put_state, state_of
 from taskstore.packing.parts.unit_files import encoded, read
@@ -122,19 +122,25 @@ def asked_of(place: Location) -> Asked:
     return found
 
 
+def folder_of(asked: Asked, decided: Decided) -> str:
+    """Return the folder of the units of this pack, in the place of parts."""
+    return f"units-{blake3(encoded(asked) + encoded(decided)).hexdigest(8)}"
+
+
 @contextmanager
 def coder_of(
     place: Location, family: Family, asked: Asked, options: PackOptions, progress: Callback,
-    executor: Executor | None = None,
 ) -> Iterator[tuple[Coder, Decided]]:  # fmt: skip
     """Open what codes the family, as all others do; looks at it where no one has yet.
 
-    options   those of `asked`, with this process's threads and memory
-    executor  looks at the family; None: threads
+    `options`: those of `asked`, with this process's threads and memory.
     """
     decided = read(place, FOUND, Decided)
     if decided is None:
-        job, choice = _looked(family, options, progress, executor)
+        job, choice = make_job(family, options, progress), Choice(options, [])
+        if options.largest_error is not None:
+            choice = choose(job)
+            job = with_options(job, choice.options)
         with fitted(job) as source:
             coder = Coder.of(job, source)
             mine = Decided.of(coder, choice)
@@ -155,22 +161,8 @@ def coder_of(
         yield Coder.of(job, source, decided.codings), decided
 
 
-def _looked(
-    family: Family, options: PackOptions, progress: Callback, executor: Executor | None
-) -> tuple[PackJob, Choice]:
-    job, choice = make_job(family, options, progress), Choice(options, [])
-    job = replace(job, executor=executor or job.executor)
-    if options.largest_error is not None:
-        choice = choose(job)
-        job = with_options(job, choice.options)
-        job = replace(job, executor=executor or job.executor)
-    return job, choice
-
-
 def _print(model: Any) -> str:
     """Digest what headers say of a model's tensors, and its size."""
-    from blake3 import blake3
-
     every = sorted((name, i.dtype, list(i.shape)) for name, i in model.tensors.items())
     return blake3(msgspec.json.encode([every, model.original_bytes])).hexdigest()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from blake3 import blake3
@@ -20,24 +21,31 @@ from taskstore.packing.writer import CodedBlock, CodedPart
 
 
 class Parts:
-    """What all units of a pack share: how blocks are coded, and where the parts go."""
+    """What all units of a pack share: how blocks are coded, and where the parts go.
 
-    def __init__(self, coder: Coder, place: Location, round_: int = 0) -> None:
-        self.coder, self.place, self.round = coder, place, round_
+    Their `folder` there is of this very pack: what a machine that was cut off still writes for
+    another one is never read.
+    """
+
+    def __init__(self, coder: Coder, place: Location, folder: str) -> None:
+        self.coder, self.place, self.folder = coder, place, folder
         self.blocks: Sequence[BlockUnit] = list(coder.units())
-        self.units = cut(coder, self.blocks)
+
+    @cached_property
+    def units(self) -> list[Unit]:
+        return cut(self.coder, self.blocks)
 
     def __reduce__(self) -> Any:
         """Blocks and units are not sent: they follow from the rest."""
-        return Parts, (self.coder, self.place, self.round)
+        return Parts, (self.coder, self.place, self.folder)
 
     def name(self, unit: Unit) -> str:
-        return unit_files.name_of(self.round, unit.number)
+        return unit_files.name_of(self.folder, unit.number)
 
     @property
     def pending(self) -> list[Unit]:
         """Return the units that have no record."""
-        there = set(unit_files.done(self.place))
+        there = unit_files.done(self.place, self.folder)
         return [unit for unit in self.units if self.name(unit) not in there]
 
 

@@ -12,7 +12,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from taskstore.errors import InputError, OptionError
+from taskstore.cluster import connect
+from taskstore.errors import InputError, OptionError, OutputError
 from taskstore.executors import Executor, Threads
 from taskstore.format import names
 from taskstore.format.manifest_file import not_of_a_store
@@ -26,7 +27,15 @@ from taskstore.packing.driver import again, check_moved, every, opened, too_far
 from taskstore.packing.job import expected_bytes
 from taskstore.packing.options import PackOptions
 from taskstore.packing.parts import assembly, unit_files
-from taskstore.packing.parts.agreed import Asked, Decided, agree, asked_of, coder_of
+from taskstore.packing.parts.agreed import (
+    ASKED,
+    Asked,
+    Decided,
+    agree,
+    asked_of,
+    coder_of,
+    folder_of,
+)
 from taskstore.packing.parts.coded import Parts, code_part
 from taskstore.packing.parts.unit_files import Piece, Record
 from taskstore.packing.parts.units import Unit, largest_first, of_part
@@ -79,8 +88,8 @@ def pack_part(
     with closing(opened(base, finetunes, options)) as family:
         dry.stop()
         asked = agree(place, Asked.of(base, finetunes, family, options, parts))
-        with coder_of(place, family, asked, options, progress) as (coder, _):
-            work = Parts(coder, place)
+        with coder_of(place, family, asked, options, progress) as (coder, decided):
+            work = Parts(coder, place, folder_of(asked, decided))
             mine = of_part(work.units, part, parts)
             there = {unit.number for unit in work.pending}
             todo = [unit for unit in mine if unit.number in there]
@@ -111,9 +120,46 @@ def seal(
     with closing(opened(asked.base, asked.finetunes, options)) as family:
         asked.check(family)
         with coder_of(place, family, asked, options, progress) as (coder, decided):
-            work = Parts(coder, place)
+            work = Parts(coder, place, folder_of(asked, decided))
             check_whole(work, asked)
             return sealed(work, decided, Path(target), options)
+
+
+@public
+def pack_on(
+    address: str,
+    base: PathLike,
+    finetunes: Mapping[str, PathLike],
+    target: PathLike,
+    options: PackOptions | None = None,
+    progress: Callback = silent,
+    *,
+    resume: bool = False,
+) -> PackReport:
+    """Pack a family on the machines of a Ray cluster, which all see the same paths.
+
+    `address` is HOST:PORT, or "auto" for the cluster that this machine belongs to.
+    `resume` takes up the parts of a run that died. Raises what `pack` raises, and OutputError for
+    parts that are there otherwise.
+    """
+    options, path, cluster = options or PackOptions(), absolute(target), connect(address)
+    publish.check_target(path, overwrite=options.overwrite, foreign=not_of_a_store)
+    finetunes, notes = every(finetunes, options)
+    place = LocalFolder(folder_of_parts(path))
+    with closing(opened(base, finetunes, options)) as family:
+        dry.stop()
+        with publish.alone(path):
+            if (folder_of_parts(path) / ASKED).exists() and not resume:
+                raise OutputError(
+                    f"{folder_of_parts(path)} has parts of a run that did not end: resume it with "
+                    "`taskstore pack ... --resume`, or remove the folder"
+                )
+            asked = agree(place, Asked.of(base, finetunes, family, options, 1))
+            with coder_of(place, family, asked, options, progress) as (coder, decided):
+                work = Parts(coder, place, folder_of(asked, decided))
+                run(work, work.pending, progress, cluster)
+                report = sealed(work, decided, path, options, cluster)
+    return replace(report, path=Path(target), warnings=[*report.warnings, *notes])
 
 
 def run(work: Parts, units: Sequence[Unit], progress: Callback, executor: Executor) -> None:
@@ -199,7 +245,7 @@ def _refined(
     if far and tier == "rest":
         bits = {name: finer(job.options.bits_of(name), error, most) for name, error in far.items()}
         total.again(bits)
-        second = Parts(again(work.coder, bits), work.place, work.round + 1)
+        second = Parts(again(work.coder, bits), work.place, f"{work.folder}-again")
         run(second, second.pending, silent, executor)
         records = _records(second)
         assembly.tally(total, records)

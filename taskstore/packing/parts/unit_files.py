@@ -6,7 +6,6 @@ write: a file is put whole, and two that do the same unit put the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
@@ -68,14 +67,14 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     products: list[Products]
 
 
-def name_of(round_: int, unit: int) -> str:
+def name_of(folder: str, unit: int) -> str:
     """Return the name of a unit's record; names of its streams begin with it."""
-    return f"round-{round_}/unit-{unit:06d}"
+    return f"{folder}/unit-{unit:06d}"
 
 
-def done(place: Location) -> Iterator[str]:
-    """Yield the names of the records that are there."""
-    return (name for name in place.names() if name.startswith("round-") and "." not in name)
+def done(place: Location, folder: str) -> set[str]:
+    """Return the names of the records that are there."""
+    return {n for n in place.names() if n.startswith(f"{folder}/unit-") and "." not in n}
 
 
 def read(place: Location, name: str, kind: type[T]) -> T | None:
@@ -95,7 +94,7 @@ def read(place: Location, name: str, kind: type[T]) -> T | None:
 
 
 def encoded(record: object) -> bytes:
-    return msgspec.msgpack.encode(record, enc_hook=str)
+    return msgspec.msgpack.encode(record, enc_hook=str, order="deterministic")
 
 
 def _made(kind: type[T], value: object) -> T:

@@ -125,6 +125,13 @@ def test_other_options_or_models_are_refused(rich: Family, tmp_path: Path) -> No
     assert contents(folder_of_parts(target)) == before
 
 
+def test_options_are_the_same_in_any_order(rich: Family, tmp_path: Path) -> None:
+    for part, names in ((1, ["one", "two", "three"]), (2, ["three", "two", "one"])):
+        chosen = options(keep_private=frozenset(names), lambdas=dict.fromkeys(names, 0.3))
+        pack_part(rich.base_path, rich.paths, tmp_path / "s", part, 2, chosen)
+    assert seal(tmp_path / "s").summary.tasks
+
+
 def test_threads_and_memory_may_differ(rich: Family, tmp_path: Path) -> None:
     for part, changes in ((1, {"jobs": 1}), (2, {"jobs": 3, "max_memory": 1 << 28})):
         chosen = options(keep_private=True, **changes)
@@ -142,21 +149,34 @@ def test_a_store_that_is_there_is_kept(rich: Family, tmp_path: Path) -> None:
     assert contents(tmp_path / "s") == before and not folder_of_parts(tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("name", ["asked", "found", "round-0/unit-000001"])
+@pytest.mark.parametrize("name", ["asked", "found", "unit-000001"])
 def test_damaged_parts_are_refused(rich: Family, tmp_path: Path, name: str) -> None:
     target = tmp_path / "s"
     in_parts(rich, target, options(keep_private=True), parts=1)
-    path = folder_of_parts(target) / name
+    (path,) = folder_of_parts(target).rglob(name)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(FormatError, match=f"{name} of the parts is damaged"):
         seal(target)
     assert not target.exists()
 
 
+def test_what_a_writer_of_another_pack_leaves_is_not_read(rich: Family, tmp_path: Path) -> None:
+    """A machine that was cut off writes a unit after its pack was given up."""
+    target = tmp_path / "s"
+    in_parts(rich, target, options(keep_private=True, lam=0.9), parts=1)
+    for name in ("asked", "found"):
+        (folder_of_parts(target) / name).unlink()
+    chosen = options(keep_private=True)
+    in_parts(rich, target, chosen, parts=1)
+    seal(target)
+    taskstore.pack(rich.base_path, rich.paths, tmp_path / "one", chosen)
+    assert contents(target) == contents(tmp_path / "one")
+
+
 def test_streams_that_are_cut_off_are_refused(rich: Family, tmp_path: Path) -> None:
     target = tmp_path / "s"
     in_parts(rich, target, options(keep_private=True), parts=1)
-    path = folder_of_parts(target) / "round-0/unit-000001.0"
+    (path,) = folder_of_parts(target).rglob("unit-000001.0")
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(FormatError):
         seal(target)

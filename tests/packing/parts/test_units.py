@@ -29,7 +29,7 @@ def parts_of(family: Family, place: Path, options: PackOptions) -> Iterator[Part
     try:
         job = make_job(opened, options, silent)
         with fitted(job) as source:
-            yield Parts(Coder.of(job, source), LocalFolder(place))
+            yield Parts(Coder.of(job, source), LocalFolder(place), "units")
     finally:
         opened.close()
 

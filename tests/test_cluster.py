@@ -1,0 +1,194 @@
+"""Packing on a Ray cluster of two nodes on this machine: same bytes, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import taskstore
+from taskstore.errors import InputError, NotFinite, OptionError, OutputError
+from taskstore.packing.parts import driver, units
+from taskstore.packing.parts.driver import folder_of_parts, pack_on
+from tests.support import families
+from tests.support.families import Family, contents, options
+
+NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100_000_000}
+SETTINGS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else a cluster on the loopback hangs
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "OMP_NUM_THREADS": "1",
+}
+os.environ.update(SETTINGS)  # read when Ray is imported: tests do that, modules do not
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+class Nodes:
+    """The cluster; `second` is the node that a test may kill, and that is there again after it."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self.address: str = cluster.address
+        self.second = cluster.add_node(**NODE)
+
+    def kill_second(self) -> None:
+        self._cluster.remove_node(self.second, allow_graceful=False)
+
+    def join_another(self) -> None:
+        self.second = self._cluster.add_node(**NODE)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    try:
+        yield Nodes(cluster)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """A family whose tensors take a moment, so that something can be killed in the middle."""
+    shapes = {f"layers.{n}.weight": (128, 128) for n in range(24)}
+    return families.family(tmp_path_factory.mktemp("large"), shapes=shapes)
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "LEAST", 1)
+
+
+CHOSEN: dict[str, Any] = {"tiers": "rest,exact", "level": "archive"}
+
+
+def records(target: Path) -> list[Path]:
+    return [p for p in folder_of_parts(target).glob("units-*/unit-*") if "." not in p.name]
+
+
+def once_begun(target: Path, strike: Any) -> threading.Thread:
+    """Strike when the first units are done."""
+
+    def wait() -> None:
+        until = time.monotonic() + 60
+        while len(records(target)) < 2 and time.monotonic() < until:
+            time.sleep(0.005)
+        strike()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def workers_of_ray() -> list[int]:
+    """Processes of Ray's workers that do a unit now, by their titles."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if title.startswith(b"ray::_work"):
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("killed", ["a worker", "a node"])
+def test_the_bytes_are_those_of_one_machine(
+    nodes: Nodes, large: Family, tmp_path: Path, killed: str
+) -> None:
+    chosen = options(chunk=1024, **CHOSEN)
+    target, struck = tmp_path / "many", list[int]()
+
+    def strike() -> None:
+        if killed == "a node":
+            nodes.kill_second()
+        for pid in workers_of_ray()[:1] if killed == "a worker" else ():
+            os.kill(pid, signal.SIGKILL)
+            struck.append(pid)
+
+    thread = once_begun(target, strike)
+    report = pack_on(nodes.address, large.base_path, large.paths, target, chosen)
+    thread.join()
+    if killed == "a node":
+        nodes.join_another()
+    assert bool(struck) == (killed == "a worker")
+    one = taskstore.pack(large.base_path, large.paths, tmp_path / "one", chosen)
+    assert contents(target) == contents(tmp_path / "one")
+    assert report.summary == one.summary
+    assert not (folder_of_parts(target) / "asked").exists()  # a node may put a unit as it goes
+
+
+def test_a_driver_that_died_is_taken_up(
+    nodes: Nodes, small: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, target = options(method="ties"), tmp_path / "s"
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "sealed", dies)
+        with pytest.raises(KeyboardInterrupt):
+            pack_on(nodes.address, small.base_path, small.paths, target, chosen)
+    with pytest.raises(OutputError, match="resume it with"):
+        pack_on(nodes.address, small.base_path, small.paths, target, chosen)
+    with pytest.raises(InputError, match="other options"):
+        other = options(method="ties", lam=0.1)
+        pack_on(nodes.address, small.base_path, small.paths, target, other, resume=True)
+    before = {path.name: path.stat().st_mtime_ns for path in records(target)}
+    assert before
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "_remove", lambda *_: None)
+        pack_on(nodes.address, small.base_path, small.paths, target, chosen, resume=True)
+    assert {path.name: path.stat().st_mtime_ns for path in records(target)} == before
+    taskstore.pack(small.base_path, small.paths, tmp_path / "one", chosen)
+    assert contents(target) == contents(tmp_path / "one")
+
+
+def test_errors_come_as_they_are(nodes: Nodes, tmp_path: Path) -> None:
+    base = families.random_state(0)
+    bad = families.tuned(base, 1)
+    bad["norm.weight"][0] = float("nan")
+    family = Family(tmp_path, base, {"one": bad, "two": families.tuned(base, 2)})
+    with pytest.raises(taskstore.TaskstoreError) as here:
+        taskstore.pack(family.base_path, family.paths, tmp_path / "s", options(tiers="rest"))
+    with pytest.raises(taskstore.TaskstoreError) as there:
+        pack_on(
+            nodes.address, family.base_path, family.paths, tmp_path / "s", options(tiers="rest")
+        )
+    assert str(there.value) == str(here.value) and "norm.weight" in str(there.value)
+    assert isinstance(here.value, NotFinite)
+
+
+def test_no_cluster_is_wrong_usage(
+    small: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+
+    def init(**_: Any) -> None:
+        raise ConnectionError("Could not find any running Ray instance.\nmore")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(OptionError, match="'auto' cannot be joined .*instance.*ray start --head"):
+        pack_on("auto", small.base_path, small.paths, tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
