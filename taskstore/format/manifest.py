@@ -14,7 +14,7 @@ from taskstore.format import json_text
 from taskstore.format.members import Adapter, Digest, Made, Shape, Shard, Size, Struct
 from taskstore.format.names import MANIFEST, TIER_FILES, folder_of
 
-VERSION = 5  # the newest; what needs no more is still written as an older one
+VERSION = 6  # the newest; what needs no more is still written as an older one
 TIERS = tuple(TIER_FILES)  # in the order in which they build on each other
 MAX_BYTES = 256 << 20
 MAX_ASSET = 256 << 20

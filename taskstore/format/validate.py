@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from taskstore.errors import BadName, FormatError, UnknownCodec
 from taskstore.format import names, weight_files
 from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
-from taskstore.format.manifest import TIERS, Base, Manifest, Task, TaskTensor, Tensor
+from taskstore.format.manifest import TIERS, VERSION, Base, Manifest, Task, TaskTensor, Tensor
 from taskstore.format.rules import kept_adapters, lineage, own_names, said
 from taskstore.format.rules.since import (
     CODECS_OF_TIERS,
+    OLDER_CODECS,
     VERSION_OF_CUTS,
+    VERSION_OF_DELTAS,
     VERSION_OF_EXACT,
     VERSION_OF_SPARSE,
     VERSION_OF_TIERS,
     VERSION_OF_VECTORS,
 )
 
-MULTITASK_CODECS = ("rounded", "strides", "ulp")
+MULTITASK_CODECS = ("deltas", "rounded", "strides", "ulp")
+SINCE = {"sparse": VERSION_OF_SPARSE, "deltas": VERSION_OF_DELTAS}  # codecs of an exact tensor
 PLAIN_CODECS = ("planes", "rotated")
 
 
@@ -153,8 +156,9 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
         if tensor.multitask not in MULTITASK_CODECS:
             raise UnknownCodec(tensor.multitask, MULTITASK_CODECS)
         fits = tensor.dtype in MASKED and (tensor.multitask != "rounded" or tensor.dtype == "F32")
-        if tensor.multitask == "strides" and manifest.version < VERSION_OF_TIERS:
-            raise FormatError(f"tensor {name!r} is coded by strides, in an older store")
+        since = {"strides": VERSION_OF_TIERS, "deltas": VERSION_OF_DELTAS}.get(tensor.multitask, 1)
+        if manifest.version < since:
+            raise FormatError(f"tensor {name!r} is coded by {tensor.multitask}, in an older store")
         if not fits or tensor.alias is not None:
             raise FormatError(f"tensor {name!r} cannot have a multi-task part")
     if tensor.alias is not None:
@@ -184,8 +188,11 @@ def _check_codecs(manifest: Manifest, name: str, task: Task) -> None:
         return
     if manifest.version < VERSION_OF_TIERS:
         raise FormatError(f"task {name!r} has codecs, in a store of version {manifest.version}")
-    if not task.codecs or not task.codecs.items() <= CODECS_OF_TIERS.items():
+    known = CODECS_OF_TIERS.items() | OLDER_CODECS.items()
+    if not task.codecs or not task.codecs.items() <= known:
         raise FormatError(f"task {name!r} codes its tiers by {task.codecs}")
+    if "deltas" in task.codecs.values() and manifest.version < VERSION_OF_DELTAS:
+        raise FormatError(f"task {name!r} is coded by deltas, in a store of version 1 to 5")
 
 
 def _check_tiers(manifest: Manifest, name: str, task: Task) -> None:
@@ -241,8 +248,8 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
         if entry.dtype is not None and (older or not {entry.dtype, base.dtype} <= MASKED):
             raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
         if entry.codec is not None:
-            older = manifest.version < VERSION_OF_SPARSE
-            if older or entry.codec != "sparse" or (entry.dtype or base.dtype) not in MASKED:
+            older = manifest.version < SINCE.get(entry.codec, VERSION + 1)
+            if older or (entry.dtype or base.dtype) not in MASKED:
                 raise FormatError(f"tensor {name!r} cannot be coded by {entry.codec!r}")
         _check_rows(manifest, name, entry, base)
 

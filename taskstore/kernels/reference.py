@@ -6,6 +6,8 @@ checkpoint's dtype, or its integer view where bits are swapped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -50,3 +52,29 @@ def swap(a_P: Tensor, b_P: Tensor, d_N: Tensor, w_N: Tensor) -> None:
     """W ^= D & (m_a ^ m_b) in place; D and W are int16 or int32 views, (N,)."""
     changed_N = unpack(a_P ^ b_P, w_N.numel())
     w_N ^= torch.where(changed_N, d_N, 0)
+
+
+def rans(
+    states: Sequence[int],
+    words: Sequence[int],
+    contexts: Sequence[int],
+    shares: Sequence[Sequence[int]],
+) -> list[int] | None:
+    """Bytes out of an entropy coder's states and words; None where it does not end empty.
+
+    shares[c][s] of 2,048 is how often byte s occurs in context c.
+    """
+    lanes, found, at = [*states], list[int](), 0
+    for i, context in enumerate(contexts):
+        x, begin, symbol = lanes[i % len(lanes)], 0, 0
+        while begin + shares[context][symbol] <= x % 2048:
+            begin += shares[context][symbol]
+            symbol += 1
+        x = shares[context][symbol] * (x // 2048) + x % 2048 - begin
+        if x < 1 << 16:
+            if at == len(words):
+                return None
+            x, at = (x << 16) + words[at], at + 1
+        lanes[i % len(lanes)] = x
+        found.append(symbol)
+    return found if at == len(words) and set(lanes) == {1 << 16} else None

@@ -42,7 +42,7 @@ class TensorPlan:
     reason: str = ""
     of: str = ""
     made: Made | None = None
-    sparse: bool = False  # few weights differ from those that it is coded against
+    codec: str | None = None  # of an exact tensor, where it is not the usual one
 
 
 TaskPlan = Mapping[str, TensorPlan]  # by tensor

@@ -210,7 +210,7 @@ def _above(
         archive=job.options.level == "archive",
         label=(task.name, block.name),
         lineage=lineage,
-        sparse=job.plan.tasks[t][block.name].sparse,
+        codec=job.plan.tasks[t][block.name].codec,
     )
     for tier in coder.above(task.name):
         streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)

@@ -28,16 +28,16 @@ from taskstore.progress import Callback, Meter, silent
 
 @dataclass(frozen=True)
 class Found:
-    """What samples of a family said, where it is known: parents of tasks, and sparse tensors."""
+    """What samples of a family said, where it is known: parents of tasks, and codecs of tensors."""
 
     parents: Mapping[str, str]
-    sparse: Mapping[str, frozenset[str]]  # by task
+    codecs: Mapping[str, Mapping[str, str]]  # of exact tensors that have one of their own, by task
 
     @classmethod
     def of(cls, job: PackJob) -> Found:
         plans = zip(job.family.tasks, job.plan.tasks, strict=True)
-        sparse = {task.name: frozenset(n for n, e in p.items() if e.sparse) for task, p in plans}
-        return cls(job.parents, sparse)
+        codecs = {task.name: {n: e.codec for n, e in p.items() if e.codec} for task, p in plans}
+        return cls(job.parents, codecs)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def with_options(job: PackJob, options: PackOptions, found: Found | None = None)
         parents = choose(*planning.without(family, plan, job.adapters), options, executor)
         plan = unmoved.choose(family, plan, options, parents, executor)
     else:
-        parents, plan = dict(found.parents), planning.with_sparse(family, plan, found.sparse)
+        parents, plan = dict(found.parents), planning.with_codecs(family, plan, found.codecs)
     return replace(
         job,
         plan=plan,

@@ -18,6 +18,7 @@ from taskstore.format.names import CARD, plain
 from taskstore.format.rules.since import (
     CODECS_OF_TIERS,
     VERSION_OF_CHANGES,
+    VERSION_OF_DELTAS,
     VERSION_OF_PARENTS,
     VERSION_OF_VECTORS,
 )
@@ -45,7 +46,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
     carried = options.base == "embed"
     return Manifest(
         format="taskstore",
-        version=VERSION_OF_PARENTS if _is_new(job) else VERSION_OF_VECTORS,
+        version=_version(job, codings),
         writer=f"taskstore {__version__}",
         chunk=options.chunk,
         base=Base(
@@ -123,10 +124,19 @@ def _codecs(options: PackOptions, tiers: Sequence[str]) -> dict[str, str] | None
     return found if found and options.level == "archive" else None
 
 
-def _is_new(job: PackJob) -> bool:
-    """Tell whether version 5 is needed."""
-    sparse = any(entry.sparse for planned in job.plan.tasks for entry in planned.values())
-    return bool(job.parents or job.adapters or sparse)
+def _version(job: PackJob, codings: Mapping[str, str]) -> int:
+    """Return the oldest version that can say what the store holds."""
+    used = {entry.codec for planned in job.plan.tasks for entry in planned.values()}
+    kept = [task.name for task in job.family.tasks if task.name not in job.adapters]
+    for task in kept:
+        used |= set((_codecs(job.options, job.options.tiers_of(task)) or {}).values())
+    if "deltas" in used | set(codings.values()):
+        return VERSION_OF_DELTAS
+    return (
+        VERSION_OF_PARENTS
+        if job.parents or job.adapters or "sparse" in used
+        else VERSION_OF_VECTORS
+    )
 
 
 def _adapter(job: PackJob, task: str) -> Adapter | None:
@@ -159,7 +169,7 @@ def _entry(name: str, entry: TensorPlan, base: Checkpoint) -> TaskTensor:
         dtype=dtype if dtype != theirs.dtype else None,
         shape=shape if tuple(shape) != theirs.shape else None,
         ones=0 if entry.kind == "mask" else None,
-        codec="sparse" if entry.sparse else None,
+        codec=entry.codec,
         blake3=PENDING,
     )
 

@@ -23,7 +23,7 @@ def choose(job: PackJob, source: Source) -> dict[str, str]:
     if job.family.multitask:
         return dict(job.family.multitask.codecs)
     chunk = job.options.chunk
-    lossless = "ulp" if job.options.level == "speed" else "strides"
+    lossless = "ulp" if job.options.level == "speed" else "deltas"
     codings: dict[str, str] = {}
     sampled: list[Block] = []
     for name, info in sorted(job.family.base.tensors.items()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from taskstore.errors import FormatError
@@ -50,10 +50,10 @@ def with_tiers(plan: Plan, family: Family, options: PackOptions) -> Plan:
     return replace(plan, tasks=tuple(map(started, plan.tasks, firsts)))
 
 
-def with_sparse(family: Family, plan: Plan, sparse: Mapping[str, Collection[str]]) -> Plan:
-    """Return the plan with `sparse` for the named tensors of each task, and no others."""
+def with_codecs(family: Family, plan: Plan, codecs: Mapping[str, Mapping[str, str]]) -> Plan:
+    """Return the plan with these codecs of exact tensors, by task, and no others."""
     plans = [
-        {name: replace(e, sparse=name in sparse.get(task.name, ())) for name, e in planned.items()}
+        {name: replace(e, codec=codecs.get(task.name, {}).get(name)) for name, e in planned.items()}
         for task, planned in zip(family.tasks, plan.tasks, strict=True)
     ]
     return replace(plan, tasks=tuple(plans))

@@ -92,6 +92,9 @@ CASES: dict[str, tuple[Callable[[Document], object], str]] = {
     "many dimensions": (lambda d: tensor(d).update(shape=[1] * 65), "is too large"),
     "unknown dtype": (lambda d: tensor(d).update(dtype="F3"), "unknown dtype 'F3'"),
     "wrong codec": (lambda d: tensor(d).update(codec="planes"), "does not fit BF16"),
+    "deltas in an older store": (
+        lambda d: tensor(d).update(multitask="deltas"), "coded by deltas, in an older store",
+    ),
     "rounded bf16": (lambda d: tensor(d).update(multitask="rounded"), "cannot have a multi-task"),
     "mask without multitask": (lambda d: tensor(d).update(multitask=None), "no multi-task part"),
     "alias of nothing": (alias("none"), "alias of something else"),
@@ -142,7 +145,7 @@ def test_refused(store: Path, name: str) -> None:
 @pytest.mark.parametrize("codec", ["lzma", "", "bits"])
 def test_unknown_codecs(store: Path, codec: str) -> None:
     forge.edit(store, lambda d: tensor(d).update(multitask=codec))
-    with pytest.raises(UnknownCodec, match="this build knows rounded, strides, ulp"):
+    with pytest.raises(UnknownCodec, match="this build knows deltas, rounded, strides, ulp"):
         taskstore.open(store)
     forge.edit(store, lambda d: tensor(d).update(multitask="ulp", codec=codec))
     with pytest.raises(UnknownCodec, match="this build knows planes, rotated"):
@@ -150,8 +153,8 @@ def test_unknown_codecs(store: Path, codec: str) -> None:
 
 
 def test_a_newer_version_is_told_by_its_number(store: Path) -> None:
-    forge.edit(store, lambda d: d.update(version=6, brand_new={"x": 1}))
-    with pytest.raises(NewerVersion, match=r"version 6, .* reads up to 5; upgrade"):
+    forge.edit(store, lambda d: d.update(version=7, brand_new={"x": 1}))
+    with pytest.raises(NewerVersion, match=r"version 7, .* reads up to 6; upgrade"):
         taskstore.open(store)
 
 

@@ -21,6 +21,7 @@ from taskstore.errors import UnknownCodec
 from taskstore.format.codecs import (
     bits,
     chained,
+    deltas,
     guided,
     levels,
     planes,
@@ -68,6 +69,7 @@ CODECS: Mapping[str, Codec] = {
     "guided": guided.Guided(),
     "chained": chained.Chained(),
     "sparse": sparse.Sparse(),
+    "deltas": deltas.Deltas(),
 }
 
 

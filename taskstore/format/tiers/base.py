@@ -32,8 +32,8 @@ class BlockSpec:
 
     shape    of the base's tensor, in which the block begins at element `start`
     dtype    of the task's weights          bits   about, per element, of a rest
+    codec    of an exact block, where the tensor has one of its own
     archive  slower and smaller             label  task and tensor, for errors
-    sparse   few weights differ from what is below, or from the parent's
     lineage  of a task with a parent: the parent's weights and the base's, both of `dtype`
     """
 
@@ -44,7 +44,7 @@ class BlockSpec:
     archive: bool
     label: tuple[str, str]
     lineage: tuple[Bits, Bits] | None = None
-    sparse: bool = False
+    codec: str | None = None
 
 
 class Tier(Protocol):

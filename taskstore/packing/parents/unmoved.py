@@ -1,4 +1,4 @@
-"""Finds tensors of which most weights did not move, where `sparse` is measured to be smaller."""
+"""Chooses the codec of exact tensors: `sparse` where few weights moved and a sample is smaller."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 from taskstore.executors import Executor
 from taskstore.format.dtypes import MASKED
 from taskstore.format.tiers import ABOVE, Bits, BlockSpec
+from taskstore.format.tiers.exact import codec_of_own
 from taskstore.kernels import cpu
 from taskstore.models import Checkpoint
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
 from taskstore.packing.options import PackOptions
-from taskstore.packing.plan import with_sparse
+from taskstore.packing.plan import with_codecs
 
 RUN = 1 << 14  # weights of a run that is looked at
 LONG = 1 << 16  # of one that is coded
@@ -43,18 +44,30 @@ def choose(
     parents: Mapping[str, str],
     executor: Executor,
 ) -> Plan:
-    """Return the plan, with `sparse` for each tensor that it codes smaller, by a sample."""
+    """Return the plan, with the codec of each exact tensor that has not the usual one.
+
+    That is `sparse` where it codes a sample smaller.
+    """
     tasks = {task.name: task for task in family.tasks}
-    found = dict[str, set[str]]()
+    found = dict[str, dict[str, str]]()
     for task, planned in zip(family.tasks, plan.tasks, strict=True):
         parent = tasks.get(parents.get(task.name, ""))
         pair = _Pair(task, parent or family.base, family.base, parent is not None, options)
         names = [n for n, entry in planned.items() if entry.kind == "exact"]
         if options.tiers_of(task.name) != ("exact",):
             names = []
-        few = zip(names, executor.map(_is_few, pair, names), strict=True)
-        found[task.name] = {name for name, is_few in few if is_few}
-    return with_sparse(family, plan, found)
+        few = executor.map(_is_few, pair, names)
+        own = {n: "sparse" if f else _own(pair, n) for n, f in zip(names, few, strict=True)}
+        found[task.name] = {name: codec for name, codec in own.items() if codec is not None}
+    return with_codecs(family, plan, found)
+
+
+def _own(pair: _Pair, name: str) -> str | None:
+    """Return the codec of a tensor of which many weights moved, None for the usual one."""
+    info = pair.task.tensors[name]
+    if pair.options.level == "archive" or (pair.has_parent and name in pair.parent.tensors):
+        return None
+    return codec_of_own(info.dtype, pair.base.tensors[name].numel)
 
 
 def _is_few(pair: _Pair, name: str) -> bool:
@@ -78,10 +91,11 @@ def _is_few(pair: _Pair, name: str) -> bool:
             archive=pair.options.level == "archive",
             label=(pair.task.name, name),
             lineage=(below, w0) if pair.has_parent else None,
+            codec=_own(pair, name),
         )
         exact = ABOVE["exact"]
         usual += sum(map(len, exact.encode(theta, below, spec)[0]))
-        sparse += sum(map(len, exact.encode(theta, below, replace(spec, sparse=True))[0]))
+        sparse += sum(map(len, exact.encode(theta, below, replace(spec, codec="sparse"))[0]))
     return usual - sparse > max(LEAST, (GAIN_OF_CHILD if in_chain else GAIN) * usual)
 
 

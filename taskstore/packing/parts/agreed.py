@@ -72,7 +72,7 @@ class Decided(msgspec.Struct, frozen=True):
 
     options: PackOptions
     parents: dict[str, str]
-    sparse: dict[str, list[str]]
+    codecs: dict[str, dict[str, str]]
     codings: dict[str, str]
     method: bytes
     notes: list[str]
@@ -82,12 +82,12 @@ class Decided(msgspec.Struct, frozen=True):
     def of(cls, coder: Coder, choice: Choice) -> Decided:
         job, method = coder.job, coder.source.method
         found = Found.of(job)
-        sparse = {task: sorted(names) for task, names in found.sparse.items() if names}
+        codecs = {task: dict(sorted(own.items())) for task, own in found.codecs.items() if own}
         state = state_of(method) if method.passes else b""
         options = replace(job.options, jobs=1, max_memory=PackOptions().max_memory)
         codings = dict(coder.codings)
         notes, others = choice.notes, dict(choice.others)
-        return cls(options, dict(found.parents), sparse, codings, state, notes, others)
+        return cls(options, dict(found.parents), codecs, codings, state, notes, others)
 
     def known(self, method: Method) -> bool:
         """Put into a method what it has seen; False where it has no need to look."""
@@ -152,8 +152,7 @@ def coder_of(
                 yield coder, mine
                 return
     assert decided is not None
-    sparse = {task: frozenset(names) for task, names in decided.sparse.items()}
-    found = Found(decided.parents, sparse)
+    found = Found(decided.parents, decided.codecs)
     job = make_job(family, options, progress, found)
     own: dict[str, Any] = {"jobs": options.jobs, "max_memory": options.max_memory}
     job = with_options(job, replace(decided.options, **own), found)

@@ -1,0 +1,128 @@
+"""The tables of `deltas`: which context an element has, and the shares of its symbols there.
+
+A share is written as a weight, a half octave apart from the next: that costs 0.005 bits per
+element, and tables take half the room. Legend: C = contexts, S = 256 symbols, E = 256 scales, which
+are what contexts are made of.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskstore.kernels.entropy.rans import WHOLE
+from taskstore.kernels.jit import jit
+
+Bytes = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
+Counts = NDArray[np.int64]
+MOST = 16  # contexts
+HEAVIEST = 56  # code of the largest weight
+SIZE = 1 + MOST + MOST * (2 + 256)  # bytes of the largest tables
+WEIGHTS = np.array([0, *((2 + c % 2) << (c // 2) for c in range(HEAVIEST))], np.int64)
+
+
+def edges_of(counts_E: Counts) -> Bytes:
+    """Choose the least scale of each context: contexts of enough elements, large scales first."""
+    least = max(1024, int(counts_E.sum()) // 32)
+    below_E = counts_E.cumsum() - counts_E
+    edges, held = list[int](), 0
+    for scale in np.flatnonzero(counts_E)[::-1].tolist():
+        held += int(counts_E[scale])
+        if held >= least and below_E[scale] >= least and len(edges) < MOST - 1:
+            edges.append(scale)
+            held = 0
+    return np.array([*edges, 0], np.uint8)
+
+
+def contexts_of(edges: Bytes) -> Bytes:
+    """Return the context of each scale, (E,): the first whose edge is not above it."""
+    scales_E = np.arange(256)
+    contexts_E: Bytes = (scales_E < edges[:, None].astype(np.int64)).sum(0).astype(np.uint8)
+    return contexts_E
+
+
+def codes_of(counts_CS: Counts) -> Bytes:
+    """Return the code of the weight nearest to each count, (C, S); a context needs a symbol."""
+    between = WEIGHTS[1:-1] * WEIGHTS[2:]  # squares of the geometric means
+    nearest_CS = np.searchsorted(between, (4 * counts_CS) ** 2, "right") + 1
+    codes_CS: Bytes = np.where(counts_CS > 0, nearest_CS, 0).astype(np.uint8)
+    codes_CS[~codes_CS.any(1), 0] = 1
+    return codes_CS
+
+
+def write(edges: Bytes, codes_CS: Bytes) -> Bytes:
+    """Edges and weights' codes as bytes, as SPEC.md says."""
+    parts = [np.array([edges.size], np.uint8), edges]
+    for codes_S in codes_CS:
+        there = np.flatnonzero(codes_S)
+        first, last = int(there[0]), int(there[-1])
+        some = codes_S[first : last + 1]
+        before = np.concatenate([np.zeros(2, np.uint8), some[:-2]])[: some.size]
+        parts += [np.array([first, last], np.uint8), some - before]
+    return np.concatenate(parts)
+
+
+def read(tables: Bytes, last: int, small: int) -> tuple[Bytes, U16] | None:
+    """Return the context of each scale (E,) and the shares (C, S), None where they make no sense.
+
+    Symbols above `last` and below `small` MUST NOT have a share.
+    """
+    count = int(tables[0]) if tables.size else 0
+    edges = tables[1 : 1 + count]
+    if not 1 <= count <= MOST or edges.size < count or int(edges[-1]):
+        return None
+    if (edges[1:] >= edges[:-1]).any():
+        return None
+    shares_CS = np.zeros((count, 256), np.uint16)
+    if not _read(tables, 1 + count, WEIGHTS, shares_CS) or shares_CS[:, last + 1 : small].any():
+        return None
+    return contexts_of(edges), shares_CS
+
+
+def shares_of(codes_CS: Bytes) -> U16:
+    """Return the shares, (C, S), that a reader makes of weights."""
+    shares_CS = np.zeros(codes_CS.shape, np.uint16)
+    for codes_S, shares_S in zip(codes_CS, shares_CS, strict=True):
+        _share(codes_S, WEIGHTS, shares_S)
+    return shares_CS
+
+
+@jit
+def _read(tables: Bytes, at: int, weights: Counts, shares_CS: U16) -> bool:
+    """Whether the bytes from `at` on are the weights of as many contexts, and no more."""
+    codes_S = np.empty(256, np.uint8)
+    for c in range(shares_CS.shape[0]):
+        if at + 2 > tables.size:
+            return False
+        first, last = int(tables[at]), int(tables[at + 1])
+        at += 2
+        if last < first or at + last - first + 1 > tables.size:
+            return False
+        codes_S[:] = 0
+        for s in range(first, last + 1):
+            before = codes_S[s - 2] if s - 2 >= first else np.uint8(0)
+            codes_S[s] = np.uint8(tables[at] + before)
+            at += 1
+        if not _share(codes_S, weights, shares_CS[c]):
+            return False
+    return at == tables.size
+
+
+@jit
+def _share(codes_S: Bytes, weights: Counts, shares_S: U16) -> bool:
+    """Shares of WHOLE by weight, at least 1; False where no symbol has a weight."""
+    total, there = np.int64(0), np.int64(0)
+    for s in range(256):
+        if codes_S[s] >= weights.size:
+            return False
+        total += weights[codes_S[s]]
+        there += np.int64(codes_S[s] > 0)
+    so_far, begun = np.int64(0), np.int64(0)
+    for s in range(256):
+        if codes_S[s] > 0:
+            so_far += weights[codes_S[s]]
+            end = so_far * (WHOLE - there) // total
+            shares_S[s] = np.uint16(np.int64(1) + end - begun)
+            begun = end
+    return bool(there > 0)
