@@ -7,7 +7,7 @@ per matrix. It is a square, with its minimum at
     tau = (sum_t tau_t C_t) (sum_t C_t)^-1,   C_t = tau_t^T tau_t / |tau_t|_F^2
 
 which is RegMean with task vectors in the place of inputs. Where every vector is weak, the minimum
-lies far away (its norm may be a hundred times the sum's) and such a model is of no use. So the
+lies far away (its norm may be sixty times the sum's) and such a model is of no use. So the
 sum holds it (`methods.input_products`), by `ridge` = 1 of the mean diagonal of sum_t C_t; 1e-8
 gives the minimum itself. The authors' code takes `steps` = 300 steps of Adam from the sum at
 `rate` 1e-5 (2e-5 for encoders), which also stops on the way; 0 steps: the closed form. Other
