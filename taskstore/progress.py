@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,35 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+class Remaining:
+    """Estimates how long the rest of a piece of work takes, by its rate of the last half minute.
+
+    What is loaded and compiled before the first bytes are done does not count, and nothing is said
+    before the rate has been seen for `SEEN` seconds and a hundredth of the work.
+    """
+
+    SEEN, WINDOW = 4.0, 30.0  # seconds
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()  # when, and what was done then
+
+    def after(self, now: float, progress: Progress) -> float | None:
+        """Return the seconds that are left, at a time in seconds; None: not known yet."""
+        seen, done = self._seen, progress.done
+        if seen and done < seen[-1][1]:  # the next step of a longer piece of work
+            seen.clear()
+        if done and (not seen or done > seen[-1][1]):
+            seen.append((now, done))
+        while len(seen) > 2 and seen[1][0] <= now - self.WINDOW:
+            seen.popleft()
+        if len(seen) < 2 or progress.done >= progress.total:
+            return None
+        (first, before), (last, _) = seen[0], seen[-1]
+        if last - first < self.SEEN or (done - before) * 100 < progress.total:
+            return None
+        return max(0.0, (progress.total - done) * (last - first) / (done - before) - (now - last))
 
 
 def silent(_: Progress) -> None:

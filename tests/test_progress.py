@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import taskstore
-from taskstore.progress import Bar, Meter, Progress
+from taskstore.progress import Bar, Meter, Progress, Remaining
 from tests.support import families
 
 
@@ -51,3 +51,24 @@ def test_a_bar_goes_on_with_the_next_piece_of_work(capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert "5/5" in said and "models" in said and "\x1b[" not in said.replace("\x1b[A", "")
     assert "a?b" in said or "scoring x" in said
+
+
+def test_what_is_left_is_said_when_the_rate_is_known() -> None:
+    """A minute of warm-up does not count; then it is 1 % a second, later twice that."""
+    remaining = Remaining()
+
+    def at(second: int, done: int) -> float | None:
+        return remaining.after(float(second), Progress("coding", "x", done, 100))
+
+    assert [at(second, 0) for second in (0, 30, 60)] == [None] * 3
+    assert [at(60 + second, second) for second in range(1, 8)] == [None] * 4 + [95, 94, 93]
+    assert at(70, 7) == 90  # nothing more is done, and time goes on
+    assert at(71, 0) is None, "the next step of longer work"
+    assert [at(71 + second, 2 * second) for second in range(1, 7)] == [None] * 4 + [45, 44]
+    assert at(90, 100) is None
+
+
+def test_what_hardly_moves_has_no_estimate() -> None:
+    remaining = Remaining()
+    every = (Progress("coding", "x", done, 100_000) for done in range(1, 20))
+    assert {remaining.after(float(at), progress) for at, progress in enumerate(every)} == {None}

@@ -74,5 +74,5 @@ def test_a_line_every_ten_seconds(
 
 
 def test_progress_in_examples() -> None:
-    said = console.progress_line(Progress("squares", "", 1, 400, "examples"), 2)
+    said = console.progress_line(Progress("squares", "", 1, 400, "examples"), 798)
     assert said == "squares: 1 of 400 examples (0%), about 13 min left"

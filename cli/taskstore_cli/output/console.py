@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from taskstore.progress import EVERY, duration
+from taskstore.progress import EVERY, Remaining, duration
 from taskstore_cli.output.options import in_options
 
 if TYPE_CHECKING:
@@ -142,7 +142,6 @@ def progress_bar(quiet: bool, *, examples: bool = False) -> Iterator[Function]:
         DownloadColumn,
         MofNCompleteColumn,
         TextColumn,
-        TimeRemainingColumn,
         TransferSpeedColumn,
     )
     from rich.progress import (
@@ -153,18 +152,20 @@ def progress_bar(quiet: bool, *, examples: bool = False) -> Iterator[Function]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=12),
         *([MofNCompleteColumn()] if examples else [DownloadColumn(), TransferSpeedColumn()]),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
+        task, remaining = bar.add_task("starting", total=None, left=""), Remaining()
 
         def show(progress: Progress) -> None:
+            left = remaining.after(time.monotonic(), progress)
             item = progress.item if len(progress.item) <= 20 else "..." + progress.item[-17:]
             bar.update(
                 task,
                 total=progress.total,
                 completed=progress.done,
                 description=f"{progress.stage} {item:<20}",
+                left="" if left is None else f"{duration(left)} left",
             )
 
         yield show
@@ -172,30 +173,27 @@ def progress_bar(quiet: bool, *, examples: bool = False) -> Iterator[Function]:
 
 def _lines() -> Function:
     """Write a line every ten seconds, for logs: what is done, and about how long the rest takes."""
-    began = said = time.monotonic()
-    last = 0
+    said, remaining = time.monotonic(), Remaining()
 
     def show(progress: Progress) -> None:
-        nonlocal began, said, last
+        nonlocal said
         now = time.monotonic()
-        if progress.done < last:  # the next step of a longer piece of work
-            began = now
-        last = progress.done
+        left = remaining.after(now, progress)
         if now - said >= EVERY:
             said = now
-            click.echo(progress_line(progress, now - began), err=True)
+            click.echo(progress_line(progress, left), err=True)
 
     return show
 
 
-def progress_line(progress: Progress, seconds: float) -> str:
-    """What is done after so many seconds: "coding a: 1 GB of 4 GB (25 %), about 3 min left"."""
+def progress_line(progress: Progress, seconds: float | None) -> str:
+    """What is done, and what is left: "coding a: 1 GB of 4 GB (25 %), about 3 min left"."""
     done, total = progress.done, progress.total
     words = f"{size(done)} of {size(total)}"
     if progress.unit != "B":
         words = f"{done:,} of {total:,} {progress.unit}"
     share = done / max(1, total)
-    left = f", about {duration(seconds / share - seconds)} left" if 0 < share < 1 else ""
+    left = "" if seconds is None else f", about {duration(seconds)} left"
     return f"{progress.stage} {progress.item}".strip() + f": {words} ({share:.0%}){left}"
 
 
