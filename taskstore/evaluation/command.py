@@ -12,6 +12,7 @@ output.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -108,7 +109,7 @@ class Command:
                 start_new_session=True,
             )
         except OSError as error:
-            raise EvaluationFailed(task, f"cannot be run: {error}", "") from None
+            raise EvaluationFailed(task, f"cannot be run: {_why(words[0], error)}", "") from None
         try:
             stdout, stderr = process.communicate(timeout=self.timeout)
         except BaseException as error:
@@ -122,6 +123,15 @@ class Command:
         if process.returncode:
             raise EvaluationFailed(task, f"ended with status {process.returncode}", stdout + stderr)
         return stdout, stderr
+
+
+def _why(program: str, error: OSError) -> str:
+    """Say why a program does not start, and the way out."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no program {program!r} here; give its path, or install it"
+    if isinstance(error, PermissionError) or error.errno == errno.ENOEXEC:
+        return f"{program!r} is no program; put one before it, as in `python {program}`"
+    return error.strerror or str(error)
 
 
 def _text(path: Path) -> str:

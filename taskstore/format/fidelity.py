@@ -56,9 +56,17 @@ class Fidelity:
             return "exact"
         if self.weight_error is None:
             return "approximate, not measured"
-        percent, along = 100 * self.weight_error, self.projection
+        along = f"projection {self.projection:.2f}"
+        return f"approximate, {self.grade}: weight error {self.percent}, {along}"
+
+    @property
+    def percent(self) -> str:
+        """The weight error as a person writes it; "" where it was not measured."""
+        if self.weight_error is None:
+            return ""
+        percent = 100 * self.weight_error
         size = f"{percent:#.2g}".rstrip(".") if 0 < percent < 10 else f"{percent:.0f}"
-        return f"approximate, {self.grade}: weight error {size} %, projection {along:.2f}"
+        return f"{size} %"
 
     @property
     def is_safe(self) -> bool:

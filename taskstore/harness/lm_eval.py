@@ -18,6 +18,10 @@ from taskstore.models.live import one_line
 from taskstore.public import check_fields
 
 
+# They warn that a model is given, not its name, and of every try to reach a hub.
+_LOGGERS = ("lm_eval.models.huggingface", "huggingface_hub", "datasets")
+
+
 @dataclass(frozen=True)
 class LmEval:
     """A function of a model, a tokenizer and a task, for `evaluate` and LiveModels.
@@ -69,8 +73,8 @@ class LmEval:
 
         names = self._names(task)
         limit = self.limit
-        logger = logging.getLogger("lm_eval.models.huggingface")
-        logger.setLevel(logging.ERROR)  # else it warns that a model is given, not its name
+        for logger in _LOGGERS:
+            logging.getLogger(logger).setLevel(logging.ERROR)
         try:
             found = simple_evaluate(
                 model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=self.batch_size),
@@ -83,7 +87,14 @@ class LmEval:
                 log_samples=False,
             )
         except Exception as error:  # of lm-eval, or of what a task file asks for
-            raise EvaluationFailed(task, f"failed in lm-eval: {one_line(error)}", "") from error
+            why = f"failed in lm-eval: {one_line(error)}"
+            if _is_offline(error):
+                why = (
+                    f"needs data of {' and '.join(names)} that is not on this machine, and the hub "
+                    "cannot be reached; run it once with a network, or name tasks with data of "
+                    "your own (`include_path`)"
+                )
+            raise EvaluationFailed(task, why, "") from error
         score = of_lm_eval(found, self.key)
         if score is None:
             raise EvaluationFailed(task, f"gave no {self.key!r} and no usual metric", "")
@@ -118,3 +129,15 @@ class LmEval:
             if all("{task}" in name or name in known for name in self.tasks):
                 return own
         return TaskManager(include_path=path)
+
+
+def _is_offline(error: BaseException | None) -> bool:
+    """Tell whether an error comes from a hub that was not reached."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if kinds & {"ConnectionError", "ConnectError", "OfflineModeIsEnabled", "TimeoutException"}:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -172,7 +172,7 @@ def test_what_is_there_already(packed: Path, tmp_path: Path) -> None:
     store, target = taskstore.open(packed), tmp_path / "deep" / "r.html"
     write_page(store, target, vectors=False)
     first = target.read_bytes()
-    with pytest.raises(TargetExists, match="--overwrite"):
+    with pytest.raises(TargetExists, match="overwrite=True"):
         write_page(store, target)
     assert target.read_bytes() == first
     write_page(store, target, overwrite=True)

@@ -28,10 +28,10 @@ STRIDES = {"pack --target": 3}  # it packs for every number of bits, in many cha
 TARGETS = ("archive", "store", "model", "models", "merged", "page.html")
 COMMANDS = {
     "pack": "pack BASE ALPHA BETA -o store --overwrite",
-    "pack over": "pack BASE ALPHA BETA -o archive --overwrite",
-    "pack --max-error": "pack BASE ALPHA -o archive --max-error 0.05 --overwrite",
-    "pack --target": f"pack BASE ALPHA -o archive --target 0.9 {EVAL} --overwrite",
-    "tune": f"tune BASE ALPHA -o archive --grid 0.4 {EVAL} --overwrite",
+    "pack over": "pack BASE ALPHA BETA -o archive --overwrite --yes",
+    "pack --max-error": "pack BASE ALPHA -o archive --max-error 0.05 --overwrite --yes",
+    "pack --target": f"pack BASE ALPHA -o archive --target 0.9 {EVAL} --overwrite --yes",
+    "tune": f"tune BASE ALPHA -o archive --grid 0.4 {EVAL} --overwrite --yes",
     "add --repack": "add archive new=ALPHA --repack",
     "retier": "retier archive --tiers mask --drop-exact",
     "retier -o": "retier archive --tiers mask -o store --overwrite",

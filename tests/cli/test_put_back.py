@@ -27,7 +27,7 @@ STORE = {
     "add": ["add", "STORE", "new=MODEL"],
     "remove": ["remove", "STORE", "alpha", "--yes"],
     "retier": ["retier", "STORE", "--tiers", "mask", "-o", "OUT"],
-    "pack over": ["pack", "BASE", "MODEL", "-o", "STORE", "--overwrite"],
+    "pack over": ["pack", "BASE", "MODEL", "-o", "STORE", "--overwrite", "--yes"],
 }
 MODEL = {
     "pack": ["pack", "BASE", "new=MODEL", "-o", "OUT"],

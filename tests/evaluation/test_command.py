@@ -108,8 +108,13 @@ def test_commands_that_make_no_sense(tmp_path: Path) -> None:
     for timeout in (0, -1, float("inf"), float("nan")):
         with pytest.raises(InputError, match="not a positive number"):
             Command("x {model}", timeout=timeout)
-    with pytest.raises(EvaluationFailed, match="cannot be run"):
-        Command("/no/such/program {model}")(tmp_path, "alpha")
+    with pytest.raises(EvaluationFailed, match="cannot be run: there is no program '/no/such'"):
+        Command("/no/such {model}")(tmp_path, "alpha")
+    (script := tmp_path / "eval.py").write_text("print(1)")
+    for mode in (0o644, 0o755):  # not executable; and without a line that says by what
+        script.chmod(mode)
+        with pytest.raises(EvaluationFailed, match=f"is no program; .*`python {script}`"):
+            Command(f"{script} {{model}}")(tmp_path, "alpha")
     values: tuple[Any, ...] = (float("inf"), float("nan"), 10**400, "0.5", None, True)
     for bad in values:
         with pytest.raises(EvaluationFailed, match="no finite number"):

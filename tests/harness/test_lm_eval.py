@@ -127,3 +127,17 @@ def test_options_that_do_not_go_together(
 ) -> None:
     status, _, said = run("eval", numerals, *words)
     assert status == 2 and message in said
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_data_that_no_hub_gives_is_one_error(
+    numerals: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "far.yaml").write_text(
+        "task: far\ndataset_path: nobody/nothing-at-all\ntest_split: test\n"
+        "output_type: multiple_choice\ndoc_to_text: x\ndoc_to_target: 0\ndoc_to_choice: [a, b]\n"
+    )
+    live = LiveModels(LmEval(["far"], include_path=tmp_path, limit=1), device="cpu")
+    with pytest.raises(EvaluationFailed, match="'roman'.*data of far.*include_path"):
+        evaluate(taskstore.open(numerals), Bench(live, Journal(None)))
+    assert "Retry" not in capfd.readouterr().err

@@ -35,7 +35,7 @@ def test_an_existing_target_is_kept_unless_told(tmp_path: Path) -> None:
     target = tmp_path / "store"
     target.mkdir()
     (target / "mine").write_text("old")
-    with pytest.raises(TargetExists, match="--overwrite"), publish.folder(target):
+    with pytest.raises(TargetExists, match="overwrite=True"), publish.folder(target):
         pass
     with (
         pytest.raises(ZeroDivisionError),

@@ -134,7 +134,7 @@ def test_a_larger_head_is_no_vocabulary(tmp_path: Path) -> None:
     base = {**random_state(0), "classifier.weight": torch.randn(5, 16)}
     tasks = {"a": tuned(base, 0)}
     tasks["a"]["classifier.weight"] = torch.randn(9, 16)
-    with pytest.raises(InputError, match=r"a: 1 of .* \(classifier.weight; .*--keep-private"):
+    with pytest.raises(InputError, match=r"a: 1 of .* \(classifier.weight; .*keep_private=True"):
         pack(tmp_path, base, tasks)
     store = pack(tmp_path, base, tasks, keep_private=True)
     entry = store.manifest.tasks["a"].tensors["classifier.weight"]

@@ -284,7 +284,7 @@ def test_tensors_that_only_a_task_has(tmp_path: Path) -> None:
 
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     masks = {"a": tmp_path / "m.npy"}
-    with pytest.raises(InputError, match="lsq makes another; add --method sum"):
+    with pytest.raises(InputError, match="lsq makes another; add method=.sum"):
         PackOptions(masks=masks)
     with pytest.raises(InputError, match="does nothing with tiers exact, only with mask"):
         PackOptions(masks=masks, method="sum", tiers="exact")

@@ -206,7 +206,7 @@ def test_nothing_is_left_and_nothing_is_overwritten(tmp_path: Path) -> None:
         measure(folder, data, out, progress=interrupt)
     assert list(out.parent.iterdir()) == []
     measure(folder, data, out)
-    with pytest.raises(TargetExists, match="--overwrite"):
+    with pytest.raises(TargetExists, match="overwrite=True"):
         measure(folder, data, out)
     before = out.read_bytes()
     with pytest.raises(KeyboardInterrupt):

@@ -135,7 +135,7 @@ def test_little_memory_changes_nothing(tmp_path: Path) -> None:
     parted = measure(folder, data, tmp_path / "b", MeasureOptions(max_memory=2 * weights))
     assert (whole.passes, parted.passes) == (2, 3)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    with pytest.raises(NotEnoughMemory, match="raise --max-memory"):
+    with pytest.raises(NotEnoughMemory, match="raise `max_memory`"):
         measure(folder, data, tmp_path / "c", MeasureOptions(max_memory=weights))
     grams = MeasureOptions(statistics=("gram",), max_memory=weights + 1500)
     with pytest.raises(InputError, match=r"the Gram matrix of 'model.layers.0.mlp.down_proj.weig"):

@@ -191,7 +191,7 @@ def test_a_referenced_base(
 def test_a_referenced_base_that_moved(referenced: tuple[Path, Path], tmp_path: Path) -> None:
     path, base = referenced
     base.rename(tmp_path / "moved")
-    with pytest.raises(BaseUnavailable, match=r"it is not at .*--base-from"):
+    with pytest.raises(BaseUnavailable, match=r"it is not at .*base=FOLDER"):
         taskstore.open(path).unpack("alpha", tmp_path / "m")
     taskstore.open(path, base=tmp_path / "moved").unpack("alpha", tmp_path / "m")
     problems = verify(taskstore.open(path), deep=True).problems

@@ -94,7 +94,8 @@ def log(store: Path, as_json: bool) -> None:
         "when", "what", "tasks", "by", "from", words=["when", "what", "tasks", "by"]
     )
     for change in changes:
-        tasks = ", ".join(map(plain, change.tasks)) or "-"
+        between = " -> " if change.what == "rename" else ", "
+        tasks = between.join(map(plain, change.tasks)) or "-"
         before = (change.before or "-")[:12]
         table.add_row(change.when, plain(change.what), tasks, plain(change.writer), before)
     if changes:

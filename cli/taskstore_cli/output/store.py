@@ -152,9 +152,9 @@ def _tiers(s: Summary) -> Table:
 def fidelity_table(s: Summary) -> Table:
     """Make a table of what is kept of each fine-tune, a line per tier, the best first.
 
-    Bits are those of all files of the task, so they stand beside its best tier.
+    Bits are per parameter, and those of all files of the task, so they stand beside its best tier.
     """
-    columns = ("task", "tier", "bits/parameter", "fidelity", "score")
+    columns = ("task", "tier", "bits", "fidelity", "error", "projection", "score")
     table = plain_table(*columns, words=["task", "tier", "fidelity"])
     for t in s.tasks:
         best = t.tiers[-1] if t.tiers else "-"
@@ -163,7 +163,9 @@ def fidelity_table(s: Summary) -> Table:
             colour = "" if found.is_safe else "yellow"
             table.add_row(
                 *(first if tier == best else ("", tier, "")),
-                Text(found.words, colour),
+                Text(found.words.partition(":")[0], colour),
+                found.percent,
+                "" if found.projection is None else f"{found.projection:.2f}",
                 escape(t.scored(tier)),
             )
     return table

@@ -105,7 +105,7 @@ def test_the_commands(
     assert change["when"] == "2023-11-14T22:13:20Z"
     assert (change["what"], change["tasks"], change["before"]) == ("rename", ["beta", "b"], version)
     assert json.loads(out)["version"] == taskstore.open(path).version
-    assert "2023-11-14T22:13:20Z  rename  beta, b" in run("log", path)[1]
+    assert "2023-11-14T22:13:20Z  rename  beta -> b" in run("log", path)[1]
     assert run("copy", path, "b", "-o", tmp_path / "c", "-q") == (0, "", "")
     assert run("gc", path)[:2] == (0, "removed nothing; in use: 1 older version\n")
     store.close()
