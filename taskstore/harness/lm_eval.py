@@ -17,7 +17,6 @@ from taskstore.locations.base import PathLike
 from taskstore.models.live import one_line
 from taskstore.public import check_fields
 
-
 # They warn that a model is given, not its name, and of every try to reach a hub.
 _LOGGERS = ("lm_eval.models.huggingface", "huggingface_hub", "datasets")
 
