@@ -2,7 +2,8 @@
 
     python benchmarks/add.py --params 2e7
 
-Time should not grow with the number of tasks, bytes should be the task's. The fine-tunes from the
+Time should not grow with the number of tasks, bytes should be the task's; ratios are those of
+processor time, the least of all rounds. The fine-tunes from the
 fifth on are links to the files of the first four, so a large store takes no more disk.
 """
 
@@ -44,7 +45,7 @@ BASE = "base"
 def main(params: float, tiers: str, repeat: int, work: Path) -> None:
     """Measure `taskstore add`; all sides of a tier in turn, in one run."""
     work.mkdir(parents=True, exist_ok=True)
-    found = Table("tier", "tasks", "seconds", "of alone", "of 4 tasks", "bytes", "peak MiB")
+    found = Table("tier", "tasks", "s", "cpu s", "of alone", "of 4 tasks", "bytes", "peak MiB")
     with tempfile.TemporaryDirectory(dir=work, prefix="add-") as folder:
         root = Path(folder)
         write_family(root / "family", params=params, tasks=OWN + 1, seed=0, dtype="bf16")
@@ -67,7 +68,7 @@ def measured(root: Path, tier: str, repeat: int) -> list[list[str]]:
     }
     how = AddOptions(max_error=None)
     sides |= {count: lambda path: taskstore.add(path, {"new": new}, how) for count in COUNTS}
-    runs: dict[int, list[tuple[float, int, int]]] = {count: [] for count in sides}
+    runs: dict[int, list[tuple[float, float, int, int]]] = {count: [] for count in sides}
     for _ in range(repeat):
         for count, side in sides.items():
             place = root / "here" / "store"
@@ -78,21 +79,22 @@ def measured(root: Path, tier: str, repeat: int) -> list[list[str]]:
             else:
                 place.parent.mkdir(exist_ok=True)
             before = {p.stat().st_ino for p in place.rglob("*")} if count else set()
-            seconds, peak = alone(side, place)
+            seconds, cpu, peak = alone(side, place)
             fresh = [p for p in place.rglob("*") if p.is_file() and p.stat().st_ino not in before]
             data = [p for p in fresh if p.suffix == ".safetensors"]
-            runs[count].append((seconds, sum(p.stat().st_size for p in data), peak))
+            runs[count].append((seconds, cpu, sum(p.stat().st_size for p in data), peak))
             shutil.rmtree(place.parent)
-    took = {c: statistics.median(seconds for seconds, _, _ in runs[c]) for c in runs}
+    took = {c: min(cpu for _, cpu, _, _ in runs[c]) for c in runs}
     return [
         [
             tier,
             str(count) if count else "alone",
+            f"{statistics.median(seconds for seconds, _, _, _ in runs[count]):.2f}",
             f"{took[count]:.2f}",
             f"{took[count] / took[0]:.2f}",
             f"{took[count] / took[OWN]:.2f}" if count else "-",
-            f"{runs[count][0][1]:,}",
-            f"{max(peak for _, _, peak in runs[count]) >> 10}",
+            f"{runs[count][0][2]:,}",
+            f"{max(peak for _, _, _, peak in runs[count]) >> 10}",
         ]
         for count in runs
     ]
@@ -123,22 +125,22 @@ def grown(small: Path, target: Path, count: int) -> Path:
     return target
 
 
-def alone(side: Callable[[Path], object], place: Path) -> tuple[float, int]:
-    """Return the seconds that a call takes in a process of its own, and its peak in KiB."""
+def alone(side: Callable[[Path], object], place: Path) -> tuple[float, float, int]:
+    """Return seconds and processor seconds of a call in a process of its own, its peak in KiB."""
     context = get_context("fork")
     ours, theirs = context.Pipe()
 
     def call() -> None:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), time.process_time()
         side(place)
-        took = time.perf_counter() - began
-        theirs.send((took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+        took = time.perf_counter() - began, time.process_time() - before
+        theirs.send((*took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
     process = context.Process(target=call)
     process.start()
-    seconds, peak = ours.recv()
+    seconds, cpu, peak = ours.recv()
     process.join()
-    return float(seconds), int(peak)
+    return float(seconds), float(cpu), int(peak)
 
 
 if __name__ == "__main__":

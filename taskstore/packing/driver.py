@@ -112,14 +112,19 @@ def pack_family(
 
 
 def code_family(
-    family: Family, folder: Path, options: PackOptions, progress: Callback = silent
-) -> tuple[Manifest, list[str]]:
+    family: Family,
+    folder: Path,
+    options: PackOptions,
+    progress: Callback = silent,
+    taken: Callable[[Manifest], Manifest] = lambda new: new,
+) -> tuple[Manifest, PackReport]:
     """Write the files of a pack, but for card and manifest, into a folder that is new.
 
-    Returns the manifest, not yet sealed, and what to say. For stores that take the files in.
+    `taken` is given their manifest, not yet sealed, and returns that of the store that takes them
+    in, of which the report is. Returns both.
     """
-    manifest, report = _packed(family, folder, options, progress, partial(_loose, folder, options))
-    return manifest, [*report.notes, *report.warnings]
+    write = partial(_loose, folder, options, taken)
+    return _packed(family, folder, options, progress, write)
 
 
 def _packed(
@@ -164,11 +169,13 @@ def _published(
         return manifest, (folder / names.MANIFEST).stat().st_size
 
 
-def _loose(folder: Path, asked: PackOptions, job: PackJob) -> tuple[Manifest, int]:
+def _loose(
+    folder: Path, asked: PackOptions, taken: Callable[[Manifest], Manifest], job: PackJob
+) -> tuple[Manifest, int]:
     dry.stop()
     shutil.rmtree(folder, ignore_errors=True)  # of a try that was not near enough
     folder.mkdir()
-    return _written(job, asked, folder, lambda draft: draft), 0
+    return taken(_written(job, asked, folder, lambda draft: draft)), 0
 
 
 class _NotNear(Exception):

@@ -2,12 +2,13 @@
 
 A task that comes, changes or goes costs what it costs alone (`changes`). Other tiers, or masks over
 a new multi-task model, need all tasks: what comes bit for bit out of a store can be packed again
-without the originals, and gives the same bytes as packing those. The old store stays until then.
+without the originals. In its own place, too, a store gets new files and then a new manifest.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
@@ -17,27 +18,24 @@ from pathlib import Path
 
 import msgspec
 
-from taskstore.errors import BadName, InputError
+from taskstore.errors import BadName, InputError, TargetExists
 from taskstore.executors import threads
 from taskstore.format import manifest as manifests
 from taskstore.format import names
-from taskstore.format.manifest_file import not_of_a_store
 from taskstore.format.rules.since import (
     VERSION_OF_COUNTS,
     VERSION_OF_SCORES,
     VERSION_OF_TIERS,
 )
-from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.remote import mirror
 from taskstore.models.family import Family, open_finetune
 from taskstore.packing.changes.children import recoded
 from taskstore.packing.changes.commit import commit, staged
-from taskstore.packing.changes.history import with_change
-from taskstore.packing.changes.joining import join, kept_of
+from taskstore.packing.changes.joining import join, kept_of, renewed
 from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.changes.provenance import as_packed, scores_of
-from taskstore.packing.driver import pack_family
+from taskstore.packing.driver import code_family, pack_family
 from taskstore.packing.manifest_draft import with_scores
 from taskstore.packing.only_writer import alone, in_place, only_writer
 from taskstore.packing.options import PackOptions
@@ -126,7 +124,6 @@ def _repacked(
             f"the masks of {store.where} came from a file, for its multi-task vector, which "
             "another task changes; make masks of our own first: taskstore retier"
         )
-    _check_alone(store)
     chosen = as_packed(store, executor.jobs)
     chosen = replace(chosen, keep_private=options.keep_private or frozenset(store.tasks))
     store.check_files(store.files_of(None, *kept), executor)
@@ -139,26 +136,32 @@ def _repacked(
         tasks = sorted((*family.tasks, *added), key=lambda task: task.name)
         whole = Family(family.base, tuple(tasks))
         what = "replace" if len(kept) < len(store.tasks) else "add"
-        noted = partial(
-            _noted, store, scores_of(store, chosen, kept), what=what, tasks=sorted(finetunes)
-        )
-        return pack_family(whole, store.where, chosen, progress, noted)
+        scores = scores_of(store, chosen, kept)
+        return _in_its_place(store, whole, chosen, scores, progress, what, sorted(finetunes))
 
 
-def _noted(
-    old: Store,
+def _in_its_place(
+    store: Store,
+    family: Family,
+    options: PackOptions,
     scores: Mapping[str, dict[str, manifests.Score]],
-    draft: manifests.Manifest,
-    what: str | None = None,
+    progress: Callback,
+    what: str,
     tasks: Sequence[str] = (),
-) -> manifests.Manifest:
-    """Note scores; and what was done, where the new store takes the place of `old`."""
-    draft = with_scores(draft, scores)
-    if what is None:
-        return draft
-    old.check_unchanged()  # for a store elsewhere: since its writer looked there
-    draft = msgspec.structs.replace(draft, history=old.manifest.history)
-    return with_change(draft, old.version, what, [*tasks])
+) -> PackReport:
+    """Code all tasks of a store anew, over the base that stays, and swap the manifest."""
+    with staged(store) as folder:
+        apart, done = folder / "apart", [store]
+
+        def taken(new: manifests.Manifest) -> manifests.Manifest:
+            found = renewed(store.manifest, with_scores(new, scores), apart, folder)
+            shutil.rmtree(apart)
+            done[0] = commit(store, folder, found, what, [*tasks])
+            return done[0].manifest
+
+        chosen = replace(options, base="reference")
+        _, report = code_family(family, apart, chosen, progress, taken)
+    return replace(report, path=done[0].where, summary=done[0].summary())
 
 
 def retier(
@@ -175,24 +178,25 @@ def retier(
     """
     where = target or store.where
     itself = target is None or _is_same(target, store)
+    if itself and target is not None and not options.overwrite:
+        raise TargetExists(where)
     with only_writer(store) if itself else nullcontext():
         _check_exact(store, store.tasks, "to change tiers")
         options.check_tasks(store.tasks)
-        if target is None:
-            _check_alone(store)
         executor = threads(options.jobs)
         store.check_files(store.files_of(None, *store.tasks), executor)
         chosen = replace(
             options,
             keep_private=True,
             base="embed" if store.manifest.base.carried else "reference",
-            overwrite=options.overwrite or target is None,
             chunk=store.manifest.chunk,
         )
         beside = None if mirror.address_of(where) else Path(where)
         with open_family(store, store.tasks, executor, beside) as family:
             scores = scores_of(store, chosen, store.tasks)
-            noted = partial(_noted, store, scores, what="retier" if itself else None)
+            if itself:
+                return _in_its_place(store, family, chosen, scores, progress, "retier")
+            noted = partial(with_scores, scores=scores)
             return pack_family(family, where, chosen, progress, noted)
 
 
@@ -275,12 +279,6 @@ def _is_same(target: PathLike, store: Store) -> bool:
     if address is not None:
         return str(address) == store.where
     return os.path.realpath(target) == os.path.realpath(store.path)
-
-
-def _check_alone(store: Store) -> None:
-    """Refuse a folder with files that are not the store's: they would go with the old folder."""
-    if mirror.address_of(store.where) is None:
-        publish.check_target(store.path, overwrite=True, foreign=not_of_a_store)
 
 
 def _check_exact(store: Store, tasks: Iterable[str], what: str) -> None:

@@ -46,6 +46,7 @@ Bytes = NDArray[np.uint8]
 U = NDArray[Any]  # weights, uint16
 MOST = {1: 255, 2: 15}  # elements in a byte -> the largest number of one
 MORE = 255  # of stream 17: the rest stands in the two after it
+BLOCK = 256  # elements among which escapes are looked for
 MANY = 10  # where more than one in so many is escaped, each element has a byte
 
 
@@ -101,19 +102,19 @@ class Order:
         if len(before) <= CLASSES:
             return -(-int(self._counts[len(before) - 1]) // shared)
         if len(before) == CLASSES + 1:
-            return sum(int(_count(stream, shared)) for stream in before[1:])
+            return _count(np.concatenate(before[1:]), shared)
         return int(np.count_nonzero(before[CLASSES + 1] == MORE))
 
     def sorted(self, w_N: U) -> U:
         """Return the elements in that order."""
         sorted_N = np.empty_like(w_N)
-        loops.gather(w_N, self._elements, sorted_N)
+        loops.gather(w_N, self._arranged[0], sorted_N)
         return sorted_N
 
     def unsorted(self, sorted_N: U) -> U:
         """Return the elements in the tensor's order."""
         w_N = np.empty_like(sorted_N)
-        loops.scatter(sorted_N, self._elements, w_N)
+        loops.scatter(sorted_N, self._arranged[0], w_N)
         return w_N
 
     def size_of_steps(self, before: list[Bytes]) -> int:
@@ -125,11 +126,12 @@ class Order:
 
         Raises FormatError where an escaped value needs no escape.
         """
-        z_E, z_N = escapes_of(streams), np.concatenate(streams[:CLASSES]).astype(np.uint16)
-        at_E = np.flatnonzero(z_N == ESCAPE)
-        z_N[at_E[self._elements[at_E].argsort()]] = z_E
-        sorted_N = self.sorted(self._w0_N)
-        _follow(sorted_N, z_N)
+        z_E, bytes_N = escapes_of(streams), np.concatenate(streams[:CLASSES])
+        ordered_E, at_E = np.empty_like(z_E), np.flatnonzero(bytes_N == ESCAPE)
+        elements, w0_N = self._arranged
+        ordered_E[elements[at_E].argsort()] = z_E
+        sorted_N = w0_N.copy()
+        _follow(sorted_N, bytes_N, ESCAPE, ordered_E)
         return sorted_N
 
     def followed(self, sorted_N: U, streams: list[Bytes]) -> U:
@@ -137,35 +139,22 @@ class Order:
 
         Raises FormatError where an escaped value needs no escape, or is too large.
         """
-        shared = int(streams[0][0])
-        words = np.empty(sorted_N.size // 8 + 1, np.uint64)
-        words[-1] = 0
-        bytes_N = words.view(np.uint8)[: sorted_N.size]
+        shared, bytes_N = int(streams[0][0]), np.concatenate(streams[1 : CLASSES + 1])
         if shared == 2:
-            parts = np.split(bytes_N, self.ends[:-1])
-            for part, stream in zip(parts, streams[1 : CLASSES + 1], strict=True):
-                if part.size % 2 and int(stream[-1]) >= 16:
-                    raise FormatError("a step is coded after the last element")
-                _halve(stream, part)
-        else:
-            np.concatenate(streams[1 : CLASSES + 1], out=bytes_N)
+            pairs, bytes_N = bytes_N, np.empty(sorted_N.size, np.uint8)
+            if not _halve(pairs, self.ends, bytes_N):
+                raise FormatError("a step is coded after the last element")
         z_E = _escapes(streams[CLASSES + 1 :], MOST[shared])
-        at_E = np.empty(z_E.size, np.uint32)
-        if z_E.size:
-            _places(words, bytes_N, MOST[shared], at_E)
-        before_E = sorted_N[at_E]
-        _follow(sorted_N, bytes_N)
-        _follow(before_E, z_E)
-        sorted_N[at_E] = before_E
+        _follow(sorted_N, bytes_N, MOST[shared], z_E)
         return sorted_N
 
     @cached_property
-    def _elements(self) -> NDArray[np.uint32]:
-        """The element at each place of the order."""
-        at_N = np.empty(self._w0_N.size, np.uint32)
+    def _arranged(self) -> tuple[NDArray[np.uint32], U]:
+        """The element at each place of the order, and the base's weight of it."""
+        at_N, sorted_N = np.empty(self._w0_N.size, np.uint32), np.empty_like(self._w0_N)
         place = (self.ends - self._counts).astype(np.uint64)
-        loops.arrange(self._w0_N, SHIFT, self._classes, place, at_N)
-        return at_N
+        loops.arrange(self._w0_N, SHIFT, self._classes, place, at_N, sorted_N)
+        return at_N, sorted_N
 
 
 def _paired(numbers_N: Bytes) -> Bytes:
@@ -178,12 +167,25 @@ def _paired(numbers_N: Bytes) -> Bytes:
 def _escapes(streams: list[Bytes], most: int) -> NDArray[np.uint16]:
     """Steps of what is escaped; raises FormatError."""
     left, low, high = streams
-    far = low.astype(np.int64) | (high.astype(np.int64) << 8)
-    if far.size and (int(far.min()) < MORE or int(far.max()) + most > 0xFFFF):
+    z_E = np.empty(left.size, np.uint16)
+    if not _join(left, low, high, most, z_E):
         raise FormatError("a step is escaped that fits a byte, or is larger than its dtype allows")
-    z_E = left.astype(np.int64)
-    z_E[left == MORE] = far
-    return (z_E + most).astype(np.uint16)
+    return z_E
+
+
+@jit
+def _join(left: Bytes, low: Bytes, high: Bytes, most: int, z_E: NDArray[np.uint16]) -> bool:
+    """Put escaped steps together; false where one needs no escape, or is too large."""
+    f, good = 0, True
+    for i in range(left.size):
+        z = np.uint32(left[i])
+        if left[i] == MORE and f < low.size:
+            z = np.uint32(loops.get16(f, low, high))
+            f += 1
+            good = good and bool(z >= MORE)
+        good = good and bool(z + most <= 0xFFFF)
+        z_E[i] = np.uint16(z + most)
+    return good
 
 
 @jit
@@ -198,32 +200,58 @@ def _count(stream: Bytes, shared: int) -> int:
     return int(total)
 
 
-@jit
-def _halve(stream: Bytes, numbers_N: Bytes) -> None:
-    """Inverse of `_paired`."""
-    for i in range(numbers_N.size // 2):
-        numbers_N[2 * i] = stream[i] & np.uint8(15)
-        numbers_N[2 * i + 1] = stream[i] >> np.uint8(4)
-    if numbers_N.size % 2:
-        numbers_N[numbers_N.size - 1] = stream[numbers_N.size // 2]
+# Loops go over views from 0 on: an index that could be negative is not vectorised.
 
 
 @jit
-def _follow(w_N: U, z_N: U) -> None:
-    """From steps, bytes or whole, to weights, in place."""
-    for i in range(w_N.size):
-        w_N[i] = loops.stepped(w_N[i], np.uint16(z_N[i]), np.uint16)
+def _halve(pairs: Bytes, ends: NDArray[np.int64], numbers_N: Bytes) -> bool:
+    """Inverse of `_paired`, for streams that end at these numbers, one after the other.
+
+    False where one has a number after its last.
+    """
+    p, start, good = 0, 0, True
+    for end in ends:
+        numbers = numbers_N[start:end]
+        both = pairs[p : p + numbers.size // 2]
+        _halve_one(both, numbers)
+        p += both.size
+        if numbers.size % 2:
+            numbers[numbers.size - 1] = pairs[p] & np.uint8(15)
+            good &= pairs[p] < 16
+            p += 1
+        start = end
+    return good
 
 
 @jit
-def _places(words: NDArray[np.uint64], bytes_N: Bytes, most: int, at_E: NDArray[np.uint32]) -> None:
-    """Where bytes are `most`, of which there are E; eight at a time, as many have none."""
-    ones, highest = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
-    e, same = 0, ones * np.uint64(most)
-    for i in range(words.size):
-        other = words[i] ^ same
-        if (other - ones) & ~other & highest:  # a byte of it is 0
-            for j in range(8 * i, min(8 * i + 8, bytes_N.size)):
-                if bytes_N[j] == most and e < at_E.size:
-                    at_E[e] = j
+def _halve_one(pairs: Bytes, numbers_N: Bytes) -> None:
+    for i in range(pairs.size):
+        numbers_N[2 * i] = pairs[i] & np.uint8(15)
+        numbers_N[2 * i + 1] = pairs[i] >> np.uint8(4)
+
+
+@jit
+def _follow(w_N: U, z_N: Bytes, most: int, z_E: NDArray[np.uint16]) -> None:
+    """From steps to weights, in place; where a byte is `most`, the next of z_E is the step.
+
+    All are taken as bytes first, which is vectorised; the few that are escaped once more.
+    """
+    e, last = 0, np.uint8(most)
+    for start in range(0, w_N.size, BLOCK):
+        w, z = w_N[start : start + BLOCK], z_N[start : start + BLOCK]
+        if _step_all(w, z, last):
+            for i in range(w.size):
+                if z[i] == last and e < z_E.size:
+                    before = loops.stepped_back(w[i], np.uint16(most), np.uint16)
+                    w[i] = loops.stepped(before, z_E[e], np.uint16)
                     e += 1
+
+
+@jit
+def _step_all(w_N: U, z_N: Bytes, last: Any) -> bool:
+    """Step by bytes; tells whether one of them is `last`."""
+    found = np.uint8(0)
+    for i in range(w_N.size):
+        found |= np.uint8(z_N[i] == last)
+        w_N[i] = loops.stepped(w_N[i], np.uint16(z_N[i]), np.uint16)
+    return bool(found)

@@ -41,6 +41,13 @@ def stepped(w0: Any, z: Any, U: Any) -> Any:
 
 
 @jit
+def stepped_back(w: Any, z: Any, U: Any) -> Any:
+    """Inverse of `stepped`: w0 from w."""
+    d = U(U(z >> U(1)) ^ U(U(0) - U(z & U(1))))
+    return order(U(order(w, U) - d), U)
+
+
+@jit
 def put16(z: Any, i: int, low_N: Bytes, high_N: Bytes) -> None:
     low_N[i] = np.uint8(z & np.uint16(0xFF))
     high_N[i] = np.uint8(z >> np.uint16(8))
@@ -181,12 +188,19 @@ def unsort(
 
 @jit
 def arrange(
-    w0_N: U, shift: int, classes: Bytes, place: NDArray[np.uint64], at_N: NDArray[np.uint32]
+    w0_N: U,
+    shift: int,
+    classes: Bytes,
+    place: NDArray[np.uint64],
+    at_N: NDArray[np.uint32],
+    sorted_N: U,
 ) -> None:
-    """The elements in the order in which `sort` puts them; `place` is used up."""
+    """The elements in the order in which `sort` puts them, numbers and weights; uses up `place`."""
     U = w0_N.dtype.type
     for i in range(w0_N.size):
-        at_N[_next(classes[size_of(w0_N[i], shift, U)], place)] = np.uint32(i)
+        p = _next(classes[size_of(w0_N[i], shift, U)], place)
+        at_N[p] = np.uint32(i)
+        sorted_N[p] = w0_N[i]
 
 
 @jit

@@ -18,12 +18,13 @@ from blake3 import blake3
 from taskstore.errors import InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as m
-from taskstore.format.names import CARD, MAX_NAME, by_stem, folder_of, stems_of
+from taskstore.format.names import BASE, CARD, MAX_NAME, MULTITASK, by_stem, folder_of, stems_of
 from taskstore.format.rules import lineage
 from taskstore.locations.base import PathLike
 from taskstore.packing.changes import given
 from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.driver import code_family
+from taskstore.packing.elsewhere.sending import named
 from taskstore.packing.options import PackOptions
 from taskstore.progress import Callback
 from taskstore.store import Store
@@ -60,7 +61,8 @@ def join(
             executor, beside = threads(chosen.jobs), sorted({*chosen.parents.values()} - {*some})
             with given.joined(store, some, executor, masked=masked, beside=beside) as family:
                 alone = folder / f"alone-{number}"
-                new, lines = code_family(family, alone, chosen, progress)
+                new, report = code_family(family, alone, chosen, progress)
+                lines = (*report.notes, *report.warnings)
                 said += [line for line in lines if line.startswith(tuple(some))]
                 manifest = adopted(manifest, new, alone, folder, list(some))
             shutil.rmtree(alone)
@@ -130,6 +132,37 @@ def adopted(
         assets=dict(sorted({**new.assets, **manifest.assets}.items())),
         files=files,
     )
+
+
+def renewed(manifest: m.Manifest, new: m.Manifest, alone: Path, folder: Path) -> m.Manifest:
+    """Put all of `new` in the place of a store's tasks and multi-task model, as `adopted` does.
+
+    Only the base stays.
+    """
+    start = msgspec.structs.replace(
+        manifest,
+        tasks={},
+        vectors=None,
+        merge=new.merge,
+        tensors={
+            name: msgspec.structs.replace(tensor, multitask=new.tensors[name].multitask)
+            for name, tensor in manifest.tensors.items()
+        },
+        files={
+            **{p: manifest.files[p] for p in manifest.files if p.startswith((BASE, "assets/"))},
+            **_multitask(new, alone, folder),
+        },
+    )
+    found = adopted(start, new, alone, folder, list(new.tasks))
+    return kept_of(msgspec.structs.replace(found, vectors=new.vectors), list(found.tasks))
+
+
+def _multitask(new: m.Manifest, alone: Path, folder: Path) -> dict[str, m.File]:
+    """Move a multi-task model to `folder`, under names by its content (SPEC.md 8)."""
+    places = named(new, by_stem(new.files).get(MULTITASK, []))
+    for path, target in places.items():
+        os.rename(alone / path, folder / target)
+    return {target: new.files[path] for path, target in places.items()}
 
 
 def _check_parent(alone: m.Manifest, tasks: Mapping[str, m.Task], name: str) -> None:
