@@ -110,8 +110,8 @@ def test_a_fine_tune_joins_below_a_task(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"new": "x"}, "--parent new=x: 'x' is no such task"),
-        ({"x": "gamma"}, "--parent x=gamma: 'x' is no such task"),
+        ({"new": "x"}, "parents={'new': 'x'}: 'x' is no such task"),
+        ({"x": "gamma"}, "parents={'x': 'gamma'}: 'x' is no such task"),
     ],
 )
 def test_parents_that_are_not_there(
