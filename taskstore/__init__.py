@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from taskstore.analysis.page import write_page as report
     from taskstore.format.fidelity import Fidelity
     from taskstore.harness import LmEval, evaluate
+    from taskstore.hub.pull import pull
+    from taskstore.hub.push import push
     from taskstore.merging.options import MergeOptions
     from taskstore.merging.search.origins import merge
     from taskstore.ollama import export_ollama
@@ -65,6 +67,8 @@ __all__ = [
     "merge",
     "open",
     "pack",
+    "pull",
+    "push",
     "remove",
     "rename",
     "replace",
@@ -94,6 +98,8 @@ _HOMES = {
     "merge": "taskstore.merging.search.origins",
     "open": "taskstore.store.store",
     "pack": "taskstore.packing.driver",
+    "pull": "taskstore.hub.pull",
+    "push": "taskstore.hub.push",
     "remove": "taskstore.packing.revise",
     "rename": "taskstore.packing.changes.tasks",
     "replace": "taskstore.packing.revise",

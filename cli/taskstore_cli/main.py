@@ -25,11 +25,11 @@ from taskstore_cli.arguments import defaults
 from taskstore_cli.arguments.combinations import checked
 from taskstore_cli.arguments.command import SOURCE
 from taskstore_cli.commands.evaluate import evaluate
+from taskstore_cli.commands.hub import pull, push
 from taskstore_cli.commands.info import info
 from taskstore_cli.commands.load import load
 from taskstore_cli.commands.measure import measure
-from taskstore_cli.commands.merge import merge
-from taskstore_cli.commands.methods import methods
+from taskstore_cli.commands.merge import merge, methods
 from taskstore_cli.commands.pack import pack, seal
 from taskstore_cli.commands.report import report
 from taskstore_cli.commands.revise import add, remove, replace, retier
@@ -76,6 +76,12 @@ PARTS = (
         "taskstore eval family --eval 'python eval.py {model} {task}'",
         "docs/fidelity.md",
         (info, log, verify, repair, evaluate, report),
+    ),
+    Part(
+        "Share a store",
+        "taskstore push family org/family --private",
+        "docs/hub.md",
+        (push, pull),
     ),
     Part(
         "Merge models into one",

@@ -87,7 +87,11 @@ def is_sealed(path: Path, end: str) -> bool:
     """Tell whether a file is what `sealed` made and nobody changed; raises OSError."""
     if path.stat().st_size > MAX_SEALED:
         return False
-    raw = read_regular(path, MAX_SEALED)
+    return is_whole(read_regular(path, MAX_SEALED), end)
+
+
+def is_whole(raw: bytes, end: str) -> bool:
+    """Tell the same of a file's bytes."""
     text = raw[: -len(end % ("0" * 64))]
     return bool(text) and raw == text + (end % blake3(text).hexdigest()).encode()
 

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from taskstore.format.fidelity import EXPLAINED, listed, of_task
-from taskstore.format.manifest import Manifest, checksum
+from taskstore.format.manifest import Base, Manifest, Task, checksum
 from taskstore.format.names import CARD, plain
 from taskstore.store import summary
 from taskstore.store.summary import Summary
@@ -56,7 +56,6 @@ def render(manifest: Manifest) -> str:
     """Return Markdown that ends in a newline; the same text for the same manifest."""
     figures = summary.of(manifest, 0)
     carried = manifest.base.carried
-    hub = manifest.base.source if manifest.base.revision else None
     tiers = [tier.name for tier in figures.tiers]
     exact, count = "exact" in tiers, len(figures.tasks)
     plural = "" if count == 1 else "s"
@@ -72,7 +71,7 @@ def render(manifest: Manifest) -> str:
         "configs and tokenizers": figures.assets_bytes,
     }
     return _TEMPLATE.format(
-        base_model=f"base_model:\n- {yaml(hub)}\n" if hub else "",
+        base_model=_sources(manifest, tiers),
         name=cell(manifest.base.name),
         tasks=f"{count} fine-tune{plural}",
         full=f"{count} full fine-tune{plural}",
@@ -90,6 +89,21 @@ def render(manifest: Manifest) -> str:
         if exact
         else _approximate(manifest.merge.method, tiers),
     )
+
+
+def _sources(manifest: Manifest, tiers: list[str]) -> str:
+    """Name the models that came from a hub, and what the store is to them, for the card's head."""
+    models: list[Base | Task] = [manifest.base, *manifest.tasks.values()]
+    found = dict.fromkeys(m.source for m in models if m.revision and m.source and _is_id(m.source))
+    if not found:
+        return ""
+    relation = "merge" if "mask" in tiers else "quantized" if "rest" in tiers else "finetune"
+    names = "".join(f"- {yaml(name)}\n" for name in found)
+    return f"base_model:\n{names}base_model_relation: {relation}\n"
+
+
+def _is_id(source: str) -> bool:
+    return "://" not in source
 
 
 def _left_out(figures: Summary) -> str:

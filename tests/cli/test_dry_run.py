@@ -13,6 +13,7 @@ from taskstore_cli.output.options import flag
 import taskstore
 from taskstore.packing.parts.driver import pack_part
 from tests.support.families import Family, contents
+from tests.support.hub.faults import Hub
 
 READ_ONLY = {"log", "info", "verify", "load", "methods", "serve"}
 WORDS = {
@@ -25,6 +26,8 @@ WORDS = {
     "replace": "replace {archive} beta={gamma}",
     "rename": "rename {archive} alpha omega",
     "copy": "copy {archive} alpha -o new",
+    "push": "push {archive} org/family",
+    "pull": "pull org/family alpha -o new",
     "gc": "gc {archive}",
     "repair": "repair {archive} --from {alpha}",
     "remove": "remove {archive} alpha",
@@ -48,11 +51,14 @@ MORE = [
 
 
 @pytest.fixture
-def places(small: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+def places(
+    small: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub
+) -> dict[str, Path]:
     """A folder of its own with an archive of two tasks."""
     monkeypatch.chdir(tmp_path)
     two = {name: small.paths[name] for name in ("alpha", "beta")}
     taskstore.pack(small.base_path, two, tmp_path / "archive", taskstore.PackOptions(tiers="exact"))
+    hub.repositories.upload("org/family", tmp_path / "archive")
     pack_part(small.base_path, two, tmp_path / "parted", 1, 1)
     (tmp_path / "data.jsonl").write_text('{"text": "a"}\n')
     return {"archive": Path("archive"), "base": small.base_path, **small.paths}

@@ -17,6 +17,7 @@ from taskstore_cli.main import main
 import taskstore
 from tests.support.evaluators import run, script
 from tests.support.families import Family
+from tests.support.hub.faults import Hub
 from tests.support.json_schema import check, document
 
 WITH_JSON = sorted(
@@ -36,8 +37,17 @@ def archive(small: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str, Any]:
+def said(
+    small: Family,
+    archive: Path,
+    packed: Path,
+    tmp_path: Path,
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Any]:
     """Command lines by their name, without `taskstore` and `--json`."""
+    monkeypatch.setenv("HF_TOKEN", "hf_of_ann")
+    hub.repositories.upload("org/family", archive)
     changed = tmp_path / "changed"
     shutil.copytree(archive, changed)
     renamed = tmp_path / "renamed"
@@ -64,6 +74,8 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str
         "replace": ("replace", changed, f"alpha={small.paths['beta']}", "--yes"),
         "rename": ("rename", changed, "alpha", "other"),
         "copy": ("copy", archive, "alpha", *out),
+        "push": ("push", archive, "ann/family"),
+        "pull": ("pull", "org/family", "alpha", *out),
         "log": ("log", renamed),
         "gc": ("gc", changed),
         "repair": ("repair", changed, "--from", archive),
@@ -87,7 +99,9 @@ def said(small: Family, archive: Path, packed: Path, tmp_path: Path) -> dict[str
 COVERED = """add|copy|eval|eval, nothing run|eval, recorded|gc|info|info, masks|load|load, not timed
 log|merge|merge, a soup|merge, searched|methods|pack|pack, bits searched|pack, nothing written
 pack, scores kept|remove|remove, nothing written|rename|repair|replace|report|report, no masks
-export|report, two|retier|tune|unpack|unpack, the base|verify""".replace("\n", "|").split("|")
+export|push|pull|report, two|retier|tune|unpack|unpack, the base|verify""".replace("\n", "|").split(
+    "|"
+)
 
 
 def grown(printed: Any) -> Iterator[Any]:
@@ -103,6 +117,7 @@ def grown(printed: Any) -> Iterator[Any]:
             yield copy
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the hub's own calls
 @pytest.mark.parametrize("name", COVERED)
 def test_what_is_printed_is_what_the_schema_says(name: str, said: dict[str, Any]) -> None:
     assert sorted(said) == sorted(COVERED)

@@ -10,6 +10,8 @@ import torch  # noqa: F401  so that what it loads is there before one test hides
 from click.testing import CliRunner
 from taskstore_cli.main import main
 
+from tests.support.hub.faults import Hub
+
 EVAL = "--eval=true {model}"
 MISSING = {
     "pack": ["none", "a=none", "-o", "new"],
@@ -25,6 +27,8 @@ MISSING = {
     "replace": ["none", "a=none"],
     "rename": ["none", "a", "b"],
     "copy": ["none", "a", "-o", "new"],
+    "push": ["none", "org/none"],
+    "pull": ["org/none", "-o", "new"],
     "log": ["none"],
     "gc": ["none"],
     "repair": ["none", "--from=none"],
@@ -39,7 +43,7 @@ MISSING = {
 
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_wrong_words_are_2_and_missing_input_is_1(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = CliRunner().invoke

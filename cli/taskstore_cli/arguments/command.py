@@ -28,6 +28,9 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
     "What is written": (
         "--output",
         "--ollama",
+        "--private",
+        "--revision",
+        "--create-pr",
         "--shard-size",
         "--overwrite",
         "--yes",

@@ -41,6 +41,10 @@ def explained(address: Address, what: str = "") -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), label) from None
     except errors.HfHubHTTPError as error:
         raise _meaning(error, address, label) from None
+    except RuntimeError as error:  # of a thread that sends a file
+        if not isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise
+        raise _meaning(error.__cause__, address, label) from None
     except errors.OfflineModeIsEnabled:
         raise RemoteError(
             f"{label} is not in the hub's cache, and HF_HUB_OFFLINE is set; unset it, or fill the "

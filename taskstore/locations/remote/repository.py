@@ -11,14 +11,21 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_url
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    build_hf_headers,
+    disable_progress_bars,
+    enable_progress_bars,
+    get_session,
+    hf_raise_for_status,
+)
 
 from taskstore.errors import BadName, ChangedMeanwhile, FormatError, RemoteError
 from taskstore.locations.base import OpenFile
@@ -39,6 +46,19 @@ Operation = CommitOperationAdd | CommitOperationDelete
 def api() -> HfApi:
     """The hub that the environment names, with the user's token."""
     return HfApi(library_name="taskstore", library_version=__version__)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the hub's library from drawing its own bars: what is done is told by callbacks."""
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 class Repository:
@@ -161,7 +181,10 @@ class Repository:
         """
         wanted = [self._path(name) for name in names]
         missing = [path for path in wanted if not (self.snapshot / path).is_file()]
-        with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="taskstore-hub") as pool:
+        with (
+            without_bars(),
+            ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="taskstore-hub") as pool,
+        ):
             for _ in pool.map(self._download, missing):
                 pass
         if missing:
@@ -206,7 +229,7 @@ class Repository:
         What the hub has already is not sent. Raises ChangedMeanwhile where the branch is not at
         `parent` any more.
         """
-        with self._lock, settled(self.address), explained(self.address):
+        with self._lock, settled(self.address), explained(self.address), without_bars():
             done = self._api.create_commit(
                 self.address.place,
                 operations,

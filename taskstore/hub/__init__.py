@@ -1,0 +1,1 @@
+"""Stores on a hub: push them there, pull them, or some of their tasks."""
