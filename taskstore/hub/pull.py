@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from taskstore.errors import InputError, TargetExists
-from taskstore.format.manifest_file import read
+from taskstore.format.manifest_file import is_store, read
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.hub.push import repository_of
 from taskstore.locations import dry
@@ -16,7 +16,6 @@ from taskstore.packing.changes.tasks import copy
 from taskstore.public import public
 from taskstore.store import Store
 from taskstore.store import open as open_store
-from taskstore.store.contents import is_store
 
 
 @public
