@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from taskstore.analysis.page import write_page as report
     from taskstore.format.fidelity import Fidelity
     from taskstore.harness import LmEval, evaluate
+    from taskstore.hub.pretrained import from_pretrained
     from taskstore.hub.pull import pull
     from taskstore.hub.push import push
     from taskstore.merging.options import MergeOptions
@@ -64,6 +65,7 @@ __all__ = [
     "copy",
     "evaluate",
     "export_ollama",
+    "from_pretrained",
     "merge",
     "open",
     "pack",
@@ -95,6 +97,7 @@ _HOMES = {
     "copy": "taskstore.packing.changes.tasks",
     "evaluate": "taskstore.harness",
     "export_ollama": "taskstore.ollama",
+    "from_pretrained": "taskstore.hub.pretrained",
     "merge": "taskstore.merging.search.origins",
     "open": "taskstore.store.store",
     "pack": "taskstore.packing.driver",

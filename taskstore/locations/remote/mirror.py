@@ -28,7 +28,7 @@ from taskstore.errors import (
     RemoteError,
 )
 from taskstore.locations.base import Location, OpenFile, PathLike
-from taskstore.locations.files import COPY_BLOCK, PARTIAL, LocalFolder
+from taskstore.locations.files import COPY_BLOCK, PARTIAL, LocalFile, LocalFolder
 from taskstore.locations.os_errors import clear
 from taskstore.locations.ownership import Written
 from taskstore.locations.remote.addresses import BUCKETS, HUB, Address, location, parse
@@ -122,6 +122,8 @@ def fetch(source: Location, name: str, listed: Written, target: Path) -> None:
 
     Raises FormatError or ChecksumMismatch where it is not what is listed, OSError.
     """
+    if hasattr(source, "fetch"):
+        source.fetch([name])  # into the cache of the hub's own library
     file, state = source.open(name), blake3()
     partial = target.with_name(f".{os.urandom(8).hex()}{PARTIAL}")
     try:
@@ -129,11 +131,15 @@ def fetch(source: Location, name: str, listed: Written, target: Path) -> None:
             raise FormatError(
                 f"{name} has {file.size} bytes where the manifest records {listed.bytes}"
             )
-        with partial.open("xb") as out:
+        if isinstance(file, LocalFile):
+            with suppress(OSError):
+                os.link(os.path.realpath(file.path), partial)
+        with partial.open("rb" if partial.exists() else "xb") as out:
             for begin in range(0, file.size, COPY_BLOCK):
                 block = file.read(begin, min(COPY_BLOCK, file.size - begin))
                 state.update(block)
-                out.write(block)
+                if out.writable():
+                    out.write(block)
         if listed.blake3 not in (None, state.hexdigest()):
             raise ChecksumMismatch(name, str(listed.blake3), state.hexdigest())
         os.replace(partial, target)
@@ -150,6 +156,8 @@ def newest(address: Address) -> tuple[Path, Location]:
     Raises FormatError where no store is there, OSError.
     """
     place = location(address)
+    if hasattr(place, "fetch") and MANIFEST in place.sizes():
+        place.fetch([MANIFEST])
     manifest = manifest_at(place)
     if manifest is None:
         raise FormatError(f"{address} is not a taskstore store: it holds no {MANIFEST}")
