@@ -2,7 +2,7 @@
 
     python benchmarks/exact.py --family DIR --base base --tasks billing,legal
 
-`steps` is what an archive uses, `strides` one of `--level archive`; `ulp` codes the multi-task
+`deltas` is what an archive uses; `strides` and `steps` are what it used before; `ulp` codes the multi-task
 model; XOR in byte planes is the scheme of ZipLLM's BitX, with the same zstd parameters; the last
 sees the fine-tune alone. All code the same chunks of 2^18 elements, and every chunk is decoded and
 compared. A second table has whole archives beside other packages (archives/rivals.py).
@@ -28,7 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.archives import rivals
 from benchmarks.common.family import open_family
 from benchmarks.common.sides import HERE
+from taskstore.format.codecs import stream
+from taskstore.format.codecs.deltas import Deltas
 from taskstore.format.section import decode, encode
+from taskstore.format.tiers.rest import row_length
 from taskstore.models import Checkpoint, open_checkpoint
 
 CHUNK = 1 << 18
@@ -47,9 +50,13 @@ class Coding:
     encoding: float = 0.0
     decoding: float = 0.0
 
-    def run(self, w0_N: Bits, w_N: Bits) -> None:
+    def run(self, w0_N: Bits, w_N: Bits, columns: int, start: int) -> None:
         began = time.perf_counter()
-        streams = encode(self.codec, self.prepare(w0_N, w_N), w0_N)
+        if self.codec == "deltas":
+            coded = Deltas(columns, start % max(1, columns)).encode(w_N, w0_N)
+            streams = [stream.store(one) for one in coded]
+        else:
+            streams = encode(self.codec, self.prepare(w0_N, w_N), w0_N)
         self.encoding += time.perf_counter() - began
         self.stored += sum(map(len, streams)) + 4 * len(streams)
         began = time.perf_counter()
@@ -65,21 +72,23 @@ def codings() -> list[Coding]:
         return w_N
 
     return [
-        Coding("steps (archives)", "steps", itself),
-        Coding("strides (--level archive)", "strides", itself),
+        Coding("deltas (archives)", "deltas", itself),
+        Coding("strides", "strides", itself),
+        Coding("steps", "steps", itself),
         Coding("ulp, byte planes", "ulp", itself),
         Coding("XOR, byte planes", "planes", np.bitwise_xor),
         Coding("alone, byte planes", "rotated", itself),
     ]
 
 
-def chunks(base: Checkpoint, task: Checkpoint) -> Iterator[tuple[Bits, Bits]]:
-    """(W0, W) of the 16-bit tensors that both have, chunk by chunk."""
+def chunks(base: Checkpoint, task: Checkpoint) -> Iterator[tuple[Bits, Bits, int, int]]:
+    """(W0, W, columns, start) of the 16-bit tensors that both have, chunk by chunk."""
     for name, info in task.tensors.items():
         if base.tensors.get(name) == info and info.dtype in ("BF16", "F16"):
             for start in range(0, info.numel, CHUNK):
                 stop = min(start + CHUNK, info.numel)
-                yield base.read(name, start, stop), task.read(name, start, stop)
+                w0_N, w_N = (model.read(name, start, stop) for model in (base, task))
+                yield w0_N, w_N, row_length(info.shape), start
 
 
 @click.command()
@@ -90,7 +99,7 @@ def chunks(base: Checkpoint, task: Checkpoint) -> Iterator[tuple[Bits, Bits]]:
 @click.option("--skip", default="", help=f"Leave out some of {','.join(rivals.TOOLS)}.")
 @click.option("--work", type=click.Path(path_type=Path), default=HERE / ".data", help="Scratch.")
 def main(family: Path, base: str, tasks: str, repeat: int, skip: str, work: Path) -> None:
-    """Bits per parameter and speed of five codings; then archives beside other packages."""
+    """Bits per parameter and speed of six codings; then archives beside other packages."""
     left_out = set(filter(None, skip.split(",")))
     if left_out - set(rivals.TOOLS):
         known = ",".join(rivals.TOOLS)
@@ -100,10 +109,10 @@ def main(family: Path, base: str, tasks: str, repeat: int, skip: str, work: Path
     for _ in range(repeat):
         ways, parameters, nbytes = codings(), 0, 0
         for name in tasks.split(","):
-            for w0_N, w_N in chunks(theta0, open_checkpoint(family / name)):
+            for w0_N, w_N, columns, start in chunks(theta0, open_checkpoint(family / name)):
                 parameters, nbytes = parameters + w_N.size, nbytes + w_N.nbytes
                 for way in ways:
-                    way.run(w0_N, w_N)
+                    way.run(w0_N, w_N, columns, start)
         rounds.append(ways)
     table = Table(
         title=f"{parameters / 1e6:,.1f}M parameters of {len(tasks.split(','))} fine-tunes"

@@ -34,7 +34,7 @@ MANTISSAS = {2: (7, 10), 4: (23,)}  # bits, by bytes per element
 FINE = 1 << 17  # elements of two bytes from which a third bit of a delta pays for its tables
 STATES = 4 * rans.LANES  # bytes
 START = np.uint32(rans.START)  # no state is less, so that of nothing is 0
-SAMPLE = 1 << 15  # elements from which scales are chosen
+SAMPLE = 1 << 13  # elements from which scales are chosen
 LARGEST = 30  # code of a row or column
 
 
@@ -94,8 +94,8 @@ class Deltas:
         columns, first = (self.columns, self.first) if scales.size else (0, 0)
         head = Head(m, unused, g, f, columns, first, 0, 0, 0)
         scales_N = _scales_of(given_N, head, scales)
-        some = scales_N[:: max(1, n // SAMPLE)]
-        edges = tables.edges_of(np.bincount(some, minlength=256))
+        one_in = max(1, n // SAMPLE)
+        edges = tables.edges_of(one_in * np.bincount(scales_N[::one_in], minlength=256))
         contexts_E = tables.contexts_of(edges)
         symbols_N, widths_N, plain_N = np.empty(n, np.uint8), np.empty(n, np.uint8), chunk_N.copy()
         loops.symbols(given_N, chunk_N, *head.way, f, symbols_N)
@@ -140,16 +140,15 @@ class Deltas:
         rows = -(-(first + n) // columns) if columns else 0
         if not columns or 16 * (rows + columns) > n:
             return np.empty(0, np.uint8)
-        padded_N = np.zeros(rows * columns, np.int64)
-        padded_N[first : first + n] = octaves_N
-        moved_RC = padded_N.reshape(rows, columns)
-        return np.concatenate([_below(moved_RC, 1), _below(moved_RC, 0)])
+        rows_2R, columns_2K = np.zeros((2, rows), np.int64), np.zeros((2, columns), np.int64)
+        loops.sums(octaves_N, first, rows_2R, columns_2K)
+        return np.concatenate([_below(*rows_2R), _below(*columns_2K)])
 
 
-def _below(moved_RC: Counts, axis: int) -> Bytes:
-    """How many half octaves the mean of a row or column lies below the largest."""
-    count = np.maximum(1, np.count_nonzero(moved_RC, axis))
-    mean = (4 * moved_RC.sum(axis) + count) // (2 * count)
+def _below(total: Counts, moved: Counts) -> Bytes:
+    """How many half octaves the mean of each row or column lies below the largest."""
+    count = np.maximum(1, moved)
+    mean = (4 * total + count) // (2 * count)
     below = np.where(mean > 0, mean.max(initial=0) - mean, 0)
     codes: Bytes = np.minimum(below, LARGEST).astype(np.uint8)
     return codes
@@ -157,9 +156,9 @@ def _below(moved_RC: Counts, axis: int) -> Bytes:
 
 def _usual(octaves_N: NDArray[np.int16]) -> int:
     """Return an exponent that 30 % of the steps are above."""
-    some = octaves_N[:: max(1, octaves_N.size // SAMPLE)]
-    counts = np.bincount(some[some > 0], minlength=2).cumsum()
-    return max(1, int(np.searchsorted(counts, 0.7 * counts[-1])))
+    counts = np.bincount(octaves_N[:: max(1, octaves_N.size // SAMPLE)], minlength=2)
+    counts[0] = 0  # of what did not move
+    return max(1, int(np.searchsorted(counts.cumsum(), 0.7 * counts.sum())))
 
 
 def _layout(w0_N: U, w_N: U) -> tuple[int, int]:

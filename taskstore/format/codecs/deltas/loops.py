@@ -127,6 +127,25 @@ def scales(
 
 
 @jit
+def sums(octaves_N: NDArray[np.int16], first: int, rows_2R: Counts, columns_2K: Counts) -> None:
+    """Add up octaves by row and by column, and count those that moved."""
+    begin, at = 0, first
+    for row in range(rows_2R.shape[1]):
+        total_K, moved_K = columns_2K[0, at:], columns_2K[1, at:]
+        octaves_K = octaves_N[begin : begin + total_K.size]  # fewer in the last row
+        total, moved = np.int64(0), np.int64(0)
+        for i in range(octaves_K.size):
+            octave = np.int64(octaves_K[i])
+            one = np.int64(octave > 0)
+            total += octave
+            moved += one
+            total_K[i] += octave
+            moved_K[i] += one
+        rows_2R[0, row], rows_2R[1, row] = total, moved
+        begin, at = begin + total_K.size, 0
+
+
+@jit
 def used(w0_N: U, w_N: U) -> int:
     """Bits that some weight has set."""
     found = np.uint32(0)
