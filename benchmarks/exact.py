@@ -3,9 +3,9 @@
     python benchmarks/exact.py --family DIR --base base --tasks billing,legal
 
 `deltas` is what an archive uses; `strides` and `steps` are what it used before; `ulp` codes the
-multi-task model; XOR in byte planes is the scheme of ZipLLM's BitX, with the same zstd parameters; the last
-sees the fine-tune alone. All code the same chunks of 2^18 elements, and every chunk is decoded and
-compared. A second table has whole archives beside other packages (archives/rivals.py).
+multi-task model; XOR in byte planes is the scheme of ZipLLM's BitX, with the same zstd parameters;
+the last sees the fine-tune alone. All code the same chunks of 2^18 elements, and every chunk is
+decoded and compared. A second table has whole archives beside other packages (archives/rivals.py).
 """
 
 from __future__ import annotations
