@@ -26,18 +26,18 @@ from taskstore_cli.arguments.combinations import checked
 from taskstore_cli.arguments.command import SOURCE
 from taskstore_cli.commands.evaluate import evaluate
 from taskstore_cli.commands.hub import pull, push
-from taskstore_cli.commands.info import info
+from taskstore_cli.commands.info import info, verify
 from taskstore_cli.commands.load import load
 from taskstore_cli.commands.measure import measure
 from taskstore_cli.commands.merge import merge, methods
 from taskstore_cli.commands.pack import pack, seal
 from taskstore_cli.commands.report import report
 from taskstore_cli.commands.revise import add, remove, replace, retier
+from taskstore_cli.commands.route import route
 from taskstore_cli.commands.serve import serve
 from taskstore_cli.commands.tasks import copy, gc, log, rename, repair
 from taskstore_cli.commands.tune import tune
 from taskstore_cli.commands.unpack import export, unpack
-from taskstore_cli.commands.verify import verify
 from taskstore_cli.output.options import in_options
 
 
@@ -93,7 +93,7 @@ PARTS = (
         "Serve with vLLM",
         "taskstore serve family --tasks billing,legal",
         "docs/serving.md",
-        (serve,),
+        (serve, route),
     ),
 )
 

@@ -32,6 +32,7 @@ WORDS = {
     "repair": "repair {archive} --from {alpha}",
     "remove": "remove {archive} alpha",
     "seal": "seal parted",
+    "route": "route --servers a:1,b:2 --tasks-from {archive} -o new.cfg",
     "retier": "retier {archive} --tiers mask -o new/store",
     "merge": "merge {base} {alpha} {beta} --method ties -o new/model",
     "measure": "measure {base} --data data.jsonl -o new.safetensors",

@@ -16,6 +16,7 @@ EVAL = "--eval=true {model}"
 MISSING = {
     "pack": ["none", "a=none", "-o", "new"],
     "seal": ["none"],
+    "route": ["--servers", "a:1", "--tasks-from", "none", "-o", "new"],
     "tune": ["none", "a=none", "-o", "new", EVAL],
     "unpack": ["none", "a", "-o", "new"],
     "export": ["none", "a", "-o", "new", "--ollama"],

@@ -33,6 +33,7 @@ NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "eval": {**dict.fromkeys(("timeout", "scratch"), EVAL), **dict.fromkeys(LM_EVAL, ("lm_eval",))},
     "retier": {"overwrite": ["target"], **ASKED},
     "load": {"repeat": ["timed"]},
+    "route": {"interval": ["watch"]},
     "info": dict.fromkeys(("jobs", "base_from"), COUNTED),
     "verify": {"base_from": ["deep"]},
 }

@@ -23,6 +23,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "What is served": (
         *("--default-task", "--skip-unservable", "--masks-on", "--quantum", "--watch"),
+        *("--servers", "--tasks-from", "--bind", "--buffer", "--interval"),
         *("--host", "--port", "--api-key", "--served-model-name"),
     ),
     "What is written": (

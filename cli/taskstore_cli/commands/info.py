@@ -1,7 +1,9 @@
-"""`taskstore info`"""
+"""`taskstore info` and `verify`: look into a store"""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -9,7 +11,7 @@ import click
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.common import StorePath, base_from_option, jobs_option, json_option
-from taskstore_cli.output.console import print_json, progress_bar
+from taskstore_cli.output.console import Output, counted, print_json, progress_bar, show, stdout
 
 
 @command()
@@ -58,3 +60,54 @@ def info(
         from taskstore_cli.output.overlap import print_overlap
 
         print_overlap(found, vectors=vectors)
+
+
+@command()
+@click.argument("store", type=common.StorePath())
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Also rebuild every tensor of every model against its recorded checksum.",
+)
+@common.base_from_option
+@common.jobs_option
+@common.says_options
+def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, out: Output) -> None:
+    """Prove that every byte of STORE is as packed.
+
+    The exit status is 1 where one is not. A task that is an approximation stays one: the table says
+    how near it is to its fine-tune.
+    """
+    from taskstore.format.names import plain
+    from taskstore.store.verify import verify as run
+    from taskstore_cli.output.store import KEPT, fidelity_table
+
+    opened = common.opened(store, base_from)
+    with out.progress() as progress:
+        report = run(opened, deep=deep, jobs=jobs, progress=progress)
+    summary = opened.summary()
+    if out.as_json:
+        kept = {task.name: asdict(task.fidelity) for task in summary.tasks}
+        below = {
+            task.name: {tier: asdict(found) for tier, found in task.lower_fidelity.items()}
+            for task in summary.tasks
+        }
+        print_json({**report.to_dict(), "fidelity": kept, "lower_fidelity": below})
+    else:
+        for problem in report.problems:
+            click.echo(f"{click.style('damaged:', fg='red', bold=True)} {problem}", err=True)
+        if report.lost:
+            tasks = ", ".join(map(plain, report.lost))
+            way_out = f"mend it: taskstore repair {store} --from A_COPY_OR_AN_ORIGINAL"
+            click.echo(f"this costs {tasks}; {way_out}", err=True)
+        for path in report.unlisted if not out.quiet else ():
+            click.echo(f"note: {plain(path)} is not part of the store", err=True)
+        for path in report.left_out if not out.quiet else ():
+            click.echo(f"note: {plain(path)} was left out when it was packed", err=True)
+        if report.ok and not out.quiet:
+            rebuilt = f", {counted(report.tensors, 'tensor')} rebuilt" if deep else ""
+            files = counted(report.files, "file")
+            click.echo(f"{store}: every byte is as packed: {files}{rebuilt}")
+            show(stdout(), KEPT, fidelity_table(summary))
+    if not report.ok:
+        sys.exit(1)

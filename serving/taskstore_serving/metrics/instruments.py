@@ -52,6 +52,13 @@ class Instruments:
         self.swaps = counter("swaps", "Changes of the live task.", ())
         self.swap_seconds = counter("swap_seconds", "Time that they took.", ())
         self.active = gauge("active_task", "1 for the task whose weights are live.", ("task",))
+        self.affinity = Gauge(  # vLLM's own name, which routers read; it is there with LoRA alone
+            "vllm:lora_requests_info",
+            "The time of the last look, with the active and the waiting tasks.",
+            ("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
         self.info = gauge(
             "task_info",
             "1 for each task served, with its tier and how near that is to the fine-tune.",

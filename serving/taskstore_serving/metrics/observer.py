@@ -48,6 +48,7 @@ class Observer:
         self._served: frozenset[str] = frozenset()
         self._uses: frozenset[str] = frozenset()
         self._infos: frozenset[tuple[str, ...]] = frozenset()
+        self._affinity: tuple[str, ...] = ()
         self._swaps, self._swap_seconds = 0, 0.0
         self._following: asyncio.Task[None] | None = None
 
@@ -114,6 +115,7 @@ class Observer:
         state, shown = merged(states), self._shown
         self._show_tasks(frozenset(state["tasks"]), state["active"] or self._base)
         self._show_infos(frozenset(_info(*one) for one in state["tasks"].items()))
+        self._show_affinity(state["active"] or "")
         for use in self._uses - state["memory"].keys():
             shown.resident.labels(use).set(0)
             drop(shown.resident, use)
@@ -144,6 +146,15 @@ class Observer:
         self._infos = infos
         for labels in infos:
             self._shown.info.labels(*labels).set(1)
+
+    def _show_affinity(self, active: str) -> None:
+        """Show the live task and those that wait for it, as vLLM shows adapters (one at a time)."""
+        flying = {flight.task for flight in self._flights.values()} - {active, self._base}
+        labels = "1", active, ",".join(sorted(flying))
+        if self._affinity and self._affinity != labels:
+            drop(self._shown.affinity, *self._affinity)
+        self._affinity = labels
+        self._shown.affinity.labels(*labels).set_to_current_time()
 
     def _count_tokens(self) -> None:
         """Count the tokens of requests that still run."""

@@ -81,7 +81,8 @@ def test_every_metric_of_vllms_exists() -> None:
 
 def test_every_metric_of_ours_is_shown() -> None:
     shown = set().union(*map(names, expressions()))
-    assert {n for n in ours() if not n.endswith(("_sum", "_count"))} <= shown
+    mine = {n for n in ours() if n.startswith("taskstore_")}  # vLLM's names are for routers
+    assert {n for n in mine if not n.endswith(("_sum", "_count"))} <= shown
 
 
 def test_names_are_read_off_expressions() -> None:

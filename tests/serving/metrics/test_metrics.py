@@ -295,3 +295,25 @@ def test_several_api_processes_add_up(tmp_path: Path) -> None:
     assert "taskstore_swaps_total 3.0" in lines
     assert 'taskstore_active_task{task="german"} 0.0' in lines
     assert 'taskstore_active_task{task="roman"} 1.0' in lines
+
+
+def test_routers_see_the_active_and_the_waiting_tasks() -> None:
+    """As vLLM's gauge of adapters, which affinity scorers read; one series, of the last look."""
+    server = Server()
+    name = "vllm:lora_requests_info"
+    labels = ("max_lora", "running_lora_adapters", "waiting_lora_adapters")
+
+    def shown() -> list[tuple[str, ...]]:
+        found = [s for f in server.registry.collect() for s in f.samples if s.name == name]
+        assert all(sample.value > 0 for sample in found)
+        return [tuple(sample.labels[label] for label in labels) for sample in found]
+
+    server.observer.show([STATE])
+    assert shown() == [("1", "german", "")]
+    for id, task in (("a", "roman"), ("b", "german"), ("c", None)):
+        server.observer.started(sequence(id, task), 1.0)
+    server.observer.show([STATE])
+    assert shown() == [("1", "german", "roman")]
+    server.observer.ended("a", "stop")
+    server.observer.show([{**STATE, "active": None}])
+    assert shown() == [("1", "", "german")]

@@ -1,0 +1,1 @@
+"""Several servers share the tasks of a family: who serves which, and the router's configuration."""
