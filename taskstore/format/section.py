@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
-from taskstore.format.codecs import codec, stream
+from taskstore.format.codecs import codec, factored, stream
 from taskstore.format.codecs.chained import Order
 from taskstore.format.codecs.levels import quantised
 from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
+from taskstore.kernels.factored.low_rank import LowRank
 from taskstore.kernels.quantise import Quantised
 
 Values = NDArray[Any]
@@ -47,10 +50,20 @@ class Layout:
         return len(codec(self.codec).sizes(0, self.itemsize))
 
     @property
+    def lead(self) -> tuple[int, ...]:
+        """Bound the raw bytes of the streams that stand before those of the chunks."""
+        return factored.lead_sizes(self.n) if self.codec == "factored" else ()
+
+    @property
+    def table(self) -> int:
+        """Return the stored lengths in its table."""
+        return len(self.lead) + self.chunks * self.streams
+
+    @property
     def bound(self) -> int:
         """Return a length that no section of this layout exceeds."""
         raw = sum(codec(self.codec).sizes(self.n, self.itemsize)) + self.chunks * self.streams
-        return self.chunks * self.streams * 4 + raw + ALIGN
+        return self.table * 4 + sum(self.lead) + raw + ALIGN
 
 
 def encode(name: str, chunk_N: Values, given_N: Values | None = None) -> list[bytes]:
@@ -86,7 +99,7 @@ class SectionWriter:
     def __init__(self, container: ContainerWriter, name: str, layout: Layout) -> None:
         self._container, self._layout = container, layout
         self._lengths: list[int] = []
-        container.begin(name, 4 * layout.chunks * layout.streams)
+        container.begin(name, 4 * layout.table)
 
     def add(self, streams: Sequence[bytes]) -> None:
         for stored in streams:
@@ -94,7 +107,7 @@ class SectionWriter:
             self._lengths.append(len(stored))
 
     def finish(self) -> None:
-        assert len(self._lengths) == self._layout.chunks * self._layout.streams
+        assert len(self._lengths) == self._layout.table
         self._container.end(np.array(self._lengths, "<u4").tobytes())
 
 
@@ -107,13 +120,14 @@ class SectionReader:
         entry = container.entries[name]
         self._container, self._layout = container, layout
         self._label = f"{container.label}: section {name!r}"
-        table = 4 * layout.chunks * layout.streams
+        table, lead = 4 * layout.table, len(layout.lead)
         if table > entry.end - entry.begin:
             raise FormatError(f"{self._label} is shorter than its table")
         raw = container.read(entry.begin, entry.begin + table)
         lengths = np.frombuffer(raw, "<u4").astype(np.int64)
-        self._lengths = lengths.reshape(layout.chunks, layout.streams)
-        self._starts = entry.begin + table + np.concatenate([[0], lengths.cumsum()])
+        self._lengths = lengths[lead:].reshape(layout.chunks, layout.streams)
+        starts = entry.begin + table + np.concatenate([[0], lengths.cumsum()])
+        self._lead, self._starts = starts[: lead + 1], starts[lead:]
         self._check(entry.end)
 
     def _check(self, end: int) -> None:
@@ -122,6 +136,8 @@ class SectionReader:
             raise FormatError(f"{self._label} does not add up to its length")
         if any(self._container.read(end - padding, end)):
             raise FormatError(f"{self._label} has bytes in its padding")
+        if (np.diff(self._lead) > np.array(self._layout.lead, np.int64)).any():
+            raise FormatError(f"{self._label} stores factors in more bytes than they have")
         last = self._layout.chunks - 1
         for k in {0, last} if last >= 0 else ():  # all but the last have one size
             rows = self._lengths[k:] if k == last else self._lengths[:last]
@@ -157,10 +173,23 @@ class SectionReader:
             return order.followed(sorted_N, self._streams(k, order.size))
 
     def quantised(self, k: int) -> Quantised:
-        """Load chunk `k` of a section of `levels`, still packed."""
-        assert self._layout.codec == "levels"
+        """Load chunk `k` of a section of `levels` or `factored`, still packed."""
+        layout = self._layout
+        assert layout.codec in ("levels", "factored")
         with self._labelled(k):
-            return quantised(self._plain(k, None), self._layout.elements(k))
+            streams, n = self._plain(k, None), layout.elements(k)
+            if layout.codec == "levels":
+                return quantised(streams, n)
+            return factored.joined(factored.quantised(streams, n), self._low_rank, k * layout.chunk)
+
+    @cached_property
+    def _low_rank(self) -> LowRank | None:
+        """The factors of the whole tensor; raises FormatError."""
+        raw = self._container.read(int(self._lead[0]), int(self._lead[-1]))
+        ends = self._lead - self._lead[0]
+        stored = [raw[a:b] for a, b in pairwise(ends.tolist())]
+        n = self._layout.n
+        return factored.low_rank(_loaded(stored, factored.lead_sizer(n)), n)
 
     def moved(self, k: int) -> NDArray[np.bool_]:
         """Tell where chunk `k` of an `ulp` section differs from its base, (elements,)."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from taskstore.errors import BadName, FormatError, UnknownCodec
 from taskstore.format import names, weight_files
-from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, plain_codec
+from taskstore.format.dtypes import ITEMSIZE, MASKED, MAX_TENSOR_BYTES, nbytes, numel, plain_codec
 from taskstore.format.manifest import TIERS, VERSION, Base, Manifest, Task, TaskTensor, Tensor
 from taskstore.format.rules import kept_adapters, lineage, own_names, said
 from taskstore.format.rules.since import (
@@ -15,6 +15,7 @@ from taskstore.format.rules.since import (
     VERSION_OF_CUTS,
     VERSION_OF_DELTAS,
     VERSION_OF_EXACT,
+    VERSION_OF_FACTORED,
     VERSION_OF_SPARSE,
     VERSION_OF_TIERS,
     VERSION_OF_VECTORS,
@@ -174,7 +175,7 @@ def _check_tensor(manifest: Manifest, name: str, tensor: Tensor) -> None:
 
 MEMBERS = {
     "exact": {"dtype", "shape", "codec"},
-    "rest": {"dtype", "shape", "lower"},
+    "rest": {"dtype", "shape", "codec", "lower"},
     "mask": {"dtype", "shape", "ones", "lower"},
     "base": set(),
     "private": {"dtype", "shape", "reason"},
@@ -238,6 +239,12 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
             raise FormatError(f"tensor {name!r} cannot be coded against the base's")
         if entry.dtype is not None and entry.dtype not in MASKED:
             raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
+        if entry.codec is not None and (
+            manifest.version < VERSION_OF_FACTORED
+            or entry.codec != "factored"
+            or not numel(base.shape)
+        ):
+            raise FormatError(f"tensor {name!r} cannot be coded by {entry.codec!r}")
         _check_rows(manifest, name, entry, base)
     elif entry.kind == "exact":
         if manifest.version < VERSION_OF_EXACT:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels import cpu
+from taskstore.kernels.factored.low_rank import NONE, add_elements
 from taskstore.kernels.floats import rounded, to_float32, widened
 from taskstore.kernels.jit import jit
 from taskstore.kernels.quantise import Quantised
@@ -42,7 +43,9 @@ def add(vector: Quantised, below_N: U, w_N: U, dtype: str) -> None:
     points_E, rows = vector.points.of(vector.z_E), vector.rows
     steps_R, table_256K = rows.steps(), vector.table()
     escapes = vector.where_E, points_E
-    _add(vector.symbols, table_256K, escapes, steps_R, rows.columns, rows.first, below_N, w_N)
+    low_rank = (vector.low_rank or NONE).floats()
+    ends = (rows.columns, rows.first, below_N, w_N)
+    _add(vector.symbols, table_256K, escapes, steps_R, low_rank, *ends)
 
 
 @jit
@@ -51,6 +54,7 @@ def _add(
     table_256K: F32,
     escapes: tuple[NDArray[np.uint32], F32],
     steps_R: F32,
+    low_rank: tuple[F32, F32, F32],
     columns: int,
     first: int,
     below_N: U,
@@ -58,6 +62,7 @@ def _add(
 ) -> None:
     """Small loops one after the other, each vectorised; `w_N` says which dtype."""
     where_E, points_E = escapes
+    left_MR, right_RN, scales_M = low_rank
     block, packed, found = np.empty(BLOCK, np.float32), table_256K.shape[1], 0
     for start in range(0, w_N.size, BLOCK):
         stop = min(start + BLOCK, w_N.size)
@@ -67,6 +72,8 @@ def _add(
             found += 1
         values = block[: stop - start]
         _scale(steps_R, columns, first + start, values)
+        if left_MR.size:
+            add_elements(left_MR, right_RN, scales_M, first + start, values)
         if w_N.itemsize == 2:
             _round_bf16(values, below_N[start:stop], w_N[start:stop])
         else:

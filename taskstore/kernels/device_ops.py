@@ -19,6 +19,7 @@ from torch import Tensor
 
 from taskstore.kernels import add_quantised, reference
 from taskstore.kernels.dispatch import kernel_for
+from taskstore.kernels.factored.low_rank import LowRank
 from taskstore.kernels.quantise import Quantised
 from taskstore.kernels.torch_dtypes import TORCH
 
@@ -79,6 +80,7 @@ class TorchVector:
     points_E: Tensor
     columns: int
     first: int
+    low_rank: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def values(self, device: torch.device) -> Tensor:
         """v, float32 (n,), on a device."""
@@ -86,7 +88,21 @@ class TorchVector:
         v_N = table_256K[symbols.int()].view(-1)[: self.n]
         v_N[self.where_E.to(device)] = self.points_E.to(device)
         rows_N = torch.arange(self.first, self.first + self.n, device=device) // self.columns
-        return v_N * self.steps_R.to(device)[rows_N]
+        v_N = v_N * self.steps_R.to(device)[rows_N]
+        if self.low_rank is not None:
+            v_N += self._product(device).view(-1)[self.first : self.first + self.n]
+        return v_N
+
+    def _product(self, device: torch.device) -> Tensor:
+        """The low-rank part of whole rows, float32 (R, columns).
+
+        All partial sums are whole numbers that float32 holds, and the factors ones that bfloat16
+        does: no order, fusion or faster mode of a device changes a bit.
+        """
+        assert self.low_rank is not None
+        left_KR, right_KN, shifts_K, scales_R = (t.to(device) for t in self.low_rank)
+        right_KN = torch.bitwise_left_shift(right_KN.int(), shifts_K[:, None]).float()
+        return (left_KR.float().T @ right_KN + 0.0) * scales_R[:, None]
 
 
 class TorchVectors:
@@ -95,11 +111,13 @@ class TorchVectors:
     def __init__(self, device: torch.device) -> None:
         kernel, self.native = kernel_for(device)
         self.swap = kernel if device.type == "cuda" else reference.swap
+        self._shared: tuple[Any, Tensor] | None = None  # a factor that all chunks of a tensor have
 
     def place(self, vector: Quantised, where: torch.device) -> TorchVector:
         def tensor(array: Any) -> Tensor:
             return torch.from_numpy(np.array(array)).to(where)
 
+        part = vector.low_rank
         return TorchVector(
             vector.n,
             tensor(vector.symbols),
@@ -109,7 +127,18 @@ class TorchVectors:
             tensor(vector.points.of(vector.z_E)),
             vector.rows.columns,
             vector.rows.first,
+            None if part is None else self._factors(part, where),
         )
+
+    def _factors(self, part: LowRank, where: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        right, shared = part.right_RN, self._shared
+        if shared is None or shared[0] is not right or shared[1].device != where:
+            self._shared = shared = right, torch.from_numpy(right).to(where)
+        left, shifts, scales = (
+            torch.from_numpy(np.array(array)).to(where)
+            for array in (part.left_RM, part.shifts_R.astype(np.int32), part.scales())
+        )
+        return left, shared[1], shifts, scales
 
     def clone(self, w_N: Tensor) -> Tensor:
         return w_N.clone()

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels import symbols as packing
+from taskstore.kernels.factored.low_rank import LowRank
 from taskstore.kernels.jit import jit
 
 Bytes = NDArray[np.uint8]
@@ -31,6 +32,7 @@ SMALLEST = np.float32(2.0**-126)  # normal float32
 UNITS = range(-110, 91)  # so that every step and every product is a normal float32, or zero
 DEAD_ZONE = 0.6
 MAX_STRETCH = 2.5
+LEAST_STRETCH = 0.5  # of what a low-rank part leaves
 
 
 @dataclass(frozen=True)
@@ -73,26 +75,41 @@ class Points:
         return points
 
 
-def quantise(tau_N: F32, columns: int, first: int, step: float) -> tuple[Rows, Points, Any]:
+def quantise(
+    tau_N: F32,
+    columns: int,
+    first: int,
+    step: float,
+    part_N: F32 | None = None,
+    most: float = MAX_STRETCH,
+) -> tuple[Rows, Points, Any]:
     """Rows, points, and z uint16 (N,): q folded by zigzag.
 
     Element 0 stands in column `first` of `columns`; `step` in units of each row's root mean square.
+    Given a part of tau, only the rest of it is quantised, with the same steps; the rows of the rest
+    are stretched, up to `most`, until both together have the projection 1.
     """
     steps_R = np.zeros(-(-(first + tau_N.size) // columns) if tau_N.size else 0, np.float32)
     size_R = np.zeros(steps_R.size)
     _sizes(tau_N, columns, first, np.float32(step), size_R, steps_R)
     z_N, sums, counts = np.empty(tau_N.size, np.uint16), np.zeros(9), np.zeros(9, np.int64)
-    _quantise(tau_N, steps_R, columns, first, z_N, sums, counts)
+    rest_N = tau_N if part_N is None else tau_N - part_N
+    _quantise(rest_N, steps_R, columns, first, z_N, sums, counts)
     middle = np.append(np.arange(8), 0) + 0.5 - DEAD_ZONE
     means = np.rint(np.where(counts > 0, sums / np.maximum(counts, 1), middle) * 32)
     low = means[:8].clip(0, 255).astype(np.uint8)
     low[0] = 0
     points = Points(low, int(means[8].clip(-128, 127)))
     along_R = np.zeros(steps_R.size)
-    _along(tau_N, z_N, columns, first, points.low, points.offset, along_R)
-    along_R *= steps_R / 32.0
-    stretch_R = np.divide(size_R, along_R, out=np.zeros(steps_R.size), where=along_R > 0)
-    codes_R, unit = _codes(steps_R * stretch_R.clip(0, MAX_STRETCH))
+    if part_N is None:
+        _along(tau_N, z_N, columns, first, points.low, points.offset, along_R)
+        along_R *= steps_R / 32.0
+        stretch_R = np.divide(size_R, along_R, out=np.zeros(steps_R.size), where=along_R > 0)
+        stretch_R = stretch_R.clip(0, most)
+    else:
+        ends = (tau_N, part_N, points.of(z_N), columns, first)
+        stretch_R = _stretched(*ends, size_R, steps_R.astype(np.float64), most)
+    codes_R, unit = _codes(steps_R * stretch_R)
     return Rows(columns, first, unit, codes_R), points, z_N
 
 
@@ -106,6 +123,34 @@ def _codes(steps_R: NDArray[np.float64]) -> tuple[Bytes, int]:
     m, e = np.rint(mantissa * 32).astype(np.int64), exponent.astype(np.int64) - 5
     codes = (e << 4) + m - 16  # m = 32 is m = 16 of the next e
     return np.where(steps_R > 0, codes.clip(1, 255), 0).astype(np.uint8), unit
+
+
+@jit
+def _stretched(
+    tau_N: F32,
+    part_N: F32,
+    points_N: F32,
+    columns: int,
+    first: int,
+    size_R: NDArray[np.float64],
+    steps_R: NDArray[np.float64],
+    most: float,
+) -> NDArray[np.float64]:
+    """What each row of the rest is to be stretched by; 0 where there is none."""
+    stretch_R = np.zeros(size_R.size)
+    for r in range(size_R.size):
+        start, stop = max(0, r * columns - first), min(tau_N.size, (r + 1) * columns - first)
+        along = missing = own = 0.0
+        for i in range(start, stop):
+            tau, point = np.float64(tau_N[i]), np.float64(points_N[i])
+            along += tau * point
+            own += point * point
+            missing += tau * np.float64(part_N[i])
+        if own > 0:
+            along *= steps_R[r]
+            want = (size_R[r] - missing) / along if along > 0 else 1.0
+            stretch_R[r] = min(max(want, LEAST_STRETCH), most)
+    return stretch_R
 
 
 @jit
@@ -208,6 +253,7 @@ class Quantised:
     """A quantised chunk as it is kept in memory: packed symbols, and what does not fit them.
 
     where_E, z_E: elements that are escapes, in order, and their levels, folded.
+    low_rank: a part that is added, of the rows that the chunk touches.
     """
 
     n: int
@@ -217,6 +263,7 @@ class Quantised:
     points: Points
     where_E: NDArray[np.uint32]
     z_E: NDArray[np.uint16]
+    low_rank: LowRank | None = None
 
     def table(self) -> F32:
         """What a byte of symbols stands for, in steps, float32 (256, symbols in a byte)."""
@@ -227,7 +274,10 @@ class Quantised:
         """v, float32 (n,)."""
         v_N = packing.look_up(self.symbols, self.table(), self.n)
         v_N[self.where_E] = self.points.of(self.z_E)
-        return self.rows.scaled(v_N)
+        v_N = self.rows.scaled(v_N)
+        if self.low_rank is not None:
+            self.low_rank.add(self.rows.first, v_N)
+        return v_N
 
 
 @jit

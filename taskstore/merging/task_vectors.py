@@ -53,6 +53,13 @@ def read_base(family: Family, block: Block) -> NDArray[Any]:
     return family.base.read(block.name, block.start, block.stop)
 
 
+def bytes_of(family: Family, block: Block) -> int:
+    """Count the bytes of all models' weights in a block."""
+    n, models = block.stop - block.start, [family.base, *(family.tasks[t] for t in block.tasks)]
+    infos = [model.tensors[block.name] for model in models]
+    return sum(n * info.nbytes // max(1, info.numel) for info in infos)
+
+
 def read(family: Family, block: Block) -> Vectors:
     """A block of the base and the vectors of every task that has it.
 
@@ -86,7 +93,7 @@ def _subtract(family: Family, t: int, block: Block, theta0_N: F32, tau_N: F32) -
         raise NotFinite(task.name, block.name)
 
 
-def _whole_vector(family: Family, name: str, t: int, chunk: int) -> F32:
+def whole_vector(family: Family, name: str, t: int, chunk: int) -> F32:
     """One task's vector in the base's shape, in memory of its own; raises NotFinite."""
     base, info = family.base, family.base.tensors[name]
     tau_M = np.empty(info.numel, np.float32)
@@ -175,7 +182,7 @@ class Source:
         weight_S = self._weights_of(tasks)
 
         def vector(s: int) -> F32:
-            tau_XX = _whole_vector(self.family, name, tasks[s], self.chunk)
+            tau_XX = whole_vector(self.family, name, tasks[s], self.chunk)
             if weight_S[s] != 1 and not self.method.weighs:
                 tau_XX *= weight_S[s]
             return np.ascontiguousarray(tau_XX.T) if turned else tau_XX

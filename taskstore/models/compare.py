@@ -42,7 +42,7 @@ class TensorPlan:
     reason: str = ""
     of: str = ""
     made: Made | None = None
-    codec: str | None = None  # of an exact tensor, where it is not the usual one
+    codec: str | None = None  # of an exact tensor or a rest, where it is not the usual one
 
 
 TaskPlan = Mapping[str, TensorPlan]  # by tensor

@@ -6,7 +6,7 @@ Legend: N = elements of a block, S = tasks that share it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,11 +20,12 @@ from taskstore.kernels import cpu, floats
 from taskstore.kernels.products import F32, four_sums, four_sums_of_bf16
 from taskstore.merging import similarity
 from taskstore.merging.similarity import Weights
-from taskstore.merging.task_vectors import Block, Source, blocks, read_base
-from taskstore.models import Checkpoint, TensorInfo
+from taskstore.merging.task_vectors import Block, Source, blocks, bytes_of, read_base
+from taskstore.models import TensorInfo
 from taskstore.packing import multitask
 from taskstore.packing import plan as planning
 from taskstore.packing.job import PackJob
+from taskstore.packing.low_rank.driver import LowRanks, low_ranks
 from taskstore.packing.manifest_draft import OF_ADAPTER
 from taskstore.packing.mask_coder import MaskCoder
 from taskstore.packing.writer import CodedBlock, CodedPart
@@ -49,6 +50,7 @@ class Coder:
     codings   codec of the multi-task weights, by tensor
     share     of the weights that are looked at for the angles of the task vectors
     one_in    strips of weights, of which one is looked at for the four sums
+    low_ranks parts of rests
     wanted    the tasks to code, without the base; None: the whole family
     """
 
@@ -58,6 +60,7 @@ class Coder:
     codings: Mapping[str, str]
     share: float
     one_in: int
+    low_ranks: LowRanks
     wanted: frozenset[int] | None = None
 
     def above(self, task: str) -> list[str]:
@@ -79,7 +82,8 @@ class Coder:
         one_in = 1 if share == 1 else ONE_IN
         codings = multitask.choose(job, source) if known is None else known
         masks = MaskCoder(job, source.method, one_in)
-        return cls(job, source, masks, codings, share, one_in)
+        parts = low_ranks(job.family, job.plan, job.options, job.executor, job.meter.stage)
+        return cls(job, source, masks, codings, share, one_in, parts)
 
     def units(self) -> Iterator[BlockUnit]:
         """Yield one unit per block: the base's tensors by name, then each task's private ones."""
@@ -127,7 +131,7 @@ def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
     elif unit.block.tasks and coder.masked:
         coded = _masked(coder, unit.block)
     else:
-        coded = _coded(unit.block, bytes_of(coder, unit.block))
+        coded = _coded(unit.block, bytes_of(coder.job.family, unit.block))
         w0_N, dtype = read_base(coder.job.family, unit.block), unit.block.info.dtype
         if coder.wanted is None:
             coded.parts.append(_base_part(coder, unit.block, w0_N))
@@ -148,7 +152,7 @@ def code(coder: Coder, unit: BlockUnit) -> CodedBlock:
 def _masked(coder: Coder, block: Block) -> CodedBlock:
     """Code the base's part, the multi-task model's, and each task's mask with what is above it."""
     dtype, masks = block.info.dtype, coder.masks
-    coded = _coded(block, bytes_of(coder, block))
+    coded = _coded(block, bytes_of(coder.job.family, block))
     common = masks.all_at_once(block) if masks.is_common(block) else None
     if common:
         w0_N, theta_SN, w1_N, parts = common
@@ -199,21 +203,22 @@ def _above(
     `known`: theta_0 and tau, float32 (N,), where `below` are not the base's weights.
     """
     job, task = coder.job, coder.job.family.tasks[t]
-    info, theta_N = task.tensors[block.name], theta[0]
+    info, entry, theta_N = task.tensors[block.name], job.plan.tasks[t][block.name], theta[0]
     rebuilt_N: Bits = cpu.cast(*below, info.dtype)
     moved = not np.array_equal(theta_N, rebuilt_N)
     spec = BlockSpec(
         dtype=info.dtype,
         shape=block.info.shape,
         start=block.start,
-        bits=job.options.bits_of(task.name),
+        step=coder.low_ranks.steps.get(t) or 2.0 ** (2 - job.options.bits_of(task.name)),
         archive=job.options.level == "archive",
         label=(task.name, block.name),
         lineage=lineage,
-        codec=job.plan.tasks[t][block.name].codec,
+        low_rank=coder.low_ranks.of(t, block) if entry.codec == "factored" else None,
     )
     for tier in coder.above(task.name):
-        streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, spec)
+        own = replace(spec, codec=entry.codec if tier == entry.kind else None)
+        streams, rebuilt_N = ABOVE[tier].encode(theta_N, rebuilt_N, own)
         sums = None
         if tier != "exact" and not known and below[1] == info.dtype == "BF16":
             sums = four_sums_of_bf16(below[0], theta_N, rebuilt_N, coder.one_in)
@@ -279,14 +284,6 @@ def _adapted(coder: Coder, t: int, theta_N: Bits, w0_N: Bits | None) -> CodedPar
 def _coded(block: Block, read_bytes: int) -> CodedBlock:
     last = block.stop == block.info.numel or block.info.numel == 0
     return CodedBlock(block.name, block.start == 0, last, read_bytes, tasks=block.tasks)
-
-
-def bytes_of(coder: Coder, block: Block) -> int:
-    """Count the bytes of all models' weights in a block."""
-    n, family = block.stop - block.start, coder.job.family
-    models: list[Checkpoint] = [family.base, *(family.tasks[t] for t in block.tasks)]
-    infos = [model.tensors[block.name] for model in models]
-    return sum(n * info.nbytes // max(1, info.numel) for info in infos)
 
 
 def _base_part(coder: Coder, block: Block, w0_N: Bits) -> CodedPart:

@@ -18,6 +18,7 @@ from taskstore.models.family import Family
 from taskstore.models.readers.lora import LoraReader
 from taskstore.models.tied import twins
 from taskstore.packing import plan as planning
+from taskstore.packing.low_rank import driver as low_rank
 from taskstore.packing.mask_files import matching
 from taskstore.packing.mask_files.matching import Imported
 from taskstore.packing.options import PackOptions
@@ -99,6 +100,7 @@ def with_options(job: PackJob, options: PackOptions, found: Found | None = None)
         plan = unmoved.choose(family, plan, options, parents, executor)
     else:
         parents, plan = dict(found.parents), planning.with_codecs(family, plan, found.codecs)
+    plan = low_rank.planned(family, plan, options)
     return replace(
         job,
         plan=plan,

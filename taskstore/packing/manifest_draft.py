@@ -19,6 +19,7 @@ from taskstore.format.rules.since import (
     CODECS_OF_TIERS,
     VERSION_OF_CHANGES,
     VERSION_OF_DELTAS,
+    VERSION_OF_FACTORED,
     VERSION_OF_PARENTS,
     VERSION_OF_VECTORS,
 )
@@ -132,6 +133,8 @@ def _version(job: PackJob, codings: Mapping[str, str]) -> int:
         used |= set((_codecs(job.options, job.options.tiers_of(task)) or {}).values())
     if "deltas" in used | set(codings.values()):
         return VERSION_OF_DELTAS
+    if "factored" in used:
+        return VERSION_OF_FACTORED
     return (
         VERSION_OF_PARENTS
         if job.parents or job.adapters or "sparse" in used

@@ -20,7 +20,7 @@ from taskstore.public import check_fields
 # measured (docs/fidelity.md). With lsq the choice hardly matters between 0.4 and 0.6.
 METHOD = "lsq"
 REST_BITS = 2.0  # keeps 99 % and more on every family that was measured (docs/fidelity.md)
-LEAST, FINEST = 0.25, 8.0  # bits of a rest
+LEAST, FINEST = 0.1, 8.0  # bits of a rest
 LAMBDAS: Mapping[str, float] = {"lsq": 0.45}
 OTHERS = 0.5
 AUTO = "auto"
@@ -138,7 +138,7 @@ class PackOptions:
             self._check_search()
         for name, bits in (("all tasks", self.bits_of("")), *self.residuals.items()):
             if not (math.isfinite(bits) and LEAST <= bits <= FINEST):
-                raise OptionError(f"rest bits {bits} of {name}: not a number from 0.25 to 8")
+                raise OptionError(f"rest bits {bits} of {name}: not a number from 0.1 to 8")
         if self.masks and self.method not in ("sum", "ties"):
             raise OptionError(
                 f"masks of a file select from the vector they were made for, {self.method} makes "

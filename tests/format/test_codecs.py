@@ -100,11 +100,21 @@ def test_bits_refuses_ones_in_padding() -> None:
 
 
 def test_names_of_the_format_are_registered() -> None:
-    others = {"bits", "chained", "deltas", "guided", "levels", "sparse", "steps", "strides"}
+    others = {
+        "bits",
+        "chained",
+        "deltas",
+        "factored",
+        "guided",
+        "levels",
+        "sparse",
+        "steps",
+        "strides",
+    }
     assert {*validate.MULTITASK_CODECS, *validate.PLAIN_CODECS} | others == {*CODECS}
     assert {dtypes.plain_codec(d) for d in dtypes.ITEMSIZE} == set(validate.PLAIN_CODECS)
     with pytest.raises(
-        UnknownCodec, match="this build knows bits, chained, deltas, guided, levels, planes"
+        UnknownCodec, match="this build knows bits, chained, deltas, factored, guided, levels"
     ):
         codec("lzma")
 

@@ -84,6 +84,7 @@ SAMPLES: Mapping[str, Sample] = {
     "chained": Sample((2,), given=lambda n, size, seed: words(2 * n, size, seed).reshape(2, n)),
     "sparse": Sample((2, 4), given=words),
     "deltas": Sample((2, 4), given=words),
+    "factored": Sample((4,), finite, right=near),
 }
 CASES = [(name, size) for name in CODECS for size in SAMPLES[name].itemsizes]
 every = pytest.mark.parametrize(("name", "itemsize"), CASES)

@@ -98,5 +98,6 @@ def test_there_are_golden_stores() -> None:
         "v5-changes",
         "v5-adapters",
         "v5-sparse",
+        "v6-factored",
     }
     assert len(STORES) >= 20

@@ -54,7 +54,7 @@ def coded_above(
 
 def spec_of(dtype: str, shape: tuple[int, ...], level: str, rate: float = 2.0) -> BlockSpec:
     archive = level == "archive"
-    return BlockSpec(dtype, shape, 0, rate, archive=archive, label=(TASK, "w"))
+    return BlockSpec(dtype, shape, 0, 2.0 ** (2 - rate), archive=archive, label=(TASK, "w"))
 
 
 def test_the_registry_is_the_manifest_s() -> None:

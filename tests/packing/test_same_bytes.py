@@ -1,7 +1,8 @@
 """Equal input gives equal bytes: stores of the example family, byte for byte as once written down.
 
 Compressed bytes depend on the version of zstd; under another one than the digests were made with,
-the tests skip and say so. `python -m tests.packing.test_same_bytes` prints the digests.
+the tests skip and say so. Rests below two bits are in none: their factors depend on the machine's
+linear algebra. `python -m tests.packing.test_same_bytes` prints the digests.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ CASES: Mapping[str, PackOptions] = {
     "mask": PackOptions(tiers="mask"),
     "mask-sum": PackOptions(method="sum", lam=0.4),
     "mask-ties-archive": PackOptions(method="ties", level="archive"),
-    "rest": PackOptions(tiers="rest", residuals={"roman": 1.1}),
+    "rest": PackOptions(tiers="rest", residuals={"roman": 2.6}),
     "mask,rest,exact": PackOptions(method="sum", tiers="mask,rest,exact"),
     "exact": PackOptions(tiers="exact"),
     "exact-archive": PackOptions(tiers="exact", level="archive"),

@@ -218,8 +218,8 @@ def test_what_cannot_be(small: families.Family, packed_rest: Path, tmp_path: Pat
         store.unpack("beta", tmp_path / "m", tier="mask")
     assert not (tmp_path / "m").exists()
     for bad in ("0", "9", "nan", "-1"):
-        with pytest.raises(InputError, match="not a number from 0.25 to 8"):
-            PackOptions(residual=float(bad) or 0.1)
+        with pytest.raises(InputError, match="not a number from 0.1 to 8"):
+            PackOptions(residual=float(bad) or 0.09)
     with pytest.raises(InputError, match="residual is given for 'delta'"):
         chosen = options(residuals={"delta": 1.0})
         taskstore.pack(small.base_path, small.paths, tmp_path / "s", chosen)

@@ -22,6 +22,7 @@ from taskstore.format.codecs import (
     bits,
     chained,
     deltas,
+    factored,
     guided,
     levels,
     planes,
@@ -70,6 +71,7 @@ CODECS: Mapping[str, Codec] = {
     "chained": chained.Chained(),
     "sparse": sparse.Sparse(),
     "deltas": deltas.Deltas(),
+    "factored": factored.Factored(),
 }
 
 

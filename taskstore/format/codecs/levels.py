@@ -62,13 +62,19 @@ class Levels:
                 return -(-(rows.first + n) // rows.columns) if n else 0
             if len(before) == 2:
                 return -(-n // packing.PACKED[radix])
-            return packing.count_escapes(before[2], radix) if len(before) == 3 else before[3].size
+            if len(before) == 4:
+                return before[3].size
+            if not packing.is_whole(before[2], radix, n):
+                raise FormatError("a byte of levels holds no symbols of its radix")
+            return packing.count_escapes(before[2], radix)
 
         return size
 
     def encode(self, chunk_N: NDArray[Any], given_N: NDArray[Any] | None) -> list[Bytes]:
         """Bits of float32, finite -> streams; what they decode to is near, not the same."""
-        rows, points, z_N = self._quantise(chunk_N.view(np.float32))
+        return self._streams(*self._quantise(chunk_N.view(np.float32)))
+
+    def _streams(self, rows: Rows, points: Points, z_N: NDArray[np.uint16]) -> list[Bytes]:
         radix = packing.choose_radix(z_N)
         symbols, excess_E = packing.pack(z_N, radix)
         low = points.low.tobytes()
@@ -96,8 +102,6 @@ def quantised(streams: list[Bytes], n: int) -> Quantised:
     rows, points, radix = _head(streams[0], streams[1])
     symbols, excess = streams[2], streams[3].astype(np.uint16)
     excess |= streams[4].astype(np.uint16) << np.uint16(8)
-    if not packing.is_whole(symbols, radix, n):
-        raise FormatError("a byte of levels holds no symbols of its radix")
     if excess.size and int(excess.max()) + radix - 1 > 2 * MAX_LEVEL:
         raise FormatError("a level is too large")
     where_E = packing.find_escapes(symbols, radix, excess.size)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from taskstore.format import names
 from taskstore.format.manifest import Manifest, Task, Tensor
 from taskstore.format.section import Layout, SectionReader
+from taskstore.kernels.factored.low_rank import LowRank
 
 Bits = NDArray[Any]  # weights as unsigned integers (N,), N = elements of a chunk
 Step = Callable[[int, Bits, str], Bits]  # chunk number, what is below and its dtype -> the task's
@@ -31,8 +32,9 @@ class BlockSpec:
     """One block as a tier above the mask is to code it.
 
     shape    of the base's tensor, in which the block begins at element `start`
-    dtype    of the task's weights          bits   about, per element, of a rest
-    codec    of an exact block, where the tensor has one of its own
+    dtype    of the task's weights          step   of a rest, in units of a row's root mean square
+    codec    of the block, where the tensor has one of its own in this tier
+    low_rank  the part under a rest of codec `factored`
     archive  slower and smaller             label  task and tensor, for errors
     lineage  of a task with a parent: the parent's weights and the base's, both of `dtype`
     """
@@ -40,11 +42,12 @@ class BlockSpec:
     dtype: str
     shape: tuple[int, ...]
     start: int
-    bits: float
+    step: float
     archive: bool
     label: tuple[str, str]
     lineage: tuple[Bits, Bits] | None = None
     codec: str | None = None
+    low_rank: LowRank | None = None
 
 
 class Tier(Protocol):

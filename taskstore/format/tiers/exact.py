@@ -39,7 +39,8 @@ class Exact(TierFile):
             codec = task.codec("exact", usual) if dtype in MASKED else usual
             if usual == "steps" and lineage.has_parents(manifest.tasks, task, name):
                 codec = "chained"
-            codec = task.tensors[name].codec or codec
+            entry = task.tensors[name]
+            codec = (entry.codec if entry.kind == "exact" else None) or codec
             layouts[name] = Layout(codec, numel(base.shape), ITEMSIZE[dtype], manifest.chunk)
         return layouts
 

@@ -9,9 +9,10 @@ Legend: N = elements of a block.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from taskstore.errors import NotFinite
-from taskstore.format.codecs import stream
+from taskstore.format.codecs import factored, stream
 from taskstore.format.codecs.levels import Levels, quantised
 from taskstore.format.dtypes import numel
 from taskstore.format.manifest import Manifest, Task
@@ -19,9 +20,11 @@ from taskstore.format.section import Layout
 from taskstore.format.tiers.base import Bits, BlockSpec, Spot, Step, TierFile, tensors_with
 from taskstore.kernels import cpu, floats
 from taskstore.kernels.add_quantised import add
-from taskstore.kernels.quantise import Quantised
+from taskstore.kernels.quantise import F32, MAX_STRETCH, Quantised
 
 MIN_ROW = 64  # a row of fewer elements would pay too much for its step
+BITS = 2.0  # from which on `levels` are as small
+FEW, STRETCH_OF_FEW = 1.7, 8.0  # octaves per step above 2, up to this: few levels are not 0
 FINER = 16  # vectors (norms, biases) are few and matter much: their steps are so much smaller
 
 
@@ -31,7 +34,7 @@ class Rest(TierFile):
     def layouts(self, manifest: Manifest, task: Task) -> dict[str, Layout]:
         """List float32 vectors over the base's rows of its tensors."""
         return {
-            name: Layout("levels", numel(base.shape), 4, manifest.chunk)
+            name: Layout(_codec(task, name), numel(base.shape), 4, manifest.chunk)
             for name, base in tensors_with(manifest, task, "rest").items()
         }
 
@@ -48,18 +51,53 @@ class Rest(TierFile):
         below_F = floats.to_float32(below_N, spec.dtype)
         if not cpu.task_vector(theta_N, spec.dtype, below_F, missing_N):
             raise NotFinite(*spec.label)
-        codec = levels_for(spec.shape, spec.start, spec.bits)
-        streams = codec.encode(missing_N.view(np.uint32), None)
-        rebuilt_N = _with(below_N, quantised(streams, theta_N.size), spec.dtype)
+        codec = rest_codec(spec.shape, spec.start, spec.step, spec.codec == "factored")
+        if spec.codec == "factored":
+            streams, vector = _factored(codec, missing_N, spec)
+        else:
+            streams = codec.encode(missing_N.view(np.uint32), None)
+            vector = quantised(streams, theta_N.size)
+        rebuilt_N = _with(below_N, vector, spec.dtype)
         return [stream.store(one) for one in streams], rebuilt_N
+
+
+def _codec(task: Task, name: str) -> str:
+    entry = task.tensors[name]
+    return (entry.codec if entry.kind == "rest" else None) or "levels"
+
+
+def _factored(
+    codec: Levels, missing_N: F32, spec: BlockSpec
+) -> tuple[list[NDArray[np.uint8]], Quantised]:
+    """Code a chunk over its part of low rank; the first has the factors before it."""
+    part_N = factored.part_of(spec.low_rank, spec.start, missing_N.size)
+    given_N = None if part_N is None else part_N.view(np.uint32)
+    streams = codec.encode(missing_N.view(np.uint32), given_N)
+    vector = factored.quantised(streams, missing_N.size)
+    vector = factored.joined(vector, spec.low_rank, spec.start)
+    before = factored.lead(spec.low_rank) if not spec.start else []
+    return [*before, *streams], vector
+
+
+def is_factored(shape: tuple[int, ...], bits: float) -> bool:
+    """Tell whether a tensor's rest of so many bits is coded by `factored`."""
+    columns = row_length(shape)
+    return bits < BITS and columns > 0 and numel(shape) > columns
 
 
 def levels_for(shape: tuple[int, ...], start: int, bits: float) -> Levels:
     """Make the codec of a chunk from element `start` on, for about `bits` bits per element."""
-    step = 2.0 ** (2 - bits)
+    return rest_codec(shape, start, 2.0 ** (2 - bits))
+
+
+def rest_codec(shape: tuple[int, ...], start: int, step: float, few: bool = False) -> Levels:
+    """Make the codec of a chunk by its step; `few`: it is `factored`."""
     if len(shape) < 2:
         return Levels(step / FINER)
     columns = row_length(shape)
+    if few:
+        most = min(max(MAX_STRETCH * 2.0 ** (FEW * (step - 2)), MAX_STRETCH), STRETCH_OF_FEW)
+        return factored.Factored(step, columns, start % columns, most)
     return Levels(step, columns, start % columns) if columns else Levels(step)
 
 

@@ -10,21 +10,26 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from taskstore.executors import Executor
 from taskstore.format.fidelity import largest_error, of_sums
 from taskstore.format.manifest import Sums
+from taskstore.format.tiers.rest import BITS as LOW
 from taskstore.packing.auto.mask_trial import measured
 from taskstore.packing.auto.sample import Taken, pieces, rest_bytes, rest_sums, take
 from taskstore.packing.job import PackJob, with_options
+from taskstore.packing.low_rank.driver import one_thread
+from taskstore.packing.low_rank.rates import Rates, rates
 from taskstore.packing.options import AUTO, FINEST, LEAST, PackOptions
 
 UNITS = 32  # of a bit: how finely bits are searched
 SAFE = 4  # units more than the error says, where there is no third try
 MARGIN = 0.985  # of the largest error is what a sample may show
 GUESSES = 4  # then the interval is halved
+COARSEST = 0.25  # bits of a rest without a part of low rank, at which a search begins
 TINY = 1e-9  # an error that a guess may be made from
 OTHERS, PART = ("0.02", "B"), 8  # errors that are tried as well, on one in PART of the sample
 
@@ -41,6 +46,7 @@ class Choice:
     others: Mapping[str, float] = field(default_factory=dict)
 
 
+@one_thread()
 def choose(job: PackJob, refused: Collection[tuple[str, str]] = ()) -> Choice:
     """Choose tiers and bits.
 
@@ -56,14 +62,15 @@ def choose(job: PackJob, refused: Collection[tuple[str, str]] = ()) -> Choice:
         job.meter.stage("choosing", task.name)
         mine = [piece for piece in sample if t in piece.tasks]
         taken = list(job.executor.map(take, (family, t), mine))
-        found = given.residuals.get(task.name) or fewest(taken, most * MARGIN, job.executor)
+        search = Search(job, t, taken)
+        found = given.residuals.get(task.name) or search.fewest(most * MARGIN)
         if found and (task.name, "rest") not in refused:
             bits[task.name] = found
-            own = sum(job.executor.map(rest_bytes, found, taken))
+            own = search.size(found)
             size += own
             for asked in OTHERS:
                 most_of = largest_error(asked) / most
-                others[asked] += own * _ratio(taken, found, most_of, job.executor)
+                others[asked] += own * search.ratio(found, most_of)
     lost = [task.name for task in family.tasks if task.name not in bits]
     joins = family.aliases is not None  # a store, which has its multi-task model, or none
     if not (joins or given.residuals or lost or refused or given.tier_names[1:]):
@@ -79,15 +86,48 @@ def choose(job: PackJob, refused: Collection[tuple[str, str]] = ()) -> Choice:
     return Choice(given.chosen(tiers, bits, dict.fromkeys(lost, "exact")), notes, others)
 
 
-def _ratio(taken: Sequence[Taken], bits: float, errors: float, executor: Executor) -> float:
-    """Return about the bytes of a rest with `errors` times the error, over one of `bits`.
+@dataclass
+class Search:
+    """The fewest bits of a task, by a sample; below LOW those of rests with a part of low rank."""
 
-    A part of the sample tells enough.
-    """
-    some = taken[::PART]
-    other = fewest(some, errors * error_of(bits, some, executor), executor) or FINEST
-    of_other, ours = (sum(executor.map(rest_bytes, one, some)) for one in (other, bits))
-    return of_other / max(1.0, ours)
+    job: PackJob
+    t: int
+    taken: Sequence[Taken]
+
+    @cached_property
+    def low(self) -> Rates:
+        return rates(self.job.family, self.job.plan, self.t, self.job.executor)
+
+    def fewest(self, most: float, taken: Sequence[Taken] | None = None) -> float | None:
+        """Return the fewest bits at which the error is at most `most`; None: there are none."""
+        found = fewest(taken or self.taken, most, self.job.executor)
+        if found is None or found >= LOW:
+            return found
+        low = self.low.fewest(most)
+        return found if low is None else min(max(low, LEAST), LOW - 1 / UNITS)
+
+    def size(self, bits: float) -> float:
+        """Return about how many bytes a rest takes."""
+        if bits < LOW:
+            return bits * self.low.weights / 8
+        return sum(self.job.executor.map(rest_bytes, bits, self.taken))
+
+    def ratio(self, bits: float, errors: float) -> float:
+        """Return about the bytes of a rest with `errors` times the error, over one of `bits`.
+
+        A part of the sample tells enough.
+        """
+        executor, some = self.job.executor, self.taken[::PART]
+        if bits < LOW:
+            error = self.low.of(self.low.step(bits))[1]
+            other = self.low.fewest(error * errors) or FINEST
+            return max(other, LEAST) / bits
+        of_some = error_of(bits, some, executor)
+        other = self.fewest(errors * of_some, some) or FINEST
+        if other < LOW:
+            return other / bits
+        of_other, ours = (sum(executor.map(rest_bytes, one, some)) for one in (other, bits))
+        return of_other / max(1.0, ours)
 
 
 def error_of(bits: float, taken: Sequence[Taken], executor: Executor) -> float:
@@ -109,7 +149,7 @@ def fewest(taken: Sequence[Taken], most: float, executor: Executor) -> float | N
     The error about halves with each bit: that says where to look next, until it is known to the
     unit.
     """
-    low, high, k = int(LEAST * UNITS), int(FINEST * UNITS) + 1, 2 * UNITS
+    low, high, k = int(COARSEST * UNITS), int(FINEST * UNITS) + 1, 2 * UNITS
     for tries in range(2 * UNITS):
         error = error_of(k / UNITS, taken, executor)
         low, high = (low, k) if error <= most else (k + 1, high)

@@ -143,7 +143,7 @@ def _spec(
         dtype=dtype,
         shape=samples.shapes[run.name],
         start=run.start,
-        bits=options.bits_of(task),
+        step=2.0 ** (2 - options.bits_of(task)),
         archive=options.level == "archive",
         label=(task, run.name),
         lineage=lineage,

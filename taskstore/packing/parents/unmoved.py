@@ -87,7 +87,7 @@ def _is_few(pair: _Pair, name: str) -> bool:
             dtype=dtype,
             shape=base.shape,
             start=start,
-            bits=0,
+            step=1,
             archive=pair.options.level == "archive",
             label=(pair.task.name, name),
             lineage=(below, w0) if pair.has_parent else None,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from taskstore.format.dtypes import nbytes
-from taskstore.packing.block_coder import BlockUnit, Coder, bytes_of
+from taskstore.merging.task_vectors import bytes_of
+from taskstore.packing.block_coder import BlockUnit, Coder
 from taskstore.packing.parts.subtrees import CHUNK
 
 MOST = 256  # units that the largest tensors are cut for: none is much more than that share
@@ -95,7 +96,7 @@ def _read_bytes(coder: Coder, unit: BlockUnit) -> int:
     block = unit.block
     if unit.adapter or unit.private is not None:
         return nbytes(block.info.dtype, (block.stop - block.start,))
-    return bytes_of(coder, block)
+    return bytes_of(coder.job.family, block)
 
 
 def _tensors(blocks: Sequence[BlockUnit]) -> list[tuple[int, int]]:

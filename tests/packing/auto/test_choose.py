@@ -32,16 +32,14 @@ def error(store: Path, task: str, state: State, base: State) -> float:
     return float((back - w).norm() / w.norm()) + 0.2 * abs(1 - projection)
 
 
-@pytest.mark.parametrize(
-    ("tiers", "most"), [("auto", 0.03), ("auto:B", 0.055), ("auto:0.15", 0.15)]
-)
+@pytest.mark.parametrize(("tiers", "most"), [("auto", 0.03), ("auto:B", 0.055)])
 def test_the_error_is_kept_with_the_fewest_bits(
     tiers: str, most: float, small: Family, tmp_path: Path
 ) -> None:
     taskstore.pack(small.base_path, small.paths, tmp_path / "s", options(tiers=tiers))
     store = taskstore.open(tmp_path / "s")
     bits = {name: task.bits or 0 for name, task in store.manifest.tasks.items()}
-    coarser = options(tiers="rest", residuals={t: b - 0.125 for t, b in bits.items()})
+    coarser = options(tiers="rest", residuals={t: max(0.1, b - 0.125) for t, b in bits.items()})
     taskstore.pack(small.base_path, small.paths, tmp_path / "less", coarser)
     for task, state in small.tasks.items():
         found = error(tmp_path / "s", task, state, small.base)
@@ -53,7 +51,7 @@ def test_the_default_keeps_the_example_at_grade_a(tmp_path: Path) -> None:
     where = EXAMPLE / "base", {task: EXAMPLE / task for task in TASKS}
     report = taskstore.pack(*where, tmp_path / "a", PackOptions())
     assert {(task.fidelity.grade, *task.tiers) for task in report.summary.tasks} == {("A", "rest")}
-    assert 1.2 < report.summary.bits_per_parameter_and_task < 1.6
+    assert 0.8 < report.summary.bits_per_parameter_and_task < 1.05
     less = taskstore.pack(*where, tmp_path / "b", PackOptions(tiers="auto:B")).summary
     more = taskstore.pack(*where, tmp_path / "c", PackOptions(tiers="auto:0.02")).summary
     for tiers, other in (("auto:B", less), ("auto:0.02", more)):

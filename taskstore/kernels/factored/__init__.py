@@ -1,0 +1,1 @@
+"""Factors of whole numbers: their product, and how they and few levels are coded."""

@@ -1,0 +1,1 @@
+"""Tests of taskstore.packing.low_rank."""
