@@ -6,13 +6,14 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 from taskstore.errors import OutputError
 from taskstore.locations import ownership, publish
 from taskstore.locations.base import PathLike
+from taskstore.locations.remote import mirror, outbox
 from taskstore.merging import card, kinship
 from taskstore.merging.job import MergeJob, make_job, read_bytes
 from taskstore.merging.merged_blocks import merged_blocks
@@ -87,8 +88,9 @@ def _fit(job: MergeJob) -> None:
 def _written(job: MergeJob, target: Path, section: str) -> MergeReport:
     """Write the weights, the files beside them and the model card."""
     report = MergeReport.of(job, target)
-    publish.check_space(target.absolute(), report.bytes)
-    with publish.folder(target, overwrite=job.options.overwrite, foreign=not_of_a_merge) as folder:
+    if not mirror.address_of(target):
+        publish.check_space(target.absolute(), report.bytes)
+    with _folder(target, overwrite=job.options.overwrite) as folder:
         _write_weights(job, folder)
         job.source.prove()
         _write_assets(job, folder)
@@ -96,6 +98,13 @@ def _written(job: MergeJob, target: Path, section: str) -> MergeReport:
         (folder / "README.md").write_text(text, encoding="utf-8")
         ownership.write_note(folder)
     return report
+
+
+def _folder(target: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
+    address = mirror.address_of(target)
+    if address:
+        return outbox.folder(address)
+    return publish.folder(target, overwrite=overwrite, foreign=not_of_a_merge)
 
 
 def _write_weights(job: MergeJob, folder: Path) -> None:
@@ -139,6 +148,10 @@ def _write_assets(job: MergeJob, folder: Path) -> None:
 
 def check_target(target: Path, options: MergeOptions, inputs: Iterable[PathLike]) -> None:
     """Raise TargetExists or OutputError unless `target` may be written; it may hold no input."""
+    address = mirror.address_of(target)
+    if address:
+        outbox.check(address)
+        return
     publish.check_target(target.absolute(), overwrite=options.overwrite, foreign=not_of_a_merge)
     place = Path(os.path.realpath(target))
     for path in map(Path, (*inputs, *options.statistics.values())):

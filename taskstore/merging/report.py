@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from taskstore.format.dtypes import MASKED
+from taskstore.locations.remote.mirror import address_of
 from taskstore.merging.job import MergeJob
 
 
@@ -46,4 +47,4 @@ class MergeReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path)}
+        return {**asdict(self), "path": str(address_of(self.path) or self.path)}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from taskstore.executors import Executor
 from taskstore.format.dtypes import ITEMSIZE
+from taskstore.locations.remote.mirror import address_of
 from taskstore.locations.scratch import scratch
 from taskstore.models import Checkpoint, TensorInfo
 from taskstore.models.family import Family
@@ -98,7 +99,8 @@ def open_family(
     are written beside `target`; None: where temporary files go.
     """
     with ExitStack() as stack:
-        folder = stack.enter_context(scratch(target or store.path, small=target is None))
+        here = target if target is not None and address_of(target) is None else None
+        folder = stack.enter_context(scratch(here or store.path, small=here is None))
         source = stack.enter_context(store.open_base(executor))
         store.have(store.files_of(None, *tasks))
 

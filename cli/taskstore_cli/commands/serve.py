@@ -162,7 +162,7 @@ def serve(
         opened, named, residual=above, default=default_task, skip=skip_unservable
     )
     options = ServeOptions(
-        store=str(store.resolve()),
+        store=str(opened.where) if opened.is_elsewhere else str(store.resolve()),
         tasks=tuple(chosen.tiers),
         base_from=str(base_from.resolve()) if base_from else "",
         masks=masks,  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from taskstore.locations.remote.mirror import address_of
 from taskstore_cli.output.console import (
     Output,
     counted,
@@ -38,7 +39,8 @@ def print_merged(report: MergeReport, out: Output) -> None:
         of = f"{counted(len(report.models), 'fine-tune')} of {report.base}"
         holds = f"{counted(report.tensors, 'tensor')}, {counted(report.parameters, 'parameter')}"
         click.echo(
-            f"{report.path}: {of} merged by {report.method}{options}, alpha {report.alpha:g}; "
+            f"{address_of(report.path) or report.path}: {of} merged by {report.method}{options}, "
+            f"alpha {report.alpha:g}; "
             f"{holds}, {size(report.bytes)}"
         )
     for what, why in report.notes.items():

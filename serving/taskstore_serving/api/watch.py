@@ -55,7 +55,7 @@ async def watch(served: Tasks, *, new: bool, seconds: float = SECONDS) -> None:
 def _stamp(store: Store | None) -> tuple[int, ...] | None:
     """Return what another manifest in its place changes; None: it is to be read in any case."""
     with suppress(OSError):
-        if store is not None:
+        if store is not None and not store.is_elsewhere:
             found = os.stat(store.path / MANIFEST)
             return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
     return None

@@ -260,6 +260,20 @@ def test_the_commands(small: Family, where: str, tmp_path: Path) -> None:
     run("log", where, "--json")
     run("report", where, "-o", tmp_path / "page.html")
     run("merge", where, "-o", tmp_path / "merged", "--method", "average")
+    run("merge", where, "-o", f"{where}-merged", "--method", "average")
+    run(
+        "pack",
+        f"{where}-merged",
+        f"a={first[1]}",
+        "-o",
+        tmp_path / "from-there",
+        "--tiers",
+        "exact",
+    )
+    code, _, said = evaluators.run("merge", where, "-o", f"{where}-merged", "--method", "average")
+    assert code == 1 and "holds files already" in said
+    code, _, said = evaluators.run("unpack", where, "a", "-o", f"{where}-unpacked")
+    assert code == 1 and "cannot be a target" in said
     run("copy", where, tmp_path / "some", "a")
     run("gc", where, "--older-than", "0")
     scored = evaluators.script(tmp_path, "print(json.dumps({'score': 0.5}))")
