@@ -39,6 +39,7 @@ from taskstore.version import __version__
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _DOWNLOADS = 8  # at once
+_TRIES = 10  # to commit while others do
 MOST_FILES = 100_000  # of a repository
 Operation = CommitOperationAdd | CommitOperationDelete
 
@@ -200,7 +201,7 @@ class Repository:
 
     def put_if_unchanged(self, name: str, data: bytes, seen: bytes | None) -> None:
         path = self._path(name)
-        while True:
+        for _ in range(_TRIES):
             now = Repository(self.address.at(self._branch))
             if now._holds(name) != seen:
                 raise ChangedMeanwhile(f"{now.address}/{name} was changed by another writer")
@@ -209,6 +210,9 @@ class Repository:
                 return
             except ChangedMeanwhile:
                 continue  # of this file, or of another: look again
+        raise ChangedMeanwhile(
+            f"{self.address}/{name}: others commit all the time; try again later"
+        )
 
     def _holds(self, name: str) -> bytes | None:
         if name not in self.sizes():

@@ -186,3 +186,23 @@ def test_without_a_hub_the_cache_stands_for_it(
     assert place.offline and place.commit == online.commit
     assert read(place) == DATA
     assert hub.log == []
+
+
+def test_a_file_is_put_if_it_is_what_was_seen(
+    hub: Hub, model: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_ann")
+    place = Repository(model)
+    place.put_if_unchanged("x.json", b"1", None)
+    with pytest.raises(ChangedMeanwhile, match="x.json was changed"):
+        place.put_if_unchanged("x.json", b"2", None)
+
+    def commit() -> None:
+        hub.repositories.commit("org/model", "main", {"y": blob_of("y", b"1")}, "another file")
+
+    hub.faults.append(Fault("POST .*/commit/", then=commit))
+    place.put_if_unchanged("x.json", b"2", b"1")
+    place.put("z.json", b"3")
+    place.delete("y")
+    assert [read(Repository(model), name) for name in ("x.json", "z.json")] == [b"2", b"3"]
+    assert "y" not in Repository(model).names()
