@@ -74,7 +74,7 @@ def push(
 def pull(
     repository: str, tasks: tuple[str, ...], target: Path, jobs: int | None, out: Output
 ) -> None:
-    """Bring a store of the Hugging Face hub, or some TASKs of it, into a folder.
+    """Bring a store of the hub, or some TASKs of it, into a folder.
 
     Only the files that these tasks need are fetched, once: through the hub's cache.
 

@@ -56,7 +56,9 @@ def copy(
     jobs: int | None,
     out: Output,
 ) -> None:
-    """Copy STORE, or some TASKs of it, to another folder or address; nothing is decoded.
+    """Copy STORE, or some TASKs of it, to another folder or address.
+
+    Nothing is decoded.
 
     A copy that was stopped goes on where it was when it is run again.
 
