@@ -17,7 +17,7 @@ from taskstore.kernels import cpu, floats
 from taskstore.merging.job import MergeJob
 from taskstore.merging.methods import F32
 from taskstore.merging.outputs import Output
-from taskstore.merging.task_vectors import Block, blocks
+from taskstore.merging.task_vectors import Block, blocks, chunk_of
 from taskstore.models import Checkpoint, TensorInfo
 
 Bits = NDArray[Any]
@@ -42,7 +42,9 @@ def _units(job: MergeJob, names: list[str]) -> Iterator[MergeUnit]:
     for name in names:
         output = job.outputs.tensors[name]
         if output.source:
-            for block in blocks(output.source, base[output.source], output.tasks, chunk):
+            info = base[output.source]
+            size = chunk_of(info, chunk, job.source.method)
+            for block in blocks(output.source, info, output.tasks, size):
                 if block.start < output.info.numel:  # fewer where a vocabulary was cut
                     yield MergeUnit(name, block, copied=False)
         if output.copied is not None:

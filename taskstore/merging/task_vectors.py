@@ -48,6 +48,12 @@ def blocks(
         yield Block(name, info, tuple(tasks), k, k * chunk, min((k + 1) * chunk, info.numel))
 
 
+def chunk_of(info: TensorInfo, chunk: int, method: Method) -> int:
+    """The elements of a block of this tensor: whole rows, if the method wants them."""
+    width = info.shape[-1] if method.rows and info.shape else 1
+    return max(1, chunk // max(1, width)) * max(1, width)
+
+
 def read_base(family: Family, block: Block) -> NDArray[Any]:
     """The base's bits of a block, (N,)."""
     return family.base.read(block.name, block.start, block.stop)
@@ -192,7 +198,7 @@ class Source:
             return self._statistics[self.family.tasks[tasks[s]].name].gram(name)
 
         def by_blocks(function: Callable[[Vectors], F32]) -> F32:
-            parts = blocks(name, info, tasks, self.chunk)
+            parts = blocks(name, info, tasks, chunk_of(info, self.chunk, self.method))
             made = np.concatenate([function(self.block(block)) for block in parts])
             return np.ascontiguousarray(made.reshape(info.shape).T if turned else made).reshape(
                 shape
@@ -250,10 +256,11 @@ class VectorScan:
 
     def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
         """(tensor, function(block)) for each block, in order."""
+        method = self.source.method
         every = (
             block
             for name, info, tasks in self.shared
-            for block in blocks(name, info, tasks, self.source.chunk)
+            for block in blocks(name, info, tasks, chunk_of(info, self.source.chunk, method))
         )
         for block, result in self.executor.map(_seen, (self.source, function), every):
             size = block.info.nbytes // max(1, block.info.numel)

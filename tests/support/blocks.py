@@ -88,6 +88,7 @@ class Models:
     names: list[str] = field(default_factory=list)
     block: int = 1000
     weighted: bool = True  # vectors are multiplied by their weights
+    whole_rows: bool = False  # blocks hold whole rows
 
     def __post_init__(self) -> None:
         self.names = self.names or [f"task{t}" for t in range(len(self.tasks))]
@@ -115,8 +116,10 @@ class Models:
             chosen = models if kind.endswith("_base") else [models[t] for t in rows]
             if all(tensor in model for model in chosen) and kind != "gram":
                 found[kind] = np.stack([model[tensor].reshape(-1) for model in chosen])
-        for start in range(0, theta0_N.size, self.block):
-            part = slice(start, start + self.block)
+        width = self.shape_of(tensor)[-1] if self.whole_rows else 1
+        size = max(1, self.block // width) * width
+        for start in range(0, theta0_N.size, size):
+            part = slice(start, start + size)
             yield vectors(
                 tau_SN[:, part],
                 np.array(rows, np.intp),
@@ -160,7 +163,7 @@ def merge_models(
 ) -> dict[str, F32]:
     """Every tensor's merged vector, as a merge of whole models makes them."""
     method = make(name, options, merging=True)
-    models = replace(models, weighted=not method.weighs)
+    models = replace(models, weighted=not method.weighs, whole_rows=method.rows)
     grams = models.statistics.get("gram", ({},))
     method.matrices = frozenset(n for n in models.tensors if all(n in model for model in grams))
     method.fit(models)

@@ -9,12 +9,14 @@ O and I = rows and columns of a matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from taskstore.errors import OptionError
 
 F32 = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -142,6 +144,7 @@ class Method:
     options      its options as the manifest records them
     matrices     tensors with statistics of a matrix (`gram`); set it before `fit`
     weighs       whether it uses `weight_S` itself; if not, its vectors come multiplied by it
+    rows         whether its blocks hold whole rows, those of a tensor's last dimension
     one_sided    whether a mask only selects weights that the merged vector moves as the task does
     passes       how often `fit` goes over all task vectors
     """
@@ -149,6 +152,7 @@ class Method:
     INFO: ClassVar[Info]
     matrices: frozenset[str] = frozenset()
     weighs = False
+    rows = False
     one_sided = False
     passes = 0
 
@@ -157,6 +161,13 @@ class Method:
         self.options: Mapping[str, float] = {
             option.name: int(value) if option.whole else value for option, value in given.items()
         }
+
+    def vary(self, option: str, values: Sequence[float]) -> None:
+        """Give an option one value for each of the T tasks; raises OptionError if it has no such.
+
+        Call it before `fit`.
+        """
+        raise OptionError(f"option {option!r} needs one value for all models here")
 
     def fit(self, scan: Scan) -> None:
         """Look at all task vectors before any is merged, if the method needs that."""

@@ -9,6 +9,7 @@ more without loss. `seed` and the names of task and tensor alone decide which va
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,8 +36,14 @@ class Dare(Before):
 
     def __init__(self, inner: Method, **options: float) -> None:
         super().__init__(inner, **options)
-        p, self._seed = self.options["p"], int(self.options["seed"])
-        self._below, self._kept = np.uint32(round(p * 2**32)), np.float32(1 - p)
+        self._shares: Sequence[float] = ()
+        self._seed = int(self.options["seed"])
+
+    def vary(self, option: str, values: Sequence[float]) -> None:
+        if option == "p":
+            self._shares = values
+        else:
+            super().vary(option, values)
 
     def _look(self, scan: Scan) -> None:
         self._names = scan.names
@@ -54,4 +61,6 @@ class Dare(Before):
 
     def _drop(self, tau_N: F32, row: int, tensor: str, start: int, out_N: F32) -> None:
         stream = philox.stream(self._seed, self._names[row], tensor)
-        philox.drop(tau_N, stream, start, self._below, self._kept, out_N)
+        p = self._shares[row] if self._shares else self.options["p"]
+        below, kept = np.uint32(round(p * 2**32)), np.float32(1 - p)
+        philox.drop(tau_N, stream, start, below, kept, out_N)

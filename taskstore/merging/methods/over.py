@@ -6,7 +6,7 @@ merged vector; it sees the task vectors as they are, not as a `Before` leaves th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ class Over(Method):
         super().__init__(**options)
         self._inner, self.options = inner, {**inner.options, **self.options}
         self.one_sided, self.weighs = inner.one_sided, inner.weighs
+        self.rows = self.rows or inner.rows
         self.passes = inner.passes + self.own_passes
 
     @property
@@ -34,6 +35,9 @@ class Over(Method):
     @matrices.setter
     def matrices(self, tensors: frozenset[str]) -> None:
         self._inner.matrices = tensors
+
+    def vary(self, option: str, values: Sequence[float]) -> None:
+        self._inner.vary(option, values)
 
     def wants_whole(self, tensor: str, shape: tuple[int, ...]) -> bool:
         return self._inner.wants_whole(tensor, shape)
@@ -65,7 +69,7 @@ class Before(Over):
             return self._change_task(matrix.read(s), matrix, s)
 
         def by_blocks(function: Callable[[Vectors], F32]) -> F32:
-            return matrix.by_blocks(partial(_of_changed, self._change, function))
+            return matrix.by_blocks(partial(of_changed, self._change, function))
 
         return replace(matrix, read=read, by_blocks=by_blocks)
 
@@ -131,8 +135,8 @@ class Changed:
         return self.method.change_whole(self.scan.whole(tensor))
 
     def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
-        return self.scan.blocks(partial(_of_changed, self.method._change, function))
+        return self.scan.blocks(partial(of_changed, self.method._change, function))
 
 
-def _of_changed(change: Change, function: Callable[[Vectors], Any], block: Vectors) -> Any:
+def of_changed(change: Change, function: Callable[[Vectors], Any], block: Vectors) -> Any:
     return function(change(block))

@@ -77,3 +77,17 @@ def drop(
             value = tau[i] / kept
             out[i] = value if number[i] >= below else np.float32(0)
         done += size
+
+
+@jit
+def words(stream_4: Words, start: int, out_N: Words) -> None:
+    """The numbers of elements [start, start + N), uint32 (N,)."""
+    numbers = np.empty(GROUP, np.uint32)
+    n, done = out_N.size, 0
+    while done < n:
+        group = (start + done) // GROUP
+        generate(stream_4, group, numbers)
+        skip = start + done - group * GROUP
+        size = min(GROUP - skip, n - done)
+        out_N[done : done + size] = numbers[skip : skip + size]
+        done += size

@@ -19,15 +19,19 @@ from typing import Any
 from taskstore.errors import OptionError, UnknownMethod
 from taskstore.merging.methods.actmat import ActMat
 from taskstore.merging.methods.api import Info, Method, Option
+from taskstore.merging.methods.arcee_fusion import ArceeFusion
 from taskstore.merging.methods.average import Average, Warm
+from taskstore.merging.methods.breadcrumbs import Breadcrumbs
 from taskstore.merging.methods.composition import Composition, composed
 from taskstore.merging.methods.consensus import Consensus
 from taskstore.merging.methods.dare import Dare
+from taskstore.merging.methods.della import Della
 from taskstore.merging.methods.emr import Emr
 from taskstore.merging.methods.fisher import Fisher
 from taskstore.merging.methods.gradient import Gradient
 from taskstore.merging.methods.iso_c import IsoC
 from taskstore.merging.methods.iso_cts import IsoCts
+from taskstore.merging.methods.karcher import Karcher
 from taskstore.merging.methods.lawa import Lawa
 from taskstore.merging.methods.linear import Linear
 from taskstore.merging.methods.lines import Lines
@@ -36,8 +40,14 @@ from taskstore.merging.methods.lors import Lors
 from taskstore.merging.methods.lsq import Lsq
 from taskstore.merging.methods.magnitude import Magnitude
 from taskstore.merging.methods.model_stock import ModelStock
+from taskstore.merging.methods.multislerp import MultiSlerp
+from taskstore.merging.methods.nearswap import NearSwap
+from taskstore.merging.methods.nuslerp import NuSlerp
 from taskstore.merging.methods.obim import Obim
+from taskstore.merging.methods.passthrough import Passthrough
 from taskstore.merging.methods.regmean import RegMean
+from taskstore.merging.methods.sce import Sce
+from taskstore.merging.methods.slerp import Slerp
 from taskstore.merging.methods.sum import Sum
 from taskstore.merging.methods.svc import Svc
 from taskstore.merging.methods.swa import Swa
@@ -72,6 +82,16 @@ MERGES: Mapping[str, type[Any]] = {
     "regmean": RegMean,
     "gradient": Gradient,
     "obim": Obim,
+    "slerp": Slerp,
+    "nuslerp": NuSlerp,
+    "multislerp": MultiSlerp,
+    "karcher": Karcher,
+    "sce": Sce,
+    "nearswap": NearSwap,
+    "arcee_fusion": ArceeFusion,
+    "passthrough": Passthrough,
+    "breadcrumbs": Breadcrumbs,
+    "della": Della,
     "trust_region": TrustRegion,
     "tvq": Tvq,
     "lines": Lines,
@@ -90,8 +110,11 @@ ALIASES: Mapping[str, str] = {
     "consensus_sum": "consensus+sum",
     "consensus_ta": "consensus+sum",
     "consensus_ties": "consensus+ties",
+    "breadcrumbs_ties": "breadcrumbs+ties",
     "dare_linear": "dare+sum",
     "dare_ties": "dare+ties",
+    "della_linear": "della+sum",
+    "della_ties": "della+ties",
     "emr_merging": "emr",
     "fisher_merging": "fisher",
     "gradient_matching": "gradient",

@@ -12,7 +12,7 @@ divides by the weights of the values that it takes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -44,6 +44,11 @@ class Ties(Method):
             **{name: value for name, value in others.items() if value},
         }
         self._mean, self._trim = bool(mean), Trim(density, per_tensor=bool(per_tensor))
+
+    def vary(self, option: str, values: Sequence[float]) -> None:
+        if option != "density":
+            super().vary(option, values)
+        self._trim.densities = values
 
     def fit(self, scan: Scan) -> None:
         """Two passes for the thresholds, a third for the sign where the vectors cancel."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
@@ -39,13 +39,14 @@ class Trim:
 
     def __init__(self, density: float, *, per_tensor: bool) -> None:
         self._density, self._per_tensor = density, per_tensor
+        self.densities: Sequence[float] = ()  # one per task, in place of `density`
         self._found: dict[str, F32] = {}
 
     def fit(self, scan: Scan) -> None:
         upper: dict[str, Uppers] = {}
         inside: dict[str, Counts] = {}
         for key, counts_TB in self._count(scan, {}):
-            rank_T = np.array([self._rank(d) for d in counts_TB.sum(1).tolist()])
+            rank_T = np.array([self._rank(d, t) for t, d in enumerate(counts_TB.sum(1).tolist())])
             upper[key], below_T = _bins_of(counts_TB, rank_T)
             inside[key] = rank_T - below_T
         for key, counts_TB in self._count(scan, upper):
@@ -54,16 +55,23 @@ class Trim:
 
     def thresholds(self, block: Vectors) -> F32:
         """The thresholds of the tasks of a block, float32 (S,)."""
-        thresholds_T = self._found[self.key(block.tensor)]
-        return thresholds_T[block.rows]
+        return self.of(block.tensor)[block.rows]
+
+    def of(self, tensor: str) -> F32:
+        """The thresholds of all tasks for a tensor, float32 (T,)."""
+        return self._found[self.key(tensor)]
 
     def flat(self) -> F32:
         """The thresholds of all tasks over the whole model, float32 (T,)."""
         return self._found[""]
 
-    def _rank(self, d: int) -> int:
+    def _kept(self, d: int, t: int) -> int:
+        """How many of task t's d values are kept."""
+        return int(d * (self.densities[t] if self.densities else self._density))
+
+    def _rank(self, d: int, t: int) -> int:
         """k, from 1; 1 for an empty vector."""
-        kept = int(d * self._density)
+        kept = self._kept(d, t)
         return min(max(1, d), d - kept + 1) if self._per_tensor else max(1, d - kept)
 
     def key(self, tensor: str) -> str:

@@ -1,0 +1,35 @@
+"""`slerp`: from the base to one fine-tune along a sphere.
+
+    omega = angle of theta_0 and theta_1, per tensor
+    theta = (sin((1 - t) omega) theta_0 + sin(t omega) theta_1) / sin omega      (Shoemake 1985)
+
+Lengths stay in: directions alone decide omega. Where |cos omega| > 0.9995 the path is straight, as
+other tools have it, for sin omega is no divisor there.
+"""
+
+from __future__ import annotations
+
+from taskstore.merging.methods.api import Info, Option
+from taskstore.merging.methods.spherical import Spherical, Table, as_vector, between, of_weights
+
+STRAIGHT = 0.9995
+
+
+class Slerp(Spherical):
+    INFO = Info(
+        "Spherical interpolation",
+        "theta = (sin((1 - t) w) theta_0 + sin(t w) theta_1) / sin w, w their angle",
+        "Shoemake, SIGGRAPH 1985; as in MergeKit, arXiv 2403.13257",
+        (
+            Option("t", 0.5, 0, 1, "0: the base, 1: the fine-tune"),
+            Option("straight", STRAIGHT, 0, 1, "|cosine| above which the path is straight"),
+        ),
+        most=1,
+        packs=False,
+        weights=False,
+    )
+
+    def _factors(self, table_PP: Table, weight_S: Table) -> Table:
+        table_PP = of_weights(table_PP)
+        t, straight = self.options["t"], self.options["straight"]
+        return as_vector(between(t, table_PP[0, 0], table_PP[1, 1], table_PP[0, 1], straight))
