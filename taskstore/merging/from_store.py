@@ -98,7 +98,7 @@ def _as_it_stands(store: Store, options: MergeOptions, tasks: list[str]) -> bool
     recorded = store.manifest.merge
     masks = all("mask" in store.manifest.tasks[task].all_tiers for task in tasks)
     made = registry.split(options.method)
-    if options.weights or not masks:
+    if options.weights or options.layer_weights or not masks:
         return False
     if made.after == ("consensus",):
         below = "+".join((*made.before, made.method))

@@ -66,7 +66,8 @@ def _read(family: Family, options: MergeOptions, executor: Executor) -> Iterator
     method, name, paths = options.made(), options.method, options.statistics
     with needed_statistics.opened(family, method, name, paths, executor) as files:
         kinds = options.info.statistics
-        yield Source(family, method, options.chunk, options.weights, files, kinds)
+        weights = options.weights, options.layer_weights
+        yield Source(family, method, options.chunk, *weights, files, kinds)
 
 
 def _total_bytes(family: Family, outputs: Outputs, passes: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,8 @@ class MergeOptions:
     alpha           scale of the merged vector, or the method's own alpha if its formula has one
                     (None: the method's usual one, 1 for most)
     weights         task -> weight, may be negative; 1 for tasks that are not named
+    layer_weights   the same for each of so many groups of layers, shallow ones first; `weights` are
+                    then those of tensors that are of no layer
     dtype           of the merged model's floats (None: each tensor as in the base)
     tokenizer_from  task whose config, tokenizer and extra rows of a vocabulary the model gets
     assets_from     task, or the base, whose config and tokenizer the model gets, as they are
@@ -39,6 +41,7 @@ class MergeOptions:
     method_options: Mapping[str, float] = field(default_factory=dict)
     alpha: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    layer_weights: Sequence[Mapping[str, float]] = ()
     dtype: str | None = None
     tokenizer_from: str | None = None
     assets_from: str | None = None
@@ -55,13 +58,13 @@ class MergeOptions:
         check_fields(self)
         registry.check(self.method, self.method_options)
         registry.check(self.method, self._numbers)
-        if self.weights and not self.info.weights:
+        if (self.weights or self.layer_weights) and not self.info.weights:
             raise OptionError(
                 f"method {self.method!r} takes no weights; leave them out, or merge by average"
             )
         if self.alpha is not None and not math.isfinite(self.alpha):
             raise OptionError(f"alpha {self.alpha} is not a finite number")
-        for name, weight in self.weights.items():
+        for name, weight in self._all_weights:
             if not math.isfinite(weight):
                 raise OptionError(f"weight {weight} of {name!r} is not a finite number")
         if self.dtype is not None and self.dtype not in MASKED:
@@ -98,11 +101,15 @@ class MergeOptions:
             return self.method_options
         return {**self.method_options, "alpha": self.alpha}
 
+    @property
+    def _all_weights(self) -> list[tuple[str, float]]:
+        return [pair for of in (self.weights, *self.layer_weights) for pair in of.items()]
+
     def check_tasks(self, tasks: Iterable[str], base: str = "base") -> None:
         """Raise OptionError for a name that is no model's, or a number the method does not take."""
         known = set(tasks)
         named = {
-            "a weight": self.weights,
+            "a weight": dict(self._all_weights),
             "statistics": [name for name in self.statistics if name],
             "tokenizer_from": filter(None, [self.tokenizer_from]),
             "private_from": filter(None, [self.private_from]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class MergeReport:
     parameters: int
     bytes: int
     notes: Mapping[str, str]
+    layer_weights: list[Mapping[str, float]] = field(default_factory=list)
 
     @classmethod
     def of(cls, job: MergeJob, target: Path) -> MergeReport:
@@ -37,7 +38,8 @@ class MergeReport:
             method=options.method,
             options=dict(job.source.method.options),
             alpha=options.scale,
-            weights={name: options.weights.get(name, 1.0) for name in models},
+            weights=_of_all(options.weights, models),
+            layer_weights=[_of_all(own, models) for own in options.layer_weights],
             base=job.family.base.name,
             models=models,
             tensors=sum(bool(output.tasks) for output in outputs),
@@ -47,4 +49,11 @@ class MergeReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(address_of(self.path) or self.path)}
+        found = {**asdict(self), "path": str(address_of(self.path) or self.path)}
+        if not self.layer_weights:
+            del found["layer_weights"]
+        return found
+
+
+def _of_all(weights: Mapping[str, float], models: list[str]) -> dict[str, float]:
+    return {name: weights.get(name, 1.0) for name in models}

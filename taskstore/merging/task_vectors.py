@@ -17,6 +17,7 @@ from taskstore.errors import NotFinite
 from taskstore.executors import Executor
 from taskstore.kernels import cpu, floats
 from taskstore.merging.methods import F32, Method, Vectors, Whole
+from taskstore.merging.methods.layer_groups import layer_groups
 from taskstore.merging.scratch import Scratch
 from taskstore.models import TensorInfo
 from taskstore.models.family import Family
@@ -124,9 +125,10 @@ def read_bits(family: Family, block: Block) -> tuple[NDArray[Any], NDArray[Any]]
 class Source:
     """Reads a family's blocks for a method, and merges them.
 
-    weights      task -> weight, 1 for tasks that are not named
-    statistics   task -> what was measured of it, "" -> of the base
-    kinds        the kinds of statistics that the method uses
+    weights        task -> weight, 1 for tasks that are not named
+    layer_weights  the same for each group of layers, in the place of `weights`
+    statistics     task -> what was measured of it, "" -> of the base
+    kinds          the kinds of statistics that the method uses
     """
 
     def __init__(
@@ -135,11 +137,14 @@ class Source:
         method: Method,
         chunk: int,
         weights: Mapping[str, float] | None = None,
+        layer_weights: Sequence[Mapping[str, float]] = (),
         statistics: Mapping[str, Statistics] | None = None,
         kinds: Sequence[str] = (),
     ) -> None:
         self.family, self.method, self.chunk = family, method, chunk
         self._weights, self._statistics = dict(weights or {}), dict(statistics or {})
+        self._layer_weights = layer_weights
+        self._groups = layer_groups(family.base.tensors, len(layer_weights))
         self._kinds = [kind for kind in kinds if kind in DIAGONAL]
         self._lock, self._matrices = threading.Lock(), dict[str, F32]()
 
@@ -153,7 +158,7 @@ class Source:
     def block(self, block: Block) -> Vectors:
         """A block as the method wants it; raises NotFinite."""
         vectors = read(self.family, block)
-        weight_S = self._weights_of(block.tasks)
+        weight_S = self._weights_of(block.name, block.tasks)
         if not self.method.weighs:
             for tau_N, weight in zip(vectors.tau_SN, weight_S, strict=True):
                 if weight != 1:
@@ -185,7 +190,7 @@ class Source:
         """A matrix as the method wants it."""
         info, turned = self.family.base.tensors[name], self._turned(name)
         rows, columns = info.shape
-        weight_S = self._weights_of(tasks)
+        weight_S = self._weights_of(name, tasks)
 
         def vector(s: int) -> F32:
             tau_XX = whole_vector(self.family, name, tasks[s], self.chunk)
@@ -225,9 +230,11 @@ class Source:
             for suffix, names in owners.items()
         }
 
-    def _weights_of(self, tasks: tuple[int, ...]) -> F32:
+    def _weights_of(self, tensor: str, tasks: tuple[int, ...]) -> F32:
+        group = self._groups.get(tensor)
+        weights = self._weights if group is None else self._layer_weights[group]
         names = [self.family.tasks[t].name for t in tasks]
-        return np.array([self._weights.get(name, 1) for name in names], np.float32)
+        return np.array([weights.get(name, 1) for name in names], np.float32)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import taskstore
 from taskstore.errors import EvaluationFailed, InputError, TargetExists
 from taskstore.evaluation.journal import Journal
 from taskstore.merging import MergeOptions, merge
-from taskstore.merging.search.grid_search import Searched, search
+from taskstore.merging.search.grid_search import search
 from taskstore.merging.search.grids import Grids
 from taskstore.merging.search.origins import Folders, Stored
+from taskstore.merging.search.outcome import Searched
 from taskstore.merging.search.scoring import IDLE, Scorer, key
 from tests.support import families
 from tests.support.families import Family, same

@@ -12,7 +12,7 @@ import pytest
 from taskstore.errors import MissingExtra, TargetExists
 from taskstore.merging import MergeReport
 from taskstore.merging.search import plot
-from taskstore.merging.search.grid_search import GridPoints, Searched
+from taskstore.merging.search.outcome import Points, Searched
 from taskstore.merging.search.scoring import Scores
 
 REPORT = MergeReport(
@@ -27,7 +27,7 @@ def drawn(path: Path, axes: dict[str, tuple[float, ...]], scores: list[Scores],
 
     values = list(product(*axes.values()))
     plot.check(path, len(axes))
-    plot.write(path, Searched(GridPoints(axes, values, scores, best, minimise, "x"), REPORT))
+    plot.write(path, Searched(Points(axes, values, scores, best, minimise, "x"), REPORT))
     return json.loads(path.read_text()) if path.suffix == ".json" else path.read_text()
 
 

@@ -29,7 +29,10 @@ NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "tune": ASKED,
     "copy": ASKED,
-    "merge": dict.fromkeys((*EVALUATOR, "minimise", "plot"), EVAL),
+    "merge": {
+        **dict.fromkeys((*EVALUATOR, "minimise", "plot", "search"), EVAL),
+        **dict.fromkeys(("budget", "layers", "seed"), ("search",)),
+    },
     "eval": {**dict.fromkeys(("timeout", "scratch"), EVAL), **dict.fromkeys(LM_EVAL, ("lm_eval",))},
     "retier": {"overwrite": ["target"], **ASKED},
     "load": {"repeat": ["timed"]},

@@ -50,7 +50,10 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
     "What is measured": (
         *("--kinds", "--labels", "--samples", "--seed", "--batch", "--time", "--repeat"),
     ),
-    "What is searched": ("--target", "--max-error", "--anyway", "--minimise", "--plot"),
+    "What is searched": (
+        *("--target", "--max-error", "--anyway", "--search", "--budget", "--layers"),
+        *("--minimise", "--plot"),
+    ),
     "How it is scored": (
         *("--eval", "--lm-eval", "--include-path", "--num-fewshot", "--apply-chat-template"),
         *("--key", "--timeout", "--journal", "--scratch", "--record"),

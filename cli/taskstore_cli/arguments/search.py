@@ -25,6 +25,10 @@ class Search(Evaluator):
 
     minimise: bool
     plot: Path | None
+    search: str
+    budget: int
+    layers: int
+    seed: int
 
 
 def search_options(command: F) -> F:
@@ -33,7 +37,8 @@ def search_options(command: F) -> F:
         "--plot",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
-        help="Draw the scores of one grid, or of two, into an .html or .json file (Plotly).",
+        help="Draw the scores of one grid, of two, or of a run of cma, into an .html or .json file "
+        "(Plotly).",
     )
     minimise = click.option(
         "--minimise",
@@ -42,7 +47,37 @@ def search_options(command: F) -> F:
         is_flag=True,
         help="The score is a loss: the smallest is best.",
     )
-    return evaluator_options(minimise, plot, required=False, into=Search)(command)
+    search = click.option(
+        "--search",
+        type=click.Choice(["grid", "cma"]),
+        default="grid",
+        show_default=True,
+        help="grid: every value of --alpha and --option. cma: CMA-ES over alpha, continuous "
+        "options and a weight per model; a number that is given is fixed, a grid says the ends.",
+    )
+    budget = click.option(
+        "--budget",
+        type=click.IntRange(min=1),
+        default=60,
+        show_default=True,
+        metavar="N",
+        help="With --search cma: models that are scored.",
+    )
+    layers = click.option(
+        "--layers",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="G",
+        help="With --search cma: weights of their own for each of G groups of layers.",
+    )
+    seed = click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        help="With --search cma: of what is drawn.",
+    )
+    more = (search, budget, layers, seed, minimise, plot)
+    return evaluator_options(*more, required=False, into=Search)(command)
 
 
 @dataclass(frozen=True)
@@ -83,7 +118,10 @@ def check(wanted: Search, grids: Grids, procedure: str, *, overwrite: bool) -> N
     if wanted.template is None and (grids.axes or procedure):
         what = f"--method {procedure}" if procedure else "a grid"
         raise click.UsageError(f"{what} needs --eval, the command that scores a model")
+    if procedure and wanted.search != "grid":
+        raise click.UsageError(f"--method {procedure} is a search itself; leave --search out")
     if procedure and (grids.axes or wanted.plot):
         raise click.UsageError(f"--method {procedure} has no grid and no --plot")
     if wanted.plot:
-        plot.check(wanted.plot, len(grids.axes), overwrite=overwrite)
+        axes = None if wanted.search == "cma" else len(grids.axes)
+        plot.check(wanted.plot, axes, overwrite=overwrite)

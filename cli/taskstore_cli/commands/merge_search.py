@@ -26,9 +26,11 @@ def run(
     out: Output,
 ) -> None:
     """Search, write the best, print what was found."""
-    from taskstore.merging.search import plot
+    from taskstore.merging.search import cma_search, plot
     from taskstore.merging.search.greedy_soup import Soup, greedy_soup
-    from taskstore.merging.search.grid_search import Searched, search
+    from taskstore.merging.search.grid_search import search
+    from taskstore.merging.search.outcome import Searched
+    from taskstore.merging.search.space import space
     from taskstore_cli.output.merge import print_searched, print_soup
 
     with wanted.journal_beside(target, "merge") as journal:
@@ -36,6 +38,10 @@ def run(
         with out.progress() as progress:
             if procedure:
                 found: Searched | Soup = greedy_soup(origin, target, options, scorer, progress)
+            elif wanted.search == "cma":
+                box = space(options, grids, origin.names, wanted.layers)
+                plan = cma_search.Plan(wanted.budget, wanted.seed)
+                found = cma_search.search(origin, target, box, scorer, plan, progress)
             else:
                 found = search(origin, target, options, grids, scorer, progress)
         if wanted.plot and isinstance(found, Searched):

@@ -23,7 +23,7 @@ from taskstore_cli.output.options import in_options
 if TYPE_CHECKING:
     from taskstore.merging import MergeReport
     from taskstore.merging.search.greedy_soup import Soup
-    from taskstore.merging.search.grid_search import Searched
+    from taskstore.merging.search.outcome import Searched
     from taskstore.merging.search.scoring import Scores
 
 COLUMNS = 8  # tasks that have their own columns; of more only the mean is shown
@@ -60,7 +60,11 @@ def print_searched(found: Searched, out: Output) -> None:
         table.add_row(*cells, "chosen" if chosen else "", style="bold" if chosen else None)
     if not out.quiet:
         show(stdout(), "points that were scored", table, first=True)
+        if points.seed is not None:
+            click.echo(f"drawn by CMA-ES, seed {points.seed}")
         click.echo()
+    for what, why in points.failed.items():
+        click.echo(f"failed, counted as worst: {what}: {why}", err=True)
     print_merged(found.report, out)
 
 

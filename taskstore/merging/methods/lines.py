@@ -89,8 +89,13 @@ def _squares(method: Method, block: Vectors) -> tuple[float, float]:
 
 def depths(names: Iterable[str]) -> Mapping[str, float]:
     """Tensor -> l / (L - 1), for those of numbered blocks."""
+    return {name: layer / (of - 1) for name, (layer, of) in layers(names).items() if of > 1}
+
+
+def layers(names: Iterable[str]) -> Mapping[str, tuple[int, int]]:
+    """Tensor -> l and L, for those of numbered blocks."""
     found = {name: where for name in names if (where := NUMBER.match(name))}
-    last: dict[str | None, int] = {}
+    of: dict[str | None, int] = {}
     for where in found.values():
-        last[where[1]] = max(last.get(where[1], 0), int(where[2]))
-    return {name: int(where[2]) / last[where[1]] for name, where in found.items() if last[where[1]]}
+        of[where[1]] = max(of.get(where[1], 0), int(where[2]) + 1)
+    return {name: (int(where[2]), of[where[1]]) for name, where in found.items()}

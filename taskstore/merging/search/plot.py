@@ -1,5 +1,8 @@
 """Plot a search: a line of scores per task and one of their mean, or a heat map of two axes.
 
+A search that draws its points is plotted as it ran: the scores by the number of the model, and the
+best up to there.
+
 The figure is plain data for Plotly. A .json file holds only the data. A .html file also holds the
 code that draws it, and needs nothing else.
 """
@@ -8,24 +11,28 @@ from __future__ import annotations
 
 import importlib
 import json
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from taskstore import extras
 from taskstore.errors import OptionError, OutputError
 from taskstore.locations import ownership, publish
-from taskstore.merging.search.grid_search import GridPoints, Searched, words
+from taskstore.merging.search.outcome import Points, Searched, words
 
 ENDS = {".html": ownership.HTML, ".json": ownership.JSON}
 COLORS = ["#4c78a8", "#72b7b2", "#54a24b", "#b279a2", "#9d755d", "#f58518", "#bab0ac"]
 CHOSEN = {"symbol": "star", "size": 16, "color": "#d62728", "line": {"width": 1, "color": "white"}}
 
 
-def check(path: Path, axes: int, *, overwrite: bool = False) -> None:
-    """Raise OptionError, OutputError or MissingExtra if `write` would; call it before a search."""
+def check(path: Path, axes: int | None, *, overwrite: bool = False) -> None:
+    """Raise OptionError, OutputError or MissingExtra if `write` would; call it before a search.
+
+    `axes` None: a search that draws its points.
+    """
     if path.suffix not in ENDS:
         raise OptionError(f"the plot {path} has no name that ends in {' or '.join(ENDS)}")
-    if axes not in (1, 2):
+    if axes not in (1, 2, None):
         raise OptionError(f"a plot shows a search of one or two things; {axes} are searched")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"the plot {path} has no folder to be in; make {path.parent} first")
@@ -56,20 +63,31 @@ def figure(found: Searched) -> dict[str, Any]:
     """Plotly's data and layout."""
     points, report = found.points, found.report
     first, *others = points.axes
+    drawn = points.seed is not None
     count = len(report.models)
     title = f"{report.method}: {count} fine-tune{'' if count == 1 else 's'} of {report.base}"
     return {
-        "data": _map(points) if others else _lines(points),
+        "data": _run(points) if drawn else _map(points) if others else _lines(points),
         "layout": {
             "title": {"text": _plain(title)},
-            "xaxis": {"title": {"text": first}},
-            "yaxis": {"title": {"text": others[0] if others else points.scored}},
+            "xaxis": {"title": {"text": "models scored" if drawn else first}},
+            "yaxis": {"title": {"text": others[0] if others and not drawn else points.scored}},
             "colorway": COLORS,
         },
     }
 
 
-def _lines(points: GridPoints) -> list[dict[str, Any]]:
+def _run(points: Points) -> list[dict[str, Any]]:
+    means = [scores.mean for scores in points.scores]
+    x = [float(i) for i in range(1, len(means) + 1)]
+    best = list(accumulate(means, min if points.minimise else max))
+    each = {"type": "scatter", "mode": "markers", "name": _plain(points.scored), "x": x, "y": means}
+    each["text"] = [_plain(words(points.axes, values)) for values in points.values]
+    step = {"width": 3, "color": "#222222", "shape": "hv"}
+    return [each, _line("best so far", x, best, step) | {"mode": "lines"}]
+
+
+def _lines(points: Points) -> list[dict[str, Any]]:
     x = [values[0] for values in points.values]
     tasks = list(points.scores[0].named)
     each = [
@@ -87,7 +105,7 @@ def _line(name: str, x: list[float], y: list[float], line: dict[str, Any]) -> di
     return {**scatter, "x": x, "y": y, "line": line}
 
 
-def _map(points: GridPoints) -> list[dict[str, Any]]:
+def _map(points: Points) -> list[dict[str, Any]]:
     across, down = points.axes.values()
     means = [scores.mean for scores in points.scores]  # the first axis changes last
     x, y = points.values[points.best]
@@ -103,7 +121,7 @@ def _map(points: GridPoints) -> list[dict[str, Any]]:
     return [grid, _chosen(points, x, y)]
 
 
-def _chosen(points: GridPoints, x: float, y: float) -> dict[str, Any]:
+def _chosen(points: Points, x: float, y: float) -> dict[str, Any]:
     name = words(points.axes, points.values[points.best])
     chosen = {"type": "scatter", "mode": "markers", "name": f"chosen: {name}", "x": [x], "y": [y]}
     return {**chosen, "marker": CHOSEN, "showlegend": len(points.axes) == 1}
