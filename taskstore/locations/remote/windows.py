@@ -1,8 +1,9 @@
 """Read files over a network in windows: several at a time, ahead of the reader, within a bound.
 
 A window that is read to its end is the first to be given up, so who reads a file once fetches it
-once. What is fetched ahead never pushes out what is not yet read. A request that fails for a while
-is made again, from where it stopped.
+once. What is fetched ahead never pushes out what is not yet read. Where not all files fit into the
+memory, windows are small enough for all readers, and a few bytes from here and there are fetched
+alone. A request that fails for a while is made again, from where it stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from threading import Lock, RLock
 
 from blake3 import blake3
@@ -23,6 +24,9 @@ from taskstore.errors import FormatError
 HEAD = 128 << 10  # bytes of a file's first window: most headers, no more
 SMALLEST, LARGEST = 4 << 20, 64 << 20
 PER_FILE = 512  # windows of a file, about, where their size may be between those two
+PER_READER = 3  # windows that have room for each reader
+LEAST = 1 << 20  # bytes of a window where many readers share the memory
+SAMPLE = 64 << 10  # bytes of a read that may be fetched alone
 MEMORY = 256 << 20  # bytes of all windows of a process, where nothing else is said
 AHEAD = 2  # windows that are fetched before they are asked for
 TRIES = 8  # of one window
@@ -75,6 +79,7 @@ class _Window:
     size: int
     data: Future[bytes]
     unread: int = field(init=False)
+    arrived: bytes | None = None
 
     def __post_init__(self) -> None:
         self.unread = self.size
@@ -93,18 +98,35 @@ class Windows:
         self._held: OrderedDict[Key, _Window] = OrderedDict()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="taskstore-fetch")
         self._files = 0
+        self._open: dict[int, WindowedFile] = {}
 
     def file(self, fetch: Fetch, size: int, label: str) -> WindowedFile:
         """Make a file of `size` bytes out of what fetches ranges of it."""
         with self._lock:
             self._files += 1
-            return WindowedFile(self, self._files, fetch, size, label)
+            file = self._open[self._files] = WindowedFile(self, self._files, fetch, size, label)
+            return file
+
+    def step(self, size: int) -> int:
+        """Return the bytes of the windows of a file of `size` bytes, which is read from now on."""
+        best = min(max(SMALLEST, _power_of_two(size // PER_FILE)), LARGEST)
+        with self._lock:  # the files of one model are read one after the other
+            readers = len({file.label.rpartition("/")[0] for file in self._open.values()}) or 1
+        return max(LEAST, min(best, _power_of_two(self.memory // (PER_READER * readers))))
+
+    def sampled(self, file: WindowedFile, k: int) -> bool:
+        """Tell whether a few bytes of a window are better fetched alone."""
+        with self._lock:
+            if (file.number, k) in self._held or k in (0, file.last + 1):
+                return False
+            return sum(other.size for other in self._open.values()) > self.memory
 
     def get(self, file: WindowedFile, k: int, used: int) -> bytes:
         """Return a window, of which the caller reads `used` bytes; fetches what follows it."""
         with self._lock:
             window = self._wanted(file, k)
             window.unread -= used
+            file.last = k
             if (file.number, k) in self._held:
                 self._held.move_to_end((file.number, k))
             if k == 1 or (file.number, k - 1) in self._held:
@@ -148,9 +170,13 @@ class Windows:
         """Return a window that is here."""
         with self._lock:
             found = self._held.get((file.number, k))
-        if found is None or not found.data.done() or found.data.exception():
-            return None
-        return found.data.result()
+            return found.arrived if found else None
+
+    def arrived(self, file: WindowedFile, k: int, data: bytes) -> None:
+        """Note that a window is here."""
+        with self._lock:
+            if found := self._held.get((file.number, k)):
+                found.arrived = data
 
     def _forget_failed(self, number: int, k: int, done: Future[bytes]) -> None:
         """Let a window that could not be fetched be asked for again."""
@@ -178,6 +204,7 @@ class Windows:
     def close(self, file: WindowedFile) -> None:
         """Give up all windows of a file."""
         with self._lock:
+            self._open.pop(file.number, None)
             for key in [key for key in self._held if key[0] == file.number]:
                 self._held[key].data.cancel()
                 if key in self._held:
@@ -190,14 +217,23 @@ class WindowedFile:
     def __init__(self, windows: Windows, number: int, fetch: Fetch, size: int, label: str) -> None:
         self.number, self.fetch, self.size, self.label = number, fetch, size, label
         self._windows = windows
-        self._step = min(max(SMALLEST, _power_of_two(size // PER_FILE)), LARGEST)
-        self.windows = 1 + max(0, -(-(size - HEAD) // self._step))
+        self.last = -1  # the window that was read last
         self._open = True
         self._hash, self._hashed, self._lock = blake3(), 0, Lock()
+
+    @cached_property
+    def _step(self) -> int:
+        """Bytes of a window; asked for when all files of a job are open, as a rule."""
+        return self._windows.step(self.size)
+
+    @property
+    def windows(self) -> int:
+        return 1 + (-(-(self.size - HEAD) // self._step) if self.size > HEAD else 0)
 
     def fetched(self, k: int, begin: int, end: int) -> bytes:
         """Fetch a window, bytes [begin, end)."""
         data = fetch_all(self.fetch, begin, end, self.label)
+        self._windows.arrived(self, k, data)
         self._hash_on(k, data)
         return data
 
@@ -219,7 +255,9 @@ class WindowedFile:
         return HEAD + (k - 1) * self._step if k else 0
 
     def size_of(self, k: int) -> int:
-        return min(HEAD + k * self._step, self.size) - self.begin_of(k)
+        return (
+            min(self.begin_of(k + 1), self.size) - self.begin_of(k) if k else min(HEAD, self.size)
+        )
 
     def _window_at(self, offset: int) -> int:
         return 0 if offset < HEAD else 1 + (offset - HEAD) // self._step
@@ -233,6 +271,8 @@ class WindowedFile:
         if not count:
             return b""
         numbers = range(self._window_at(begin), self._window_at(begin + count - 1) + 1)
+        if count <= SAMPLE and self._windows.sampled(self, numbers[0]):
+            return fetch_all(self.fetch, begin, begin + count, self.label)
         if len(numbers) > 1:
             self._windows.start(self, numbers)
         parts, end = [], begin + count

@@ -167,3 +167,52 @@ def test_the_end_of_a_file(server: Server) -> None:
         assert file.read(0, size) == DATA[:size]
         with pytest.raises(FormatError, match="f ends before"):
             file.read(0, size + 1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_readers_with_little_memory_fetch_once(threads: int) -> None:
+    """Twelve models: first a few bytes of each tensor are compared, then all is read, by blocks."""
+    count, block, data = 12, 300_000, DATA[: HEAD + 3 * SMALLEST]
+    pool = Windows(memory=36 << 20)
+    servers = [Server(data) for _ in range(count)]
+    files = [pool.file(s.fetch, len(data), f"s3://b/{i}/f") for i, s in enumerate(servers)]
+    for file in files:
+        file.read(0, 8)
+        for at in range(HEAD // 2, len(data), 1_500_000):
+            assert file.read(at, 128) == data[at : at + 128]
+
+    def read(at: int) -> bool:
+        end = min(at + block, len(data))
+        return all(file.read(at, end - at) == data[at:end] for file in files)
+
+    with ThreadPoolExecutor(threads) as readers:
+        assert all(readers.map(read, range(0, len(data), block)))
+    assert pool.used <= pool.memory
+    assert sum(server.fetched for server in servers) <= 1.05 * count * len(data)
+
+
+def test_samples_of_files_that_fit_are_kept() -> None:
+    """No request for each tensor where the windows stay until they are read."""
+    server = Server()
+    file = Windows().file(server.fetch, len(DATA), "f")
+    for _ in range(3):
+        for at in range(0, len(DATA) - 128, 100_000):
+            assert file.read(at, 128) == DATA[at : at + 128]
+    assert server.fetched == len(DATA) and len(server.ranges) == 7
+
+
+def test_windows_that_arrive_in_any_order_are_hashed_once() -> None:
+    """The second comes before the first; the hash goes on when that is here."""
+    server, second = Server(), Event()
+
+    def fetch(begin: int, end: int) -> Iterator[bytes]:
+        if begin == HEAD:
+            second.wait(10)
+        yield from server.fetch(begin, end)
+        if begin == HEAD + SMALLEST:
+            second.set()
+
+    file = Windows().file(fetch, len(DATA), "f")
+    assert file.read(0, len(DATA)) == DATA
+    assert file.digest() == blake3(DATA).hexdigest()
+    assert server.fetched == len(DATA)
