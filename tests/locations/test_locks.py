@@ -50,7 +50,7 @@ def test_the_second_is_refused_by_the_name_of_the_first(kind: str, tmp_path: Pat
     with publish.alone(target):
         said = other(target)
         assert f"process {os.getpid()} of {platform.node()}" in said
-        assert "--wait" in said
+        assert "`taskstore.locations.locks.waiting(SECONDS)`" in said
         assert str(tmp_path / ".store.lock") in said
         with publish.alone(target):  # the same caller may ask again
             pass

@@ -43,6 +43,8 @@ DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+")
 NEAR = 0.02
 SHELL = frozenset("|&;<>$*")  # what needs a shell
 ANY = "..."
+# the lines of work that takes over ten seconds, which hang on the machine
+PROGRESS = re.compile(r": [\d,.]+ \S+ of [\d,.]+ \S+ \(\d+%\)")
 HOME = "/data"  # what a page calls the folder that it runs in
 
 
@@ -89,13 +91,18 @@ def written(steps: list[Step]) -> str:
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
+def near(shown: str, seen: str) -> bool:
+    """Within a fiftieth, or one in the last place, which another machine's sums may move."""
+    a, b, last = float(shown), float(seen), 10.0 ** -len(shown.split(".")[1])
+    return abs(a - b) <= max(NEAR * max(abs(a), abs(b)), 1.001 * last)
+
+
 def same_line(shown: str, seen: str) -> bool:
     a, b = " ".join(shown.split()), " ".join(seen.split())
     for kind, pattern in KINDS.items():
         a, b = pattern.sub(kind, a), pattern.sub(kind, b)
-    numbers = zip(map(float, DECIMAL.findall(a)), map(float, DECIMAL.findall(b)), strict=False)
-    near = all(abs(x - y) <= NEAR * max(abs(x), abs(y)) for x, y in numbers)
-    return near and DECIMAL.sub("<>", a) == DECIMAL.sub("<>", b)
+    numbers = zip(DECIMAL.findall(a), DECIMAL.findall(b), strict=False)
+    return all(near(x, y) for x, y in numbers) and DECIMAL.sub("<>", a) == DECIMAL.sub("<>", b)
 
 
 def same(shown: list[str], seen: list[str]) -> bool:
@@ -138,6 +145,7 @@ class Session:
         plain = step.source.startswith("taskstore ") and not SHELL & set(step.source)
         status, printed = self._called(step.source) if plain else self._shelled(step.source)
         seen = printed.replace(str(self.folder), HOME).rstrip().splitlines()
+        seen = [one for one in seen if not PROGRESS.search(one)]
         failed = any(line.startswith(("error:", "Error:")) for line in seen)
         return seen if bool(status) == failed else [*seen, f"(status {status})"]
 
