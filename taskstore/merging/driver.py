@@ -21,6 +21,7 @@ from taskstore.merging.methods import split
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import donor_of, named
 from taskstore.merging.report import MergeReport
+from taskstore.merging.scratch import KeptVector
 from taskstore.merging.task_vectors import Source, VectorScan
 from taskstore.merging.training_runs import spread
 from taskstore.models.config import CONFIG, TORCH, read_config, write_config, write_settings
@@ -40,19 +41,22 @@ def merge(
     progress: Callback = silent,
     notes: Mapping[str, str] | None = None,
     section: str = "",
+    kept: KeptVector | None = None,
 ) -> MergeReport:
     """Write one merged model to the folder `target`, which appears only when it is complete.
 
     `models` maps names to model folders, weight files or LoRA adapter folders, or training runs for
     methods that average checkpoints. `notes` come before the report's own; `section` is the end of
-    the model card. Raises InputError for what cannot be merged and OutputError for a target that
-    cannot be written.
+    the model card; `kept` has the merged vector, or gets it. Raises InputError for what cannot be
+    merged and OutputError for a target that cannot be written.
     """
     check_target(Path(target), options, [base, *models.values()])
     models, of_runs = spread(models, split(options.method).method, options.last)
     with closing(open_family(base, models)) as family:
         notes = {**(notes or {}), **of_runs}
-        return merge_family(family, Path(target), options, progress, notes=notes, section=section)
+        return merge_family(
+            family, Path(target), options, progress, notes=notes, section=section, kept=kept
+        )
 
 
 def merge_family(
@@ -63,6 +67,7 @@ def merge_family(
     source: Source | None = None,
     notes: Mapping[str, str] | None = None,
     section: str = "",
+    kept: KeptVector | None = None,
 ) -> MergeReport:
     """`merge` of models that are open, wherever they come from.
 
@@ -73,13 +78,15 @@ def merge_family(
         kinship.check(family)
     count, threads = len(family.tasks), options.jobs
     _log.info("merging %d models into %s: %s, %d threads", count, target, options.method, threads)
-    with make_job(family, options, progress, source, notes or {}) as job:
+    with make_job(family, options, progress, source, notes or {}, kept) as job:
         _fit(job)
         return _written(job, target, section)
 
 
 def _fit(job: MergeJob) -> None:
     """Let the method look at all task vectors, if it needs to."""
+    if job.source.kept and job.source.kept.whole:
+        return
     base = job.family.base.tensors
     shared = [(name, base[name], output.tasks) for name, output in job.outputs.merged()]
     job.source.method.fit(VectorScan(job.source, shared, job.executor, job.meter.add))

@@ -33,6 +33,7 @@ from taskstore.merging.driver import check_target, merge_family
 from taskstore.merging.methods import F32, Info, Method, Vectors, registry
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
+from taskstore.merging.scratch import KeptVector
 from taskstore.merging.task_vectors import Block, Source, read
 from taskstore.models.family import Family
 from taskstore.progress import Callback, silent
@@ -48,6 +49,7 @@ def merge_store(
     tasks: list[str] | None = None,
     progress: Callback = silent,
     section: str = "",
+    kept: KeptVector | None = None,
 ) -> MergeReport:
     """Write one merged model of a store's tasks (None: all) to the folder `target`.
 
@@ -83,7 +85,7 @@ def merge_store(
             source = StoredSource(family, vector, options.chunk)
             note = f"merged from its own multi-task model (merged by {store.manifest.merge.method})"
         notes = {store.name: note}
-        return merge_family(family, target, options, progress, source, notes, section)
+        return merge_family(family, target, options, progress, source, notes, section, kept)
 
 
 def inputs(store: Store) -> list[PathLike]:

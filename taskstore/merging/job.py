@@ -11,6 +11,7 @@ from taskstore.merging import needed_statistics
 from taskstore.merging.methods.matrix_memory import reserved
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
+from taskstore.merging.scratch import KeptVector
 from taskstore.merging.task_vectors import Source
 from taskstore.models.compare import compare
 from taskstore.models.family import Family
@@ -44,6 +45,7 @@ def make_job(
     progress: Callback,
     source: Source | None,
     notes: Mapping[str, str],
+    kept: KeptVector | None = None,
 ) -> Iterator[MergeJob]:
     """A job whose statistics are open; raises InputError for what cannot be merged.
 
@@ -52,7 +54,7 @@ def make_job(
     outputs = decide(family, compare(family), options)
     outputs.notes = {**notes, **outputs.notes}
     executor = options.executor(len(family.tasks))
-    with nullcontext(source) if source else _read(family, options, executor) as source:
+    with nullcontext(source) if source else _read(family, options, executor, kept) as source:
         wanted = [(n, family.base.tensors[n].shape, len(o.tasks)) for n, o in outputs.merged()]
         matrix = reserved(source.method, options.method, wanted, options.max_memory)
         executor = options.executor(len(family.tasks), matrix)
@@ -61,13 +63,15 @@ def make_job(
 
 
 @contextmanager
-def _read(family: Family, options: MergeOptions, executor: Executor) -> Iterator[Source]:
+def _read(
+    family: Family, options: MergeOptions, executor: Executor, kept: KeptVector | None
+) -> Iterator[Source]:
     """The family's vectors as the method wants them, with the statistics that it needs."""
     method, name, paths = options.made(), options.method, options.statistics
     with needed_statistics.opened(family, method, name, paths, executor) as files:
         kinds = options.info.statistics
         weights = options.weights, options.layer_weights
-        yield Source(family, method, options.chunk, *weights, files, kinds)
+        yield Source(family, method, options.chunk, *weights, files, kinds, kept)
 
 
 def _total_bytes(family: Family, outputs: Outputs, passes: int) -> int:

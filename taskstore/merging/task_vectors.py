@@ -18,7 +18,7 @@ from taskstore.executors import Executor
 from taskstore.kernels import cpu, floats
 from taskstore.merging.methods import F32, Method, Vectors, Whole
 from taskstore.merging.methods.layer_groups import layer_groups
-from taskstore.merging.scratch import Scratch
+from taskstore.merging.scratch import KeptVector, Scratch
 from taskstore.models import TensorInfo
 from taskstore.models.family import Family
 from taskstore.statistics import Statistics
@@ -129,6 +129,7 @@ class Source:
     layer_weights  the same for each group of layers, in the place of `weights`
     statistics     task -> what was measured of it, "" -> of the base
     kinds          the kinds of statistics that the method uses
+    kept           where the merged vector is written, or read if it is there
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Source:
         layer_weights: Sequence[Mapping[str, float]] = (),
         statistics: Mapping[str, Statistics] | None = None,
         kinds: Sequence[str] = (),
+        kept: KeptVector | None = None,
     ) -> None:
         self.family, self.method, self.chunk = family, method, chunk
         self._weights, self._statistics = dict(weights or {}), dict(statistics or {})
@@ -147,6 +149,9 @@ class Source:
         self._groups = layer_groups(family.base.tensors, len(layer_weights))
         self._kinds = [kind for kind in kinds if kind in DIAGONAL]
         self._lock, self._matrices = threading.Lock(), dict[str, F32]()
+        self.kept = kept
+        if kept:
+            kept.begin({name: info.numel for name, info in family.base.tensors.items()})
 
     def __getstate__(self) -> dict[str, Any]:
         """Merged matrices stay here: others make their own."""
@@ -157,6 +162,8 @@ class Source:
 
     def block(self, block: Block) -> Vectors:
         """A block as the method wants it; raises NotFinite."""
+        if self.kept and self.kept.whole:
+            return read(self.family, replace(block, tasks=()))
         vectors = read(self.family, block)
         weight_S = self._weights_of(block.name, block.tasks)
         if not self.method.weighs:
@@ -168,9 +175,21 @@ class Source:
     def prove(self) -> None:
         """Raise ChecksumMismatch where what was read out of a store is not what was packed."""
         self.family.prove()
+        if self.kept:
+            self.kept.finish()
 
     def merge(self, vectors: Vectors) -> F32:
         """The merged vector of a block, float32 (N,)."""
+        if self.kept is None:
+            return self._merged(vectors)
+        where = vectors.tensor, vectors.start
+        if self.kept.whole:
+            return self.kept.read(*where, vectors.w0_N.size)
+        merged_N = self._merged(vectors)
+        self.kept.write(*where, merged_N)
+        return merged_N
+
+    def _merged(self, vectors: Vectors) -> F32:
         if not self.method.wants_whole(vectors.tensor, vectors.shape):
             return self.method.merge(vectors)
         with self._lock:

@@ -15,6 +15,8 @@ import taskstore
 from taskstore.errors import EvaluationFailed, InputError, TargetExists
 from taskstore.evaluation.journal import Journal
 from taskstore.merging import MergeOptions, merge
+from taskstore.merging.methods import F32, Whole
+from taskstore.merging.methods.wudi import Wudi
 from taskstore.merging.search.grid_search import search
 from taskstore.merging.search.grids import Grids
 from taskstore.merging.search.origins import Folders, Stored
@@ -281,3 +283,42 @@ def test_a_store_is_searched(packed: Path, small: Family, tmp_path: Path) -> Non
     assert some.merge(tmp_path / "beta", options()).models == ["beta"]
     with pytest.raises(InputError, match="no task 'delta'"):
         Stored(taskstore.open(packed), ["delta"])
+
+
+def test_another_alpha_is_not_merged_again(
+    small: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`wudi` solves once for each ridge, whatever the alphas; the model is the same bit for bit."""
+    solved: list[str] = []
+    inner = Wudi.merge_whole
+
+    def counted(self: Wudi, matrix: Whole) -> F32:
+        solved.append(matrix.tensor)
+        return inner(self, matrix)
+
+    monkeypatch.setattr(Wudi, "merge_whole", counted)
+    grids = Grids((0.2, 0.5, 0.9), {"ridge": (0.3, 1.0)})
+    origin = Folders(small.base_path, small.paths)
+    scorer = Scorer(lambda model, _: float((model / "model.safetensors").stat().st_size))
+    found = search(origin, tmp_path / "out", options("wudi"), grids, scorer)
+    assert found.points.values[found.points.best] == (0.2, 0.3)
+    matrices = len(set(solved))
+    assert matrices
+    assert len(solved) == 3 * matrices  # the last time for the model that is written
+    own = options("wudi", alpha=0.2, method_options={"ridge": 0.3})
+    merge(small.base_path, small.paths, tmp_path / "plain", own)
+    ours, plain = (load_file(tmp_path / d / "model.safetensors") for d in ("out", "plain"))
+    assert all(same(ours[name], plain[name]) for name in plain)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def look(model: Path, _: str) -> float:
+        seen.append(load_file(model / "model.safetensors"))
+        return float(len(seen))
+
+    solved.clear()
+    search(origin, tmp_path / "two", options("wudi"), Grids((0.2, 0.5)), Scorer(look))
+    assert len(solved) == matrices  # the best had the vector that was last
+    merge(small.base_path, small.paths, tmp_path / "half", options("wudi", alpha=0.5))
+    half = load_file(tmp_path / "half" / "model.safetensors")
+    assert all(same(seen[1][name], half[name]) for name in half)
+    assert sorted(os.listdir(tmp_path)) == ["half", "out", "plain", "two"]

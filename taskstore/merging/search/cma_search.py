@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,11 @@ def search(
     """
     target, names = Path(target), space.names
     library = _library()
-    with publish.alone(target):
+    with ExitStack() as stack:
+        stack.enter_context(publish.alone(target))
         origin.check(target, space.options)
+        if [axis.kind for axis in space.axes] == ["alpha"]:
+            scorer = stack.enter_context(scorer.keeping(target))
         scorer.expect(plan.budget)
 
         def trial(values: tuple[float, ...]) -> Scores:
@@ -78,7 +82,7 @@ def search(
         label, minimise = scorer.label, scorer.minimise
         points = Points(names, values, scores, best, minimise, label, failed, plan.seed)
         text, options = section(points, scorer), space.at(values[best])
-        report = origin.merge(target, options, progress=progress, section=text)
+        report = scorer.make(origin, options, origin.names, progress, target, text)
     return Searched(points, report)
 
 

@@ -24,6 +24,7 @@ from taskstore.merging.driver import check_target
 from taskstore.merging.from_store import inputs, merge_store
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
+from taskstore.merging.scratch import KeptVector
 from taskstore.merging.training_runs import spread
 from taskstore.models.family import check_names
 from taskstore.models.readers import lora
@@ -104,9 +105,14 @@ class Origin(ABC):
         names: Sequence[str] = (),
         progress: Callback = silent,
         section: str = "",
+        kept: KeptVector | None = None,
     ) -> MergeReport:
-        """Write one model of those that are named (none: all) to the folder `target`."""
-        return self._merger(names)(target, options, progress=progress, section=section)
+        """Write one model of those that are named (none: all) to the folder `target`.
+
+        `kept` has the merged vector, or gets it.
+        """
+        merger = self._merger(names)
+        return merger(target, options, progress=progress, section=section, kept=kept)
 
     @abstractmethod
     def _merger(self, names: Sequence[str]) -> Callable[..., MergeReport]:

@@ -7,8 +7,8 @@ and every option that changes the result. So a search that was interrupted merge
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from taskstore.evaluation.journal import Journal
 from taskstore.locations.scratch import scratch
 from taskstore.merging.methods import registry
 from taskstore.merging.options import MergeOptions
+from taskstore.merging.report import MergeReport
+from taskstore.merging.scratch import KeptVector
 from taskstore.merging.search.origins import Origin
 from taskstore.progress import Callback
 from taskstore.store.card import cell, code
@@ -60,6 +62,7 @@ class Scorer:
     tasks      each model is scored once per task; ("",): once, by an evaluator that knows none
     minimise   whether scores are losses
     scratch    folder that holds one model at a time (None: the target's)
+    kept       the vector of the model before, which is not merged again for another alpha
     """
 
     evaluator: Evaluator
@@ -68,6 +71,7 @@ class Scorer:
     tasks: tuple[str, ...] = ("",)
     minimise: bool = False
     scratch: Path | None = None
+    kept: KeptVector | None = None
     say: Say = unsaid
 
     def expect(self, models: int) -> None:
@@ -84,9 +88,32 @@ class Scorer:
         progress: Callback,
     ) -> Scores:
         """The scores of the merged model of those that are named, on the way to `target`."""
-        merge = partial(origin.merge, options=options, names=names, progress=progress)
+        merge = partial(self.make, origin, options, names, progress)
         made = partial(_made, merge, target, self.scratch)
         return self.score(what, key(origin, options, names), made)
+
+    def make(
+        self,
+        origin: Origin,
+        options: MergeOptions,
+        names: Sequence[str],
+        progress: Callback,
+        target: Path,
+        section: str = "",
+    ) -> MergeReport:
+        """Write the merged model of those that are named to the folder `target`."""
+        if self.kept:
+            inside = "alpha" in registry.options_of(options.method)
+            self.kept.key = key(origin, options if inside else replace(options, alpha=None), names)
+        return origin.merge(target, options, names, progress, section, self.kept)
+
+    @contextmanager
+    def keeping(self, target: Path) -> Iterator[Scorer]:
+        """The same, with a merged vector on disk while the block runs: 4 bytes a weight."""
+        with scratch(target, self.scratch) as folder:
+            kept = KeptVector(folder / "vector")
+            with closing(kept):
+                yield replace(self, kept=kept)
 
     def score(self, what: str, key: str, made: Made) -> Scores:
         """The scores of a model; `made` makes it if one is not known. Raises EvaluationFailed."""
