@@ -87,6 +87,8 @@ def compare(
         plans.append(
             _plan_task(base, task, aliases, any_dtype=any_dtype, sure=family.aliases is None)
         )
+        if not family.parts:
+            _check_shared(base.checkpoint, task.checkpoint, plans[-1])
         name = task.checkpoint.name
         if not keep_private or (keep_private is not True and name not in keep_private):
             _check_shapes(base.checkpoint, task.checkpoint, plans[-1])
@@ -124,7 +126,6 @@ def _plan_task(
         found = entries[name]
         if any_dtype and found.kind == "private" and base.tensors.get(name) == info and info.numel:
             entries[name] = TensorPlan("shared", info)
-    _check_shared(base, task, entries)
     for name, entry in list(entries.items()):
         of = _own_alias(task, entries, name) if entry.reason == "not in the base" else None
         if of:

@@ -73,12 +73,14 @@ class Family:
     """A base and its fine-tunes, open; tasks in the order of their names.
 
     aliases, multitask   of the store that the fine-tunes join; None: there is none
+    parts                whether a fine-tune may have only some of the base's tensors
     """
 
     base: Checkpoint
     tasks: tuple[Checkpoint, ...]
     aliases: Mapping[str, str] | None = None
     multitask: Multitask | None = None
+    parts: bool = False
 
     def __reduce__(self) -> Any:
         """Another process opens the models at the same paths."""

@@ -17,8 +17,9 @@ from torch import Tensor
 from taskstore.errors import InputError
 from taskstore.merging import merge
 from taskstore.merging.mergekit.fields import MAX_BYTES, load
-from taskstore.merging.mergekit.methods import Call, RecipeModel, Settings, translate, unused
+from taskstore.merging.mergekit.methods import translate, unused
 from taskstore.merging.mergekit.recipe import Recipe, read
+from taskstore.merging.mergekit.settings import Call, RecipeModel, Settings
 from tests.support.families import Family, State, family, save
 
 Formula = Callable[[Tensor, list[Tensor]], Tensor]
@@ -337,25 +338,39 @@ TIES = "merge_method: ties\nbase_model: base\n"
         (THREE + "merge_method: slurp", "merge_method is 'slurp', which mergekit does not have; "
          "did you mean 'slerp'?"),
         (THREE + "merge_method: xyz", "merge_method is 'xyz', which mergekit does not have; read "
-         "are linear, task_arithmetic, ties, dare_linear, dare_ties, model_stock"),
-        (THREE + "merge_method: breadcrumbs_ties", "merge_method is 'breadcrumbs_ties', which is "
-         "not read from recipes; the nearest is ties"),
-        (THREE + "merge_method: passthrough", "merge_method is 'passthrough', which is not read "
-         "from recipes"),
-        (TA + "slices: []\n", "slices puts layers of models together, which is not supported"),
+         "are linear, task_arithmetic, ties, dare_linear, dare_ties, breadcrumbs, "),
+        (THREE + "merge_method: ram", "merge_method is 'ram', which is not read from recipes; the "
+         "nearest is ties"),
+        (THREE + "merge_method: breadcrumbs", "merge_method breadcrumbs needs a base_model"),
+        (THREE + "merge_method: passthrough", "models has 3 models, and passthrough takes one"),
+        (THREE + "merge_method: slerp\nbase_model: base\nparameters: {t: 0.5}", "merge_method "
+         "slerp takes one model beside the base, and 3 are listed"),
+        (THREE + "merge_method: nuslerp", "nuslerp takes two models, and 3 are listed"),
+        (THREE + "merge_method: karcher\nbase_model: base", "karcher has no base_model; leave it"),
+        ("merge_method: nearswap\nbase_model: base\nmodels: [{model: alpha}]",
+         "merge_method nearswap needs parameters.t"),
+        (TA + "slices: []\n", "slices names no slice"),
+        (TA + THREE + "slices: []\n", "slices stands beside models; give one of them"),
+        (TA + "slices: [{sources: [{model: alpha}]}]", "slices[0].sources[0] has no layer_range"),
+        (TA + "slices: [{sources: [{model: alpha, layer_range: [2, 1]}]}]",
+         "slices[0].sources[0].layer_range is no [first, end] of two whole numbers"),
+        (TA + "slices: [{sources: [{model: alpha, layer_range: [0, 1]}]}]",
+         "slices[0].sources has not the base_model among them, which task_arithmetic needs there"),
+        (TA + "slices: [{sources: [{model: base, layer_range: [0, 2]}, "
+         "{model: alpha, layer_range: [0, 1]}]}]",
+         "slices[0].sources takes ranges of unequal length from its models"),
         (TA + "modules: {}\n", "modules merges parts of a model apart, which is not supported"),
         (TA + "chat_template: auto\n", "chat_template is not supported; the merged model has"),
         (TA + "models: [{model: alpha}]", "models[0] has no parameters.weight, and "
          "task_arithmetic needs it"),
         (TA + "models: [{model: alpha, parameters: {wieght: 1}}]",
          "models[0].parameters has an unknown key 'wieght'; did you mean 'weight'?"),
-        (TA + "models: [{model: alpha, parameters: {weight: [0, 0.5, 1]}}]",
-         "models[0].parameters.weight is a gradient over layers, which is not supported; give one "
-         "value for the whole model"),
-        (TA + "models: [{model: alpha, parameters: {weight: [{filter: mlp, value: 1}, "
-         "{value: 0}]}}]", "models[0].parameters.weight is set by filters on tensors' names"),
-        (TA + "models: [{model: alpha, parameters: {weight: {value: 1}}}]",
-         "models[0].parameters.weight is set by filters on tensors' names"),
+        (TA + "models: [{model: alpha, parameters: {weight: [{pattern: mlp, value: 1}]}}]",
+         "models[0].parameters.weight[0] has an unknown key 'pattern'"),
+        (TA + "models: [{model: alpha, parameters: {weight: {filter: mlp}}}]",
+         "models[0].parameters.weight has no value"),
+        (TA + "models: [{model: alpha, parameters: {weight: [{filter: mlp, value: 1}]}}]",
+         "models[0] has no parameters.weight, and task_arithmetic needs it"),
         (TA + "models: [{model: alpha, parameters: {weight: much}}]",
          "models[0].parameters.weight is 'much', not a finite number"),
         (TA + "models: [{model: alpha, parameters: {weight: true}}]",
@@ -368,8 +383,8 @@ TIES = "merge_method: ties\nbase_model: base\n"
          "no parameter of one model; it belongs into the recipe's own"),
         (TA + THREE + "parameters: {normalize: maybe}", "parameters.normalize is 'maybe', not true "
          "or false"),
-        (TA + THREE + "parameters: {normalize: [true, false]}", "parameters.normalize is a "
-         "gradient over layers"),
+        (TA + THREE + "parameters: {normalize: [true, false]}", "parameters.normalize[0] is "
+         "True, not a finite number"),
         (TA + THREE + "parameters: {int8_mask: 3}", "parameters.int8_mask is 3, not true or false"),
         (TA + THREE + "parameters: {normalise: true}", "parameters has an unknown key 'normalise'; "
          "did you mean 'normalize'?"),
@@ -390,11 +405,6 @@ TIES = "merge_method: ties\nbase_model: base\n"
         (TIES + THREE.replace("0.3", "-0.3"), "models[2] has a weight below 0, which mergekit's "
          "normalized mean subtracts from its divisor and ours does not; set parameters.normalize "
          "to false"),
-        (TIES + THREE.replace("0.5}", "0.5, density: 0.5}").replace("1.0}", "1, density: 0.6}"),
-         "models[1] has density 0.5 and models[0].parameters.density has 0.6; all models need the "
-         "same here"),
-        (TIES + THREE.replace("0.5}", "0.5, density: 0.5}"),
-         "models[1] has density 0.5 and models[0] has 1; all models need the same here"),
     ],
 )  # fmt: skip
 def test_what_is_refused_is_named_with_its_place(floats: Family, text: str, problem: str) -> None:

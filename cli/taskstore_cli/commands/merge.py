@@ -121,6 +121,7 @@ def merge(
     from taskstore.executors import default_jobs
     from taskstore.merging import MergeOptions
     from taskstore.merging.mergekit import recipe
+    from taskstore.merging.mergekit.assembled import Assembled
     from taskstore.merging.methods import procedure
     from taskstore.merging.search import greedy_soup
     from taskstore.merging.search.grids import Grids
@@ -143,7 +144,9 @@ def merge(
         if given := [name for name, value in said.items() if value]:
             raise click.UsageError(f"--config says what is merged; leave out {', '.join(given)}")
         read = recipe.read(config)
-        origin: Origin = Folders(read.base, read.models, read.notes)
+        origin: Origin = (
+            Assembled(read) if read.slices else Folders(read.base, read.models, read.notes)
+        )
         options = replace(read.options, **shared)
     elif base is None or method is None:
         raise click.UsageError("give BASE, MODELs and --method, or --config")

@@ -61,7 +61,6 @@ class Node:
 
     def number(self) -> float:
         """A finite number; also a text such as 1e-3, which is no number in YAML 1.1."""
-        self._single()
         try:
             number = math.nan if isinstance(self.value, bool) else float(self.value)
         except (TypeError, ValueError, OverflowError):
@@ -71,18 +70,40 @@ class Node:
         return number
 
     def flag(self) -> bool:
-        self._single()
         if not isinstance(self.value, (bool, int, float)) or self.value not in (0, 1):
             self.fail(f"is {_shown(self.value)}, not true or false")
         return bool(self.value)
 
-    def _single(self) -> None:
-        if not isinstance(self.value, (list, dict)):
-            return
-        parts = self.value if isinstance(self.value, list) else [self.value]
-        filtered = any(isinstance(part, dict) for part in parts)
-        kind = "is set by filters on tensors' names" if filtered else "is a gradient over layers"
-        self.fail(f"{kind}, which is not supported; give one value for the whole model")
+    def at(self, tensor: str, depth: float) -> Node | None:
+        """The value for one tensor; None where no filter takes it.
+
+        A list of numbers is a gradient over the layers: `depth` 0 is its first, 1 its last. A list
+        of {value, filter} is read from above: the first whose filter is part of the tensor's name.
+        """
+        if isinstance(self.value, dict) or (isinstance(self.value, list) and self._filtered()):
+            for part in self.items() if isinstance(self.value, list) else [self]:
+                given = part.members(("value", "filter"))
+                if "value" not in given:
+                    part.fail("has no value")
+                wanted = given["filter"].text() if "filter" in given else "*"
+                if wanted == "*" or wanted in tensor:
+                    return given["value"].at(tensor, depth)
+            return None
+        if not isinstance(self.value, list):
+            return self
+        numbers = [item.number() for item in self.items()] or [self.number()]
+        place = depth * (len(numbers) - 1)
+        below = min(int(place), len(numbers) - 1)
+        above, share = min(below + 1, len(numbers) - 1), place - below
+        return Node(self.file, self.where, (1 - share) * numbers[below] + share * numbers[above])
+
+    def _filtered(self) -> bool:
+        return any(isinstance(part, dict) for part in self.value)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one value for the whole model."""
+        return not isinstance(self.value, (list, dict))
 
 
 def load(path: Path) -> Node:

@@ -7,106 +7,39 @@ With w = a model's weight and lambda = the recipe's scale, and tensor by tensor:
     ties              theta_0 + lambda sum of the w tau of the elected sign, of the largest
                       `density` of each tensor                    (normalize: over their sum w)
     dare_linear, dare_ties   task_arithmetic and ties of vectors of which a random `density` is kept
-    model_stock       no parameters
+    breadcrumbs, della   the same two of vectors trimmed so (`_linear`, `_ties`)
+    model_stock, sce, arcee_fusion, nearswap, slerp, nuslerp, multislerp, karcher, passthrough
+                         the methods of these names
 
-`normalize` is true by default for linear and ties, else false. A model's own parameter counts
-before the recipe's. All this was read from the documentation and the behaviour of mergekit 0.1.
+`normalize` is true by default for linear, ties and della, else false. A model's own parameter
+counts before its slice's, and that before the recipe's. All this was read from the documentation
+and the behaviour of mergekit 0.1.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from taskstore.merging.mergekit.fields import Node
+from taskstore.merging.mergekit.settings import Call, Settings
 from taskstore.merging.methods import MERGES
 
-PER_MODEL = ("weight", "density")
-GLOBAL = (*PER_MODEL, "normalize", "lambda", "rescale", "int8_mask", "filter_wise")
-ELSEWHERE = ("t", "gamma", "epsilon", "scale", "select_topk")  # of methods that are refused
+PER_MODEL = ("weight", "density", "gamma", "epsilon", "scale")
+GLOBAL = (
+    *(*PER_MODEL, "normalize", "lambda", "rescale", "int8_mask", "filter_wise", "t"),
+    *("select_topk", "nuslerp_flatten", "nuslerp_row_wise", "normalize_weights", "eps"),
+    *("max_iter", "tol"),
+)
 SCALED = ("weight", "density", "normalize", "lambda", "rescale")
+MEMORY = {"int8_mask": "it changes only how much memory mergekit takes",
+          "eps": "nothing here is divided by zero"}  # fmt: skip
+BASELESS = ("linear", "nuslerp", "multislerp", "karcher", "passthrough")
 INSTEAD: Mapping[str, str] = {  # mergekit's other methods -> the nearest one that a recipe may name
-    "arcee_fusion": "ties",
-    "breadcrumbs": "ties or task_arithmetic",
-    "breadcrumbs_ties": "ties",
-    "della": "dare_ties",
-    "della_linear": "dare_linear",
-    "karcher": "linear",
-    "multislerp": "linear",
-    "nearswap": "linear",
-    "nuslerp": "linear",
-    "passthrough": "",
     "ram": "ties",
     "ramplus_tl": "ties",
-    "sce": "ties",
-    "slerp": "linear",
 }
-
-
-@dataclass(frozen=True)
-class RecipeModel:
-    """One of a recipe's `models`; the base, if it is listed, is no fine-tune of itself."""
-
-    node: Node
-    parameters: Mapping[str, Node]
-    is_base: bool
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The parameters of a recipe; `shared` are those of models that give none of their own."""
-
-    method: Node
-    shared: Mapping[str, Node]
-    models: Sequence[RecipeModel]
-
-    @property
-    def tasks(self) -> list[RecipeModel]:
-        return [entry for entry in self.models if not entry.is_base]
-
-    def node(self, name: str, entry: RecipeModel) -> Node | None:
-        return entry.parameters.get(name, self.shared.get(name))
-
-    def weights(self) -> list[float]:
-        return [self.weight(entry) for entry in self.tasks]
-
-    def weight(self, entry: RecipeModel) -> float:
-        node = self.node("weight", entry)
-        if node is None:
-            entry.node.fail(f"has no parameters.weight, and {self.method.value} needs it")
-        return node.number()
-
-    def density(self) -> float:
-        """The density that all models share; 1 if none is given."""
-        first: tuple[str, float] | None = None
-        for entry in self.tasks:
-            node = self.node("density", entry)
-            value = node.number() if node else 1.0
-            if node and not 0 < value <= 1:
-                node.fail(f"is {value:g}; a density is above 0 and at most 1")
-            where, known = first = first or ((node or entry.node).where, value)
-            if value != known:
-                both = f"has density {value:g} and {where} has {known:g}"
-                entry.node.fail(f"{both}; all models need the same here")
-        return first[1] if first else 1.0
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        return self.shared[name].flag() if name in self.shared else default
-
-    def scale(self) -> float:
-        return self.shared["lambda"].number() if "lambda" in self.shared else 1.0
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a recipe asks for. `weights` are of `Settings.tasks`; `notes` name places in it."""
-
-    method: str
-    weights: Sequence[float] | None = None
-    options: Mapping[str, float] = field(default_factory=dict)
-    alpha: float = 1.0
-    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def translate(settings: Settings) -> Call:
@@ -138,12 +71,13 @@ def unused(settings: Settings) -> dict[str, str]:
     name = settings.method.value
     (_, used), notes = _METHODS[name], {}
     for entry in settings.models:
-        for node in entry.parameters.values() if entry.is_base and name != "linear" else ():
+        base = entry.is_base and settings.has_base and name != "linear"
+        for node in entry.parameters.values() if base else ():
             notes[node.where] = "ignored: it is the base's, which has no task vector"
     for parameters in (settings.shared, *(entry.parameters for entry in settings.models)):
         for key, node in parameters.items():
-            if key == "int8_mask":
-                notes[node.where] = "ignored: it changes only how much memory mergekit takes"
+            if key in MEMORY:
+                notes[node.where] = f"ignored: {MEMORY[key]}"
             elif key not in used:
                 notes.setdefault(node.where, f"ignored: {name} has no {key}")
     return notes
@@ -177,9 +111,9 @@ def _task_arithmetic(settings: Settings) -> Call:
 def _ties(settings: Settings) -> Call:
     if settings.flag("rescale"):
         settings.shared["rescale"].fail("is true, which is not supported for ties; leave it out")
-    density = settings.density()
-    options = {"density": density, "per_tensor": 1.0, "mean": _mean(settings, default=True)}
-    return Call("ties", settings.weights(), options, settings.scale())
+    options = {"per_tensor": 1.0, "mean": _mean(settings, default=True)}
+    call = Call("ties", settings.weights(), options, settings.scale())
+    return _with(call, density=settings.values("density", 1))
 
 
 def _dare_linear(settings: Settings) -> Call:
@@ -187,20 +121,126 @@ def _dare_linear(settings: Settings) -> Call:
 
 
 def _dare_ties(settings: Settings) -> Call:
-    options = {"density": 1.0, "mean": _mean(settings, default=False)}
-    return _dared(Call("dare+ties", settings.weights(), options), settings)
+    return _dared(_elected("dare+ties", settings), settings)
+
+
+def _elected(method: str, settings: Settings, *, mean: bool = False) -> Call:
+    options = {"density": 1.0, "mean": _mean(settings, default=mean)}
+    return Call(method, settings.weights(), options)
 
 
 def _dared(call: Call, settings: Settings) -> Call:
-    density = settings.density()
-    # DARE divides what it keeps by the density; all methods under it are linear in their scale
-    alpha = settings.scale() * (1 if settings.flag("rescale", True) else density)
+    densities = settings.values("density", 1)
+    alpha = settings.scale()
+    if not settings.flag("rescale", True):
+        # DARE divides what it keeps by the density; all methods under it are linear in their scale
+        if len(set(densities)) > 1:
+            settings.shared["rescale"].fail("is false, and all models need one density then")
+        alpha *= densities[0]
     note = (
         "the random choice is another than mergekit's, and what is kept is divided by the density "
         "where mergekit scales each tensor to the L1 norm that it had"
     )
-    options = {**call.options, "p": round(1 - density, 12)}
-    return replace(call, options=options, alpha=alpha, notes={settings.method.where: note})
+    call = replace(call, alpha=alpha, notes={settings.method.where: note})
+    return _with(call, p=[round(1 - density, 12) for density in densities])
+
+
+def _breadcrumbs(settings: Settings) -> Call:
+    return _crumbs(Call("breadcrumbs", _weights(settings)), settings)
+
+
+def _breadcrumbs_ties(settings: Settings) -> Call:
+    return _crumbs(_elected("breadcrumbs+ties", settings), settings)
+
+
+def _crumbs(call: Call, settings: Settings) -> Call:
+    call = replace(call, alpha=settings.scale())
+    return _with(call, keep=settings.values("density", 1), gamma=settings.values("gamma", 0.01))
+
+
+def _della_linear(settings: Settings) -> Call:
+    return _sampled(Call("della", _weights(settings)), settings)
+
+
+def _della(settings: Settings) -> Call:
+    return _sampled(_elected("della+ties", settings, mean=True), settings)
+
+
+def _sampled(call: Call, settings: Settings) -> Call:
+    if not settings.flag("rescale", True):
+        settings.shared["rescale"].fail("is false, which is not supported for della; leave it out")
+    note = (
+        "the random choice is another than mergekit's, and what is kept is divided by its "
+        "probability where mergekit scales each tensor to the L1 norm that it had"
+    )
+    call = replace(call, alpha=settings.scale(), notes={settings.method.where: note})
+    epsilon = settings.values("epsilon", 0.15)
+    return _with(call, keep=settings.values("density", 1), epsilon=epsilon)
+
+
+def _with(call: Call, **given: Sequence[float]) -> Call:
+    """With options that each model has of its own, or all of them have in common."""
+    options = {**call.options, **{name: values[0] for name, values in given.items() if values}}
+    varied = {name: values for name, values in given.items() if len(set(values)) > 1}
+    return replace(call, options=options, varied=varied)
+
+
+def _sce(settings: Settings) -> Call:
+    return Call("sce", options={"topk": settings.number("select_topk", 1)})
+
+
+def _slerp(settings: Settings) -> Call:
+    settings.one()
+    return Call("slerp", options={"t": settings.number("t")})
+
+
+def _nearswap(settings: Settings) -> Call:
+    settings.one()
+    return Call("nearswap", options={"t": settings.number("t")})
+
+
+def _arcee_fusion(settings: Settings) -> Call:
+    settings.one()
+    return Call("arcee_fusion")
+
+
+def _nuslerp(settings: Settings) -> Call:
+    if len(settings.points) != 2:
+        settings.method.fail(f"nuslerp takes two models, and {len(settings.points)} are listed")
+    rows = settings.flag("nuslerp_row_wise")
+    by = 0.0 if settings.flag("nuslerp_flatten", True) else 2.0 if rows else 1.0
+    first, second = (settings.weight(entry) for entry in settings.points)
+    if settings.has_base:
+        return Call("nuslerp", [first, second], {"by": by})
+    if by:
+        settings.shared["nuslerp_flatten"].fail("is false, which needs a base_model here")
+    if abs(first + second) < 1e-12:
+        settings.method.fail("nuslerp needs weights whose sum is not 0")
+    return Call("slerp", options={"t": second / (first + second), "straight": 1 - 1e-8})
+
+
+def _multislerp(settings: Settings) -> Call:
+    options = {"normalize": float(settings.flag("normalize_weights", True))}
+    if settings.has_base:
+        return Call("multislerp", settings.weights(), options)
+    first = settings.points[0]
+    options["base_weight"] = settings.weight(first)
+    if options["base_weight"] <= 0:
+        first.node.fail("is the first model, which needs a weight above 0 without a base_model")
+    return Call("multislerp", settings.weights(), options)
+
+
+def _karcher(settings: Settings) -> Call:
+    if settings.has_base:
+        settings.method.fail("karcher has no base_model; leave it out and list the model")
+    steps, tol = settings.number("max_iter", 10), settings.number("tol", 1e-5)
+    return Call("karcher", options={"steps": steps, "tol": tol, "base_weight": 1.0})
+
+
+def _passthrough(settings: Settings) -> Call:
+    (entry,) = settings.models
+    node = settings.node("scale", entry)
+    return Call("passthrough", options={"scale": node.number() if node else 1.0})
 
 
 def _model_stock(settings: Settings) -> Call:
@@ -235,5 +275,17 @@ _METHODS: Mapping[str, tuple[Callable[[Settings], Call], tuple[str, ...]]] = {
     "ties": (_ties, SCALED),
     "dare_linear": (_dare_linear, SCALED),
     "dare_ties": (_dare_ties, SCALED),
+    "breadcrumbs": (_breadcrumbs, (*SCALED[:4], "gamma")),
+    "breadcrumbs_ties": (_breadcrumbs_ties, (*SCALED[:4], "gamma")),
+    "della": (_della, (*SCALED, "epsilon")),
+    "della_linear": (_della_linear, (*SCALED, "epsilon")),
     "model_stock": (_model_stock, ("filter_wise",)),
+    "sce": (_sce, ("select_topk",)),
+    "slerp": (_slerp, ("t",)),
+    "nuslerp": (_nuslerp, ("weight", "nuslerp_flatten", "nuslerp_row_wise")),
+    "multislerp": (_multislerp, ("weight", "normalize_weights")),
+    "karcher": (_karcher, ("max_iter", "tol")),
+    "nearswap": (_nearswap, ("t",)),
+    "arcee_fusion": (_arcee_fusion, ()),
+    "passthrough": (_passthrough, ("scale",)),
 }

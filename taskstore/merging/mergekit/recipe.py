@@ -16,16 +16,16 @@ from pathlib import Path
 from taskstore.format import names
 from taskstore.locations.publish import recover
 from taskstore.merging.mergekit.fields import Node, load
+from taskstore.merging.mergekit.layers import Slice, Source
 from taskstore.merging.mergekit.methods import (
-    ELSEWHERE,
+    BASELESS,
     GLOBAL,
     PER_MODEL,
-    RecipeModel,
-    Settings,
     check_name,
     translate,
     unused,
 )
+from taskstore.merging.mergekit.settings import RecipeModel, Settings
 from taskstore.merging.options import MergeOptions
 
 KEYS = (
@@ -33,21 +33,26 @@ KEYS = (
     *("dtype", "out_dtype", "tokenizer_source", "tokenizer", "chat_template"),
 )
 REFUSED = {
-    "slices": "puts layers of models together, which is not supported; merge whole `models`",
     "modules": "merges parts of a model apart, which is not supported; merge whole `models`",
     "chat_template": "is not supported; the merged model has that of its tokenizer's model",
 }
+MOST_LAYERS = 10_000
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The arguments of `merge`; `notes` are place in the file -> what became of it."""
+    """The arguments of `merge`; `notes` are place in the file -> what became of it.
+
+    slices   the layers of the merged model, and what is said of each tensor; empty where models are
+             merged whole and by the same numbers, which `options` has all
+    """
 
     base: str
     models: Mapping[str, str]
     options: MergeOptions
     notes: Mapping[str, str]
+    slices: Sequence[Slice] = ()
 
 
 def read(path: Path) -> Recipe:
@@ -57,70 +62,133 @@ def read(path: Path) -> Recipe:
     for key, problem in REFUSED.items():
         if key in fields:
             fields[key].fail(problem)
-    for key in ("merge_method", "models"):
-        if key not in fields:
-            document.fail(f"has no {key}")
+    if "merge_method" not in fields:
+        document.fail("has no merge_method")
+    if "slices" in fields and "models" in fields:
+        fields["slices"].fail("stands beside models; give one of them")
+    if "slices" not in fields and "models" not in fields:
+        document.fail("has no models, and no slices")
     check_name(fields["merge_method"])
-    listed = _listed(fields["models"])
-    base = _base(fields, listed)
-    entries = [RecipeModel(node, given, _same(model, base)) for node, model, given in listed]
-    settings = Settings(fields["merge_method"], _parameters(fields), entries)
-    found = [model for _, model, _ in listed if not _same(model, base)]
+    slices = _slices(fields)
+    base = slices[0].base.path
+    found = list(dict.fromkeys(s.path for part in slices for s in part.tasks))
+    if fields["merge_method"].value == "passthrough":
+        found = [base]
     if not found:
-        fields["models"].fail("names no model beside the base")
-    call = translate(settings)
+        fields.get("models", fields.get("slices", document)).fail("names no model beside the base")
     models = dict(zip(_names(found), found, strict=True))
+    first = slices[0].settings.at("", 0)
+    call = translate(first)
+    plain = not call.varied and "slices" not in fields and slices[0].settings.single
+    plain = plain and fields["merge_method"].value != "passthrough"
     options = MergeOptions(
         method=call.method,
         method_options=call.options,
-        alpha=call.alpha,
-        weights=dict(zip(models, call.weights, strict=True)) if call.weights else {},
+        alpha=call.alpha if plain else None,
+        weights=dict(zip(models, call.weights, strict=True)) if call.weights and plain else {},
         dtype=_dtype(fields),
         tokenizer_from=_tokenizer(fields, base, models),
     )
-    return Recipe(base, models, options, {**unused(settings), **call.notes})
+    notes: dict[str, str] = {}
+    for part in slices:
+        notes |= {**unused(part.settings), **translate(part.settings.at("", 0)).notes}
+    return Recipe(base, models, options, notes, () if plain else slices)
+
+
+def _slices(fields: Mapping[str, Node]) -> list[Slice]:
+    """The slices; whole models are one."""
+    method, shared = fields["merge_method"], _parameters(fields)
+    named = _model(fields["base_model"]) if "base_model" in fields else None
+    if named is None and method.value not in BASELESS:
+        method.fail(f"{method.value} needs a base_model")
+    parts = [fields["models"]] if "models" in fields else fields["slices"].items()
+    if not parts:
+        fields["slices"].fail("names no slice")
+    made = []
+    for part in parts:
+        given: dict[str, Node] = {}
+        sources = part
+        if "slices" in fields:
+            inner = part.members(("sources", "parameters"))
+            if "sources" not in inner:
+                part.fail("has no sources")
+            sources, given = inner["sources"], _parameters(inner)
+        made.append(_slice(sources, method, shared, given, named, fields, "slices" in fields))
+    if sum(part.length for part in made) > MOST_LAYERS:
+        fields["slices"].fail(f"makes a model of more than {MOST_LAYERS} layers")
+    return made
+
+
+def _slice(
+    node: Node,
+    method: Node,
+    shared: Mapping[str, Node],
+    given: Mapping[str, Node],
+    named: str | None,
+    fields: Mapping[str, Node],
+    cut: bool,
+) -> Slice:
+    listed = _listed(node, cut)
+    if not listed:
+        node.fail("names no model")
+    base = named if named is not None else listed[0].path
+    inside = any(_same(source.path, base) for source in listed)
+    if named is not None and not inside:
+        if method.value == "linear":
+            fields["base_model"].fail(
+                "is none of the models; linear averages it too, so list it with a weight, or leave "
+                "it out"
+            )
+        if cut:
+            node.fail(f"has not the base_model among them, which {method.value} needs there")
+    if method.value == "passthrough" and len(listed) > 1:
+        node.fail(f"has {len(listed)} models, and passthrough takes one")
+    if method.value == "passthrough":
+        base = listed[0].path
+    lengths = {source.stop - source.start for source in listed}
+    if len(lengths) > 1:
+        node.fail("takes ranges of unequal length from its models")
+    entries = [RecipeModel(s.node, s.parameters, _same(s.path, base)) for s in listed]
+    settings = Settings(method, shared, entries, given, named is not None)
+    own = next((s for s in listed if _same(s.path, base)), Source(node, base, {}))
+    return Slice(settings, own, [s for s in listed if s is not own], cut)
 
 
 def _parameters(fields: Mapping[str, Node]) -> dict[str, Node]:
     """The parameters of a recipe or of one of its models."""
-    known = (*GLOBAL, *ELSEWHERE)
-    return fields["parameters"].members(known) if "parameters" in fields else {}
+    return fields["parameters"].members(GLOBAL) if "parameters" in fields else {}
 
 
-def _listed(models: Node) -> list[tuple[Node, str, dict[str, Node]]]:
-    """(its node, its path, its parameters) of each model."""
-    result: list[tuple[Node, str, dict[str, Node]]] = []
+def _listed(models: Node, cut: bool) -> list[Source]:
+    result: list[Source] = []
     for node in models.items():
-        fields = node.members(("model", "parameters"))
+        fields = node.members(("model", "parameters", *(["layer_range"] if cut else [])))
         if "model" not in fields:
             node.fail("names no model")
         given = _parameters(fields)
         for name in set(given) & set(GLOBAL) - set(PER_MODEL):
             given[name].fail("is no parameter of one model; it belongs into the recipe's own")
         model = _model(fields["model"])
-        for other, known, _ in result:
-            if _same(model, known):
-                node.fail(f"is the same model as {other.where}; give it one weight")
-        result.append((node, model, given))
+        for other in result:
+            if _same(model, other.path):
+                node.fail(f"is the same model as {other.node.where}; give it one weight")
+        start, stop = _range(node, fields) if cut else (0, 0)
+        result.append(Source(node, model, given, start, stop))
     return result
 
 
-def _base(fields: Mapping[str, Node], listed: Sequence[tuple[Node, str, dict[str, Node]]]) -> str:
-    """The base; `linear` may name none, and takes the first model: an average needs no base."""
-    method = fields["merge_method"]
-    if "base_model" not in fields:
-        if method.value != "linear":
-            method.fail(f"{method.value} needs a base_model")
-        if not listed:
-            fields["models"].fail("names no model")
-        return listed[0][1]
-    base = _model(fields["base_model"])
-    if method.value == "linear" and not any(_same(model, base) for _, model, _ in listed):
-        fields["base_model"].fail(
-            "is none of the models; linear averages it too, so list it with a weight, or leave it "
-            "out"
-        )
-    return base
+def _range(node: Node, fields: Mapping[str, Node]) -> tuple[int, int]:
+    if "layer_range" not in fields:
+        node.fail("has no layer_range")
+    place = fields["layer_range"]
+    numbers = [item.number() for item in place.items()]
+    if (
+        len(numbers) != 2
+        or not 0 <= numbers[0] < numbers[1] <= MOST_LAYERS
+        or numbers != [int(n) for n in numbers]
+    ):
+        place.fail("is no [first, end] of two whole numbers, the first from 0 and below the end")
+    return int(numbers[0]), int(numbers[1])
 
 
 def _model(node: Node, depth: int = 2) -> str:

@@ -21,7 +21,7 @@ class Slerp(Spherical):
         "theta = (sin((1 - t) w) theta_0 + sin(t w) theta_1) / sin w, w their angle",
         "Shoemake, SIGGRAPH 1985; as in MergeKit, arXiv 2403.13257",
         (
-            Option("t", 0.5, 0, 1, "0: the base, 1: the fine-tune"),
+            Option("t", 0.5, -100, 100, "0: the base, 1: the fine-tune"),
             Option("straight", STRAIGHT, 0, 1, "|cosine| above which the path is straight"),
         ),
         most=1,
