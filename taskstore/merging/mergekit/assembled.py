@@ -19,6 +19,7 @@ from taskstore.merging.mergekit.methods import translate
 from taskstore.merging.mergekit.recipe import Recipe
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
+from taskstore.merging.scratch import KeptVector
 from taskstore.merging.search.origins import Origin
 from taskstore.merging.task_vectors import Source
 from taskstore.models.checkpoint import Checkpoint
@@ -42,7 +43,8 @@ class Assembled(Origin):
 
     def key(self, names: Sequence[str]) -> str:
         raise InputError(
-            "a recipe with slices, gradients or filters is merged once, not searched; leave the evaluator out"
+            "a recipe with slices, gradients or filters is merged once, not searched; leave the "
+            "evaluator out"
         )
 
 
@@ -60,6 +62,7 @@ def merge_recipe(
     options: MergeOptions,
     progress: Callback = silent,
     section: str = "",
+    kept: KeptVector | None = None,
 ) -> MergeReport:
     """Write the model of a recipe to `target`, as `merge` does."""
     check_target(target, options, [recipe.base, *recipe.models.values()])
@@ -78,7 +81,9 @@ def merge_recipe(
         notes = dict(recipe.notes)
         if not method.options and recipe.options.method_options:
             notes["parameters"] = "differ by tensor, as the recipe says"
-        return merge_family(family, target, chosen, progress, source, notes, section)
+        return merge_family(
+            family, target, chosen, progress, source, notes=notes, section=section, kept=kept
+        )
 
 
 @contextmanager
