@@ -9,16 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from taskstore.errors import InputError, OptionError, TargetNotReached
 from taskstore.evaluation.bench import Bench
-from taskstore.format.manifest_file import not_of_a_store
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
+from taskstore.locations.remote import mirror
 from taskstore.locations.scratch import scratch as scratch_folder
 from taskstore.packing.driver import pack
+from taskstore.packing.elsewhere.sending import check_target
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
@@ -86,10 +86,8 @@ def aim_at_score(
     options = with_rest_alone(options or PackOptions())
     if not 0 < share <= 1:
         raise OptionError(f"target {share} is no share of a score, above 0 and at most 1")
-    with publish.alone(Path(target)):
-        publish.check_target(
-            Path(target).absolute(), overwrite=options.overwrite, foreign=not_of_a_store
-        )
+    with publish.alone(mirror.here(target)):
+        check_target(target, overwrite=options.overwrite)
         bench.journal.expect(bench.label, ROUNDS * len(finetunes), bench.say)
         originals = {task: bench.original(path, task) for task, path in sorted(finetunes.items())}
         for task, score in originals.items():
@@ -102,7 +100,7 @@ def aim_at_score(
         while asked := {t: (low[t] + high[t]) // 2 for t in originals if low[t] < high[t]}:
             bits = {task: GRID[k] for task, k in asked.items()}
             trial = replace(options, tiers="rest", residuals=bits, overwrite=False)
-            with scratch_folder(target, scratch) as folder:
+            with scratch_folder(mirror.here(target), scratch) as folder:
                 some = {task: finetunes[task] for task in bits}
                 pack(base, some, folder / "store", trial, progress)
                 store = open_store(folder / "store", base=base)

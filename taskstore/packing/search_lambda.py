@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from taskstore.errors import OptionError
 from taskstore.evaluation.bench import Bench, as_bench
 from taskstore.evaluation.command import Evaluator
-from taskstore.format.manifest_file import not_of_a_store
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
+from taskstore.locations.remote import mirror
 from taskstore.locations.scratch import scratch as scratch_folder
 from taskstore.packing.driver import pack
+from taskstore.packing.elsewhere.sending import check_target
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
@@ -84,12 +84,12 @@ def tune(
     lambdas = sorted(set(grid))
     trials = [replace(options, lam=lam, lambdas={}, overwrite=False) for lam in lambdas]
     overwrite = options.overwrite
-    with publish.alone(Path(target)):
-        publish.check_target(Path(target).absolute(), overwrite=overwrite, foreign=not_of_a_store)
+    with publish.alone(mirror.here(target)):
+        check_target(target, overwrite=overwrite)
         scores: dict[str, dict[float, float]] = {task: {} for task in sorted(finetunes)}
         bench.journal.expect(bench.label, len(lambdas) * len(scores), bench.say)
         for lam, trial in zip(lambdas, trials, strict=True):
-            with scratch_folder(target, scratch) as folder:
+            with scratch_folder(mirror.here(target), scratch) as folder:
                 pack(base, finetunes, folder / "store", trial, progress)
                 store = open_store(folder / "store", base=base)
                 for task in scores:

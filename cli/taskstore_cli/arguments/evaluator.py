@@ -50,10 +50,13 @@ class Evaluator:
     def journal_beside(self, target: Path, what: str) -> Iterator[Path]:
         """The journal; where none was given, one beside the target until the block is done.
 
+        A target at an address has it in the cache of this machine.
         Nobody else writes the target or its journal meanwhile.
         """
         from taskstore.locations import publish
+        from taskstore.locations.remote import mirror
 
+        target = mirror.here(target)
         own = target.absolute().parent / f"{target.name}.{what}.jsonl"
         with publish.alone(target):
             yield self.journal or own

@@ -39,7 +39,7 @@ def rename(store: Path, old: str, new: str, out: Output) -> None:
 
 @command()
 @click.argument("store", type=common.StorePath(), is_eager=True)
-@click.argument("words", metavar="[TARGET] [TASK]...", nargs=-1, required=True)
+@click.argument("words", metavar="[TARGET] [TASK]...", nargs=-1)
 @common.output_option(
     "OTHER", "Folder or address for the new store, in the place of TARGET.", required=False
 )
@@ -69,6 +69,8 @@ def copy(
     from taskstore.packing.changes.tasks import copy as run
     from taskstore_cli.output.store import print_made
 
+    if target is None and not words:
+        raise click.UsageError("say where to copy it: TARGET, or -o OTHER")
     given, tasks = (words[0], words[1:]) if target is None else (target, words)
     target = common.StorePath().convert(given, None, None)
     done = run(common.opened(store), tasks or None, target, overwrite=overwrite, jobs=jobs)

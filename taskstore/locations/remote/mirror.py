@@ -193,6 +193,21 @@ def address_of(path: PathLike) -> Address | None:
     return parse(text) if text.startswith(tuple(f"{s}:/" for s in (HUB, *BUCKETS))) else None
 
 
+def here(target: PathLike) -> Path:
+    """Return a path of this machine for what lies beside a target: of an address, in the cache."""
+    address = address_of(target)
+    if address is None:
+        return Path(target)
+    (work := cache() / "work").mkdir(parents=True, exist_ok=True)
+    return work / folder_of(address).name
+
+
+def need_folder(path: PathLike, why: str) -> None:
+    """Raise OptionError, and say why, where a path of this machine is needed and none is given."""
+    if address := address_of(path):
+        raise OptionError(f"{address}: {why}")
+
+
 def trim(root: Path, size: int, keep: Collection[Path]) -> None:
     """Remove the files below a cache that were not used for longest, until all have `size` bytes.
 

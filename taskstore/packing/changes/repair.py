@@ -29,6 +29,7 @@ from taskstore.format.section import encode
 from taskstore.locations import dry, mounts
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import copy_regular, resolve
+from taskstore.locations.remote.mirror import need_folder
 from taskstore.models import Checkpoint, open_checkpoint
 from taskstore.packing.changes import given
 from taskstore.packing.changes.commit import staged
@@ -41,6 +42,11 @@ from taskstore.progress import Callback, silent
 from taskstore.public import public
 from taskstore.store import Store, card
 from taskstore.store import open as open_store
+
+ELSEWHERE = (
+    "repair mends folders: fetch the files as they are, with what your bucket comes with "
+    "(`aws s3 sync`, `rclone copy`), repair that folder, and `taskstore copy` it to a new address"
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,10 @@ def repair(
 
     `base` says where a base is that the store only references. Raises InputError for a source that
     is neither, FormatError for a manifest that nothing gives back. What they do not have is left as
-    it is.
+    it is. Raises OptionError for a store at an address.
     """
+    where = store.where if isinstance(store, Store) else store
+    need_folder(where, ELSEWHERE)
     back = None
     if not isinstance(store, Store):
         back = put_back(store, sources, threads(jobs))

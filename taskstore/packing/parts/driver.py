@@ -20,6 +20,7 @@ from taskstore.format.manifest_file import not_of_a_store
 from taskstore.locations import dry, publish
 from taskstore.locations.base import Location, PathLike
 from taskstore.locations.files import LocalFolder, absolute
+from taskstore.locations.remote.mirror import need_folder
 from taskstore.packing import manifest_draft
 from taskstore.packing.auto.choose import finer
 from taskstore.packing.block_coder import Coder
@@ -46,6 +47,10 @@ from taskstore.public import public
 
 _log = logging.getLogger(__name__)
 PARTS = ".parts"
+SHARED = (
+    "parts are joined in a folder that all machines see: pack into one, and `taskstore copy` the "
+    "store to the address"
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def pack_part(
     A part that was interrupted goes on where it was. Raises what `pack` raises, and OptionError
     for a part that there is not.
     """
+    need_folder(target, SHARED)
     options = options or PackOptions()
     if not 1 <= part <= parts:
         raise OptionError(f"part {part}/{parts}: give one from 1/{parts} to {parts}/{parts}")
@@ -108,6 +114,7 @@ def seal(
     Of the `options`, `jobs`, `max_memory` and `overwrite` count. Raises InputError where parts are
     missing; it says which.
     """
+    need_folder(target, SHARED)
     options, place = options or PackOptions(), LocalFolder(folder_of_parts(target))
     if not folder_of_parts(target).is_dir():
         raise InputError(
@@ -142,6 +149,7 @@ def pack_on(
     `resume` takes up the parts of a run that died. Raises what `pack` raises, and OutputError for
     parts that are there otherwise.
     """
+    need_folder(target, SHARED)
     options, path, cluster = options or PackOptions(), absolute(target), connect(address)
     publish.check_target(path, overwrite=options.overwrite, foreign=not_of_a_store)
     finetunes, notes = every(finetunes, options)

@@ -43,6 +43,19 @@ def test_what_is_asked_for_is_fetched_once(made: Mirror, tmp_path: Path) -> None
     file.close()
 
 
+def test_what_was_fetched_before_a_failure_is_not_fetched_again(
+    made: Mirror, tmp_path: Path
+) -> None:
+    made.source.delete("b")
+    with pytest.raises(FormatError, match="b is missing"):
+        made.have(DATA)
+    made.source.delete("a")
+    made.source.delete("c")
+    made.source.put("b", DATA["b"])
+    made.have(DATA)
+    assert here(tmp_path) == {*DATA}
+
+
 @pytest.mark.parametrize("data", [b"b" * 499, b"x" * 500])
 def test_another_file_is_refused(made: Mirror, tmp_path: Path, data: bytes) -> None:
     made.source.put("b", data)
