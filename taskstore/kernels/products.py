@@ -8,14 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
-from numba import types
-from numba.extending import overload
 from numpy.typing import NDArray
 
 from taskstore.kernels.floats import to_float32
-from taskstore.kernels.jit import jit
+from taskstore.kernels.jit import jit, overload, reordered
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -39,15 +36,7 @@ def inner(x_SN: F32, strips: NDArray[np.intp] | None = None) -> F64:
     return sums_SS + np.tril(sums_SS, -1).T
 
 
-def _compiled(function: Any) -> Any:
-    """Compile a loop of sums that may be reordered, which vectors of the processor need."""
-    try:
-        return numba.njit(nogil=True, cache=True, fastmath={"reassoc"})(function)
-    except RuntimeError:  # numba finds no writable folder for its cache
-        return numba.njit(nogil=True, fastmath={"reassoc"})(function)
-
-
-@_compiled
+@reordered
 def _dot(a_N: F32, b_N: F32) -> Any:
     total = np.float32(0)
     for i in range(a_N.size):
@@ -55,7 +44,7 @@ def _dot(a_N: F32, b_N: F32) -> Any:
     return total
 
 
-@_compiled
+@reordered
 def _inner(x_SN: F32, runs: NDArray[np.intp], long: int, sums_SS: F64) -> None:
     for run in runs:
         start, stop = run * long, min((run + 1) * long, x_SN.shape[1])
@@ -118,8 +107,10 @@ def _float(x: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_float)  # type: ignore[untyped-decorator]
+@overload(_float)
 def _float_of(x: Any) -> Any:
+    from numba import types
+
     def widened(x: Any) -> Any:
         return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
 

@@ -1,0 +1,51 @@
+"""What a command must not import: it starts at once where it needs no loop, model or network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import contextlib, io, json, sys
+from taskstore_cli.main import main
+with contextlib.redirect_stdout(io.StringIO()):
+    try:
+        main(json.loads(sys.argv[1]))
+    except SystemExit as done:
+        status = done.code or 0
+print(json.dumps([status, sorted(sys.modules)]))
+"""
+MODELS = {"torch", "transformers", "huggingface_hub", "jsonschema", "obstore", "ray"}
+LOOPS = {"numba", "llvmlite", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("words", "not_loaded"),
+    [
+        (["--help"], MODELS | LOOPS | {"numpy", "rich"}),
+        (["pack", "--help"], MODELS | LOOPS | {"numpy"}),
+        (["info", "STORE"], MODELS | LOOPS | {"numpy"}),
+        (["verify", "STORE"], MODELS | LOOPS),
+        (["remove", "STORE", "alpha", "--yes"], MODELS | LOOPS),
+        (["unpack", "STORE", "alpha", "-o", "OUT"], MODELS),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_command_does_not_load(
+    words: list[str], not_loaded: set[str], packed: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(packed, store)
+    places = {"STORE": str(store), "OUT": str(tmp_path / "out")}
+    command = json.dumps([places.get(word, word) for word in words])
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, command], text=True, capture_output=True, check=True
+    )
+    status, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert status == 0, done.stderr
+    assert sorted(not_loaded & set(loaded)) == []
