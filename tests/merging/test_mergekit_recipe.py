@@ -367,6 +367,8 @@ TIES = "merge_method: ties\nbase_model: base\n"
          "models[0].parameters has an unknown key 'wieght'; did you mean 'weight'?"),
         (TA + "models: [{model: alpha, parameters: {weight: [{pattern: mlp, value: 1}]}}]",
          "models[0].parameters.weight[0] has an unknown key 'pattern'"),
+        (TA + "models: [{model: alpha, parameters: {weight: &w {value: *w}}}]",
+         "weight.value has filters inside a filter; give a number or a gradient"),
         (TA + "models: [{model: alpha, parameters: {weight: {filter: mlp}}}]",
          "models[0].parameters.weight has no value"),
         (TA + "models: [{model: alpha, parameters: {weight: [{filter: mlp, value: 1}]}}]",

@@ -86,8 +86,13 @@ class Node:
                 if "value" not in given:
                     part.fail("has no value")
                 wanted = given["filter"].text() if "filter" in given else "*"
+                value = given["value"]
+                if isinstance(value.value, dict) or (
+                    isinstance(value.value, list) and value._filtered()
+                ):
+                    value.fail("has filters inside a filter; give a number or a gradient")
                 if wanted == "*" or wanted in tensor:
-                    return given["value"].at(tensor, depth)
+                    return value.at(tensor, depth)
             return None
         if not isinstance(self.value, list):
             return self
