@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from taskstore.errors import InputError, TargetExists
+from taskstore.errors import InputError
 from taskstore.format.manifest_file import is_store, read
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.hub.push import repository_of
@@ -25,7 +25,7 @@ def pull(
     """Write tasks (None: all) of the store in the repository `source` to the folder `target`.
 
     A target that holds tasks of that store already keeps them, and gets these too. Files come
-    through the hub's cache, are checked, and are fetched once. Raises UnknownTask, TargetExists,
+    through the hub's cache, are checked, and are fetched once. Raises UnknownTask, InputError,
     RemoteError, FormatError or ChecksumMismatch; the target then is as it was.
 
     >>> taskstore.pull("org/family", ["billing"], "family")  # doctest: +SKIP
@@ -45,8 +45,10 @@ def pull(
 
 
 def _there(store: Store, target: Path, source: str) -> list[str]:
-    """Return the tasks that an earlier pull wrote; raises TargetExists for another store."""
+    """Return the tasks that an earlier pull wrote; raises InputError for others."""
     if not is_store(target):
+        if target.is_file() or (target.is_dir() and any(target.iterdir())):
+            raise InputError(f"{target} is there, and is no store of {source}; name another folder")
         return []
     found = read(target)
     for name, task in found.tasks.items():
@@ -56,5 +58,5 @@ def _there(store: Store, target: Path, source: str) -> list[str]:
                 "another folder"
             )
     if found.base != store.manifest.base:
-        raise TargetExists(target)
+        raise InputError(f"{target} has another base than {source}; name another folder")
     return list(found.tasks)

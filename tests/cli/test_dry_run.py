@@ -98,6 +98,15 @@ def test_nothing_is_written(words: str, places: dict[str, Path], tmp_path: Path)
         assert part["replaces"] == (tmp_path / part["path"]).exists()
 
 
+def test_what_is_elsewhere_is_told_as_it_was_written(places: dict[str, Path]) -> None:
+    pushed, copied = (
+        run(f"{words} --dry-run", places).stdout
+        for words in (WORDS["push"], "copy hf://org/family new")
+    )
+    assert "would write  org/family\n" in pushed and "would change" not in pushed
+    assert "would read   hf://org/family\n" in copied
+
+
 def test_measure_writes_nothing(places: dict[str, Path], tmp_path: Path) -> None:
     """The base of this family is no model of transformers: that is refused as it would be."""
     before = contents(tmp_path)

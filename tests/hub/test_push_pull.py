@@ -177,6 +177,12 @@ def test_pull_keeps_what_is_not_its_own(
     before = contents(tmp_path / "other")
     with pytest.raises(InputError, match="that is not, or no longer, in ann/family"):
         taskstore.pull(REPOSITORY, None, tmp_path / "other")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    pushed.log.clear()
+    with pytest.raises(InputError, match="is no store of ann/family; name another folder"):
+        taskstore.pull(REPOSITORY, None, tmp_path / "model")
+    assert not any(".safetensors" in line for line in pushed.log)
     with pytest.raises(InputError, match="no task 'nobody'"):
         taskstore.pull(REPOSITORY, ["nobody"], tmp_path / "new")
     assert contents(tmp_path / "other") == before and not (tmp_path / "new").exists()

@@ -52,27 +52,35 @@ def _scores_alone(given: Mapping[str, Any]) -> bool:
     return "record" in given
 
 
-def _written(given: Mapping[str, Any]) -> list[Path]:
-    """The target; the store, where a command changes it; and the journal that is kept."""
-    target = given.get("target") or given.get("store")
-    kept = [] if _scores_alone(given) and given["record"] is None else [Path(str(target))]
+def _written(given: Mapping[str, Any]) -> list[Path | str]:
+    """The target; the repository, unless it is read; the store, where a command changes it; and
+    the journal that is kept."""
+    target = given.get("target") or given.get("repository") or given.get("store")
+    kept = [] if _scores_alone(given) and given["record"] is None else [target]
     journal = getattr(given.get("evaluator"), "journal", None)
     return [*kept, *([journal] if journal else [])]
 
 
-def _paths(given: Mapping[str, Any]) -> Iterable[Path]:
+def _paths(given: Mapping[str, Any]) -> Iterable[Path | str]:
     """The files and folders that a command names as its input; hub ids are no paths."""
+    from taskstore.locations.remote.mirror import address_of
+
     for name in READ:
         value = given.get(name)
         for word in value if isinstance(value, tuple) else (value,):
-            if isinstance(word, (str, Path)) and str(word):
+            if isinstance(word, (str, Path)) and (address := address_of(word)):
+                yield str(address)
+            elif isinstance(word, (str, Path)) and str(word):
                 path = Path(word)
                 after = Path(str(word).partition("=")[2])
                 yield path if path.exists() or not str(after) or not after.exists() else after
 
 
-def _part(path: Path) -> Part:
-    """A file or folder as it is now; of a folder the files in it, of a store all of them."""
+def _part(path: Path | str) -> Part:
+    """A file or folder as it is now; of a folder the files in it, of a store all of them; of what
+    is elsewhere, a str, its address alone."""
+    if isinstance(path, str):
+        return Part(path, 0, 0)
     if path.is_file():
         return Part(str(path), 1, path.stat().st_size)
     inside = path.rglob("*") if (path / "taskstore.json").exists() else path.glob("*")

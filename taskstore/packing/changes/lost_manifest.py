@@ -47,6 +47,8 @@ def put_back(store: PathLike, sources: Sequence[PathLike], executor: Executor) -
                 f"{damage}; and {', '.join(map(str, copies))} is no copy of it: most files of "
                 "tasks that a copy lists must be there, byte for byte"
             )
+        if sources:
+            raise InputError(f"{damage}; and {', '.join(map(str, sources))} is no store")
         raise damage
 
 

@@ -178,6 +178,8 @@ def test_a_damaged_manifest_comes_from_a_copy(
     code, _, err = run("repair", store.path, "--from", tmp_path / "o")
     assert code == 1
     assert "is no copy of it" in err
+    code, _, err = run("repair", store.path, "--from", tmp_path / "gone")
+    assert code == 1 and f"{tmp_path / 'gone'} is no store" in err
     code, out, err = run("repair", store.path, "--from", copy, "--dry-run")
     assert (code, err) == (0, "")
     assert f"would put back: taskstore.json, from {copy}" in out
