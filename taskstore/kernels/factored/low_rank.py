@@ -69,7 +69,7 @@ class LowRank:
     def floats(self) -> tuple[F32, F32, F32]:
         """Factors float32 (M, R) and (R, N), whose product is T, and scales (M,)."""
         shifts_R = self.shifts_R.astype(np.int32)
-        right_RN = (self.right_RN.astype(np.int32) << shifts_R[:, None]).astype(np.float32)
+        right_RN = np.ldexp(self.right_RN.astype(np.float32, order="C"), shifts_R[:, None])
         return np.ascontiguousarray(self.left_RM.T, np.float32), right_RN, self.scales()
 
     def add(self, first: int, values_N: F32) -> None:
