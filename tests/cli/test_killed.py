@@ -32,8 +32,6 @@ COMMANDS = {
     "pack --max-error": "pack BASE ALPHA -o archive --max-error 0.05 --overwrite --yes",
     "pack --target": f"pack BASE ALPHA -o archive --target 0.9 {EVAL} --overwrite --yes",
     "tune": f"tune BASE ALPHA -o archive --grid 0.4 {EVAL} --overwrite --yes",
-    "add --repack": "add archive new=ALPHA --repack",
-    "retier": "retier archive --tiers mask --drop-exact",
     "retier -o": "retier archive --tiers mask -o store --overwrite",
     "unpack": "unpack archive alpha -o model --overwrite",
     "unpack --all": "unpack archive --all -o models --overwrite",

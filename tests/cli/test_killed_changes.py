@@ -26,6 +26,8 @@ COMMANDS = {
     "rename": "rename archive alpha omega",
     "remove": "remove archive alpha --yes",
     "eval --record": f"eval archive alpha --record mine {EVAL}",
+    "add --repack": "add store new=ALPHA --repack",
+    "retier": "retier store --tiers mask --drop-exact",
     "gc": "gc archive",
     "repair": "repair archive --from ALPHA",
 }
@@ -42,6 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     models = [family.base_path, *family.paths.values()]
     warm = [
         ["pack", *models, "-o", archive, "--tiers", "rest,exact", "--parent", "none", "-q"],
+        ["pack", *models, "-o", root / "before" / "store", "--tiers", "mask,exact", "-q"],
         ["remove", archive, "beta", "--yes", "-q"],
         ["add", archive, f"beta={family.paths['beta']}", "-q"],
         ["verify", archive, "-q"],
@@ -70,7 +73,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 def test_killed_at_every_change(world: World, name: str) -> None:
     killer, line = world.killer, COMMANDS[name]
     here = world.fresh(line)
-    store, words = here / "archive", world.words(line, here)
+    store, words = here / line.split()[1], world.words(line, here)
     spoiled(store, name)
     before = here.with_name("prepared")
     shutil.rmtree(before, ignore_errors=True)

@@ -26,7 +26,7 @@ from taskstore.format.manifest import File
 from taskstore.format.manifest_file import is_store
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.format.section import encode
-from taskstore.locations import dry, mounts
+from taskstore.locations import dry, mounts, ownership
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import copy_regular, resolve
 from taskstore.locations.remote.mirror import need_folder
@@ -94,6 +94,7 @@ def _mended(
     executor = threads(jobs)
     files = store.manifest.files
     bad = [path for path, ok in executor.map(_is_good, store, files) if not ok]
+    bad += [CARD] if CARD not in files and _is_stale(store) else []
     dry.note(would_mend=bad, also=[f"would mend: {path}" for path in bad])
     dry.stop()
     job = _Repair(store, executor.jobs, bad)
@@ -116,6 +117,22 @@ def _is_good(store: Store, path: str) -> tuple[str, bool]:
     return path, True
 
 
+def _card(store: Store) -> str:
+    """The text of a card, which follows from the manifest; sealed where no file list has it."""
+    manifest = store.manifest
+    files = {path: file for path, file in manifest.files.items() if path != CARD}
+    text = card.render(msgspec.structs.replace(manifest, files=files))
+    return text if CARD in manifest.files else ownership.sealed(text, ownership.HTML)
+
+
+def _is_stale(store: Store) -> bool:
+    """Tell whether a sealed card is missing, or another manifest's; one that was edited is not."""
+    path = store.path / CARD
+    with suppress(FileNotFoundError):
+        return ownership.is_sealed(path, ownership.HTML) and path.read_text() != _card(store)
+    return True
+
+
 Found = Iterator[tuple[str, Path]]  # paths in the store, and files that may be what belongs there
 
 
@@ -134,11 +151,12 @@ class _Repair:
 
     def mend(self, name: str, where: Path, folder: Path) -> None:
         """Put a file in its place, if it is the recorded one."""
-        recorded = self._store.manifest.files[name]
+        recorded = self._store.manifest.files.get(name)
         part = folder / "part"
         with suppress(FormatError):
             copy_regular(where, part)
-            check_file(folder, part.name, recorded)
+            if recorded:
+                check_file(folder, part.name, recorded)
             target = place_of(self._store) / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(part, "rb") as file:
@@ -151,10 +169,7 @@ class _Repair:
     def card(self, folder: Path) -> None:
         """Write the card again, which follows from the manifest."""
         if CARD in self.left:
-            manifest = self._store.manifest
-            files = {path: file for path, file in manifest.files.items() if path != CARD}
-            text = card.render(msgspec.structs.replace(manifest, files=files))
-            (folder / CARD).write_text(text, encoding="utf-8")
+            (folder / CARD).write_text(_card(self._store), encoding="utf-8")
             self.mend(CARD, folder / CARD, folder)
 
     def _of_copy(self, path: Path) -> Found:

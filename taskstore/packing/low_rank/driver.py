@@ -59,6 +59,10 @@ class LowRanks:
         at_once = max(1, self.options.max_memory // 2 // max(1, BYTES * largest))
         self._at_once = threading.Semaphore(at_once)
 
+    def __reduce__(self) -> tuple[type[LowRanks], tuple[object, ...]]:
+        """Another process finds the factors that it needs itself."""
+        return LowRanks, (self.family, self.options, self.steps)
+
     def of(self, t: int, block: Block) -> LowRank:
         """Return the factors of a task's tensor; raises NotFinite."""
         if not block.info.numel:

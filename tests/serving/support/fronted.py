@@ -57,7 +57,7 @@ def make_family(root: Path) -> Path:
     tokenizer["added_tokens"].append(special)
     _write(noted / "tokenizer.json", tokenizer)
     config = json.loads((noted / "tokenizer_config.json").read_text())
-    config["extra_special_tokens"].append("<note>")
+    config["additional_special_tokens"].append("<note>")
     _write(noted / "tokenizer_config.json", {**config, "bos_token": "<note>"})
     _write(noted / "generation_config.json", {**DEFAULTS, "eos_token_id": [3, vocabulary["zehn"]]})
     (noted / "chat_template.jinja").write_text(TEMPLATE)
