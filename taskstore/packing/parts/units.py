@@ -106,12 +106,15 @@ def _tensors(blocks: Sequence[BlockUnit]) -> list[tuple[int, int]]:
 
 
 def _may_be_cut(coder: Coder, unit: BlockUnit) -> bool:
-    """Tell whether blocks are whole subtrees of each model's tensor; see subtrees.py."""
-    block, chunk = unit.block, coder.job.options.chunk
+    """Tell whether blocks are whole subtrees of each model's tensor; see subtrees.py.
+
+    All blocks of a rest have the same factors, which machines may round differently: one codes all.
+    """
+    job, block, chunk = coder.job, unit.block, coder.job.options.chunk
     tasks = [] if unit.adapter or unit.private is not None else block.tasks
-    models = [coder.job.family.tasks[t] for t in tasks]
-    same = all(model.tensors[block.name].shape == block.info.shape for model in models)
-    return same and chunk % CHUNK == 0 and chunk & (chunk - 1) == 0
+    same = all(job.family.tasks[t].tensors[block.name].shape == block.info.shape for t in tasks)
+    factored = any(job.plan.tasks[t][block.name].codec == "factored" for t in tasks)
+    return same and not factored and chunk % CHUNK == 0 and chunk & (chunk - 1) == 0
 
 
 def _pieces(sizes: Sequence[int], start: int, stop: int, most: int) -> list[_Run]:

@@ -24,6 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "magnitude": {"method": "magnitude"},
     "rest": {"tiers": "rest", "base": "reference", "shard_bytes": 4000},
     "all": {"tiers": "mask,rest,exact"},
+    "low rank": {"tiers": "rest", "residual": 0.8},
     "exact": {"tiers": "exact", "level": "archive"},
     "auto": {"tiers": "auto"},
 }

@@ -72,6 +72,21 @@ def test_a_large_tensor_is_cut_and_one_that_grew_is_not(
         assert not any(unit.cut for unit in parts.units)  # blocks are no whole subtrees
 
 
+def test_a_tensor_with_factors_is_coded_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines may round them differently, and all blocks have the same."""
+    monkeypatch.setattr(units, "LEAST", 20_000)
+    monkeypatch.setattr(units, "MOST", 1000)
+    base = families.random_state(0, shapes={"a": (200, 64), "b": (12800,)})
+    family = Family(tmp_path, base, {"one": families.tuned(base, 1)})
+    for bits, cut_ones in ((1.0, {"b"}), (3.0, {"a", "b"})):
+        chosen = families.options(tiers="rest", residual=bits, chunk=1024)
+        with parts_of(family, tmp_path, chosen) as parts:
+            found = [n for unit in parts.units if unit.cut for n in unit.blocks]
+            assert {parts.blocks[n].block.name for n in found} == cut_ones
+
+
 def test_parts_share_all_units_and_none_has_much_more() -> None:
     every = [units.Unit(n, ((n, n + 1),), size) for n, size in enumerate([90, 5, 5, 50, 40, 10])]
     mine = [units.of_part(every, part, 2) for part in (1, 2)]
