@@ -100,7 +100,7 @@ def join_file(shared: tuple[Path, Location], file: Joined) -> tuple[str, File]:
             section = SectionWriter(container, name, layout)
             pieces = [piece for piece in file.pieces[name] if piece.lengths]
             streams = sum(len(piece.lengths) for piece in pieces)
-            if streams != layout.chunks * layout.streams:
+            if streams != layout.table:
                 raise FormatError(f"the parts have {streams} streams of {name!r} of {file.path}; "
                                   "remove them and pack again")  # fmt: skip
             for piece in pieces:
