@@ -185,6 +185,8 @@ class _Repair:
     def _of_model(self, path: Path, folder: Path, progress: Callback) -> Found:
         """Code a fine-tune again, against its parent as it was, or the base; find its files."""
         before, tried = len(self.left), list[str]()
+        with closing(open_checkpoint(path)) as model:
+            yield from self._assets(model)
         for task in self._tasks_in_need(path):
             if gone := self._lost_above(task):
                 self.notes.append(
@@ -209,6 +211,16 @@ class _Repair:
         if len(self.left) == before:
             what = " or ".join(tried) or "what is damaged"
             self.notes.append(f"{path} does not give back {what} byte for byte")
+
+    def _assets(self, model: Checkpoint) -> Found:
+        """Find configs, tokenizers and the like, which a store holds as they were."""
+        sizes = self._store.manifest.files
+        for file in model.assets.values():
+            with suppress(OSError):
+                size = file.stat().st_size
+                for name in [n for n in self.left if n.startswith("assets/")]:
+                    if sizes[name].bytes == size:
+                        yield name, file
 
     def _tasks_in_need(self, path: Path) -> list[str]:
         """List tasks with damaged files; those that came from a folder of that name first."""

@@ -97,6 +97,15 @@ def test_the_base_from_its_folder(
     assert contents(store.path) == before
 
 
+def test_configs_from_the_original(store: taskstore.Store, small: families.Family) -> None:
+    before = contents(store.path)
+    assets = files_of(store, "assets")
+    spoil(store, *assets)
+    done = repair(store.path, [small.base_path, *small.paths.values()])
+    assert (sorted(done.mended), done.left) == (sorted(assets), [])
+    assert contents(store.path) == before
+
+
 def test_the_command(store: taskstore.Store, small: families.Family, tmp_path: Path) -> None:
     before = contents(store.path)
     spoil(store, "tasks/alpha/exact.safetensors")
