@@ -1,4 +1,4 @@
-"""Hub ids: what the local cache of a hub says about a folder."""
+"""Models on this machine: their names, and what the local cache of a hub says about a folder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from taskstore.errors import CheckpointError
 from taskstore.locations.files import absolute, read_regular
 from taskstore.locations.publish import recover
 from taskstore.locations.remote.addresses import parse
-from taskstore.locations.remote.hub_cache import cached
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 # files of weights that are named like those of any other model
 _USUAL = re.compile(r"(model|pytorch_model|adapter_model|consolidated)\b.*", re.ASCII)
 _HUB_CACHE = re.compile(r"models--(?P<id>[^/]+)/snapshots/(?P<revision>[0-9a-f]{40})$")
 
 
 def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
-    """Return local path, source and revision of a model as a user names it."""
+    """Return local path, source and revision of a model that is on this machine.
+
+    A folder of the hub's cache has the id of its repository as source, and its commit as revision.
+    Raises CheckpointError for what is not there.
+    """
     path = absolute(os.path.expanduser(model))
     try:
         recover(path)
@@ -28,9 +30,9 @@ def locate(model: str | os.PathLike[str]) -> tuple[Path, str, str | None]:
     except (OSError, ValueError) as error:  # a name that no file can have
         why = getattr(error, "strerror", None) or error
         raise CheckpointError(repr(model)[:200], f"is no path: {why}") from None
-    meant = _newest(path) if there else _in_cache(os.fspath(model))
-    if meant is None:
-        raise CheckpointError(model, f"there is no such folder or file{_way_out(os.fspath(model))}")
+    if not there:
+        raise CheckpointError(model, "there is no such folder or file")
+    meant = _newest(path)
     found = _snapshot(meant)
     if found:
         return meant, found["id"].replace("--", "/", 1), found["revision"]
@@ -78,24 +80,6 @@ def _newest(path: Path) -> Path:
     )
 
 
-def _in_cache(model: str) -> Path | None:
-    """Return the snapshot of a hub id in the local cache, if it is there."""
-    if not _HUB_ID.fullmatch(model):
-        return None
-    root = cached(model, "").parent
-    return _newest(root) if root.is_dir() else None
-
-
 def _snapshot(path: Path) -> re.Match[str] | None:
     """Match a snapshot of the hub's cache, or a link to one."""
     return _HUB_CACHE.search(path.as_posix()) or _HUB_CACHE.search(path.resolve().as_posix())
-
-
-def _way_out(model: str) -> str:
-    """Say what to do with a hub id."""
-    if not _HUB_ID.fullmatch(model):
-        return ""
-    return (
-        "; if it is an id of the Hugging Face hub, download it and name the folder that is "
-        f"printed: hf download {model}"
-    )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @command()
 @click.argument("base", type=common.StorePath(), required=False)
 @click.argument("models", metavar="[[NAME=]FINETUNE]...", nargs=-1)
-@common.output_option("DIR")
+@common.output_option("DIR", "Folder or address to write.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -100,10 +100,10 @@ def merge(
 ) -> None:
     """Merge MODELs, fine-tunes of BASE, into one multi-task model.
 
-    Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders. What cannot
-    be merged (heads, rows of a grown vocabulary) is listed. The folder appears when it is whole.
-    BASE may be a store; its tasks, or those that are named, are merged. A MODEL may be the folder
-    of a training run for average, lawa, swa and warm: its checkpoints are.
+    Models are Hugging Face folders, ids of its hub, addresses, single weight files, or PEFT LoRA
+    adapter folders. What cannot be merged (heads, rows of a grown vocabulary) is listed. The folder
+    appears when it is whole. BASE may be a store; its tasks, or those that are named, are merged. A
+    MODEL may be the folder of a training run for average, lawa, swa and warm: its checkpoints are.
 
     With --eval, values are searched: every point of the grids is merged and scored, the best is
     kept. Use validation data: the score of a choice is no test score. Interrupted, the same command

@@ -27,7 +27,7 @@ from taskstore_cli.output.console import Output
 @command()
 @common.base_argument
 @click.argument("finetunes", metavar="[NAME=]FINETUNE...", nargs=-1)
-@common.output_option("STORE", also=["--to"])
+@common.output_option("STORE", "Folder or address to write.", also=["--to"])
 @click.option(
     "--lambda",
     "lambdas",
@@ -132,9 +132,10 @@ def pack(
 ) -> None:
     """Pack BASE and its FINETUNEs into one store.
 
-    Models are Hugging Face folders, single weight files, or PEFT LoRA adapter folders; with
-    --tiers exact the folder of a training run stands for its checkpoints. A task is named after
-    its folder unless NAME= stands before it. The store appears when it is whole.
+    Models are Hugging Face folders, ids of its hub, addresses, single weight files, or PEFT LoRA
+    adapter folders; with --tiers exact the folder of a training run stands for its checkpoints. A
+    task is named after its folder unless NAME= stands before it. The store appears when it is
+    whole.
 
     \b
     taskstore pack llama billing=runs/17/final legal=runs/22/final -o family

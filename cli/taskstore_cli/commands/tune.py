@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @command()
 @common.base_argument
 @click.argument("finetunes", nargs=-1, required=True, metavar="[NAME=]FINETUNE...")
-@common.output_option("STORE")
+@common.output_option("STORE", "Folder or address to write.")
 @evaluator_options()
 @click.option(
     "--lambda",
