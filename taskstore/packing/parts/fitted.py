@@ -47,6 +47,8 @@ def _plain(value: Any) -> Any:
 
 def _put(target: object, attributes: dict[str, Any]) -> None:
     for name, plain in attributes.items():
+        if name.startswith("__") or callable(getattr(type(target), name, None)):
+            raise KeyError(name)  # such as "__class__", which all of a process would see
         if isinstance(plain, list) and plain[0] == "object":
             _put(getattr(target, name), plain[1])
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import taskstore
 from taskstore import PackOptions
@@ -44,6 +45,23 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_parts(family: Family, target: Path, chosen: PackOptions, parts: int = PARTS) -> None:
     for part in range(parts, 0, -1):
         pack_part(family.base_path, family.paths, target, part, parts, chosen)
+
+
+def test_a_model_that_was_trained_on_is_refused(rich: Family, tmp_path: Path) -> None:
+    """Its tensors have the same names and shapes; parts of both would make a model of neither."""
+    models = {task: tmp_path / task for task in rich.paths}
+    for task, path in rich.paths.items():
+        shutil.copytree(path, models[task])
+    chosen = options(keep_private=True, tiers="exact", chunk=1024)
+    pack_part(rich.base_path, models, tmp_path / "many", 1, 2, chosen)
+    one = next(iter(models.values()))
+    file = next(one.glob("*.safetensors"))
+    weights = load_file(file)
+    save_file({name: own + own for name, own in weights.items()}, file, {"format": "pt"})
+    with pytest.raises(InputError, match="parts of another pack are there"):
+        pack_part(rich.base_path, models, tmp_path / "many", 2, 2, chosen)
+    with pytest.raises(InputError, match="has other tensors"):
+        seal(tmp_path / "many")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -22,6 +23,15 @@ def test_a_method_gets_what_another_saw() -> None:
     seen = vars(other)["_inner"]
     assert seen._trim._found[""].tobytes() == inner._trim._found[""].tobytes()  # type: ignore[attr-defined]
     assert isinstance(seen._majority, np.float32)
+
+
+def test_a_class_is_not_changed() -> None:
+    """What lies on a shared disk sets what a method saw, and never what others of it do."""
+    method, state = make("sum", {}), ["object", {"doc": "x"}]
+    for name in ("__class__", "fit"):
+        with pytest.raises(FormatError, match="cannot be read"):
+            put_state(method, msgspec.msgpack.encode({name: state}))
+    assert not hasattr(type(method), "doc")
 
 
 @pytest.mark.parametrize(
