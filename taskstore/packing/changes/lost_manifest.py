@@ -1,7 +1,8 @@
 """Put back the manifest of a store, where it is damaged or gone: from a copy, or an older one.
 
 Of a copy most files of tasks must be in the store as it lists them, or it is another store's. An
-older manifest is one that the store keeps for its readers, all of whose files are there.
+older manifest is one that the store keeps for its readers, all of whose files are there. The one
+with most tasks wins, and of these the last: a task that it lacks may go with the next change.
 """
 
 from __future__ import annotations
@@ -72,7 +73,14 @@ def _damage(target: Path) -> FormatError | None:
 def _candidates(
     target: Path, copies: Sequence[Path], executor: Executor
 ) -> Iterator[tuple[Path, Manifest, str]]:
-    """Yield files that may be the manifest, the best first, and what they are."""
+    """Yield files that may be the manifest, the most tasks first, and what they are."""
+    found = [*_copies(target, copies, executor), *_older(target, executor)]
+    yield from sorted(found, key=lambda one: _rank(one[1]), reverse=True)
+
+
+def _copies(
+    target: Path, copies: Sequence[Path], executor: Executor
+) -> Iterator[tuple[Path, Manifest, str]]:
     for copy in copies:
         try:
             manifest = manifest_file.read(copy)
@@ -82,16 +90,18 @@ def _candidates(
         good = [ok for ok in executor.map(_is_there, (target, manifest), own) if ok]
         if good and 2 * len(good) >= len(own):
             yield copy / MANIFEST, manifest, f"from {copy}"
-    older = manifest_file.kept(target).items()
-    for path, manifest in sorted(older, key=lambda item: _age(item[1]), reverse=True):
+
+
+def _older(target: Path, executor: Executor) -> Iterator[tuple[Path, Manifest, str]]:
+    for path, manifest in manifest_file.kept(target).items():
         files = [name for name in manifest.files if name != CARD]
         if all(executor.map(_is_there, (target, manifest), files)):
             yield path, manifest, "as it was before the last change"
 
 
-def _age(manifest: Manifest) -> tuple[str, int]:
+def _rank(manifest: Manifest) -> tuple[int, str, int]:
     changes = manifest.history or []
-    return changes[-1].when if changes else "", len(changes)
+    return len(manifest.tasks), changes[-1].when if changes else "", len(changes)
 
 
 def _is_there(shared: tuple[Path, Manifest], path: str) -> bool:

@@ -216,6 +216,17 @@ def test_a_damaged_manifest_comes_from_before_the_last_change(
     assert verify(taskstore.open(store.path), deep=True).ok
 
 
+def test_an_old_copy_does_not_hide_later_tasks(store: taskstore.Store, tmp_path: Path) -> None:
+    """A manifest that the store keeps has tasks that a copy lacks, whose files would go."""
+    old = taskstore.copy(taskstore.open(store.path), ["alpha"], tmp_path / "old")
+    reader = taskstore.open(store.path)
+    taskstore.remove(taskstore.open(store.path), ["gamma"])
+    (store.path / "taskstore.json").write_bytes(b"{")
+    done = repair(store.path, [old.path])
+    assert "as it was before the last change, of 3 tasks" in done.notes[0]
+    assert taskstore.open(store.path).tasks == reader.tasks
+
+
 def test_a_manifest_that_was_written_so_is_left(store: taskstore.Store, tmp_path: Path) -> None:
     shutil.copytree(store.path, tmp_path / "copy")
     forge.edit(store.path, lambda document: document.update(version=99))
