@@ -23,7 +23,7 @@ def collect(target: PathLike, older: float = DAY) -> tuple[int, int]:
 
     Needed is what the manifest lists, and what one listed that was replaced since then. Returns how
     many bytes are gone, and how many older manifests are left. Raises FormatError for a manifest
-    that cannot be read: nothing is removed then.
+    that cannot be read, or was lost: nothing is removed then.
     """
     address = mirror.address_of(target)
     assert address is not None
@@ -43,6 +43,8 @@ def collect(target: PathLike, older: float = DAY) -> tuple[int, int]:
 def _not_needed(place: Bucket, seen: bytes | None, until: float) -> tuple[dict[str, int], int]:
     entries = place.entries()
     needed = {MANIFEST, CARD, *(m.from_bytes(seen).files if seen is not None else ())}
+    if seen is None and any(name.startswith((f"{OLD}/", CARD)) for name in entries):
+        raise FormatError(f"{place.address} lost its {MANIFEST}; nothing is removed without it")
     replaced = [n for n, e in entries.items() if n.startswith(f"{OLD}/") and _is_new(e, until)]
     for name in replaced:
         with suppress(FormatError, FileNotFoundError):

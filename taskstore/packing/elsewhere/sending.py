@@ -7,6 +7,7 @@ one moment, readers of the old manifest read on, and of two writers one is told.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,13 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from taskstore.errors import ChangedMeanwhile, OptionError, OutputError, TargetExists
+from taskstore.errors import (
+    ChangedMeanwhile,
+    OptionError,
+    OutputError,
+    RemoteError,
+    TargetExists,
+)
 from taskstore.format import manifest as m
 from taskstore.format import manifest_file
 from taskstore.format.manifest_file import OLD, not_of_a_store
@@ -32,6 +39,9 @@ from taskstore.packing.manifest_draft import seal
 
 AT_ONCE = 4  # files that are put at the same time
 FRESH = 12 * 3600.0  # seconds for which `gc` surely leaves a file that no manifest names
+_BELOW = re.compile(
+    rf"tasks/[^/]+/[^/]+\.safetensors|assets/[0-9a-f]{{64}}|{re.escape(OLD)}/[0-9a-f]{{64}}\.json"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -44,9 +54,8 @@ def bucket(address: Address) -> Bucket:
 
 def is_ours(name: str) -> bool:
     """Tell whether a file of a bucket can be a store's, by its name."""
-    folder, slash, _ = name.partition("/")
-    if slash:
-        return folder in ("tasks", "assets", OLD)
+    if "/" in name:
+        return _BELOW.fullmatch(name) is not None
     weights = name.startswith((BASE, MULTITASK)) and name.endswith(".safetensors")
     return weights or name in (MANIFEST, CARD)
 
@@ -130,6 +139,13 @@ def put_store(
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="taskstore-put") as pool:
         for _ in pool.map(lambda path: place.put_file(names[path], find(path)), missing):
             pass
+    now = place.sizes()
+    for path in new:
+        if now.get(names[path]) != listed[path].bytes:
+            raise RemoteError(
+                f"{place.address}/{names[path]} was removed while others were put, by a `gc` as it "
+                "seems; run the command again"
+            )
     if seen is not None:
         place.put(f"{OLD}/{m.checksum_of(seen)}.json", seen)
     try:

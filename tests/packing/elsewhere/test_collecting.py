@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from obstore.store import MemoryStore
 
 import taskstore
 from taskstore.errors import FormatError
@@ -13,6 +14,7 @@ from taskstore.format.names import CARD, MANIFEST
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.bucket import Bucket
 from taskstore.packing import revise
+from taskstore.packing.elsewhere import collecting
 from taskstore.packing.elsewhere.collecting import collect
 from tests.support import families
 from tests.support.families import Family
@@ -57,6 +59,31 @@ def test_a_manifest_that_cannot_be_read_keeps_all(place: Bucket) -> None:
     with pytest.raises(FormatError):
         collect(str(place.address), older=0)
     assert [*place.names()] == before
+
+
+@pytest.fixture
+def other() -> Bucket:
+    return Bucket(Address("s3", "bucket", "place"), MemoryStore())
+
+
+def test_a_store_that_lost_its_manifest_keeps_all(
+    other: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "bucket", lambda _: other)
+    other.put("tasks/a/exact-0123456789ab.safetensors", b"12345")
+    other.put(f"{OLD}/{'0' * 64}.json", b"{}")
+    with pytest.raises(FormatError, match="nothing is removed"):
+        collect("s3://bucket/place", older=-1)
+    assert len([*other.names()]) == 2
+
+
+def test_folders_of_others_stay(other: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A web site has assets, too; so has a store below this place."""
+    monkeypatch.setattr(collecting, "bucket", lambda _: other)
+    for name in ("assets/site.css", "assets/family/taskstore.json", "tasks/notes.txt"):
+        other.put(name, b"1")
+    assert collect("s3://bucket/place", older=-1) == (0, 0)
+    assert len([*other.names()]) == 3
 
 
 def test_a_place_without_a_store(s3: Seaweed, tmp_path: Path) -> None:
