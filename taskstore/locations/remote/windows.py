@@ -13,8 +13,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cache
 from threading import Lock, RLock
 
 from blake3 import blake3
@@ -78,11 +78,8 @@ pause = time.sleep
 class _Window:
     size: int
     data: Future[bytes]
-    unread: int = field(init=False)
+    unread: int
     arrived: bytes | None = None
-
-    def __post_init__(self) -> None:
-        self.unread = self.size
 
 
 Key = tuple[int, int]  # which file, and which window of it
@@ -94,7 +91,7 @@ class Windows:
     def __init__(self, memory: int = MEMORY, ahead: int = AHEAD, threads: int = 8) -> None:
         self.memory, self.ahead = memory, ahead
         self.used = 0  # bytes
-        self._lock = RLock()
+        self.lock = RLock()
         self._held: OrderedDict[Key, _Window] = OrderedDict()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="taskstore-fetch")
         self._files = 0
@@ -102,7 +99,7 @@ class Windows:
 
     def file(self, fetch: Fetch, size: int, label: str) -> WindowedFile:
         """Make a file of `size` bytes out of what fetches ranges of it."""
-        with self._lock:
+        with self.lock:
             self._files += 1
             file = self._open[self._files] = WindowedFile(self, self._files, fetch, size, label)
             return file
@@ -110,20 +107,20 @@ class Windows:
     def step(self, size: int) -> int:
         """Return the bytes of the windows of a file of `size` bytes, which is read from now on."""
         best = min(max(SMALLEST, _power_of_two(size // PER_FILE)), LARGEST)
-        with self._lock:  # the files of one model are read one after the other
+        with self.lock:  # the files of one model are read one after the other
             readers = len({file.label.rpartition("/")[0] for file in self._open.values()}) or 1
         return max(LEAST, min(best, _power_of_two(self.memory // (PER_READER * readers))))
 
     def sampled(self, file: WindowedFile, k: int) -> bool:
         """Tell whether a few bytes of a window are better fetched alone."""
-        with self._lock:
+        with self.lock:
             if (file.number, k) in self._held or k in (0, file.last + 1):
                 return False
             return sum(other.size for other in self._open.values()) > self.memory
 
     def get(self, file: WindowedFile, k: int, used: int) -> bytes:
         """Return a window, of which the caller reads `used` bytes; fetches what follows it."""
-        with self._lock:
+        with self.lock:
             window = self._wanted(file, k)
             window.unread -= used
             file.last = k
@@ -136,7 +133,7 @@ class Windows:
 
     def start(self, file: WindowedFile, numbers: Iterable[int]) -> None:
         """Begin to fetch windows that will be asked for at once, as far as there is room."""
-        with self._lock:
+        with self.lock:
             for k in numbers:
                 self._look_ahead(file, k)
 
@@ -161,26 +158,26 @@ class Windows:
     def _fetch(self, file: WindowedFile, k: int) -> _Window:
         begin, size = file.begin_of(k), file.size_of(k)
         data = self._pool.submit(file.fetched, k, begin, begin + size)
-        window = self._held[file.number, k] = _Window(size, data)
+        window = self._held[file.number, k] = _Window(size, data, size)
         self.used += size
         data.add_done_callback(lambda done: self._forget_failed(file.number, k, done))
         return window
 
     def held(self, file: WindowedFile, k: int) -> bytes | None:
         """Return a window that is here."""
-        with self._lock:
+        with self.lock:
             found = self._held.get((file.number, k))
             return found.arrived if found else None
 
     def arrived(self, file: WindowedFile, k: int, data: bytes) -> None:
         """Note that a window is here."""
-        with self._lock:
+        with self.lock:
             if found := self._held.get((file.number, k)):
                 found.arrived = data
 
     def _forget_failed(self, number: int, k: int, done: Future[bytes]) -> None:
         """Let a window that could not be fetched be asked for again."""
-        with self._lock:
+        with self.lock:
             held = self._held.get((number, k))
             if held and held.data is done and (done.cancelled() or done.exception()):
                 self._drop((number, k))
@@ -203,7 +200,7 @@ class Windows:
 
     def close(self, file: WindowedFile) -> None:
         """Give up all windows of a file."""
-        with self._lock:
+        with self.lock:
             self._open.pop(file.number, None)
             for key in [key for key in self._held if key[0] == file.number]:
                 self._held[key].data.cancel()
@@ -218,13 +215,15 @@ class WindowedFile:
         self.number, self.fetch, self.size, self.label = number, fetch, size, label
         self._windows = windows
         self.last = -1  # the window that was read last
-        self._open = True
+        self._open, self._known = True, 0
         self._hash, self._hashed, self._lock = blake3(), 0, Lock()
 
-    @cached_property
+    @property
     def _step(self) -> int:
-        """Bytes of a window; asked for when all files of a job are open, as a rule."""
-        return self._windows.step(self.size)
+        """Bytes of a window, for all threads; told when all files of a job are open, as a rule."""
+        with self._windows.lock:
+            self._known = self._known or self._windows.step(self.size)
+            return self._known
 
     @property
     def windows(self) -> int:
@@ -232,10 +231,15 @@ class WindowedFile:
 
     def fetched(self, k: int, begin: int, end: int) -> bytes:
         """Fetch a window, bytes [begin, end)."""
-        data = fetch_all(self.fetch, begin, end, self.label)
+        data = fetch_all(self._while_open, begin, end, self.label)
         self._windows.arrived(self, k, data)
         self._hash_on(k, data)
         return data
+
+    def _while_open(self, begin: int, end: int) -> Iterable[bytes]:
+        if not self._open:
+            raise OSError(errno.EBADF, "the file is closed", self.label)
+        return self.fetch(begin, end)
 
     def _hash_on(self, k: int, data: bytes | None) -> None:
         """Hash a window, if it is the next one, and those after it that are here."""
@@ -255,9 +259,7 @@ class WindowedFile:
         return HEAD + (k - 1) * self._step if k else 0
 
     def size_of(self, k: int) -> int:
-        return (
-            min(self.begin_of(k + 1), self.size) - self.begin_of(k) if k else min(HEAD, self.size)
-        )
+        return min(self.begin_of(k + 1) if k else HEAD, self.size) - self.begin_of(k)
 
     def _window_at(self, offset: int) -> int:
         return 0 if offset < HEAD else 1 + (offset - HEAD) // self._step

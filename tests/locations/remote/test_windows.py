@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError, Event
 
 import pytest
 from blake3 import blake3
@@ -55,6 +56,39 @@ def test_who_reads_once_fetches_once(server: Server) -> None:
         assert all(file.read(at, count) == DATA[at : at + count] for file in files)
         assert pool.used <= pool.memory
     assert [one.fetched for one in servers] == [len(DATA)] * 3
+
+
+def test_two_threads_see_windows_of_one_size(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One asks while another does, and the number of readers changes in between."""
+    pool, steps, both = Windows(), iter((SMALLEST, 2 * SMALLEST)), Barrier(2)
+
+    def step(size: int) -> int:
+        with suppress(BrokenBarrierError):
+            both.wait(0.2)
+        return next(steps)
+
+    monkeypatch.setattr(pool, "step", step)
+    file = pool.file(server.fetch, len(DATA), "f")
+    with ThreadPoolExecutor(2) as threads:
+        counts = [*threads.map(lambda _: file.windows, range(2))]
+    assert counts == [file.windows] * 2
+
+
+def test_a_closed_file_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a process would wait for all tries of it at its end."""
+    asked = list[int]()
+
+    def fetch(begin: int, end: int) -> Iterable[bytes]:
+        asked.append(begin)
+        raise Temporary("busy")
+
+    file = Windows().file(fetch, 100, "f")
+    monkeypatch.setattr(windows, "pause", lambda seconds: file.close())
+    with pytest.raises(OSError, match="closed"):
+        file.fetched(0, 0, 100)
+    assert asked == [0]
 
 
 def test_any_reads_are_exact(server: Server) -> None:
