@@ -17,7 +17,7 @@ from taskstore.errors import InputError, OptionError
 BACKEND = "family"
 MARK = "# Written by `taskstore route`."
 _SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
-_TASK = re.compile(r"[^\s#\"'\\]+")
+_TASK = re.compile(r"[^\s#\"'\\;\x00-\x1f\x7f]+")  # ";" would end a command of the socket
 
 
 @dataclass(frozen=True)

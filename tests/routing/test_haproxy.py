@@ -183,7 +183,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     for wrong in (["a"], ["a:0"], ["a:99999"], ["a:1", "a:1"], ["a b:1"], ["a:1\nb:2"], []):
         with pytest.raises(OptionError):
             names_of(wrong)
-    for task in ("two words", "a\nb s1", 'quote"'):
+    for task in ("two words", "a\nb s1", 'quote"', "a;help", "a\0b"):
         with pytest.raises(InputError, match="rename it"):
             tasks_text({task: "s1"})
     with pytest.raises(OptionError, match="bind"):
