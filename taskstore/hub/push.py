@@ -107,7 +107,8 @@ def push(
     notes = []
     if (card := _card(place)) is not None:
         if _is_own(card, before.get(CARD)):
-            there |= {CARD} if card == (store.path / CARD).read_bytes() else set()
+            same = CARD in here and card == (store.path / CARD).read_bytes()
+            there |= {CARD} if same else set()
         else:
             there.add(CARD)
             notes.append(f"{CARD} was edited on the hub and stays; remove it there, and push again")

@@ -17,7 +17,7 @@ from taskstore.errors import InputError, OptionError
 BACKEND = "family"
 MARK = "# Written by `taskstore route`."
 _SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
-_TASK = re.compile(r"[^\s#\"'\\;\x00-\x1f\x7f]+")  # ";" would end a command of the socket
+TASK = re.compile(r"[^\s#\"'\\;\x00-\x1f\x7f]+")  # ";" would end a command of the socket
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ backend {BACKEND}
 def tasks_text(placed: Mapping[str, str]) -> str:
     """Return the map's text: a task and its server's name on each line."""
     for task in placed:
-        if not _TASK.fullmatch(task):
+        if not TASK.fullmatch(task):
             raise InputError(f"task {task!r} cannot stand in a map of HAProxy: rename it")
     return "".join(f"{task} {server}\n" for task, server in sorted(placed.items()))
 

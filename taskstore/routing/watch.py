@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from taskstore.routing.haproxy import Admin
+from taskstore.routing.haproxy import TASK, Admin
 from taskstore.routing.placement import moved
 
 LIMIT = 16 << 20  # bytes of an answer
@@ -71,7 +71,8 @@ class Watch:
             seen = {n: one for n, one in zip(self._servers, looks, strict=True) if one}
         if not seen:
             return {}
-        tasks = frozenset[str]().union(*(one.tasks for one in seen.values()))
+        served = frozenset[str]().union(*(one.tasks for one in seen.values()))
+        tasks = {task for task in served if TASK.fullmatch(task)}  # others are not in the map
         for task in tasks:
             now = sum(one.running.get(task, 0.0) for one in seen.values())
             self._loads[task] = (self._loads.get(task, now) + now) / 2
