@@ -49,8 +49,8 @@ def test_what_was_fetched_before_a_failure_is_not_fetched_again(
     made.source.delete("b")
     with pytest.raises(FormatError, match="b is missing"):
         made.have(DATA)
-    made.source.delete("a")
-    made.source.delete("c")
+    for name in here(tmp_path):  # several are fetched at once: which, hangs on the machine
+        made.source.delete(name)
     made.source.put("b", DATA["b"])
     made.have(DATA)
     assert here(tmp_path) == {*DATA}
