@@ -207,7 +207,7 @@ CHANGES: dict[str, Callable[[taskstore.Store, Family], object]] = {
 }
 
 
-@pytest.mark.parametrize("change", ["add", "remove", "record"])
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_is_not_a_stores_stays_beside_what_is_new(
     small: Family, tmp_path: Path, change: str
 ) -> None:
@@ -221,20 +221,6 @@ def test_what_is_not_a_stores_stays_beside_what_is_new(
         there = (target / name).lstat()
         assert (there.st_ino, there.st_mtime_ns) == (mine.st_ino, mine.st_mtime_ns), what
         assert verify(taskstore.open(target), deep=True).ok, what
-
-
-def test_a_store_that_is_packed_anew(small: Family, tmp_path: Path) -> None:
-    """It takes the place of the whole folder."""
-    two = {task: small.paths[task] for task in ("alpha", "beta")}
-    taskstore.pack(small.base_path, two, tmp_path / "whole", options(tiers="exact"))
-    for what, spoil in SPOILS.items():
-        target = shutil.copytree(tmp_path / "whole", tmp_path / what)
-        name = spoil(target)
-        before = contents(target)
-        with pytest.raises(OutputError) as refused:
-            CHANGES["retier"](taskstore.open(target), small)
-        assert f"holds '{name}': not something" in str(refused.value), what
-        assert contents(target) == before
 
 
 def test_assets_replace_no_file(packed: Path, tmp_path: Path) -> None:

@@ -81,7 +81,10 @@ def test_a_matrix_that_does_not_fit_is_refused_before_anything_is_merged(
 def test_methods_lists_the_grammar_and_the_memory() -> None:
     listed = run("methods").output
     assert "--method [BEFORE+...]METHOD[+AFTER...], for example trust_region+wudi+lines" in listed
-    assert "BEFORE: dare, trust_region, tvq" in listed and "AFTER: consensus, lines, svc" in listed
+    assert (
+        "BEFORE: dare, breadcrumbs, della, trust_region, tvq" in listed
+        and "AFTER: consensus, lines, svc" in listed
+    )
     one = run("methods", "trust_region+wudi+lines").output
     assert [line.split(":")[0] for line in one.splitlines() if line[0] != " "] == [
         "wudi", "trust_region", "lines"]  # fmt: skip

@@ -33,7 +33,10 @@ def test_a_hub_base_is_named_and_found_as_such(
     assert store.state_dict("alpha")
     manifest = store.manifest
     assert (manifest.base.source, manifest.base.revision) == ("org/name", "ab" * 20)
-    assert "base_model:\n- org/name\n---" in (tmp_path / "s" / "README.md").read_text()
+    assert (
+        "base_model:\n- org/name\nbase_model_relation: "
+        in (tmp_path / "s" / "README.md").read_text()
+    )
 
 
 def test_names_cannot_become_markup(packed: Path) -> None:

@@ -209,8 +209,8 @@ def test_a_file_is_open_once_for_all_who_read_it(family: families.Family, tmp_pa
     taskstore.pack(family.base_path, paths, tmp_path / "s", how)
     store = taskstore.open(tmp_path / "s")
     files = len(store.manifest.files)
-    assert sum(len(store.files_of(name)) for name in names) > 2 * files
-    with few_files(files + 16):
+    assert sum(len(store.files_of(name)) for name in names) > files + 40
+    with few_files(files + 32):
         assert verify(store, deep=True).problems == []
         merge_store(store, tmp_path / "merged", MergeOptions("average"))
         retier(store, options(tiers="rest"), tmp_path / "rest")

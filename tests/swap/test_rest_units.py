@@ -42,7 +42,7 @@ def test_vectors_are_added_and_taken_away(
     """Every pair of states, bit for bit what the loader rebuilds; the base comes back exactly."""
     monkeypatch.setattr(driver, "lane_class", lambda *_: kind)
     family = families.family(tmp_path, dtype=dtype)
-    options = families.options(tiers=tiers, residual=1.2)
+    options = families.options(tiers=tiers, residual=2.5)
     taskstore.pack(family.base_path, family.paths, tmp_path / "s", options)
     store = taskstore.open(tmp_path / "s")
     module = Named(store.state_dict("alpha", tier="rest"))
