@@ -74,8 +74,8 @@ def export_ollama(
     found, target = opened(store), Path(target)
     found.check_tier(task, tier)
     folder, name = folder_of(task), _ollama_name(task)
-    publish.check_target(target.absolute(), overwrite=overwrite, foreign=_not_of_an_export)
-    with publish.folder(target, overwrite=overwrite, foreign=_not_of_an_export) as partial:
+    publish.check_target(target.absolute(), overwrite=overwrite, foreign=ownership.not_noted)
+    with publish.folder(target, overwrite=overwrite, foreign=ownership.not_noted) as partial:
         model = found.unpack(task, partial / folder, tier=tier, jobs=jobs, progress=progress)
         out = OUT_TYPES.get(str(_settings(model / "config.json").get("dtype")), "auto")
         gguf = f"{folder}.gguf"
@@ -89,10 +89,6 @@ def export_ollama(
         (partial / MODELFILE).write_text("\n".join(text) + "\n", encoding="utf-8")
         ownership.write_note(partial)
     return Exported(target, target / folder, target / MODELFILE, lines, caveats, kept)
-
-
-def _not_of_an_export(folder: Path) -> list[str]:
-    return ownership.foreign(folder, ownership.read_note(folder) or {})
 
 
 def _ollama_name(task: str) -> str:

@@ -78,6 +78,11 @@ def read_note(folder: Path) -> dict[str, Written] | None:
     return {**listed, NOTE: Written(bytes=len(raw), blake3=blake3(raw).hexdigest())}
 
 
+def not_noted(folder: Path) -> list[str]:
+    """Return what a folder holds beside the files that its note lists."""
+    return foreign(folder, read_note(folder) or {})
+
+
 def sealed(text: str, end: str) -> str:
     """Append an end, HTML or JSON, that holds the checksum of a text."""
     return text + end % blake3(text.encode()).hexdigest()

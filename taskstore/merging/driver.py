@@ -111,7 +111,7 @@ def _folder(target: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
     address = mirror.address_of(target)
     if address:
         return outbox.folder(address)
-    return publish.folder(target, overwrite=overwrite, foreign=not_of_a_merge)
+    return publish.folder(target, overwrite=overwrite, foreign=ownership.not_noted)
 
 
 def _write_weights(job: MergeJob, folder: Path) -> None:
@@ -159,15 +159,12 @@ def check_target(target: Path, options: MergeOptions, inputs: Iterable[PathLike]
     if address:
         outbox.check(address)
         return
-    publish.check_target(target.absolute(), overwrite=options.overwrite, foreign=not_of_a_merge)
+    publish.check_target(
+        target.absolute(), overwrite=options.overwrite, foreign=ownership.not_noted
+    )
     place = Path(os.path.realpath(target))
     for path in map(Path, (*inputs, *options.statistics.values())):
         inside = path.iterdir() if path.is_dir() else ()  # a model's files may be links
         files = [p for p in inside if p.is_file()]
         if any(Path(os.path.realpath(p)).is_relative_to(place) for p in (path, *files)):
             raise OutputError(f"{target} is or holds {path}, which is merged; write elsewhere")
-
-
-def not_of_a_merge(folder: Path) -> list[str]:
-    """Return what a folder holds beside the files that its note lists."""
-    return ownership.foreign(folder, ownership.read_note(folder) or {})

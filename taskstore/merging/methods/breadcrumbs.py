@@ -10,13 +10,12 @@ above.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
-from taskstore.merging.methods.over import Before
+from taskstore.merging.methods.over import Before, value_of
 from taskstore.merging.methods.trim import Trim
 
 
@@ -32,18 +31,12 @@ class Breadcrumbs(Before):
         ),
         stage="before",
     )
+    varied = ("keep", "gamma")
     own_passes = 2 * Trim.passes
 
     def __init__(self, inner: Method, **options: float) -> None:
         super().__init__(inner, **options)
-        self._shares = {name: [self.options[name]] for name in ("keep", "gamma")}
-        self._low, self._high = _Kept(self._shares), _Cut(self._shares)
-
-    def vary(self, option: str, values: Sequence[float]) -> None:
-        if option in self._shares:
-            self._shares[option] = list(values)
-        else:
-            super().vary(option, values)
+        self._low, self._high = _Kept(self._values), _Cut(self._values)
 
     def _look(self, scan: Scan) -> None:
         self._low.fit(scan)
@@ -69,8 +62,7 @@ class _Kept(Trim):
         self._shares = shares
 
     def share(self, name: str, t: int) -> float:
-        values = self._shares[name]
-        return values[t if len(values) > 1 else 0]
+        return value_of(self._shares[name], t)
 
     def count(self, d: int, t: int) -> int:
         """How many of the largest are cut."""

@@ -9,14 +9,13 @@ more without loss. `seed` and the names of task and tensor alone decide which va
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from taskstore.merging.methods import philox
 from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
-from taskstore.merging.methods.over import Before
+from taskstore.merging.methods.over import Before, value_of
 from taskstore.merging.scratch import Scratch
 
 _scratch = Scratch()
@@ -33,17 +32,11 @@ class Dare(Before):
         ),
         stage="before",
     )
+    varied = ("p",)
 
     def __init__(self, inner: Method, **options: float) -> None:
         super().__init__(inner, **options)
-        self._shares: Sequence[float] = ()
         self._seed = int(self.options["seed"])
-
-    def vary(self, option: str, values: Sequence[float]) -> None:
-        if option == "p":
-            self._shares = values
-        else:
-            super().vary(option, values)
 
     def _look(self, scan: Scan) -> None:
         self._names = scan.names
@@ -61,6 +54,6 @@ class Dare(Before):
 
     def _drop(self, tau_N: F32, row: int, tensor: str, start: int, out_N: F32) -> None:
         stream = philox.stream(self._seed, self._names[row], tensor)
-        p = self._shares[row] if self._shares else self.options["p"]
+        p = value_of(self._values["p"], row)
         below, kept = np.uint32(round(p * 2**32)), np.float32(1 - p)
         philox.drop(tau_N, stream, start, below, kept, out_N)

@@ -10,14 +10,13 @@ Random numbers are those of `dare`: of a seed, task, tensor and place. Then anot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from taskstore.merging.methods import philox
 from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
-from taskstore.merging.methods.over import Before
+from taskstore.merging.methods.over import Before, value_of
 
 
 class Della(Before):
@@ -36,15 +35,10 @@ class Della(Before):
     )
     rows = True
 
+    varied = ("keep", "epsilon")
+
     def __init__(self, inner: Method, **options: float) -> None:
         super().__init__(inner, **options)
-        self._shares = {name: [self.options[name]] for name in ("keep", "epsilon")}
-
-    def vary(self, option: str, values: Sequence[float]) -> None:
-        if option in self._shares:
-            self._shares[option] = list(values)
-        else:
-            super().vary(option, values)
 
     def _look(self, scan: Scan) -> None:
         self._names = scan.names
@@ -64,7 +58,7 @@ class Della(Before):
         stream = philox.stream(int(self.options["seed"]), self._names[t], tensor)
         words_N = np.empty(tau_N.size, np.uint32)
         philox.words(stream, start, words_N)
-        share, epsilon = (v[t if len(v) > 1 else 0] for v in self._shares.values())
+        share, epsilon = (value_of(v, t) for v in self._values.values())
         step = 2 * epsilon / max(1, width - 1)
         order = np.abs(tau_N.reshape(-1, width)).argsort(axis=1, kind="stable")
         keep = np.empty(order.shape)

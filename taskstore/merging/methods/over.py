@@ -17,9 +17,13 @@ Change = Callable[[Vectors], Vectors]
 
 
 class Over(Method):
-    """A method with another one below it, `inner`, whose options are its own too."""
+    """A method with another one below it, `inner`, whose options are its own too.
+
+    `varied`: its options that `vary` may give each task a value of.
+    """
 
     own_passes = 0
+    varied: tuple[str, ...] = ()
 
     def __init__(self, inner: Method, **options: float) -> None:
         super().__init__(**options)
@@ -27,6 +31,7 @@ class Over(Method):
         self.one_sided, self.weighs = inner.one_sided, inner.weighs
         self.rows = self.rows or inner.rows
         self.passes = inner.passes + self.own_passes
+        self._values = {name: [self.options[name]] for name in self.varied}
 
     @property
     def matrices(self) -> frozenset[str]:
@@ -37,13 +42,21 @@ class Over(Method):
         self._inner.matrices = tensors
 
     def vary(self, option: str, values: Sequence[float]) -> None:
-        self._inner.vary(option, values)
+        if option in self._values:
+            self._values[option] = list(values)
+        else:
+            self._inner.vary(option, values)
 
     def wants_whole(self, tensor: str, shape: tuple[int, ...]) -> bool:
         return self._inner.wants_whole(tensor, shape)
 
     def matrix_bytes(self, shape: tuple[int, int], tasks: int) -> int:
         return self._inner.matrix_bytes(shape, tasks)
+
+
+def value_of(values: Sequence[float], row: int) -> float:
+    """Return a task's value of an option: its own, or the one of all."""
+    return values[row if len(values) > 1 else 0]
 
 
 class Before(Over):

@@ -185,8 +185,9 @@ class _Repair:
     def _of_model(self, path: Path, folder: Path, progress: Callback) -> Found:
         """Code a fine-tune again, against its parent as it was, or the base; find its files."""
         before, tried = len(self.left), list[str]()
-        with closing(open_checkpoint(path)) as model:
-            yield from self._assets(model)
+        if any(name.startswith("assets/") for name in self.left):
+            with closing(open_checkpoint(path)) as model:
+                yield from self._assets(model)
         for task in self._tasks_in_need(path):
             if gone := self._lost_above(task):
                 self.notes.append(
