@@ -232,6 +232,7 @@ def test_samples_of_files_that_fit_are_kept() -> None:
     for _ in range(3):
         for at in range(0, len(DATA) - 128, 100_000):
             assert file.read(at, 128) == DATA[at : at + 128]
+    assert file.read(len(DATA) - 8, 8) == DATA[-8:]  # the last window was only looked ahead
     assert server.fetched == len(DATA) and len(server.ranges) == 7
 
 
