@@ -103,12 +103,14 @@ def push(
     place = Repository(address)
     before = _files_of(place)
     here = [*files, *([CARD] if CARD not in files and (store.path / CARD).is_file() else ())]
-    there = {name for name in files if _is_there(place, before, name, files[name])}
+    listed = [name for name in files if before.get(name) == files[name]]
+    same = threads(jobs).map(_is_same, (place, store.path), listed)
+    there = {name for name, is_same in zip(listed, same, strict=True) if is_same}
     notes = []
     if (card := _card(place)) is not None:
         if _is_own(card, before.get(CARD)):
-            same = CARD in here and card == (store.path / CARD).read_bytes()
-            there |= {CARD} if same else set()
+            if CARD in here and card == (store.path / CARD).read_bytes():
+                there.add(CARD)
         else:
             there.add(CARD)
             notes.append(f"{CARD} was edited on the hub and stays; remove it there, and push again")
@@ -158,8 +160,10 @@ def _files_of(place: Repository) -> Mapping[str, File]:
             return {}
 
 
-def _is_there(place: Repository, before: Mapping[str, File], name: str, file: File) -> bool:
-    return before.get(name) == file and place.sizes().get(name) == file.bytes
+def _is_same(shared: tuple[Repository, Path], name: str) -> bool:
+    """Tell whether the hub has a file as it is here; one that was damaged there is sent again."""
+    place, folder = shared
+    return place.is_same(name, folder / name)
 
 
 def _card(place: Repository) -> bytes | None:

@@ -78,10 +78,8 @@ def as_saved(module: nn.Module, live: dict[str, Tensor]) -> dict[str, Tensor]:
     library = sys.modules.get("transformers")  # a module of its own came from an import of it
     if library is None or not isinstance(module, library.PreTrainedModel):
         return live
-    try:
-        from transformers.core_model_loading import revert_weight_conversion
-    except ImportError:  # before transformers 5 nothing was fused
-        return live
+    from transformers.core_model_loading import revert_weight_conversion
+
     with torch.no_grad(), _NoCopies():
         saved: dict[str, Tensor] = revert_weight_conversion(module, live)
     if saved is not live:

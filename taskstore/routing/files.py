@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskstore.errors import OptionError
 from taskstore.locations import publish
 from taskstore.locations.files import LocalFolder, absolute
 from taskstore.routing.haproxy import MARK, Admin, RouterOptions, configuration, tasks_text
 from taskstore.routing.placement import place
 from taskstore.routing.watch import Watch
+
+LOOK = 0.5  # seconds between two looks at a server that is drained
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,21 @@ def follow(
         told(changes)
 
     Watch(servers, admin, key).follow(every, moved)
+
+
+def drain(servers: Mapping[str, str], target: Path, server: str, *, back: bool = False) -> None:
+    """Take a server out of the HAProxy that runs with a configuration, when its requests ended.
+
+    `back` brings it back. Raises OptionError for one that is none of the `servers`, InputError.
+    """
+    name = next((name for name, address in servers.items() if address == server), None)
+    if name is None:
+        raise OptionError(f"server {server!r} is none of {', '.join(servers.values())}")
+    files = RouterFiles.of(target)
+    admin = Admin(files.admin, files.tasks)
+    admin.drain(name, back=back)
+    while not back and admin.running(name):
+        time.sleep(LOOK)
 
 
 def _ours(path: Path) -> bool:

@@ -6,6 +6,7 @@ over: its tasks go where consistent hashing says, and come back with it.
 
 from __future__ import annotations
 
+import csv
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -153,6 +154,15 @@ class Admin:
         The state is maint: one that only drains still gets the tasks that the map sends there.
         """
         self._done(self.ask(f"set server {BACKEND}/{server} state {'ready' if back else 'maint'}"))
+
+    def running(self, server: str) -> int:
+        """Return the requests that a server answers now; raises InputError for one not known."""
+        names, *rows = csv.reader(self.ask("show stat").removeprefix("# ").splitlines())
+        for row in rows:
+            said = dict(zip(names, row, strict=False))
+            if (said["pxname"], said["svname"]) == (BACKEND, server):
+                return int(said["scur"])
+        raise InputError(f"{self._path}: that HAProxy has no server {server!r}")
 
     def _done(self, answer: str) -> None:
         if answer:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import socket
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from threading import Timer
 
 from taskstore.routing.haproxy import TASK, Admin
 from taskstore.routing.placement import moved
@@ -31,11 +34,11 @@ class Seen:
 def look(address: str, key: str | None = None) -> Seen | None:
     """Ask one server; None where it does not answer as it should."""
     try:
-        listed = json.loads(_get(f"http://{address}/v1/models", key))["data"]
+        listed = json.loads(_get(address, "/v1/models", key))["data"]
         tasks = frozenset(str(model["id"]) for model in listed)
-        text = _get(f"http://{address}/metrics", key).decode()
+        text = _get(address, "/metrics", key).decode()
         return Seen(tasks, {task: float(count) for task, count in _RUNNING.findall(text)})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return None
 
 
@@ -46,15 +49,27 @@ def tasks_of(servers: Mapping[str, str], key: str | None = None) -> list[str]:
     return sorted(frozenset[str]().union(*(one.tasks for one in seen if one)))
 
 
-def _get(url: str, key: str | None) -> bytes:
-    request = urllib.request.Request(url)
-    if key:
-        request.add_header("Authorization", f"Bearer {key}")
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-        data: bytes = answer.read(LIMIT + 1)
-    if len(data) > LIMIT:
-        raise ValueError("an answer that is too long")
+def _get(address: str, path: str, key: str | None) -> bytes:
+    """Ask a server of this network, whose whole answer comes within SECONDS, or OSError."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with closing(http.client.HTTPConnection(address, timeout=SECONDS)) as connection:
+        connection.connect()
+        until, late = time.monotonic() + SECONDS, Timer(SECONDS, _cut, [connection.sock])
+        late.start()
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            data = answer.read(LIMIT + 1)
+        finally:
+            late.cancel()
+    if answer.status != 200 or len(data) > LIMIT or time.monotonic() >= until:
+        raise ValueError("an answer that is an error, too long, or too late")
     return data
+
+
+def _cut(channel: socket.socket) -> None:
+    with suppress(OSError):
+        channel.shutdown(socket.SHUT_RDWR)
 
 
 class Watch:

@@ -50,4 +50,8 @@ def test_wrong_words_are_said(tmp_path: Path) -> None:
     assert silent.exit_code == 1 and "no server of 127.0.0.1:1 answers" in silent.output
     lost = run("--servers", "127.0.0.1:1", "-o", target, "--watch")
     assert lost.exit_code == 1 and "no HAProxy answers there" in lost.output
+    other = run("--servers", "127.0.0.1:1", "-o", target, "--drain", "127.0.0.1:2")
+    assert other.exit_code == 2 and "'127.0.0.1:2' is none of 127.0.0.1:1" in other.output
+    both = run("--servers", "127.0.0.1:1", "-o", target, "--drain", "a:1", "--watch")
+    assert both.exit_code == 2 and "--watch does nothing with --drain" in both.output
     assert list(tmp_path.iterdir()) == []

@@ -69,6 +69,18 @@ def test_what_is_there_is_not_sent_again(pushed: Hub, packed: Path, tmp_path: Pa
     assert not any("PUT" in line for line in pushed.log)
 
 
+def test_what_was_damaged_on_the_hub_is_sent_again(pushed: Hub, packed: Path) -> None:
+    """Of the same size, so that only its digest tells."""
+    files = files_on(pushed)
+    damaged = [next(n for n in files if n.startswith(kind)) for kind in ("base", "assets")]
+    pushed.repositories.commit(
+        REPOSITORY, "main", {n: blob_of(n, b"?" + files[n][1:]) for n in damaged}, "damage"
+    )
+    report = taskstore.push(packed, REPOSITORY)
+    assert files_on(pushed) == files_in(packed)
+    assert report.sent == len([*damaged, "taskstore.json"])
+
+
 def test_a_branch_and_a_pull_request(pushed: Hub, packed: Path, tmp_path: Path) -> None:
     smaller = taskstore.copy(packed, taskstore.open(packed).tasks[:1], tmp_path / "smaller")
     taskstore.push(smaller, REPOSITORY, revision="small")

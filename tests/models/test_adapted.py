@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 import taskstore
 from taskstore.errors import CheckpointError
 from taskstore.models import open_checkpoint
-from tests.support import needs_transformers_5
 from tests.support.broken import one_line
 from tests.support.families import options
 
@@ -128,8 +127,6 @@ def check(root: Path, adapted: Any, kind: Any) -> Any:
 def test_it_computes_what_the_adapter_computes(name: str, tmp_path: Path) -> None:
     import peft
 
-    if "fused experts" in name:
-        needs_transformers_5()
     torch.manual_seed(0)
     make, settings = {**LORA, **IA3}[name]
     kind = peft.LoraConfig(r=4, lora_alpha=10, **settings) if name in LORA else None
@@ -205,7 +202,6 @@ def test_a_head_with_other_labels_than_the_bases(tmp_path: Path) -> None:
 
 def test_a_head_on_a_model_whose_modules_have_other_names(tmp_path: Path) -> None:
     """The base is saved without a head, in names of old; the adapter has today's, with `vit.`."""
-    needs_transformers_5()
     import peft
     from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
@@ -248,7 +244,6 @@ def test_the_adapters_own_files_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["Qwen3Moe", "Mixtral"])
 def test_experts_one_by_one(kind: str, tmp_path: Path) -> None:
     """The base's files have a tensor per expert, PEFT adapted the fused ones that are loaded."""
-    needs_transformers_5()
     import peft
     import transformers
 
@@ -264,7 +259,6 @@ def test_experts_one_by_one(kind: str, tmp_path: Path) -> None:
 
 def test_other_experts_are_refused_with_the_way_out(tmp_path: Path) -> None:
     """A base whose single experts have other names than those that are known."""
-    needs_transformers_5()
     import peft
 
     config = peft.LoraConfig(r=4, target_modules=Q, target_parameters=FUSED)

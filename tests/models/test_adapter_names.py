@@ -10,7 +10,6 @@ import torch
 
 from taskstore.errors import CheckpointError
 from tests.models.test_adapted import rebuilt
-from tests.support import needs_transformers_5
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -39,8 +38,6 @@ def t5(root: Path, **settings: Any) -> tuple[Any, Any]:
      {"target_modules": ["q"], "modules_to_save": ["lm_head"]}],
 )  # fmt: skip
 def test_the_ties_of_an_encoder_and_a_decoder(settings: dict[str, Any], tmp_path: Path) -> None:
-    if "lm_head" in str(settings):
-        needs_transformers_5()
     adapted, kind = t5(tmp_path, **settings)
     loaded = kind.from_pretrained(rebuilt(tmp_path)).eval()
     given = {"input_ids": torch.arange(9)[None], "decoder_input_ids": torch.arange(5)[None]}
@@ -60,7 +57,6 @@ def test_a_matrix_that_no_module_reads_is_refused(settings: dict[str, Any], tmp_
 
 
 def test_an_embedding_that_is_tied_is_named(tmp_path: Path) -> None:
-    needs_transformers_5()
     t5(tmp_path, target_modules=["q", "embed_tokens"])
     with pytest.raises(CheckpointError, match=r"alone: it shares 'shared.weight'.*without embed_t"):
         rebuilt(tmp_path)

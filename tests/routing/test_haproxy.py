@@ -20,6 +20,7 @@ import pytest
 
 from taskstore.errors import InputError, OptionError
 from taskstore.routing import haproxy
+from taskstore.routing.files import drain
 from taskstore.routing.haproxy import Admin, RouterOptions, configuration, names_of, tasks_text
 from taskstore.routing.watch import Watch
 
@@ -84,14 +85,15 @@ class Server:
 class Router:
     def __init__(self, folder: Path, servers: list[Server]) -> None:
         self.servers = names_of([server.address for server in servers])
-        self.map, socket_ = folder / "tasks.map", folder / "admin.sock"
+        self.map, socket_ = folder / "haproxy.map", folder / "haproxy.sock"
         self.placed = {task: f"s{n % 2 + 1}" for n, task in enumerate(TASKS)}
         self.map.write_text(tasks_text(self.placed))
         self.port = free_port()
         options = RouterOptions(bind=f"127.0.0.1:{self.port}", check=0.2)
-        (folder / "haproxy.cfg").write_text(configuration(self.servers, self.map, socket_, options))
+        self.configuration = folder / "haproxy.cfg"
+        self.configuration.write_text(configuration(self.servers, self.map, socket_, options))
         program = shutil.which("haproxy") or "/usr/sbin/haproxy"
-        self.process = subprocess.Popen([program, "-db", "-q", "-f", str(folder / "haproxy.cfg")])
+        self.process = subprocess.Popen([program, "-db", "-q", "-f", str(self.configuration)])
         self.admin = Admin(socket_, self.map)
         until = time.monotonic() + 20
         while time.monotonic() < until:
@@ -153,12 +155,13 @@ def test_no_request_fails_when_a_server_is_killed(router: Router, servers: list[
 def test_a_task_moves_at_run_time(router: Router, servers: list[Server]) -> None:
     assert router.admin.move({**router.placed, TASKS[0]: "s2"}) == [TASKS[0]]
     assert router.ask(TASKS[0]) == servers[1].address
-    router.admin.drain("s2")
+    drain(router.servers, router.configuration, servers[1].address)
+    assert router.admin.running("s2") == 0
     until = time.monotonic() + 5
     while router.ask(TASKS[1]) != servers[0].address and time.monotonic() < until:
         time.sleep(0.05)
     assert router.ask(TASKS[1]) == servers[0].address
-    router.admin.drain("s2", back=True)
+    drain(router.servers, router.configuration, servers[1].address, back=True)
     assert router.ask(TASKS[1]) == servers[1].address
 
 

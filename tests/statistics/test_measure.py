@@ -22,7 +22,7 @@ from taskstore.statistics import Statistics
 from taskstore.statistics.driver import measure
 from taskstore.statistics.options import MeasureOptions
 from tests.conftest import real_family
-from tests.support import families, needs_transformers_5
+from tests.support import families
 from tests.support.evaluators import run
 from tests.support.tiny_models import (
     PAIRS,
@@ -159,7 +159,6 @@ def test_tied_weights(tmp_path: Path) -> None:
 
 def test_fused_experts_are_taken_apart(tmp_path: Path) -> None:
     """The file has a tensor per expert, the module one for all of a layer."""
-    needs_transformers_5()
     sizes = {**TINY, "num_local_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 1}
     torch.manual_seed(3)
     folder = save_model(tmp_path / "m", tf.MixtralForCausalLM(tf.MixtralConfig(**sizes)))

@@ -15,7 +15,8 @@ from typing import IO, Self
 
 Fault = Callable[[str, str], "bytes | int | None"]
 # of a method and path: an answer to give instead, or after how many bytes of the server's answer
-# the connection is cut, or None: nothing happens
+# the connection is cut (LOST: not even its head gets through), or None: nothing happens
+LOST = -1
 
 
 def status(code: int, what: str = "", *headers: str) -> bytes:
@@ -99,6 +100,8 @@ class Proxy:
             head, length = _head(answer)
             while head.startswith(b"HTTP/1.1 100"):
                 head, length = _head(answer)
+            if cut == LOST:
+                return False
             client.sendall(head)
             if method != "HEAD" and b"\r\ntransfer-encoding: chunked" in head.lower():
                 while line := answer.readline():

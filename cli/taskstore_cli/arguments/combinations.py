@@ -50,6 +50,11 @@ WITHOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "retier": {"drop_exact": ["target"]},
     "load": {"tier": ["base"]},
+    "route": {
+        **dict.fromkeys(("tasks_from", "bind", "buffer", "overwrite"), ("watch", "drain", "ready")),
+        "watch": ["drain", "ready"],
+        "drain": ["ready"],
+    },
     "unpack": {"tier": ["base"], "exact": ["base"]},
     "serve": {"as_json": ["print_command"], "log_format": ["print_command"]},
 }

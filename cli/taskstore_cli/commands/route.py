@@ -47,6 +47,12 @@ from taskstore_cli.output.console import Output, counted, plain_table, print_jso
     show_default=True,
     help="With --watch: seconds between two looks.",
 )
+@click.option(
+    "--drain",
+    metavar="HOST:PORT",
+    help="Send a server no new requests of the HAProxy that runs; done when its last has ended.",
+)
+@click.option("--ready", metavar="HOST:PORT", help="Send a server that was drained requests again.")
 @common.overwrite_option("a configuration that is there")
 @common.says_options
 @dry_run_option
@@ -59,6 +65,8 @@ def route(
     api_key: str | None,
     watch: bool,
     interval: float,
+    drain: str | None,
+    ready: str | None,
     overwrite: bool,
     out: Output,
 ) -> None:
@@ -76,6 +84,11 @@ def route(
     from taskstore.routing.watch import tasks_of
 
     named = names_of(servers.split(","))
+    if server := drain or ready:
+        files.drain(named, target, server, back=ready is not None)
+        if not out.quiet:
+            click.echo(f"{server} {'gets requests again' if ready else 'has no requests any more'}")
+        return
     if watch:
         files.follow(named, target, interval, api_key, lambda moves: _say_moves(moves, out))
         return

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from taskstore import extras
 from taskstore.errors import BadName, ChangedMeanwhile, RemoteError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PART = 16 << 20  # bytes of a part of a large file that is put; two are in flight
 _MOST_PARTS = 9_000  # of the 10,000 that S3 takes
 _STREAMED = 1 << 20
+_TRIES = 5  # of a put under a condition
 _RETRY: Any = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=60),
@@ -55,9 +56,10 @@ class Bucket:
         """
         self._obs = extras.need(f"{address.scheme}://", "obstore")
         self.address = address
-        self._store = store or self._opened()
+        self._store = store or self._opened(_RETRY)
+        self._asked_once = store or self._opened({**_RETRY, "max_retries": 0})
 
-    def _opened(self) -> ObjectStore:
+    def _opened(self, retry: Any) -> ObjectStore:
         from obstore.store import from_url
 
         address = self.address
@@ -65,7 +67,7 @@ class Bucket:
             made: ObjectStore = from_url(
                 f"{address.scheme}://{address.place}",
                 client_options=credentials.client_options(address.scheme),
-                retry_config=_RETRY,
+                retry_config=retry,
                 **credentials.options(address.scheme),
             )
         return made
@@ -183,19 +185,52 @@ class Bucket:
             self._obs.put(self._store, key, path, chunk_size=part, max_concurrency=2)
 
     def put_if_unchanged(self, name: str, data: bytes, seen: bytes | None) -> None:
-        key, mode = self._key(name), cast(Any, "create")
+        mode: Any = "create"
         try:
             if seen is not None:
                 there, e_tag = self._whole(name)
                 if there != seen:
                     raise ChangedMeanwhile(self._label(name))
                 mode = {"e_tag": e_tag}
-            with self._clear(name):
-                self._obs.put(self._store, key, data, mode=mode, use_multipart=False)
+            self._put_once(name, data, seen, mode)
         except (ChangedMeanwhile, FileNotFoundError):
             raise ChangedMeanwhile(
                 f"{self._label(name)} was changed by another writer; read it again"
             ) from None
+
+    def _put_once(self, name: str, data: bytes, seen: bytes | None, mode: Any) -> None:
+        """Put under a condition, again where no answer came: it may be this very put that is there.
+
+        Raises ChangedMeanwhile for what another has put, RemoteError.
+        """
+        for failed in range(1, _TRIES + 1):
+            try:
+                with self._answer(name):
+                    self._obs.put(
+                        self._asked_once, self._key(name), data, mode=mode, use_multipart=False
+                    )
+                return
+            except ChangedMeanwhile:
+                if failed == 1 or self._there(name) != data:
+                    raise
+                return
+            except windows.Temporary as error:
+                last = error
+            there = self._there(name)
+            if there == data:
+                return
+            if there != seen:
+                raise ChangedMeanwhile(self._label(name))
+            if failed < _TRIES:
+                windows.pause(0.2 * 2**failed)
+        with self._clear(name):
+            raise last
+
+    def _there(self, name: str) -> bytes | None:
+        try:
+            return self._whole(name)[0]
+        except FileNotFoundError:
+            return None
 
     def delete(self, name: str) -> None:
         key = self._key(name)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from hashlib import sha1, sha256
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -29,7 +30,7 @@ from huggingface_hub.utils import (
 
 from taskstore.errors import BadName, ChangedMeanwhile, FormatError, RemoteError
 from taskstore.locations.base import OpenFile
-from taskstore.locations.files import LocalFile
+from taskstore.locations.files import COPY_BLOCK, LocalFile
 from taskstore.locations.remote import windows
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.hub_cache import cached, cached_commit, note
@@ -76,6 +77,7 @@ class Repository:
         with settled(address):
             self.address = address.at(self._pinned(address))
         self._sizes: dict[str, int] | None = None
+        self._objects: dict[str, str] = {}  # name -> its SHA-256 for a file of LFS, else of git
 
     @property
     def commit(self) -> str:
@@ -123,6 +125,17 @@ class Repository:
                 }
             return self._sizes
 
+    def is_same(self, name: str, path: Path) -> bool:
+        """Tell whether a file of this machine is what the hub says that it has; raises OSError."""
+        if self.sizes().get(name) != (size := path.stat().st_size):
+            return False
+        said = self._objects.get(self._path(name), "")
+        state = sha256() if len(said) == 64 else sha1(b"blob %d\0" % size, usedforsecurity=False)
+        with path.open("rb") as file:
+            while block := file.read(COPY_BLOCK):
+                state.update(block)
+        return state.hexdigest() == said
+
     def _listed(self) -> list[tuple[str, int]]:
         found = []
         with settled(self.address), explained(self.address):
@@ -132,6 +145,7 @@ class Repository:
             for entry in tree:
                 if isinstance(entry, RepoFile):
                     found.append((_checked(entry.path), entry.size))
+                    self._objects[entry.path] = entry.lfs.sha256 if entry.lfs else entry.blob_id
                 if len(found) > MOST_FILES:
                     raise FormatError(f"{self.address} has over {MOST_FILES:,} files")
         return found
@@ -200,16 +214,23 @@ class Repository:
         self.send([CommitOperationAdd(self._path(name), data)], f"Write {name}")
 
     def put_if_unchanged(self, name: str, data: bytes, seen: bytes | None) -> None:
-        path = self._path(name)
+        path, sent = self._path(name), False
         for _ in range(_TRIES):
             now = Repository(self.address.at(self._branch))
-            if now._holds(name) != seen:
+            there = now._holds(name)
+            if sent and there == data:  # the answer was lost
+                return
+            if there != seen:
                 raise ChangedMeanwhile(f"{now.address}/{name} was changed by another writer")
             try:
                 self.send([CommitOperationAdd(path, data)], f"Write {name}", parent=now.commit)
                 return
             except ChangedMeanwhile:
                 continue  # of this file, or of another: look again
+            except RemoteError:
+                if sent:
+                    raise
+                sent = True
         raise ChangedMeanwhile(
             f"{self.address}/{name}: others commit all the time; try again later"
         )

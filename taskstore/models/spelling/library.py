@@ -9,7 +9,7 @@ from typing import Any
 def converted(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:
     """Return name -> the name that transformers gives it when it loads such a model.
 
-    Empty without transformers (before 5 it has no such tables), or where it knows no other names.
+    Empty without transformers, or where it knows no other names.
     Nothing of the model is loaded or run.
     """
     try:

@@ -16,7 +16,7 @@ from taskstore.errors import ChangedMeanwhile, MissingExtra, RemoteError
 from taskstore.locations.remote import bucket, windows
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.bucket import PART, Bucket
-from tests.support.http_faults import Proxy, status
+from tests.support.http_faults import LOST, Proxy, status
 from tests.support.seaweed import BUCKET, KEY, READER, READER_SECRET, SECRET, Seaweed
 
 pytestmark = pytest.mark.xdist_group("s3")
@@ -107,6 +107,48 @@ def test_a_put_that_breaks_leaves_what_was(place: Bucket, proxy: Proxy, tmp_path
     proxy.failing(1, status(500, "InternalError"), "partNumber=1")
     place.put_file("f", large)
     assert whole(place, "f") == large.read_bytes()
+
+
+@pytest.mark.parametrize("seen", [None, b"before"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_put_whose_answer_is_lost(
+    place: Bucket, proxy: Proxy, seen: bytes | None, times: int
+) -> None:
+    """What is there is what was sent, so it was no other writer; the next try finds out, too."""
+    if seen is not None:
+        place.put("f", seen)
+    proxy.failing(times, LOST, "PUT")
+    place.put_if_unchanged("f", b"mine", seen)
+    assert whole(place, "f") == b"mine"
+
+
+@pytest.mark.parametrize("seen", [None, b"before"])
+def test_a_put_that_never_came_is_made_again(
+    place: Bucket, proxy: Proxy, seen: bytes | None
+) -> None:
+    if seen is not None:
+        place.put("f", seen)
+    proxy.failing(2, status(500, "InternalError"), "PUT")
+    place.put_if_unchanged("f", b"mine", seen)
+    assert whole(place, "f") == b"mine"
+    proxy.failing(10_000, status(503, "SlowDown"), "PUT")
+    with pytest.raises(RemoteError, match="503 SlowDown.*try again later"):
+        place.put_if_unchanged("f", b"later", b"mine")
+    assert whole(place, "f") == b"mine"
+
+
+def test_another_writer_while_no_answer_comes(place: Bucket, proxy: Proxy) -> None:
+    def fault(method: str, path: str) -> bytes | None:
+        if method != "PUT":
+            return None
+        proxy.fault = lambda method, path: None
+        place.put("f", b"theirs")
+        return status(500, "InternalError")
+
+    proxy.fault = fault
+    with pytest.raises(ChangedMeanwhile, match="f was changed by another writer"):
+        place.put_if_unchanged("f", b"mine", None)
+    assert whole(place, "f") == b"theirs"
 
 
 def test_a_file_that_became_shorter_is_refused(place: Bucket, proxy: Proxy) -> None:

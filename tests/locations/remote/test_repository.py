@@ -202,7 +202,9 @@ def test_a_file_is_put_if_it_is_what_was_seen(
 
     hub.faults.append(Fault("POST .*/commit/", then=commit))
     place.put_if_unchanged("x.json", b"2", b"1")
+    hub.faults.append(Fault("POST .*/commit/", cut=0))  # done, and nobody hears of it
+    place.put_if_unchanged("x.json", b"3", b"2")
     place.put("z.json", b"3")
     place.delete("y")
-    assert [read(Repository(model), name) for name in ("x.json", "z.json")] == [b"2", b"3"]
+    assert [read(Repository(model), name) for name in ("x.json", "z.json")] == [b"3", b"3"]
     assert "y" not in Repository(model).names()
