@@ -1,4 +1,5 @@
-# Two stages: build the wheel, install it. The image runs as a plain user.
+# Two stages: build the wheel, which takes a compiler, and install it, which takes none. The image runs as a
+# plain user.
 #   docker build -t taskstore .
 #   docker run --rm -v "$PWD/models:/models" taskstore pack /models/base /models/a /models/b -o /models/family
 # EXTRA adds extras of the package: torch reads pytorch_model.bin; serve (on a GPU) and serve-cpu
@@ -10,7 +11,9 @@
 
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+COPY pyproject.toml CMakeLists.txt README.md LICENSE CHANGELOG.md ./
+COPY tools tools
 COPY taskstore taskstore
 COPY cli cli
 COPY serving serving

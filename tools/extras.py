@@ -55,10 +55,11 @@ def main(words: list[str]) -> int:
         sys.exit(f"there is no extra {unknown[0]!r}; there are {', '.join(FIRST)}")
     gpu = setup_env.has_gpu()
     failed = 0
+    wheel = built()
     for extra in words or [name for name, first in FIRST.items() if gpu or not first.needs_gpu]:
         folder = FOLDER / extra
         try:
-            said = run(extra, folder)
+            said = run(extra, folder, wheel)
             print(f"{extra:10} {size(folder / 'venv') / 1e6:8,.0f} MB   {said}", flush=True)
         except subprocess.CalledProcessError as error:
             failed += 1
@@ -68,12 +69,19 @@ def main(words: list[str]) -> int:
     return failed
 
 
-def run(extra: str, folder: Path) -> str:
+def built() -> Path:
+    """Build the wheel, once for all extras, and return its path."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    done(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", FOLDER, ROOT)
+    return next(FOLDER.glob("taskstore-*.whl"))
+
+
+def run(extra: str, folder: Path, wheel: Path) -> str:
     """Install, pack the example family, run the first command; return its last line."""
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
-    source = [str(ROOT) if extra == "core" else f"{ROOT}[{extra}]"]
+    source = [str(wheel) if extra == "core" else f"{wheel}[{extra}]"]
     if extra not in ("core", "report", "cloud", "ray", "search", "serve"):
         setup_env.refuse_cuda(str(python), "extras")
         source += [] if setup_env.has_gpu() else [setup_env.TORCH]

@@ -6,7 +6,8 @@
 
 The one thing that can go badly wrong is torch: on Linux, pip may pick a build for CUDA, several
 gigabytes, for a machine without a GPU. So the script asks pip first what it would install, and
-refuses such a build. A second run does nothing until the dependencies in pyproject.toml change.
+refuses such a build. A second run installs nothing until the dependencies in pyproject.toml change,
+and compiles the loops of taskstore/native where their sources did.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "torch==2.13.0"
+COMPILING = ("cmake>=3.26", "ninja>=1.11")  # beside what pyproject.toml's build-system requires
 CUDA = ("nvidia-", "nvidia_", "cuda-", "cuda_", "triton")
 WAY_OUT = """\
 pip would install a CUDA build of torch ({count} packages, {some}) and this machine has no GPU.
@@ -74,7 +77,9 @@ def ready(demo: bool) -> Environment:
     if demo and FULL.is_complete():
         return FULL
     chosen = DEMO if demo else FULL
-    if not chosen.is_complete():
+    if chosen.is_complete():
+        compile_loops(str(chosen.python))
+    else:
         make(chosen)
     return chosen
 
@@ -88,7 +93,9 @@ def make(environment: Environment) -> None:
     refuse_cuda(python, environment.target)
     # Python compiles the few modules that the demo imports sooner than pip compiles all.
     lazily = ["--no-compile"] if environment is DEMO else []
-    pip(python, "install", "-q", *lazily, "-e", f"{ROOT}[{environment.extra}]", TORCH)
+    pip(python, "install", "-q", *lazily, *settings()["build-system"]["requires"], *COMPILING)
+    ours = ("--no-build-isolation", "-e", f"{ROOT}[{environment.extra}]")  # compiles the loops, too
+    pip(python, "install", "-q", *lazily, *ours, TORCH)
     if environment is FULL:
         drop_torchvision(python)
     environment.stamp.write_text(wanted())
@@ -96,11 +103,22 @@ def make(environment: Environment) -> None:
 
 def wanted() -> str:
     """A digest of what decides the environments' contents; settings of the gates do not."""
+    found = settings()
+    built = [found["build-system"], found["project"], found["tool"]["scikit-build"]]
+    deciding = [*built, TORCH, COMPILING]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def settings() -> dict[str, Any]:
     import tomllib  # not there before Python 3.11, which main() refuses with a sentence
 
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    deciding = [settings["build-system"], settings["project"], settings["tool"]["hatch"], TORCH]
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def compile_loops(python: str) -> None:
+    """Compile what changed of taskstore/native; exit where that fails."""
+    if subprocess.run([python, str(ROOT / "tools" / "build_native.py")]).returncode:
+        sys.exit("see above")
 
 
 def pip(python: str, *words: str) -> str:

@@ -52,6 +52,9 @@ def environment(kind: str) -> str:
     subprocess.run([uv(), "venv", "-q", "--clear", folder], check=True)
     source = f"{ROOT}[{','.join(EXTRAS)}]"
     subprocess.run([*install, "--resolution", RESOLUTION[kind], source, *tools()], check=True)
+    subprocess.run(
+        [python, ROOT / "tools" / "build_native.py"], check=True
+    )  # tests run in this tree
     return python
 
 

@@ -12,24 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.floats import (
-    EXPONENT,
-    all_finite,
-    from_float32,
-    rounded,
-    to_float32,
-    widened,
-)
-from taskstore.kernels.jit import inlined, jit
+from taskstore.kernels.floats import EXPONENT, all_finite, from_float32, to_float32
+from taskstore.native import cpu as loops
 
 F32 = NDArray[np.float32]
 U = NDArray[Any]
 Bytes = NDArray[np.uint8]
-
-_EXPONENT = EXPONENT["F32"]
-_ONES = np.uint64(0x0101010101010101)
-_PICK = np.uint64(0x8040201008040201)  # bit j of every byte -> byte j
-_LIFT = np.uint64(0x7F7F7F7F7F7F7F7F)
 
 
 def task_vector(theta_N: U, dtype: str, theta0_N: F32, tau_N: F32) -> bool:
@@ -39,7 +27,7 @@ def task_vector(theta_N: U, dtype: str, theta0_N: F32, tau_N: F32) -> bool:
     where tau is not finite.
     """
     if dtype == "BF16":
-        finite = bool(subtract_bf16(theta_N, theta0_N, tau_N) != _EXPONENT)
+        finite = loops.subtract_bf16(theta_N, theta0_N, tau_N) != EXPONENT["F32"]
     else:
         with np.errstate(over="ignore", invalid="ignore"):
             np.subtract(to_float32(theta_N, dtype), theta0_N, out=tau_N)
@@ -64,7 +52,7 @@ def add(theta0_N: F32, tau_N: F32, w0_N: U, dtype: str) -> U:
     """W1 = round(theta_0 + tau) as bits of `dtype`; W0 where that is not finite."""
     if dtype == "BF16":
         w1_N = np.empty_like(w0_N)
-        add_bf16(theta0_N, tau_N, w0_N, w1_N)
+        loops.add_bf16(theta0_N, tau_N, w0_N, w1_N)
         return w1_N
     with np.errstate(over="ignore", invalid="ignore"):
         bits_N = from_float32(theta0_N + tau_N, dtype)
@@ -75,7 +63,7 @@ def add(theta0_N: F32, tau_N: F32, w0_N: U, dtype: str) -> U:
 def select(bits_P: Bytes, w0_N: U, w1_N: U) -> U:
     """where(mask, W1, W0) on bit patterns, (N,)."""
     chosen_N = np.empty_like(w0_N)
-    _select(bits_P, w0_N, w1_N, chosen_N)
+    loops.select(bits_P, w0_N, w1_N, chosen_N)
     return chosen_N
 
 
@@ -86,85 +74,9 @@ def cast(bits_N: U, source: str, target: str) -> U:
 
 def swap(a_P: Bytes, b_P: Bytes, d_N: U, w_N: U) -> None:
     """W ^= D & (m_a ^ m_b) in place, (N,); 1024 weights with equal masks stay untouched."""
-    _swap(a_P, b_P, d_N, w_N)
+    loops.swap(a_P, b_P, d_N, w_N)
 
 
 def differ(a_P: Bytes, b_P: Bytes) -> bool:
     """Whether two packed masks are not the same; stops at the first kilobyte that differs."""
-    return bool(_differ(a_P, b_P))
-
-
-@inlined
-def subtract_bf16(theta_N: U, theta0_N: F32, tau_N: F32) -> np.uint32:
-    """Returns the largest exponent field of tau, as it stands in its bits."""
-    largest = np.uint32(0)
-    for i in range(theta_N.size):
-        tau = np.float32(widened(theta_N[i]) - theta0_N[i])
-        tau_N[i] = tau
-        largest = max(largest, np.float32(tau).view(np.uint32) & _EXPONENT)
-    return largest
-
-
-@inlined
-def add_bf16(theta0_N: F32, tau_N: F32, w0_N: U, w1_N: U) -> None:
-    for i in range(w0_N.size):
-        value = np.float32(theta0_N[i] + tau_N[i])
-        u = np.float32(value).view(np.uint32)
-        w1 = rounded(u)
-        bad = ((w1 & np.uint16(0x7F80)) == np.uint16(0x7F80)) | ((u & _EXPONENT) == _EXPONENT)
-        w1_N[i] = w0_N[i] if bad else w1
-
-
-@jit
-def _spread(packed: Any) -> Any:
-    """A packed byte -> eight bytes, 0 or 1."""
-    spread = (np.uint64(packed) * _ONES) & _PICK
-    return ((spread + _LIFT) >> np.uint64(7)) & _ONES
-
-
-@jit
-def _select(bits_P: Bytes, w0_N: U, w1_N: U, chosen_N: U) -> None:
-    mask = np.empty(1024, np.uint8)
-    words = mask.view(np.uint64)
-    n = w0_N.size
-    for start in range(0, n, 1024):
-        stop = min(start + 1024, n)
-        packed = bits_P[start >> 3 : (stop + 7) >> 3]
-        for j in range(packed.size):
-            words[j] = _spread(packed[j])
-        w0, w1, chosen = w0_N[start:stop], w1_N[start:stop], chosen_N[start:stop]
-        for j in range(stop - start):
-            chosen[j] = w1[j] if mask[j] else w0[j]
-
-
-@jit
-def _swap(a_P: Bytes, b_P: Bytes, d_N: U, w_N: U) -> None:
-    mask = np.empty(1024, np.uint8)
-    words = mask.view(np.uint64)
-    zero = d_N.dtype.type(0)
-    n = w_N.size
-    for start in range(0, n, 1024):
-        stop = min(start + 1024, n)
-        a, b = a_P[start >> 3 : (stop + 7) >> 3], b_P[start >> 3 : (stop + 7) >> 3]
-        some = np.uint8(0)
-        for j in range(a.size):
-            some |= a[j] ^ b[j]
-        if some == 0:
-            continue
-        for j in range(a.size):
-            words[j] = _spread(a[j] ^ b[j])
-        d, w = d_N[start:stop], w_N[start:stop]
-        for j in range(stop - start):  # 0 - 1 is all ones; a branch here would not be vectorised
-            w[j] = w[j] ^ (d[j] & (zero - d_N.dtype.type(mask[j])))
-
-
-@jit
-def _differ(a_P: Bytes, b_P: Bytes) -> bool:
-    for start in range(0, a_P.size, 1024):
-        stop = min(start + 1024, a_P.size)
-        some = np.uint8(0)
-        for j in range(start, stop):
-            some |= a_P[j] ^ b_P[j]
-        if some != 0:
-            return True
-    return False
+    return loops.differ(a_P, b_P)

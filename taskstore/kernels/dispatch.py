@@ -1,7 +1,7 @@
 """Chooses the swap kernel of a device, and the view of memory that it takes.
 
-The CPU takes numba's (measured against torch and numpy in benchmarks/swap.py), CUDA takes Triton's,
-and any other device plain torch.
+The CPU takes the compiled one (measured against torch and numpy in benchmarks/swap.py), CUDA
+takes Triton's, and any other device plain torch.
 """
 
 from __future__ import annotations

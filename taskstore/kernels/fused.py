@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.bits import packed_size
-from taskstore.kernels.cpu import add_bf16
-from taskstore.kernels.floats import EXPONENT, largest_exponent, widen_bf16, widened
-from taskstore.kernels.jit import jit
+from taskstore.kernels.floats import EXPONENT, largest_exponent, rounded, widen_bf16, widened
+from taskstore.kernels.jit import inlined, jit
 from taskstore.kernels.tall import tall_block
 
 Bits = NDArray[np.uint16]
@@ -71,3 +70,13 @@ def _sum_tall_bf16(
             tau, packed = tau_SB[s, :size], bits_SP[s, start >> 3 : (block.stop + 7) >> 3]
             tall_block(tau, merged, w0, w1, lam_S[s], False, mask, packed, chosen_SN[s, block])
     return largest
+
+
+@inlined
+def add_bf16(theta0_N: F32, tau_N: F32, w0_N: Bits, w1_N: Bits) -> None:
+    for i in range(w0_N.size):
+        value = np.float32(theta0_N[i] + tau_N[i])
+        u = np.float32(value).view(np.uint32)
+        w1 = rounded(u)
+        bad = ((w1 & np.uint16(0x7F80)) == np.uint16(0x7F80)) | ((u & _EXPONENT) == _EXPONENT)
+        w1_N[i] = w0_N[i] if bad else w1

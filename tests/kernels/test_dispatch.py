@@ -26,12 +26,12 @@ WORDS = {torch.int16: np.uint16, torch.int32: np.uint32}
 CUDA = torch.cuda.is_available()
 
 
-def _numba_swap(a: Tensor, b: Tensor, d: Tensor, w: Tensor) -> None:
+def _native_swap(a: Tensor, b: Tensor, d: Tensor, w: Tensor) -> None:
     words = WORDS[w.dtype]
     cpu.swap(a.numpy(), b.numpy(), d.numpy().view(words), w.numpy().view(words))
 
 
-def _numba_select(bits: Tensor, w0: Tensor, w1: Tensor) -> Tensor:
+def _native_select(bits: Tensor, w0: Tensor, w1: Tensor) -> Tensor:
     words = WORDS[w0.dtype]
     found = cpu.select(bits.numpy(), w0.numpy().view(words), w1.numpy().view(words))
     return torch.from_numpy(found.view(f"i{w0.element_size()}"))
@@ -59,10 +59,10 @@ Swap = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 Select = Callable[[Tensor, Tensor, Tensor], Tensor]
 SWAPS: dict[str, Swap] = {
     "reference": reference.swap,
-    "numba": _numba_swap,
+    "native": _native_swap,
     "triton": _triton_swap,
 }
-SELECTS: dict[str, Select] = {"reference": _reference_select, "numba": _numba_select}
+SELECTS: dict[str, Select] = {"reference": _reference_select, "native": _native_select}
 dtypes = pytest.mark.parametrize("dtype", WORDS)
 
 

@@ -1,0 +1,64 @@
+"""The level of the processor that a process takes, and which arrays a loop takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from taskstore.kernels import cpu
+from taskstore.native import cpu as loops
+from taskstore.native import levels
+from tests.support.native import at_level
+
+
+def chosen_by(variable: str) -> subprocess.CompletedProcess[str]:
+    code = "from taskstore.native import cpu; print(cpu.__name__)"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, levels.VARIABLE: variable},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("level", levels.available())
+def test_the_variable_chooses_a_level(level: str) -> None:
+    assert chosen_by(level).stdout.strip() == f"taskstore.native.loops_{level}.cpu"
+
+
+def test_the_best_is_taken_and_an_unknown_level_is_refused() -> None:
+    best = levels.available()[-1]
+    assert chosen_by("").stdout.strip() == f"taskstore.native.loops_{best}.cpu"
+    refused = chosen_by("v9")
+    assert f"TASKSTORE_CPU=v9: this processor has {', '.join(levels.available())}" in refused.stderr
+
+
+@pytest.mark.parametrize("level", levels.available())
+def test_tests_reach_each_level(level: str) -> None:
+    with at_level(level):
+        assert vars(cpu)["loops"] is levels.loops(level).cpu
+    assert vars(cpu)["loops"] is levels.loops(levels.chosen()).cpu
+
+
+def test_arrays_are_taken_as_they_are_or_refused() -> None:
+    mask, w = np.zeros(2, np.uint8), np.arange(16, dtype=np.uint16)
+    fixed = w.copy()
+    fixed.flags.writeable = False
+    out = np.empty_like(w)
+    loops.select(mask, fixed, w, out)
+    assert (out == w).all()
+    odd = np.zeros(33, np.uint8)[1:].view(np.uint16)
+    for wrong, error in (
+        ((mask, w, w, fixed), TypeError),  # cannot be written
+        ((mask, w.astype(np.int16), w, out), TypeError),
+        ((mask, np.zeros(32, np.uint16)[::2], w, out), TypeError),  # would be copied
+        ((mask[:1], w, w, out), ValueError),
+        ((mask, w[:8], w, out), ValueError),
+        ((mask, odd, w, out), ValueError),
+    ):
+        with pytest.raises(error):
+            loops.select(*wrong)
