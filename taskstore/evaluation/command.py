@@ -57,7 +57,8 @@ class Command:
     """An Evaluator that runs a command.
 
     template   words with {model} and, if one command serves several tasks, {task}. {out} is an
-               empty folder, whose *.json files may hold the score too (lm-eval's --output_path)
+               empty folder, whose *.json files may hold the score too (lm-eval's --output_path).
+               {limit} is the number of examples, where a search says one
     key        member of the JSON object that is the score
     timeout    seconds that one run may take
     """
@@ -81,10 +82,15 @@ class Command:
         """What stands for it in a journal."""
         return f"{self.template} {self.key}"
 
-    def __call__(self, model: Path, task: str) -> float:
-        """The score of a model folder on a task; raises EvaluationFailed."""
+    @property
+    def takes_limit(self) -> bool:
+        return "{limit}" in self.template
+
+    def __call__(self, model: Path, task: str, limit: int | None = None) -> float:
+        """The score of a model folder on a task, over `limit` examples; raises EvaluationFailed."""
         with scratch(model, small=True) if "{out}" in self.template else nullcontext() as out:
             places = {"model": str(model), "task": task, "out": str(out)}
+            places |= {} if limit is None else {"limit": str(limit)}
             words = [_filled(word, places) for word in shlex.split(self.template)]
             stdout, stderr = self._run(words, task)
             files = [*map(_text, sorted(out.rglob("*.json")))] if out else []
@@ -144,7 +150,7 @@ def _text(path: Path) -> str:
 
 def _filled(word: str, places: Mapping[str, str]) -> str:
     """The word with its placeholders filled in, in one pass: a value may look like one."""
-    return re.sub(r"\{(model|task|out)\}", lambda found: places[found[1]], word)
+    return re.sub(r"\{(model|task|out|limit)\}", lambda found: places.get(found[1], found[0]), word)
 
 
 def _score(text: str, key: str) -> float | None:

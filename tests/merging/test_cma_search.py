@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from taskstore.errors import EvaluationFailed, MissingExtra, OptionError
 from taskstore.evaluation.journal import Journal
 from taskstore.merging import MergeOptions, merge
-from taskstore.merging.search import cma_search
-from taskstore.merging.search.cma_search import Plan, search
+from taskstore.merging.search.cma_search import search
 from taskstore.merging.search.grids import Grids
 from taskstore.merging.search.origins import Folders
 from taskstore.merging.search.outcome import Searched
 from taskstore.merging.search.scoring import Scorer
 from taskstore.merging.search.space import space
+from taskstore.merging.search.trials import Plan
 from tests.support import families
 from tests.support.evaluators import run, script
 from tests.support.families import Family, same
@@ -191,11 +191,6 @@ def test_a_budget_of_nothing() -> None:
         Plan(1, -1)
 
 
-def test_failures_are_above_every_cost() -> None:
-    assert cma_search._without_holes([-3.0, None, 2.0]) == [-3.0, 5.0, 2.0]
-    assert cma_search._without_holes([None]) == [1.0]
-
-
 def test_the_command(wide: Family, tmp_path: Path) -> None:
     """One axis: alpha; the run is drawn, and said with its seed."""
     program = 'print(os.path.getsize(os.path.join(model, "README.md")) % 7)'
@@ -212,7 +207,7 @@ def test_the_command(wide: Family, tmp_path: Path) -> None:
     assert best["y"] == np.maximum.accumulate(dots["y"]).tolist()
     code, shown, err = run(*words, "--search", "cma", "--budget", 2, "-o", tmp_path / "shown")
     assert code == 0, err
-    assert "drawn by CMA-ES, seed 0" in shown
+    assert "drawn by CMA-ES (arXiv 1604.00772), seed 0" in shown
 
 
 @pytest.mark.parametrize(

@@ -138,17 +138,17 @@ def test_the_mean_over_tasks_counts(five: Family, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_soup_goes_on(five: Family, tmp_path: Path) -> None:
-    """Five alone and four with another are nine scores; the seventh fails once."""
+    """Five alone and four with another are nine scores; the seventh is interrupted."""
     wanted, calls = goal(five, 0), list[int]()
 
     def score(model: Path, _: str) -> float:
         calls.append(1)
         if len(calls) == 7:
-            raise EvaluationFailed("", "took too long", "")
+            raise KeyboardInterrupt
         return -distance(load_file(model / "model.safetensors"), wanted)
 
     journal = tmp_path / "journal"
-    with pytest.raises(EvaluationFailed, match=r"evaluation of '\w+ \+ .*' took too long"):
+    with pytest.raises(KeyboardInterrupt):
         soup(five, tmp_path / "out", Scorer(score, Journal(journal)))
     assert os.listdir(tmp_path) == ["journal"]
     found = soup(five, tmp_path / "out", Scorer(score, Journal(journal)))
@@ -287,3 +287,28 @@ def test_it_is_listed_and_no_method_of_a_store(small: Family, tmp_path: Path) ->
     assert "taskstore merge BASE MODEL... --method greedy_soup --eval CMD -o DIR" in err
     with pytest.raises(InputError, match="did you mean 'greedy_soup'"):
         MergeOptions("gredy_soup")
+
+
+def test_a_fine_tune_that_fails_is_no_ingredient(small: Family, tmp_path: Path) -> None:
+    """It is listed, and the soup is that of the others; if all fail, the last error ends it."""
+    beta = small.paths["beta"]
+
+    def fails(model: Path, task: str) -> float:
+        if model == beta:
+            raise EvaluationFailed(task, "ended with status 3", "")
+        return float(model.name == "alpha")
+
+    origin = Folders(small.base_path, small.paths)
+    found = greedy_soup(origin, tmp_path / "out", MergeOptions("average"), Scorer(fails))
+    assert [i.model for i in found.ingredients] == ["alpha", "gamma"]
+    assert found.to_dict()["soup"]["failed"] == {
+        "beta": "the evaluation of 'beta' ended with status 3"
+    }
+    assert "- beta: the evaluation" in (tmp_path / "out" / "README.md").read_text()
+
+    def always(_: Path, task: str) -> float:
+        raise EvaluationFailed(task, "ended with status 4", "")
+
+    with pytest.raises(EvaluationFailed, match="of 'gamma' ended with status 4"):
+        greedy_soup(origin, tmp_path / "none", MergeOptions("average"), Scorer(always))
+    assert not (tmp_path / "none").exists()

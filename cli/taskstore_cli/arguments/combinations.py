@@ -30,8 +30,7 @@ NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "tune": ASKED,
     "copy": ASKED,
     "merge": {
-        **dict.fromkeys((*EVALUATOR, "minimise", "plot", "search"), EVAL),
-        **dict.fromkeys(("budget", "layers", "seed"), ("search",)),
+        **dict.fromkeys((*EVALUATOR, "limit", "minimise", "plot", "search"), EVAL),
     },
     "eval": {**dict.fromkeys(("timeout", "scratch"), EVAL), **dict.fromkeys(LM_EVAL, ("lm_eval",))},
     "retier": {"overwrite": ["target"], **ASKED},

@@ -52,10 +52,17 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "What is searched": (
         *("--target", "--max-error", "--anyway", "--search", "--budget", "--layers"),
-        *("--minimise", "--plot"),
+        *("--point", "--minimise", "--loss", "--plot"),
     ),
     "How it is scored": (
-        *("--eval", "--lm-eval", "--include-path", "--num-fewshot", "--apply-chat-template"),
+        *(
+            "--eval",
+            "--eval-limit",
+            "--lm-eval",
+            "--include-path",
+            "--num-fewshot",
+            "--apply-chat-template",
+        ),
         *("--key", "--timeout", "--journal", "--scratch", "--record"),
     ),
     "How it runs": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,24 +70,39 @@ def say(silent: bool) -> Callable[[str], None]:
 
 
 def evaluator_options(
-    *more: Callable[[Any], Any], required: bool = True, into: type[Evaluator] = Evaluator
+    *more: Callable[[Any], Any],
+    required: bool = True,
+    into: type[Evaluator] = Evaluator,
+    several: bool = False,
 ) -> Callable[[F], F]:
-    """Adds what an evaluator needs, and `more`; the command gets it as one object, `evaluator`."""
+    """Adds what an evaluator needs, and `more`; the command gets it as one object, `evaluator`.
+
+    With `several` there may be more of them, which are the object's `others`.
+    """
 
     def add(command: F) -> F:
         @functools.wraps(command)
         def gathered(**given: Any) -> Any:
-            own = {name: given.pop(name) for name in into.__dataclass_fields__}
+            own = {name: given.pop(name) for name in into.__dataclass_fields__ if name in given}
+            if several:
+                own["template"], *others = own["template"] or (None,)
+                own["others"] = tuple(_other(own, template) for template in others)
             if own.get("lm_eval") and not _is_typed("template"):
                 own["template"] = None
             own |= _named(own["template"], searched=given.get("share") is not None)
             return command(**given, evaluator=into(**own))
 
-        for option in reversed((*_options(required), *more)):
+        for option in reversed((*_options(required, several), *more)):
             gathered = option(gathered)
         return cast(F, gathered)
 
     return add
+
+
+def _other(own: Mapping[str, Any], template: str) -> Evaluator:
+    """One more evaluator; key and time limit are those of the first, unless it is a named one."""
+    found = {name: own[name] for name in Evaluator.__dataclass_fields__}
+    return Evaluator(**{**found, "template": template, **_named(template, searched=False)})
 
 
 def _is_typed(name: str) -> bool:
@@ -111,12 +126,13 @@ def _named(template: str | None, *, searched: bool) -> dict[str, Any]:
     return found
 
 
-def _options(required: bool) -> Sequence[Callable[[Any], Any]]:
+def _options(required: bool, several: bool) -> Sequence[Callable[[Any], Any]]:
     return (
         click.option(
             "--eval",
             "template",
             required=required,
+            multiple=several,
             metavar="CMD",
             help="Command that scores a model, with {model} and {task} where they go; its "
             "last line of output with a score counts: a JSON object, a number, or lm-eval's "

@@ -11,9 +11,13 @@ from taskstore_cli.output.console import Output, print_json
 
 if TYPE_CHECKING:
     from taskstore.merging import MergeOptions
+    from taskstore.merging.search.front import OnFront
+    from taskstore.merging.search.greedy_soup import Soup
     from taskstore.merging.search.grids import Grids
     from taskstore.merging.search.origins import Origin
+    from taskstore.merging.search.outcome import Searched
     from taskstore.merging.search.scoring import Scorer
+    from taskstore.progress import Callback
 
 
 def run(
@@ -26,45 +30,73 @@ def run(
     out: Output,
 ) -> None:
     """Search, write the best, print what was found."""
-    from taskstore.merging.search import cma_search, plot
+    from taskstore.merging.search import plot
     from taskstore.merging.search.greedy_soup import Soup, greedy_soup
-    from taskstore.merging.search.grid_search import search
-    from taskstore.merging.search.outcome import Searched
-    from taskstore.merging.search.space import space
-    from taskstore_cli.output.merge import print_searched, print_soup
+    from taskstore_cli.output.merge_search import print_searched, print_soup
 
     with wanted.journal_beside(target, "merge") as journal:
-        scorer = _scorer(wanted, journal, origin, silent=out.silent)
+        scorers = _scorers(wanted, journal, origin, silent=out.silent)
         with out.progress() as progress:
             if procedure:
-                found: Searched | Soup = greedy_soup(origin, target, options, scorer, progress)
-            elif wanted.search == "cma":
-                box = space(options, grids, origin.names, wanted.layers)
-                plan = cma_search.Plan(wanted.budget, wanted.seed)
-                found = cma_search.search(origin, target, box, scorer, plan, progress)
+                found: Searched | OnFront | Soup = greedy_soup(
+                    origin, target, options, scorers[0], progress
+                )
             else:
-                found = search(origin, target, options, grids, scorer, progress)
-        if wanted.plot and isinstance(found, Searched):
+                found = _search(origin, target, options, grids, wanted, scorers, progress)
+        if wanted.plot and not isinstance(found, Soup):
             plot.write(wanted.plot, found, overwrite=options.overwrite)
     if out.as_json:
         print_json(found.to_dict())
-    elif isinstance(found, Searched):
-        print_searched(found, out)
-    else:
+    elif isinstance(found, Soup):
         print_soup(found, out)
+    else:
+        print_searched(found, out)
 
 
-def _scorer(wanted: Search, journal: Path, origin: Origin, *, silent: bool) -> Scorer:
+def _search(
+    origin: Origin,
+    target: Path,
+    options: MergeOptions,
+    grids: Grids,
+    wanted: Search,
+    scorers: list[Scorer],
+    progress: Callback,
+) -> Searched | OnFront:
+    from taskstore.merging.search import cma_search, grid_search, swarm_search
+    from taskstore.merging.search.space import space
+    from taskstore.merging.search.trials import Plan
+
+    if wanted.search == "grid":
+        return grid_search.search(origin, target, options, grids, scorers[0], progress)
+    plan = Plan(wanted.budget, wanted.seed)
+    if wanted.search == "swarm":
+        box = swarm_search.space(options, grids, origin.names)
+        return swarm_search.search(origin, target, box, scorers[0], plan, progress)
+    box = space(options, grids, origin.names, wanted.layers)
+    if wanted.search == "pareto":
+        return cma_search.pareto(origin, target, box, scorers, plan, wanted.point, progress)
+    return cma_search.search(origin, target, box, scorers[0], plan, progress)
+
+
+def _scorers(wanted: Search, journal: Path, origin: Origin, *, silent: bool) -> list[Scorer]:
+    """One for each --eval; they share a journal."""
     from taskstore.evaluation.journal import Journal
     from taskstore.merging.search.scoring import Scorer
 
-    template = wanted.template or ""
-    return Scorer(
-        wanted.command(),
-        Journal(journal),
-        label=template if wanted.key == "score" else f"{template} --key {wanted.key}",
-        tasks=tuple(origin.names) if "{task}" in template else ("",),
-        minimise=wanted.minimise,
-        scratch=wanted.scratch,
-        say=say(silent),
-    )
+    scores, found = Journal(journal), []
+    for name, judge, minimise in wanted.judges:
+        template = judge.template or ""
+        found.append(
+            Scorer(
+                judge.command(),
+                scores,
+                label=template if judge.key == "score" else f"{template} --key {judge.key}",
+                name=name,
+                tasks=tuple(origin.names) if "{task}" in template else ("",),
+                limit=wanted.limit,
+                minimise=minimise,
+                scratch=wanted.scratch,
+                say=say(silent),
+            )
+        )
+    return found

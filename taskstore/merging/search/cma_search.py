@@ -5,50 +5,37 @@ candidate is the start: the method as it usually is. A candidate whose evaluatio
 worst. The seed alone decides what is drawn, so the same search reads what its journal has and goes
 on from there. Values are rounded to four digits.
 
+With several evaluators a candidate's place is that among all that were scored: first what none
+dominates and, of those, what has most room around it. So the mean moves to where the Pareto front
+is open.
+
 Legend: D = axes.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from taskstore import extras
-from taskstore.errors import EvaluationFailed, NotFinite, OptionError
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
+from taskstore.merging.search import front as fronts
+from taskstore.merging.search.front import Front, OnFront, standing
 from taskstore.merging.search.origins import Origin
-from taskstore.merging.search.outcome import Points, Searched, section, words
-from taskstore.merging.search.scoring import Scorer, Scores
+from taskstore.merging.search.outcome import Points, Searched, section
+from taskstore.merging.search.scoring import Scorer
 from taskstore.merging.search.space import Space
+from taskstore.merging.search.trials import Plan, Trials
 from taskstore.progress import Callback, silent
 
 SPREAD = 0.25  # first standard deviation, of an axis from 0 to 1
-Trial = Callable[[tuple[float, ...]], Scores]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is searched; raises OptionError for a budget that allows no model.
-
-    budget   models that are scored; one that fails counts
-    seed     of what is drawn
-    """
-
-    budget: int = 60
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise OptionError(f"a budget of {self.budget} models scores none; give at least 1")
-        if self.seed < 0:
-            raise OptionError(f"seed {self.seed} is negative; give 0 or more")
+NAME = "CMA-ES (arXiv 1604.00772)"
 
 
 def search(
@@ -61,68 +48,75 @@ def search(
 ) -> Searched:
     """Write the merged model that scores best to the folder `target`.
 
-    Raises EvaluationFailed if all models of the first generation fail, MissingExtra, and what
-    `merge` does; nothing is at `target` then, and what was scored is in the journal.
+    Raises EvaluationFailed if all models fail, MissingExtra, and what `merge` does; nothing is at
+    `target` then, and what was scored is in the journal.
     """
-    target, names = Path(target), space.names
-    library = _library()
+    target = Path(target)
     with ExitStack() as stack:
         stack.enter_context(publish.alone(target))
-        origin.check(target, space.options)
-        if [axis.kind for axis in space.axes] == ["alpha"]:
-            scorer = stack.enter_context(scorer.keeping(target))
-        scorer.expect(plan.budget)
-
-        def trial(values: tuple[float, ...]) -> Scores:
-            what, options = words(names, values), space.at(values)
-            return scorer.merged(what, origin, options, origin.names, target, progress)
-
-        values, scores, failed = _tried(library, space, scorer, plan, trial)
-        best = min(range(len(scores)), key=lambda i: scorer.cost(scores[i]))
-        label, minimise = scorer.label, scorer.minimise
-        points = Points(names, values, scores, best, minimise, label, failed, plan.seed)
-        text, options = section(points, scorer), space.at(values[best])
+        scorer = _kept(stack, scorer, target, space)
+        points = Points.of(
+            _tried(origin, target, space, [scorer], plan, progress), scorer, NAME, plan.seed
+        )
+        text, options = section(points, scorer), space.at(points.values[points.best])
         report = scorer.make(origin, options, origin.names, progress, target, text)
     return Searched(points, report)
 
 
+def pareto(
+    origin: Origin,
+    target: PathLike,
+    space: Space,
+    scorers: Sequence[Scorer],
+    plan: Plan,
+    point: int | None = None,
+    progress: Callback = silent,
+) -> OnFront:
+    """Write the model of a point of the Pareto front of several evaluators, as `search` does.
+
+    `point` counts from 1, the best by the first evaluator; None: the one nearest to the best of
+    all. Raises OptionError for a point that the front lacks; its scores are in the journal then.
+    """
+    target = Path(target)
+    with ExitStack() as stack:
+        stack.enter_context(publish.alone(target))
+        first = _kept(stack, scorers[0], target, space)
+        judges = [first, *scorers[1:]]
+        trials = _tried(origin, target, space, judges, plan, progress)
+        front = Front.of(trials, judges, NAME, plan.seed, point)
+        text, options = fronts.section(front), space.at(front.values[front.best])
+        report = first.make(origin, options, origin.names, progress, target, text)
+    return OnFront(front, report)
+
+
+def _kept(stack: ExitStack, scorer: Scorer, target: Path, space: Space) -> Scorer:
+    """The scorer; it keeps the merged vector where candidates differ in its scale alone."""
+    alone = [axis.kind for axis in space.axes] == ["alpha"]
+    return stack.enter_context(scorer.keeping(target)) if alone else scorer
+
+
 def _tried(
-    library: Any, space: Space, scorer: Scorer, plan: Plan, trial: Trial
-) -> tuple[list[tuple[float, ...]], list[Scores], dict[str, str]]:
-    """The values that were scored, their scores, and what failed with the reason."""
-    strategy = _strategy(library, space.start, plan.seed)
-    values: list[tuple[float, ...]] = []
-    scores: list[Scores] = []
-    failed: dict[str, str] = {}
-    left = plan.budget
-    while left:
+    origin: Origin,
+    target: Path,
+    space: Space,
+    scorers: Sequence[Scorer],
+    plan: Plan,
+    progress: Callback,
+) -> Trials:
+    """As many models as the budget allows."""
+    strategy = _strategy(_library(), space.start, plan.seed)
+    origin.check(target, space.options)
+    trials = Trials(scorers, origin, target, space.names, plan.budget, progress)
+    while trials.left:
         asked = strategy.ask()
-        costs: list[float | None] = []
-        for positions in asked[:left]:
-            point = space.values(positions[: len(space.axes)])
-            try:
-                found = trial(point)
-            except (EvaluationFailed, NotFinite) as error:
-                last, cost = error, None
-                failed[words(space.names, point)] = str(error)
-                scorer.say(f"{words(space.names, point)}: failed, counts as worst: {error}")
-            else:
-                values.append(point)
-                scores.append(found)
-                cost = scorer.cost(found)
-            costs.append(cost)
-        if not scores:
-            raise last
-        left -= len(costs)
-        if len(costs) == len(asked):
-            strategy.tell(asked, _without_holes(costs))
-    return values, scores, failed
-
-
-def _without_holes(costs: Sequence[float | None]) -> list[float]:
-    """The costs, with one above all others for what failed."""
-    worst = max((cost for cost in costs if cost is not None), default=0.0)
-    return [worst + 1 + abs(worst) if cost is None else cost for cost in costs]
+        for positions in asked[: trials.left]:
+            values = space.values(positions[: len(space.axes)])
+            trials.run(values, space.at(values))
+        if trials.left:
+            last = slice(-len(asked), None)
+            known = trials.all if len(scorers) > 1 else trials.all[last]
+            strategy.tell(asked, standing(known)[last])
+    return trials
 
 
 def _strategy(library: Any, start: Sequence[float], seed: int) -> Any:

@@ -3,23 +3,27 @@
 Every fine-tune is scored, and they are sorted, best first; equal ones keep the order of their
 names. The best is the first soup. Each other one in turn becomes an ingredient if the average of
 the soup and it, soup n / (n + 1) + theta_j / (n + 1), scores strictly better than the soup. A soup
-is averaged anew from its ingredients, so it is rounded once.
+is averaged anew from its ingredients, so it is rounded once. What cannot be scored counts as worst:
+a fine-tune is no ingredient then, and is listed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from taskstore.errors import OptionError
+from taskstore.errors import EvaluationFailed, NotFinite, OptionError
 from taskstore.evaluation.bench import fingerprint
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
 from taskstore.merging.search.origins import Origin
+from taskstore.merging.search.outcome import listed
 from taskstore.merging.search.scoring import Scorer, Scores
 from taskstore.progress import Callback, silent
 from taskstore.store.card import cell
@@ -29,7 +33,7 @@ METHOD = "average"
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A fine-tune, its own scores, and the scores of the soup with it (None: it is the first)."""
+    """A fine-tune, its own scores, and those of the soup with it (None: the first; it failed)."""
 
     model: str
     alone: Scores
@@ -39,13 +43,17 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Soup:
-    """The ingredients in the order in which they were tried, and the scores of the soup."""
+    """The ingredients in the order in which they were tried, and the scores of the soup.
+
+    failed   the models that could not be scored, and why
+    """
 
     ingredients: list[Ingredient]
     scores: Scores
     minimise: bool
     evaluator: str
     report: MergeReport
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         rows = [
@@ -60,7 +68,8 @@ class Soup:
             for i in self.ingredients
         ]
         soup = {"evaluator": self.evaluator, "minimise": self.minimise, "score": self.scores.mean}
-        return {**self.report.to_dict(), "soup": {**soup, "ingredients": rows}}
+        without = {"failed": dict(self.failed)} if self.failed else {}
+        return {**self.report.to_dict(), "soup": {**soup, **without, "ingredients": rows}}
 
 
 def greedy_soup(
@@ -83,6 +92,8 @@ def greedy_soup(
         origin.check(target, options)
         options.check_tasks(origin.names)
 
+        failed = dict[str, str]()
+
         def scores_of(names: list[str]) -> Scores:
             averaged = average(options, names)
             return scorer.merged(" + ".join(names), origin, averaged, names, target, progress)
@@ -93,19 +104,35 @@ def greedy_soup(
                 return scores_of([name])
             return scorer.score(name, fingerprint(folder), lambda: nullcontext(folder))
 
+        def tried(what: str, scored: Callable[[], Scores], *, last: bool = False) -> Scores | None:
+            try:
+                return scored()
+            except (EvaluationFailed, NotFinite) as error:
+                if last:
+                    raise
+                failed[what] = str(error)
+                scorer.say(f"{what}: failed, counts as worst: {error}")
+                return None
+
         scorer.expect(2 * len(origin.names) - 1)
-        alone = {name: scores_alone(name) for name in origin.names}
+        alone = dict[str, Scores]()
+        for name in origin.names:
+            last = not alone and name == origin.names[-1]
+            if own := tried(name, partial(scores_alone, name), last=last):
+                alone[name] = own
         order = sorted(alone, key=lambda name: scorer.cost(alone[name]))
         chosen, best = order[:1], alone[order[0]]
         ingredients = [Ingredient(order[0], best, None, kept=True)]
         for name in order[1:]:
-            found = scores_of([*chosen, name])
-            if kept := scorer.cost(found) < scorer.cost(best):
-                chosen, best = [*chosen, name], found
+            soup = [*chosen, name]
+            found = tried(" + ".join(soup), partial(scores_of, soup))
+            kept = found is not None and scorer.cost(found) < scorer.cost(best)
+            if kept and found:
+                chosen, best = soup, found
             ingredients.append(Ingredient(name, alone[name], found, kept))
-        text = section(ingredients, scorer)
+        text = section(ingredients, scorer) + listed(failed, {})
         report = origin.merge(target, average(options, chosen), chosen, progress, text)
-    return Soup(ingredients, best, scorer.minimise, scorer.label, report)
+    return Soup(ingredients, best, scorer.minimise, scorer.label, report, failed)
 
 
 def average(options: MergeOptions, names: list[str]) -> MergeOptions:

@@ -15,10 +15,11 @@ from pathlib import Path
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.merging.options import MergeOptions
-from taskstore.merging.search.grids import Grids, Values
+from taskstore.merging.search.grids import Grids
 from taskstore.merging.search.origins import Origin
-from taskstore.merging.search.outcome import Points, Searched, section, words
-from taskstore.merging.search.scoring import Scorer, Scores
+from taskstore.merging.search.outcome import Points, Searched, section
+from taskstore.merging.search.scoring import Scorer
+from taskstore.merging.search.trials import Trials
 from taskstore.progress import Callback, silent
 
 
@@ -32,25 +33,23 @@ def search(
 ) -> Searched:
     """Write the merged model that scores best to the folder `target`.
 
-    Without grids there is one point, which is scored. Raises EvaluationFailed and what `merge`
-    does; nothing is at `target` then, and what was scored is in the journal.
+    Without grids there is one point, which is scored. Raises EvaluationFailed if no point can be
+    scored, and what `merge` does; nothing is at `target` then, and what was scored is in the
+    journal.
     """
     target = Path(target)
     with ExitStack() as stack:
         stack.enter_context(publish.alone(target))
         origin.check(target, options)
-        axes, trials = grids.axes, grids.trials(options)
+        every = dict(grids.trials(options))
         if len(grids.alpha) > 1:
             scorer = stack.enter_context(scorer.keeping(target))
-        scorer.expect(len(trials))
-        scores = dict[Values, Scores]()
-        for values, trial in sorted(trials, key=lambda point: point[0][bool(grids.alpha) :]):
-            what = words(axes, values) or "merged"
-            scores[values] = scorer.merged(what, origin, trial, origin.names, target, progress)
-        found = [scores[values] for values, _ in trials]
-        best = min(range(len(found)), key=lambda i: scorer.cost(found[i]))
-        tried = [point for point, _ in trials]
-        points = Points(axes, tried, found, best, scorer.minimise, scorer.label)
+        trials = Trials([scorer], origin, target, grids.axes, len(every), progress)
+        for values in sorted(every, key=lambda values: values[bool(grids.alpha) :]):
+            trials.run(values, every[values])
+        trials.all.sort(key=lambda tried: tried.values)
+        points = Points.of(trials, scorer)
+        chosen = every[points.values[points.best]]
         text = section(points, scorer)
-        report = scorer.make(origin, trials[best][1], origin.names, progress, target, text)
+        report = scorer.make(origin, chosen, origin.names, progress, target, text)
     return Searched(points, report)

@@ -9,6 +9,7 @@ from typing import Any
 from taskstore.merging.report import MergeReport
 from taskstore.merging.search.grids import Values
 from taskstore.merging.search.scoring import Scorer, Scores
+from taskstore.merging.search.trials import Trials
 from taskstore.store.card import cell
 
 MOST = 24  # points that a model card lists
@@ -18,8 +19,10 @@ MOST = 24  # points that a model card lists
 class Points:
     """The points that were tried: a value per axis, and scores; `best` numbers the chosen one.
 
-    failed   what could not be scored, by its values, and why; it counts as worst
-    seed     of the numbers that the search drew (None: it drew none)
+    failed    what could not be scored, by its values, and why; it counts as worst
+    dropped   what was scored in part, by its values, and with which score
+    drawn_by  what drew the points, "" for a grid
+    seed      of the numbers that it drew (None: it drew none)
     """
 
     axes: Mapping[str, Values]
@@ -29,7 +32,29 @@ class Points:
     minimise: bool
     evaluator: str
     failed: Mapping[str, str] = field(default_factory=dict)
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    drawn_by: str = ""
     seed: int | None = None
+
+    @classmethod
+    def of(
+        cls, trials: Trials, scorer: Scorer, drawn_by: str = "", seed: int | None = None
+    ) -> Points:
+        """Those of a search with one evaluator; of equal ones the first is the best."""
+        whole = trials.whole
+        best = min(range(len(whole)), key=lambda i: whole[i].rank)
+        return cls(
+            trials.axes,
+            [tried.values for tried in whole],
+            [tried.scores[0] for tried in whole],
+            best,
+            scorer.minimise,
+            scorer.label,
+            trials.failed,
+            trials.dropped,
+            drawn_by,
+            seed,
+        )
 
     @property
     def scored(self) -> str:
@@ -47,9 +72,13 @@ class Points:
             }
             for i, (values, scores) in enumerate(zip(self.values, self.scores, strict=True))
         ]
-        found = {"evaluator": self.evaluator, "minimise": self.minimise, "points": rows}
-        drawn = {} if self.seed is None else {"seed": self.seed, "failed": dict(self.failed)}
-        return {**found, **drawn}
+        found: dict[str, Any] = {"evaluator": self.evaluator, "minimise": self.minimise}
+        found["points"] = rows
+        if self.seed is not None:
+            found["seed"] = self.seed
+        if self.seed is not None or self.failed:
+            found["failed"] = dict(self.failed)
+        return {**found, **partly(self.dropped)}
 
 
 @dataclass(frozen=True)
@@ -63,9 +92,9 @@ class Searched:
         return {**self.report.to_dict(), "search": self.points.to_dict()}
 
 
-def words(axes: Mapping[str, Values], values: Values) -> str:
-    """The values of a point by name: "alpha 0.3, k 2"."""
-    return ", ".join(f"{name} {value:g}" for name, value in zip(axes, values, strict=True))
+def partly(dropped: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What was scored in part, for JSON."""
+    return {"dropped": dict(dropped)} if dropped else {}
 
 
 def section(points: Points, scorer: Scorer) -> str:
@@ -82,7 +111,22 @@ def section(points: Points, scorer: Scorer) -> str:
         cells = [f"{x:g}" for x in points.values[i]] + [f"{x:.4g}" for x in found]
         rows.append([f"**{x}**" if i == points.best else x for x in cells])
     columns = [*points.axes, *own, points.scored]
-    drawn = "" if points.seed is None else f" of CMA-ES (arXiv 1604.00772), seed {points.seed}"
+    drawn = "" if points.seed is None else f" of {points.drawn_by}, seed {points.seed}"
     text = scorer.section("Search", f"{which}{drawn}, scored", columns, rows)
-    failed = "".join(f"- {cell(what)}: {cell(why)}\n" for what, why in points.failed.items())
-    return f"{text}\nNot scored, and so counted as worst:\n\n{failed}" if failed else text
+    return text + listed(points.failed, points.dropped)
+
+
+def listed(failed: Mapping[str, str], dropped: Mapping[str, str]) -> str:
+    """What has no score of the whole, for the model card."""
+    titles = {
+        "Not scored, and so counted as worst:": failed,
+        "Dropped, with the score up to there (arXiv 1810.05934):": dropped,
+    }
+    lists = {
+        title: "".join(
+            f"- {cell(what)}: {cell(why)}\n" for what, why in list(models.items())[:MOST]
+        )
+        for title, models in titles.items()
+        if models
+    }
+    return "".join(f"\n{title}\n\n{rows}" for title, rows in lists.items())

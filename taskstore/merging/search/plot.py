@@ -1,7 +1,7 @@
 """Plot a search: a line of scores per task and one of their mean, or a heat map of two axes.
 
 A search that draws its points is plotted as it ran: the scores by the number of the model, and the
-best up to there.
+best up to there. Of several evaluators the first two are the axes, with the Pareto front as a line.
 
 The figure is plain data for Plotly. A .json file holds only the data. A .html file also holds the
 code that draws it, and needs nothing else.
@@ -18,7 +18,9 @@ from typing import Any
 from taskstore import extras
 from taskstore.errors import OptionError, OutputError
 from taskstore.locations import ownership, publish
-from taskstore.merging.search.outcome import Points, Searched, words
+from taskstore.merging.search.front import Front, OnFront
+from taskstore.merging.search.outcome import Points, Searched
+from taskstore.merging.search.trials import words
 
 ENDS = {".html": ownership.HTML, ".json": ownership.JSON}
 COLORS = ["#4c78a8", "#72b7b2", "#54a24b", "#b279a2", "#9d755d", "#f58518", "#bab0ac"]
@@ -41,7 +43,7 @@ def check(path: Path, axes: int | None, *, overwrite: bool = False) -> None:
         _plotly()
 
 
-def write(path: Path, found: Searched, *, overwrite: bool = False) -> None:
+def write(path: Path, found: Searched | OnFront, *, overwrite: bool = False) -> None:
     """Write the plot of a search; raises OutputError, TargetExists."""
     picture = figure(found)
     if path.suffix == ".html":
@@ -59,22 +61,41 @@ def is_plot(path: Path) -> bool:
     return ownership.is_sealed(path, ENDS[path.suffix])
 
 
-def figure(found: Searched) -> dict[str, Any]:
+def figure(found: Searched | OnFront) -> dict[str, Any]:
     """Plotly's data and layout."""
-    points, report = found.points, found.report
-    first, *others = points.axes
-    drawn = points.seed is not None
+    report = found.report
     count = len(report.models)
     title = f"{report.method}: {count} fine-tune{'' if count == 1 else 's'} of {report.base}"
+    if isinstance(found, OnFront):
+        data, (x, y, *_) = _front(found.front), found.front.names
+    else:
+        points = found.points
+        first, *others = points.axes
+        drawn = points.seed is not None
+        data = _run(points) if drawn else _map(points) if others else _lines(points)
+        x = "models scored" if drawn else first
+        y = others[0] if others and not drawn else points.scored
     return {
-        "data": _run(points) if drawn else _map(points) if others else _lines(points),
+        "data": data,
         "layout": {
             "title": {"text": _plain(title)},
-            "xaxis": {"title": {"text": "models scored" if drawn else first}},
-            "yaxis": {"title": {"text": others[0] if others and not drawn else points.scored}},
+            "xaxis": {"title": {"text": _plain(x)}},
+            "yaxis": {"title": {"text": _plain(y)}},
             "colorway": COLORS,
         },
     }
+
+
+def _front(front: Front) -> list[dict[str, Any]]:
+    x, y = ([scores[e].mean for scores in front.scores] for e in (0, 1))
+    texts = [_plain(words(front.axes, values)) for values in front.values]
+    each = {"type": "scatter", "mode": "markers", "name": "models", "x": x, "y": y, "text": texts}
+    along = {"width": 3, "color": "#222222", "shape": "linear"}
+    line = _line("Pareto front", [x[i] for i in front.front], [y[i] for i in front.front], along)
+    line["text"] = [f"point {n}: {texts[i]}" for n, i in enumerate(front.front, 1)]
+    chosen = {"type": "scatter", "mode": "markers", "x": [x[front.best]], "y": [y[front.best]]}
+    name = f"chosen: point {front.front.index(front.best) + 1}"
+    return [each, line, {**chosen, "name": name, "text": [texts[front.best]], "marker": CHOSEN}]
 
 
 def _run(points: Points) -> list[dict[str, Any]]:
@@ -107,14 +128,14 @@ def _line(name: str, x: list[float], y: list[float], line: dict[str, Any]) -> di
 
 def _map(points: Points) -> list[dict[str, Any]]:
     across, down = points.axes.values()
-    means = [scores.mean for scores in points.scores]  # the first axis changes last
+    means = {at: s.mean for at, s in zip(points.values, points.scores, strict=True)}
     x, y = points.values[points.best]
     grid = {
         "type": "heatmap",
         "x": list(across),
         "y": list(down),
         "colorscale": "Viridis",
-        "z": [[means[i * len(down) + k] for i in range(len(across))] for k in range(len(down))],
+        "z": [[means.get((a, d)) for a in across] for d in down],  # None: it has no score
         "reversescale": points.minimise,
         "colorbar": {"title": {"text": points.scored}},
     }

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import cast
 
 from blake3 import blake3
 
@@ -59,7 +60,9 @@ class Scorer:
     """The user's evaluator and what a search needs to know of it.
 
     label      names the evaluator in the journal and to people
+    name       a word for its score, where there are several evaluators
     tasks      each model is scored once per task; ("",): once, by an evaluator that knows none
+    limit      examples of an evaluation, which the evaluator is called with; None: all it has
     minimise   whether scores are losses
     scratch    folder that holds one model at a time (None: the target's)
     kept       the vector of the model before, which is not merged again for another alpha
@@ -68,7 +71,9 @@ class Scorer:
     evaluator: Evaluator
     journal: Journal = field(default_factory=lambda: Journal(None))
     label: str = ""
+    name: str = "score"
     tasks: tuple[str, ...] = ("",)
+    limit: int | None = None
     minimise: bool = False
     scratch: Path | None = None
     kept: KeptVector | None = None
@@ -76,7 +81,16 @@ class Scorer:
 
     def expect(self, models: int) -> None:
         """Say about how long it takes to score so many models, as soon as that is known."""
-        self.journal.expect(self.label, models * len(self.tasks), self.say)
+        self.journal.expect(self._key, models * len(self.tasks), self.say)
+
+    def at(self, limit: int | None) -> Scorer:
+        """The same, with so many examples."""
+        return replace(self, limit=limit)
+
+    @property
+    def _key(self) -> str:
+        """What stands for it in a journal."""
+        return self.label if self.limit is None else f"{self.label} of {self.limit} examples"
 
     def merged(
         self,
@@ -88,9 +102,19 @@ class Scorer:
         progress: Callback,
     ) -> Scores:
         """The scores of the merged model of those that are named, on the way to `target`."""
+        return self.score(what, *self.candidate(origin, options, names, target, progress))
+
+    def candidate(
+        self,
+        origin: Origin,
+        options: MergeOptions,
+        names: Sequence[str],
+        target: Path,
+        progress: Callback,
+    ) -> tuple[str, Made]:
+        """The name of a merged model in the journal, and what makes it."""
         merge = partial(self.make, origin, options, names, progress)
-        made = partial(_made, merge, target, self.scratch)
-        return self.score(what, key(origin, options, names), made)
+        return key(origin, options, names), partial(_made, merge, target, self.scratch)
 
     def make(
         self,
@@ -122,18 +146,21 @@ class Scorer:
             found = Scores(
                 {
                     task: self.journal.score(
-                        (self.label, task, key), partial(self._run, folder, task, what)
+                        (self._key, task, key), partial(self._run, folder, task, what)
                     )
                     for task in self.tasks
                 }
             )
-        self.say(f"{what}: {found}")
+        of = "" if self.limit is None else f" ({self.limit} examples)"
+        self.say(f"{what}: {found}{of}")
         return found
 
     def _run(self, folder: Callable[[], Path], task: str, what: str) -> float:
-        model = folder()
+        model, evaluator = folder(), self.evaluator
+        if self.limit is not None:
+            evaluator = partial(cast(Callable[..., float], evaluator), limit=self.limit)
         try:
-            return checked(self.evaluator, model, task)
+            return checked(evaluator, model, task)
         except EvaluationFailed as error:
             raise error.of(what) from None
 

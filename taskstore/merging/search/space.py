@@ -137,6 +137,11 @@ def space(options: MergeOptions, grids: Grids, names: Sequence[str], layers: int
     return Space(axes, options, layers)
 
 
+def weighted(options: MergeOptions, names: Sequence[str]) -> Space:
+    """Return a weight per task vector alone, for those that have none; each axis says no ends."""
+    return Space(_weights(options, names, 0), options)
+
+
 def _alpha(options: MergeOptions, grids: Grids) -> list[Axis]:
     grid = options.info.grid
     if options.alpha is not None or not (grids.alpha or grid):
