@@ -11,7 +11,7 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
 from taskstore.errors import InputError
-from taskstore_serving.api import admin
+from taskstore_serving.api import admin, ui
 from taskstore_serving.api.answers import http_error
 from taskstore_serving.api.client_errors import blame
 from taskstore_serving.api.dispatch import Dispatch
@@ -31,6 +31,7 @@ class TaskstoreEndpoint:
     def attach_router(self, app: FastAPI) -> None:
         self._app = app
         admin.attach(app)
+        ui.attach(app)
         app.add_exception_handler(HTTPException, http_error)  # vLLM handles FastAPI's alone
         app.add_middleware(Dispatch)  # the first to be added is the innermost: behind the API keys
         if tokens := keys(app.state.args):
@@ -56,7 +57,7 @@ class TaskstoreEndpoint:
         options = ServeOptions.parse(config.load_config.model_loader_extra_config)
         state.taskstore = Served(self._app, engine_client, args, options)
         blame(engine_client)  # both before clients are copied
-        observer.install(engine_client, state.taskstore.names[0])
+        state.taskstore.observer = observer.install(engine_client, state.taskstore.names[0])
         await state.taskstore.start()
         if options.watch != "no":
             following = watch(state.taskstore, new=options.watch == "all")

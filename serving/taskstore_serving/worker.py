@@ -17,6 +17,7 @@ from taskstore.errors import SwapError, TaskstoreError
 from taskstore.swap.states import State
 from taskstore_serving.engine.swap_cost import with_cost
 from taskstore_serving.metrics import logs
+from taskstore_serving.metrics.recent import Recent
 from taskstore_serving.weights.cores import widened
 from taskstore_serving.weights.family import LiveFamily
 
@@ -37,6 +38,7 @@ class TaskWorker(Base):
     def load_model(self, *args: Any, **named: Any) -> None:
         if multiprocessing.parent_process() is not None:  # else the loggers are somebody else's
             logs.configure()
+        self._recent = Recent()
         super().load_model(*args, **named)
 
     _swap_seconds: float | None = None
@@ -49,7 +51,7 @@ class TaskWorker(Base):
             family.swap(scheduler_output.taskstore_task)
             if family.swaps > swaps:
                 self._swap_seconds = family.seconds - seconds
-                logs.swapped(before, family.active, self._swap_seconds)
+                self._note(before, family.active, self._swap_seconds)
         return self._with_cost(super().execute_model(scheduler_output))
 
     def sample_tokens(self, grammar_output: Any) -> Any:
@@ -62,6 +64,20 @@ class TaskWorker(Base):
             return output
         self._swap_seconds = None
         return with_cost(output, seconds)
+
+    def _note(self, before: State, task: State, seconds: float) -> None:
+        logs.swapped(before, task, seconds)
+        self._recent.add("swap", before=before, task=task, seconds=seconds)
+
+    def taskstore_activity(self, after: int) -> dict[str, Any]:
+        """What is live, and the swaps after a number."""
+        family = self.taskstore_family
+        return {
+            "active": family.active,
+            "swaps": family.swaps,
+            "swap_seconds": family.seconds,
+            "swaps_made": self._recent.after(after),
+        }
 
     def taskstore_swap(self, task: State) -> None:
         self.taskstore_family.swap(task)

@@ -5,9 +5,7 @@ Screenshots go to $TASKSTORE_SCREENSHOTS where that is set.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +18,11 @@ from taskstore.analysis.page import write_page
 from taskstore.format.manifest import Score
 from taskstore.packing import revise
 from tests.support import families
+from tests.support.browsers import chromium, shoot
 from tests.support.families import Family
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 pytestmark = pytest.mark.slow
 
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 MARKS = ".barlayer .point path, .heatmaplayer image, .scatterlayer .point"
 DESKTOP, PHONE = (1280, 900), (390, 844)
 HOSTILE = "a<b&\"c'<img src=x onerror=alert(1)>"
@@ -68,14 +56,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no chromium; apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @dataclass
@@ -137,13 +120,6 @@ def open_page(browser: Any, page: Path) -> Iterator[Any]:
         context.close()
 
 
-def shoot(seen: Seen, name: str, tmp_path: Path) -> None:
-    folder = Path(os.environ.get("TASKSTORE_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    seen.page.screenshot(path=folder / f"{name}.png", full_page=True)
-    assert (folder / f"{name}.png").stat().st_size > 20_000
-
-
 def brightness(color: str) -> float:
     """0 to 1, of "rgb(r, g, b)"."""
     return sum(map(int, re.findall(r"\d+", color)[:3])) / 765
@@ -181,7 +157,7 @@ def test_every_chart_is_drawn(
     )
     assert all(there == wanted for wanted, there in hints)
     assert any(wanted for wanted, _ in hints) and not all(wanted for wanted, _ in hints)
-    shoot(seen, f"{'phone' if size == PHONE else 'desktop'}-{scheme}", tmp_path)
+    shoot(seen.page, f"{'phone' if size == PHONE else 'desktop'}-{scheme}", tmp_path)
     seen.check()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +14,7 @@ from taskstore.errors import TaskstoreError
 from taskstore_serving.api.answers import WAIT, Refusal, unknown_model
 from taskstore_serving.api.keys import keys
 from taskstore_serving.api.tasks import Served
+from taskstore_serving.weights.digests import task_digest
 
 Route = Callable[[Request, Served], Awaitable[Response]]
 
@@ -24,6 +26,8 @@ def attach(app: FastAPI) -> None:
         ("GET", "/v1/models", models),
         ("GET", "/v1/models/{name:path}", model),
         ("GET", "/v1/taskstore", overview),
+        ("GET", "/v1/taskstore/activity", activity),
+        ("GET", "/v1/taskstore/tasks", held),
         ("POST", "/v1/taskstore/verify", verify),
         ("POST", "/v1/taskstore/tasks/{name:path}", add),
         ("DELETE", "/v1/taskstore/tasks/{name:path}", remove),
@@ -95,7 +99,40 @@ async def _cards(served: Served) -> list[dict[str, Any]]:
 
 async def overview(_: Request, served: Served) -> Response:
     state = await served.state()
-    return JSONResponse({**state, "store": served.options.store, "default_task": served.default})
+    known = {
+        "store": served.options.store,
+        "base": served.names[0],
+        "default_task": served.default,
+        "changeable": bool(keys(served.args)),
+    }
+    return JSONResponse({**state, **known, "verified": state["verified"] and served.verified})
+
+
+async def activity(request: Request, served: Served) -> Response:
+    """Requests and swaps as they happen, for who asks again and again (`metrics.activity`)."""
+    after = request.query_params.get("after", "0")
+    if not (after.isdecimal() and len(after) < 16):
+        raise Refusal(400, f"after={after[:40]!r} is no number of an event", "after")
+    return JSONResponse(await served.observer.activity(int(after)))
+
+
+async def held(_: Request, served: Served) -> Response:
+    """The tasks of the store as it is on disk now, and which are served as it holds them."""
+    return JSONResponse({"tasks": await asyncio.to_thread(_held, served)})
+
+
+def _held(served: Served) -> list[dict[str, Any]]:
+    store, tasks = served.store, dict(served.tasks)
+    try:
+        now = {
+            name: task_digest(store.manifest, name, served.options.residual) for name in store.tasks
+        }
+    finally:
+        store.close()
+    return [
+        {"task": name, "served": name in tasks, "current": name in tasks and tasks[name].digest == d}
+        for name, d in now.items()
+    ]
 
 
 async def verify(request: Request, served: Served) -> Response:

@@ -50,7 +50,10 @@ class ServedTask:
 
 @dataclass
 class Served:
-    """All tasks of a server. Requests read it; one change at a time. `default` may be ""."""
+    """All tasks of a server. Requests read it; one change at a time. `default` may be "".
+
+    observer   of its requests, a `metrics.observer.Observer`
+    """
 
     app: Any
     engine: Any
@@ -59,6 +62,7 @@ class Served:
     fronts: dict[str, Front] = field(default_factory=dict)
     tasks: dict[str, ServedTask] = field(default_factory=dict)
     verified: bool = False
+    observer: Any = None
 
     def __post_init__(self) -> None:
         self.default = self.options.default_task

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskstore_serving.metrics import logs, request_hooks
+from taskstore_serving.metrics.activity import Activity
 from taskstore_serving.metrics.instruments import Instruments, TaskSeries, drop, instruments
 from taskstore_serving.metrics.requests import Flight
 from taskstore_serving.metrics.worker_answers import merged
@@ -42,6 +43,7 @@ class Observer:
 
     def __init__(self, engine_client: Any, base_name: str, shown: Instruments) -> None:
         self._client, self._base, self._shown = engine_client, base_name, shown
+        self._activity = Activity(engine_client)
         self._flights: dict[str, Flight] = {}  # by the engine's ids of sequences
         self._parents: dict[str, Flight] = {}  # of several sequences, by the engine's id
         self._series = {base_name: TaskSeries(shown, base_name)}
@@ -60,6 +62,7 @@ class Observer:
             task = state.lora_name or self._base
             flight = Flight(task, state.external_req_id, arrival, self._of(task))
             flight.series.running.inc()
+            self._activity.started(flight)
             if parent:
                 self._parents[parent] = flight
         flight.add(state)
@@ -79,11 +82,16 @@ class Observer:
         series.running.dec()
         series.generation.inc(flight.fresh())
         series.finished(facts)
+        self._activity.finished(facts)
         logs.finished(facts)
 
     def refused(self, lora_request: Any) -> None:
         """Count a request that the server was too busy for, or its engine dead."""
         self._of(lora_request.lora_name if lora_request else self._base).refused()
+
+    async def activity(self, after: int) -> dict[str, Any]:
+        """What the server does now, and its events after a number (`metrics.activity`)."""
+        return await self._activity.told(self._flights.values(), after)
 
     def follow(self) -> None:
         """Ask the workers from now on; of several API processes the first does, for all."""

@@ -13,65 +13,9 @@ from taskstore_serving.options import ServeOptions
 
 from taskstore.errors import InputError
 from tests.serving.support.engines import need_vllm
+from tests.serving.support.played import FIDELITY, Engine, app_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
-
-
-FIDELITY = {"kind": "approximate", "grade": "B", "weight_error": 0.04, "projection": 1.0}
-
-
-class Engine:
-    """One worker. `refusals`: method -> what it refuses with."""
-
-    def __init__(self) -> None:
-        self.tasks = ["alpha", "beta"]
-        self.refusals: dict[str, str] = {}
-        self.calls: list[tuple[Any, ...]] = []
-        self.digests: dict[str, str] = {}  # of tasks that were replaced
-        self.said: dict[str, int] = {}  # settings of a task that the base has not
-        self.errored, self.model_config = False, None
-        self.output_processor = SimpleNamespace(request_states={})
-        self.vllm_config = SimpleNamespace(
-            parallel_config=SimpleNamespace(_api_process_count=1),
-            load_config=SimpleNamespace(load_format="taskstore", model_loader_extra_config={}),
-        )
-
-    async def collective_rpc(self, name: str, args: Any = ()) -> list[Any]:
-        if name == "taskstore_state":
-            known = {"tier": "mask", "bytes": 1, "fidelity": FIDELITY, "scores": None}
-            tasks = {t: {"digest": self.digests.get(t, f"d-{t}"), **known} for t in self.tasks}
-            state = {"active": None, "swaps": 0, "swap_seconds": 0.0, "tasks": tasks}
-            return [{**state, "memory": {"live": 1}, "verified": True}]
-        method, *rest = args
-        if method in self.refusals:
-            return [{"result": None, "error": self.refusals[method]}]
-        if method == "taskstore_add":
-            self.tasks.append(*rest)
-        self.calls.append((method, *rest))
-        if method == "taskstore_replace":
-            self.digests[rest[0]] = "new"
-        if method == "taskstore_settle" and not rest[1]:
-            self.digests.pop(rest[0], None)
-        if method == "taskstore_remove":
-            self.tasks.remove(*rest)
-        proofs = [{"task": "alpha", "tensors": 1, "bytes": 2}]
-        return [{"result": proofs if method == "taskstore_verify" else None, "error": ""}]
-
-
-class Front:
-    def __init__(self) -> None:
-        self.requests: dict[str, Any] = {}
-        self.template = "base"
-        self.client = SimpleNamespace(model_config=SimpleNamespace(max_model_len=5))
-        self.app = SimpleNamespace(state=SimpleNamespace(openai_serving_models=self))
-
-    async def show_available_models(self) -> Any:
-        from vllm.entrypoints.serve.engine.protocol import ModelCard
-
-        return SimpleNamespace(data=[ModelCard(id=name) for name in self.requests])
-
-    def close(self, owner: Any) -> None:
-        pass
 
 
 @pytest.fixture
@@ -87,27 +31,9 @@ def args() -> Namespace:
 
 @pytest.fixture
 def client(packed: Path, engine: Engine, args: Namespace, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from fastapi import FastAPI
     from starlette.testclient import TestClient
-    from taskstore_serving.api import tasks
-    from taskstore_serving.checks.configs import check_config
-    from taskstore_serving.endpoint import TaskstoreEndpoint
-    from taskstore_serving.metrics import observer
 
-    async def build(*_: Any) -> Front:
-        return Front()
-
-    monkeypatch.setattr(tasks, "build", build)
-    monkeypatch.setattr(tasks, "completed_config", lambda *_: {"a setting": 1})
-    monkeypatch.setattr(tasks, "check_config", lambda task, *_: check_config(task, engine.said, {}))
-    monkeypatch.setattr(observer, "install", lambda *_: None)
-    engine.vllm_config.load_config.model_loader_extra_config = ServeOptions(str(packed)).to_dict()
-    app, plugin = FastAPI(), TaskstoreEndpoint()
-    app.state.args = Namespace(api_key=None)
-    plugin.attach_router(app)
-    app.state.openai_serving_models = Front()
-    asyncio.run(plugin.init_state(engine, app.state, args))
-    return TestClient(app)
+    return TestClient(app_of(packed, engine, args, monkeypatch))
 
 
 def listed(client: Any) -> list[str]:
