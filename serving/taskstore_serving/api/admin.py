@@ -130,7 +130,11 @@ def _held(served: Served) -> list[dict[str, Any]]:
     finally:
         store.close()
     return [
-        {"task": name, "served": name in tasks, "current": name in tasks and tasks[name].digest == d}
+        {
+            "task": name,
+            "served": name in tasks,
+            "current": name in tasks and tasks[name].digest == d,
+        }
         for name, d in now.items()
     ]
 

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from fastapi import Request
 from fastapi.responses import StreamingResponse
-
 from taskstore_serving.weights.digests import task_digest
 
 import taskstore
