@@ -20,7 +20,7 @@ from taskstore.errors import OptionError
 
 F32 = NDArray[np.float32]
 Rows = NDArray[np.intp]
-BLOCK = 2048  # elements that most loops take at a time: they stay in the first-level cache
+BLOCK = 1 << 15  # elements that formulas take at a time: a few rows stay in the second-level cache
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,12 @@ class Info:
     whole: bool = False
     memory: str = "blocks"
     masks: bool = False
+
+
+def pieces(n: int) -> Iterator[slice]:
+    """n elements, BLOCK at a time."""
+    for start in range(0, n, BLOCK):
+        yield slice(start, min(start + BLOCK, n))
 
 
 class Method:

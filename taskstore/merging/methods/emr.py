@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Vectors, pieces
+from taskstore.native import elements
 
 
 class Emr(Method):
@@ -26,30 +26,15 @@ class Emr(Method):
         return unify(block.tau_SN)
 
 
-@jit
 def unify(tau_SN: F32) -> F32:
-    """Take the sum and both extremes, then the extreme on gamma's side, or 0 if there is none.
-
-    Floats above 0 have the order of their bits as integers, whose maximum is vectorised. Floats
-    below 0 are negative integers, which become positive when their sign bit is flipped.
-    """
-    tasks, n = tau_SN.shape
-    merged_N = np.empty(n, np.float32)
-    total = np.empty(BLOCK, np.float32)
-    low, high = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32)
-    sign = np.int32(-(1 << 31))
-    for start in range(0, n, BLOCK):
-        size = min(BLOCK, n - start)
-        merged = merged_N[start : start + size].view(np.int32)
-        total[:], low[:], high[:] = np.float32(0), np.int32(0), np.int32(0)
-        for s in range(tasks):
-            tau = tau_SN[s, start : start + size]
-            bits = tau.view(np.int32)
-            for i in range(size):
-                total[i] += tau[i]
-                low[i] = max(low[i], bits[i] ^ sign)
-                high[i] = max(high[i], bits[i])
-        for i in range(size):
-            below = low[i] ^ sign if low[i] > 0 else np.int32(0)
-            merged[i] = high[i] if total[i] > 0 else below
+    """The extreme on gamma's side, or 0 if there is none; float32 (N,)."""
+    merged_N = np.empty(tau_SN.shape[1], np.float32)
+    for part in pieces(merged_N.size):
+        total, low, high = np.zeros((3, merged_N[part].size), np.float32)
+        for tau in tau_SN[:, part]:
+            total += tau
+            np.minimum(low, tau, out=low)
+            np.maximum(high, tau, out=high)
+        elements.choose(total > 0, high, low, merged_N[part])
+    merged_N += np.float32(0)  # no -0
     return merged_N

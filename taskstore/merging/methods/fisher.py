@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Rows, Scan, Vectors
+from taskstore.merging.methods.api import (
+ F32, Info, Method, Option, Rows, Scan, Vectors, pieces)
 from taskstore.merging.methods.mean import check_positive
 
 
@@ -50,22 +50,18 @@ def _squares(block: Vectors) -> tuple[Rows, NDArray[np.float64]]:
     return block.rows, np.einsum("sn,sn->s", fisher_SN, fisher_SN, dtype=np.float64)
 
 
-@jit
 def fisher_mean(tau_SN: F32, fisher_SN: F32, c_S: F32, floor: np.float32) -> F32:
-    tasks, n = tau_SN.shape
-    merged_N = np.zeros(n, np.float32)
-    weight = np.empty(BLOCK, np.float32)
-    for start in range(0, n, BLOCK):
-        size = min(BLOCK, n - start)
-        merged = merged_N[start : start + size]
-        weight[:] = np.float32(0)
-        for s in range(tasks):
-            tau, fisher = tau_SN[s, start : start + size], fisher_SN[s, start : start + size]
-            c = c_S[s]
-            for i in range(size):
-                value = c * max(fisher[i], floor)
-                merged[i] += value * tau[i]
-                weight[i] += value
-        for i in range(size):
-            merged[i] /= weight[i]
+    """sum_s c_s F_s tau_s / sum_s c_s F_s with F_s of `floor` and more, float32 (N,)."""
+    merged_N = np.zeros(tau_SN.shape[1], np.float32)
+    for part in pieces(merged_N.size):
+        merged = merged_N[part]
+        total, value = np.zeros_like(merged), np.empty_like(merged)
+        least = np.full_like(merged, floor)
+        for tau, fisher, c in zip(tau_SN[:, part], fisher_SN[:, part], c_S, strict=True):
+            np.maximum(fisher, least, out=value)
+            value *= c
+            total += value
+            value *= tau
+            merged += value
+        merged /= total
     return merged_N

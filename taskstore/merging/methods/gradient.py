@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Option, Vectors, pieces
 from taskstore.merging.methods.mean import check_positive
 
 
@@ -44,23 +43,20 @@ class Gradient(Method):
         return match(block.tau_SN, hessian_SN, base_N, block.weight_S, alpha)
 
 
-@jit
 def match(tau_SN: F32, hessian_SN: F32, base_N: F32, weight_S: F32, alpha: np.float32) -> F32:
     """`base_N` is delta_0 + s_0 H_0."""
-    tasks, n = tau_SN.shape
-    merged_N = np.zeros(n, np.float32)
-    total = np.empty(BLOCK, np.float32)
-    for start in range(0, n, BLOCK):
-        size = min(BLOCK, n - start)
-        merged, base = merged_N[start : start + size], base_N[start : start + size]
-        total[:] = np.float32(0)
-        for s in range(tasks):
-            tau, hessian = tau_SN[s, start : start + size], hessian_SN[s, start : start + size]
-            weight = weight_S[s]
-            for i in range(size):
-                own = weight * hessian[i]
-                total[i] += own
-                merged[i] += (base[i] + own) * tau[i]
-        for i in range(size):
-            merged[i] = alpha * (merged[i] / (base[i] + alpha * total[i]))
+    merged_N = np.zeros(tau_SN.shape[1], np.float32)
+    for part in pieces(merged_N.size):
+        merged, base = merged_N[part], base_N[part]
+        total, own = np.zeros_like(merged), np.empty_like(merged)
+        for tau, hessian, weight in zip(tau_SN[:, part], hessian_SN[:, part], weight_S, strict=True):
+            np.multiply(hessian, weight, out=own)
+            total += own
+            own += base
+            own *= tau
+            merged += own
+        total *= alpha
+        total += base
+        merged /= total
+        merged *= alpha
     return merged_N

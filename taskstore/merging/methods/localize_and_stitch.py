@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Scan, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors
 from taskstore.merging.methods.trim import PER_TENSOR, Trim
+from taskstore.native import sums
 
 
 class LocalizeAndStitch(Method):
@@ -38,22 +38,8 @@ class LocalizeAndStitch(Method):
         return stitched(block.tau_SN, self._trim.thresholds(block))
 
 
-@jit
 def stitched(tau_SN: F32, least_S: F32) -> F32:
     """The mean, float32 (N,), of the values with |tau_s| >= least_s."""
-    tasks, n = tau_SN.shape
-    merged_N = np.zeros(n, np.float32)
-    count = np.empty(BLOCK, np.float32)
-    for start in range(0, n, BLOCK):
-        size = min(BLOCK, n - start)
-        merged = merged_N[start : start + size]
-        count[:] = np.float32(0)
-        for s in range(tasks):
-            tau, least = tau_SN[s, start : start + size], least_S[s]
-            for i in range(size):
-                kept = np.float32(1) if abs(tau[i]) >= least else np.float32(0)
-                merged[i] += kept * tau[i]
-                count[i] += kept
-        for i in range(size):
-            merged[i] /= max(count[i], np.float32(1))
+    merged_N = np.empty(tau_SN.shape[1], np.float32)
+    sums.mean(tau_SN, np.ones_like(least_S), least_S, merged_N)
     return merged_N

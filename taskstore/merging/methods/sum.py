@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Vectors
+from taskstore.native import sums
 
 
 class Sum(Method):
@@ -24,16 +24,8 @@ class Sum(Method):
         return add_up(block.tau_SN, np.ones_like(block.weight_S), np.zeros_like(block.weight_S))
 
 
-@jit
 def add_up(tau_SN: F32, weight_S: F32, least_S: F32) -> F32:
     """(w_0 tau_0 + w_1 tau_1) + ..., float32 (N,), of the values with |tau_s| >= least_s."""
-    tasks, n = tau_SN.shape
-    merged_N = np.zeros(n, np.float32)
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
-        merged = merged_N[start:stop]
-        for s in range(tasks):
-            tau, w, least = tau_SN[s, start:stop], weight_S[s], least_S[s]
-            for i in range(stop - start):
-                merged[i] += w * tau[i] if abs(tau[i]) >= least else np.float32(0)
+    merged_N = np.empty(tau_SN.shape[1], np.float32)
+    sums.weighted(tau_SN, weight_S, least_S, merged_N)
     return merged_N

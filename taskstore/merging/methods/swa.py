@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Vectors, pieces
 
 
 class Swa(Method):
@@ -27,16 +26,13 @@ class Swa(Method):
         return running_mean(block.tau_SN)
 
 
-@jit
 def running_mean(tau_SN: F32) -> F32:
-    tasks, n = tau_SN.shape
-    merged_N = np.zeros(n, np.float32)
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
-        merged = merged_N[start:stop]
-        for s in range(tasks):
-            tau, before = tau_SN[s, start:stop], np.float32(s)
-            count = np.float32(s + 1)
-            for i in range(stop - start):
-                merged[i] = (before * merged[i] + tau[i]) / count
+    """The mean after the last checkpoint, float32 (N,)."""
+    merged_N = np.zeros(tau_SN.shape[1], np.float32)
+    for part in pieces(merged_N.size):
+        merged = merged_N[part]
+        for s, tau in enumerate(tau_SN[:, part]):
+            merged *= np.float32(s)
+            merged += tau
+            merged /= np.float32(s + 1)
     return merged_N

@@ -17,9 +17,9 @@ from functools import partial
 
 import numpy as np
 
-from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Scan, Vectors
+from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Scan, Vectors, pieces
 from taskstore.merging.methods.trim import DENSITY, PER_TENSOR, Trim
+from taskstore.native import sums
 
 
 class Ties(Method):
@@ -65,61 +65,22 @@ def _signs_of(trim: Trim, block: Vectors) -> int:
     return signs(block.tau_SN, trim.thresholds(block), block.weight_S)
 
 
-@jit
 def signs(tau_SN: F32, threshold_S: F32, weight_S: F32) -> int:
-    """Sum over elements of the sign of the sum of trimmed values."""
-    total = 0
-    gamma = np.empty(BLOCK, np.float32)
-    for start in range(0, tau_SN.shape[1], BLOCK):
-        size = min(BLOCK, tau_SN.shape[1] - start)
-        _elect(tau_SN, start, size, threshold_S, weight_S, gamma)
-        for i in range(size):
-            total += int(gamma[i] > 0) - int(gamma[i] < 0)
+    """How many signs of the summed, trimmed vectors are +, less how many are -."""
+    total, gamma_N = 0, np.empty(min(BLOCK, tau_SN.shape[1]), np.float32)
+    for part in pieces(tau_SN.shape[1]):
+        gamma = gamma_N[: part.stop - part.start]
+        sums.weighted(tau_SN[:, part], weight_S, threshold_S, gamma)
+        total += int(np.count_nonzero(gamma > 0)) - int(np.count_nonzero(gamma < 0))
     return total
 
 
-@jit
 def disjoint(tau_SN: F32, threshold_S: F32, weight_S: F32, majority: np.float32, mean: bool) -> F32:
-    """Trim, elect and merge, block by block.
-
-    Values are multiplied by gamma, so those of its sign are the positive ones. That takes a maximum
-    and selects, which are vectorised; a choice by several conditions is not.
-    """
-    merged_N = np.zeros(tau_SN.shape[1], np.float32)
-    gamma, weight = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    chosen = np.empty(BLOCK, np.float32)
-    for start in range(0, tau_SN.shape[1], BLOCK):
-        size = min(BLOCK, tau_SN.shape[1] - start)
-        merged = merged_N[start : start + size]
-        _elect(tau_SN, start, size, threshold_S, weight_S, gamma)
-        for i in range(size):
-            side = majority if gamma[i] == 0 else gamma[i]
-            gamma[i] = np.float32(1) if side > 0 else np.float32(-1)
-        weight[:] = np.float32(0)
-        for s in range(tau_SN.shape[0]):
-            tau, least, w = tau_SN[s, start : start + size], threshold_S[s], weight_S[s]
-            for i in range(size):
-                value = w * tau[i] * gamma[i]
-                kept = value if abs(tau[i]) >= least else np.float32(0)
-                chosen[i] = max(kept, np.float32(0))
-                merged[i] += chosen[i]
-            if mean:
-                for i in range(size):
-                    weight[i] += abs(w) if chosen[i] > 0 else np.float32(0)
-        if mean:
-            for i in range(size):
-                merged[i] /= weight[i] if weight[i] > 0 else np.float32(1)
-        for i in range(size):
-            merged[i] = merged[i] * gamma[i] + np.float32(0)  # no -0
+    """Trim, elect and merge: sums or means of the values of gamma's sign, float32 (N,)."""
+    merged_N = np.empty(tau_SN.shape[1], np.float32)
+    for part in pieces(merged_N.size):
+        tau, gamma = tau_SN[:, part], merged_N[part]
+        sums.weighted(tau, weight_S, threshold_S, gamma)
+        up = gamma >= 0 if majority > 0 else gamma > 0
+        sums.of_sign(tau, weight_S, threshold_S, up, mean, gamma)
     return merged_N
-
-
-@jit
-def _elect(tau_SN: F32, start: int, size: int, threshold_S: F32, weight_S: F32, gamma: F32) -> None:
-    """Sums of the trimmed, weighted vectors."""
-    gamma[:] = np.float32(0)
-    for s in range(tau_SN.shape[0]):
-        tau, least, w = tau_SN[s, start : start + size], threshold_S[s], weight_S[s]
-        for i in range(size):
-            value = w * tau[i]
-            gamma[i] += value if abs(tau[i]) >= least else np.float32(0)

@@ -23,8 +23,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.jit import jit
 from taskstore.merging.methods.api import F32, Option, Rows, Scan, Vectors
+from taskstore.native import elements
 
 Counts = NDArray[np.int64]
 Uppers = NDArray[np.uint32]
@@ -132,21 +132,13 @@ def _bins_of(counts_TB: Counts, rank_T: Counts) -> tuple[Uppers, Counts]:
     return bins_T.astype(np.uint32), below_T
 
 
-@jit
 def upper_halves(bits_SN: Uppers, rows: Rows, counts_T: Counts) -> None:
     """Count the upper halves of |tau|'s bits, for tasks `rows`."""
-    for s in range(bits_SN.shape[0]):
-        counts, bits_N = counts_T[rows[s]], bits_SN[s]
-        for i in range(bits_N.size):
-            counts[(bits_N[i] & np.uint32(0x7FFFFFFF)) >> np.uint32(16)] += 1
+    for bits_N, t in zip(bits_SN, rows, strict=True):
+        elements.upper_halves(bits_N, counts_T[t])
 
 
-@jit
 def lower_halves(bits_SN: Uppers, rows: Rows, upper_T: Uppers, counts_T: Counts) -> None:
     """Count lower halves where the upper one is the task's of `upper_T`."""
-    for s in range(bits_SN.shape[0]):
-        counts, bits_N, upper = counts_T[rows[s]], bits_SN[s], upper_T[rows[s]]
-        for i in range(bits_N.size):
-            magnitude = bits_N[i] & np.uint32(0x7FFFFFFF)
-            if magnitude >> np.uint32(16) == upper:
-                counts[magnitude & np.uint32(0xFFFF)] += 1
+    for bits_N, t in zip(bits_SN, rows, strict=True):
+        elements.lower_halves(bits_N, int(upper_T[t]), counts_T[t])

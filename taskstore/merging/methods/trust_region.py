@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from taskstore.kernels.jit import jit
-from taskstore.merging.methods.api import BLOCK, F32, Info, Option, Scan, Vectors, Whole
+from taskstore.merging.methods.api import F32, Info, Option, Scan, Vectors, Whole, pieces
 from taskstore.merging.methods.over import Before
 from taskstore.merging.methods.trim import Trim
 from taskstore.merging.scratch import Scratch
@@ -99,30 +98,22 @@ def _of_conflicts(function: Callable[[Vectors], Any], block: Vectors) -> Any:
     return function(replace(block, tau_SN=omega_1N, rows=np.zeros(1, np.intp)))
 
 
-@jit
 def conflict(tau_SN: F32) -> F32:
     """Omega of a block, float32 (N,)."""
-    tasks, n = tau_SN.shape
-    omega_N = np.zeros(n, np.float32)
-    square = np.empty(BLOCK, np.float32)
-    for start in range(0, n, BLOCK):
-        size = min(BLOCK, n - start)
-        omega = omega_N[start : start + size]
-        square[:] = np.float32(0)
-        for s in range(tasks):
-            tau = tau_SN[s, start : start + size]
-            for i in range(size):
-                omega[i] += abs(tau[i])
-                square[i] += tau[i] * tau[i]
-        for i in range(size):
-            omega[i] = max(omega[i] * omega[i] - square[i], np.float32(0))
+    omega_N = np.zeros(tau_SN.shape[1], np.float32)
+    for part in pieces(omega_N.size):
+        omega = omega_N[part]
+        squares, own = np.zeros_like(omega), np.empty_like(omega)
+        for tau in tau_SN[:, part]:
+            omega += np.abs(tau, out=own)
+            squares += np.multiply(tau, tau, out=own)
+        omega *= omega
+        omega -= squares
+        np.maximum(omega, np.zeros_like(omega), out=omega)
     return omega_N
 
 
-@jit
 def trusted(tau_SN: F32, omega_N: F32, most: np.float32, out_SN: F32) -> None:
     """Write the vectors to `out_SN`, 0 where Omega is above `most`."""
-    for s in range(tau_SN.shape[0]):
-        tau, out = tau_SN[s], out_SN[s]
-        for i in range(tau.size):
-            out[i] = tau[i] if omega_N[i] <= most else np.float32(0)
+    kept_N = -(omega_N <= most).astype(np.int32)  # all bits or none
+    np.bitwise_and(tau_SN.view(np.int32), kept_N, out=out_SN.view(np.int32))

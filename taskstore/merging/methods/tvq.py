@@ -16,10 +16,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from taskstore.kernels.jit import jit
 from taskstore.merging.methods.api import F32, Info, Option, Rows, Scan, Vectors, Whole
 from taskstore.merging.methods.over import Before
 from taskstore.merging.scratch import Scratch
+from taskstore.native import elements
 
 _scratch = Scratch()
 
@@ -66,15 +66,8 @@ class Tvq(Before):
             out_N[:] = tau_N
             return
         zero = np.float32(np.round(-low / float(step)))
-        rounded(tau_N, step, zero, np.float32(top), out_N)
+        elements.even_steps(np.ascontiguousarray(tau_N), float(step), float(zero), top, out_N)
 
 
 def _ends_of(block: Vectors) -> tuple[Rows, F32, F32]:
     return block.rows, block.tau_SN.min(1), block.tau_SN.max(1)
-
-
-@jit
-def rounded(tau_N: F32, step: np.float32, zero: np.float32, top: np.float32, out_N: F32) -> None:
-    for i in range(tau_N.size):
-        q = min(max(np.rint(tau_N[i] / step) + zero, np.float32(0)), top)
-        out_N[i] = step * (q - zero)

@@ -1,0 +1,13 @@
+"""Of `loops/elements.cpp`. B = 65,536; sizes must agree, else ValueError."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_F32 = NDArray[np.float32]
+_U32 = NDArray[np.uint32]
+_Counts = NDArray[np.int64]
+
+def choose(take_N: NDArray[np.bool_], a_N: _F32, b_N: _F32, out_N: _F32) -> None: ...
+def even_steps(x_N: _F32, step: float, zero: float, top: float, out_N: _F32) -> None: ...
+def upper_halves(bits_N: _U32, counts_B: _Counts) -> None: ...
+def lower_halves(bits_N: _U32, upper: int, counts_B: _Counts) -> None: ...
