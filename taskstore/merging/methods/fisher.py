@@ -15,8 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.merging.methods.api import (
- F32, Info, Method, Option, Rows, Scan, Vectors, pieces)
+from taskstore.merging.methods.api import F32, Info, Method, Option, Rows, Scan, Vectors, pieces
 from taskstore.merging.methods.mean import check_positive
 
 

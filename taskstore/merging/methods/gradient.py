@@ -49,7 +49,9 @@ def match(tau_SN: F32, hessian_SN: F32, base_N: F32, weight_S: F32, alpha: np.fl
     for part in pieces(merged_N.size):
         merged, base = merged_N[part], base_N[part]
         total, own = np.zeros_like(merged), np.empty_like(merged)
-        for tau, hessian, weight in zip(tau_SN[:, part], hessian_SN[:, part], weight_S, strict=True):
+        for tau, hessian, weight in zip(
+            tau_SN[:, part], hessian_SN[:, part], weight_S, strict=True
+        ):
             np.multiply(hessian, weight, out=own)
             total += own
             own += base

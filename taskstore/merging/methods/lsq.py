@@ -7,9 +7,9 @@ sorted, and all j are tried from both ends. The method is ours, not published. T
 task whose vector is short, or add up to what no task wanted; this method does neither
 (docs/fidelity.md has accuracies).
 
-A network sorts the values (Batcher's merge exchange, Knuth 5.2.2 M), with a minimum and a maximum of
-vectors per comparison. Arithmetic is float32. Sums start at the most extreme value, so the result has
-one value on every machine.
+A network sorts the values (Batcher's merge exchange, Knuth 5.2.2 M), with a minimum and a maximum
+of vectors per comparison. Arithmetic is float32. Sums start at the most extreme value, so the
+result has one value on every machine.
 """
 
 from __future__ import annotations
