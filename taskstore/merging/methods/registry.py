@@ -2,7 +2,8 @@
 
 A method may look at all task vectors before it merges any (`fit`, with a `Scan`). Then it merges
 blocks of elements, or whole matrices if it wants them, each by itself, so any block size gives the
-same result. Names are written into stores: never rename one.
+same result. Names are written into stores: never rename one. A method's module is imported when
+it is asked for, so that a command which merges nothing does not wait for any.
 
 A method that works on another one is asked for as "dare+ties". Procedures are ways to merge that
 are no formula: they try models with the user's own evaluator, and `merging.search` carries them
@@ -12,91 +13,88 @@ out.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from importlib import import_module
+from typing import Any, TypeVar
 
 from taskstore.errors import OptionError, UnknownMethod
-from taskstore.merging.methods.actmat import ActMat
 from taskstore.merging.methods.api import Info, Method, Option
-from taskstore.merging.methods.arcee_fusion import ArceeFusion
-from taskstore.merging.methods.average import Average, Warm
-from taskstore.merging.methods.breadcrumbs import Breadcrumbs
 from taskstore.merging.methods.composition import Composition, composed
-from taskstore.merging.methods.consensus import Consensus
-from taskstore.merging.methods.dare import Dare
-from taskstore.merging.methods.della import Della
-from taskstore.merging.methods.emr import Emr
-from taskstore.merging.methods.fisher import Fisher
-from taskstore.merging.methods.gradient import Gradient
-from taskstore.merging.methods.iso_c import IsoC
-from taskstore.merging.methods.iso_cts import IsoCts
-from taskstore.merging.methods.karcher import Karcher
-from taskstore.merging.methods.lawa import Lawa
-from taskstore.merging.methods.linear import Linear
-from taskstore.merging.methods.lines import Lines
-from taskstore.merging.methods.localize_and_stitch import LocalizeAndStitch
-from taskstore.merging.methods.lors import Lors
-from taskstore.merging.methods.lsq import Lsq
-from taskstore.merging.methods.magnitude import Magnitude
-from taskstore.merging.methods.model_stock import ModelStock
-from taskstore.merging.methods.multislerp import MultiSlerp
-from taskstore.merging.methods.nearswap import NearSwap
-from taskstore.merging.methods.nuslerp import NuSlerp
-from taskstore.merging.methods.obim import Obim
-from taskstore.merging.methods.passthrough import Passthrough
-from taskstore.merging.methods.regmean import RegMean
-from taskstore.merging.methods.sce import Sce
-from taskstore.merging.methods.slerp import Slerp
-from taskstore.merging.methods.sum import Sum
-from taskstore.merging.methods.svc import Svc
-from taskstore.merging.methods.swa import Swa
-from taskstore.merging.methods.ties import Ties
-from taskstore.merging.methods.trust_region import TrustRegion
-from taskstore.merging.methods.tsv import Tsv
-from taskstore.merging.methods.tvq import Tvq
-from taskstore.merging.methods.wudi import Wudi
 
-MERGES: Mapping[str, type[Any]] = {
-    "average": Average,
-    "swa": Swa,
-    "lawa": Lawa,
-    "warm": Warm,
-    "linear": Linear,
-    "sum": Sum,
-    "lsq": Lsq,
-    "ties": Ties,
-    "magnitude": Magnitude,
-    "dare": Dare,
-    "emr": Emr,
-    "consensus": Consensus,
-    "model_stock": ModelStock,
-    "tsv": Tsv,
-    "iso_c": IsoC,
-    "iso_cts": IsoCts,
-    "wudi": Wudi,
-    "actmat": ActMat,
-    "localize_and_stitch": LocalizeAndStitch,
-    "lors": Lors,
-    "fisher": Fisher,
-    "regmean": RegMean,
-    "gradient": Gradient,
-    "obim": Obim,
-    "slerp": Slerp,
-    "nuslerp": NuSlerp,
-    "multislerp": MultiSlerp,
-    "karcher": Karcher,
-    "sce": Sce,
-    "nearswap": NearSwap,
-    "arcee_fusion": ArceeFusion,
-    "passthrough": Passthrough,
-    "breadcrumbs": Breadcrumbs,
-    "della": Della,
-    "trust_region": TrustRegion,
-    "tvq": Tvq,
-    "lines": Lines,
-    "svc": Svc,
+T = TypeVar("T")
+
+_CLASSES: Mapping[str, str] = {  # name -> module.class
+    "average": "average.Average",
+    "swa": "swa.Swa",
+    "lawa": "lawa.Lawa",
+    "warm": "average.Warm",
+    "linear": "linear.Linear",
+    "sum": "sum.Sum",
+    "lsq": "lsq.Lsq",
+    "ties": "ties.Ties",
+    "magnitude": "magnitude.Magnitude",
+    "dare": "dare.Dare",
+    "emr": "emr.Emr",
+    "consensus": "consensus.Consensus",
+    "model_stock": "model_stock.ModelStock",
+    "tsv": "tsv.Tsv",
+    "iso_c": "iso_c.IsoC",
+    "iso_cts": "iso_cts.IsoCts",
+    "wudi": "wudi.Wudi",
+    "actmat": "actmat.ActMat",
+    "localize_and_stitch": "localize_and_stitch.LocalizeAndStitch",
+    "lors": "lors.Lors",
+    "fisher": "fisher.Fisher",
+    "regmean": "regmean.RegMean",
+    "gradient": "gradient.Gradient",
+    "obim": "obim.Obim",
+    "slerp": "slerp.Slerp",
+    "nuslerp": "nuslerp.NuSlerp",
+    "multislerp": "multislerp.MultiSlerp",
+    "karcher": "karcher.Karcher",
+    "sce": "sce.Sce",
+    "nearswap": "nearswap.NearSwap",
+    "arcee_fusion": "arcee_fusion.ArceeFusion",
+    "passthrough": "passthrough.Passthrough",
+    "breadcrumbs": "breadcrumbs.Breadcrumbs",
+    "della": "della.Della",
+    "trust_region": "trust_region.TrustRegion",
+    "tvq": "tvq.Tvq",
+    "lines": "lines.Lines",
+    "svc": "svc.Svc",
 }
+
+
+class _Each(Mapping[str, T]):
+    """Something of every method, by its name, made when it is asked for."""
+
+    def __init__(self, make_one: Callable[[str], T]) -> None:
+        self._make_one = make_one
+
+    def __getitem__(self, name: str) -> T:
+        return self._make_one(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+
+def _class_of(name: str) -> type[Any]:
+    module, _, own = _CLASSES[name].partition(".")
+    found: type[Any] = getattr(import_module(f"taskstore.merging.methods.{module}"), own)
+    return found
+
+
+def _own_info(name: str) -> Info:
+    found: Info = MERGES[name].INFO
+    return found
+
+
+MERGES: Mapping[str, type[Any]] = _Each(_class_of)
+_INFOS = _Each(_own_info)
 PROCEDURES: Mapping[str, Info] = {
     "greedy_soup": Info(
         "Greedy soup",
@@ -143,7 +141,7 @@ def split(name: str) -> Composition:
     Raises UnknownMethod with the nearest names, and OptionError for what cannot be combined.
     """
     parts = [_known(part) for word in _whole(name).split("+") for part in _known_parts(word)]
-    return composed(parts, {part: method.INFO for part, method in MERGES.items()}, name)
+    return composed(parts, _INFOS, name)
 
 
 def procedure(name: str) -> str:
