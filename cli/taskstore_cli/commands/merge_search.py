@@ -30,25 +30,32 @@ def run(
     out: Output,
 ) -> None:
     """Search, write the best, print what was found."""
-    from taskstore.merging.search import plot
+    from taskstore.merging.search import auto, plot
+    from taskstore.merging.search.auto import Auto
     from taskstore.merging.search.greedy_soup import Soup, greedy_soup
-    from taskstore_cli.output.merge_search import print_searched, print_soup
+    from taskstore.merging.search.trials import Plan
+    from taskstore_cli.output.merge_search import print_auto, print_searched, print_soup
 
     with wanted.journal_beside(target, "merge") as journal:
         scorers = _scorers(wanted, journal, origin, silent=out.silent)
         with out.progress() as progress:
-            if procedure:
-                found: Searched | OnFront | Soup = greedy_soup(
-                    origin, target, options, scorers[0], progress
+            if procedure == "auto":
+                plan = Plan(wanted.budget, wanted.seed)
+                found: Searched | OnFront | Soup | Auto = auto.search(
+                    origin, target, options, scorers[0], plan, progress
                 )
+            elif procedure:
+                found = greedy_soup(origin, target, options, scorers[0], progress)
             else:
                 found = _search(origin, target, options, grids, wanted, scorers, progress)
-        if wanted.plot and not isinstance(found, Soup):
+        if wanted.plot and not isinstance(found, Soup | Auto):
             plot.write(wanted.plot, found, overwrite=options.overwrite)
     if out.as_json:
         print_json(found.to_dict())
     elif isinstance(found, Soup):
         print_soup(found, out)
+    elif isinstance(found, Auto):
+        print_auto(found, out)
     else:
         print_searched(found, out)
 

@@ -12,6 +12,7 @@ from taskstore_cli.output.console import Output, number, plain_table, show, stdo
 from taskstore_cli.output.merge import print_merged
 
 if TYPE_CHECKING:
+    from taskstore.merging.search.auto import Auto
     from taskstore.merging.search.front import Front, OnFront
     from taskstore.merging.search.greedy_soup import Soup
     from taskstore.merging.search.outcome import Points, Searched
@@ -65,6 +66,25 @@ def _front(front: Front) -> Any:
         word, style = ("chosen", "bold") if chosen else ("", None)
         table.add_row(str(place), *cells, word, style=style)
     return table
+
+
+def print_auto(found: Auto, out: Output) -> None:
+    """The methods of the short list at their best, the search over the best; then the merge."""
+    table = plain_table("method", "alpha", "score", "why", "", words=["method", "why", ""])
+    for c in found.candidates:
+        alpha = "" if c.alpha is None else f"{c.alpha:g}"
+        score = number(c.scores.mean if c.scores else None)
+        style = "bold" if c.chosen else None
+        table.add_row(c.method, alpha, score, c.why, "searched" if c.chosen else "", style=style)
+    if not out.quiet:
+        click.echo(str(found.facts))
+        show(stdout(), "methods that were tried", table)
+        if found.points:
+            show(stdout(), "points that were scored of the best", _points(found.points))
+            click.echo(f"drawn by {found.points.drawn_by}, seed {found.points.seed}")
+        click.echo()
+    _print_failed({**found.failed, **(found.points.failed if found.points else {})})
+    print_merged(found.report, out)
 
 
 def print_soup(soup: Soup, out: Output) -> None:

@@ -41,6 +41,11 @@ class Assembled(Origin):
     def _merger(self, names: Sequence[str]) -> Callable[..., MergeReport]:
         return partial(merge_recipe, self._recipe)
 
+    @contextmanager
+    def opened(self, target: Path, options: MergeOptions) -> Iterator[Family]:
+        with _opened(self._recipe) as (family, _):
+            yield family
+
     def key(self, names: Sequence[str]) -> str:
         raise InputError(
             "a recipe with slices, gradients or filters is merged once, not searched; leave the "

@@ -96,6 +96,13 @@ def _own_info(name: str) -> Info:
 MERGES: Mapping[str, type[Any]] = _Each(_class_of)
 _INFOS = _Each(_own_info)
 PROCEDURES: Mapping[str, Info] = {
+    "auto": Info(
+        "The best of a short list",
+        "methods that make sense for these models are scored, and the best is searched (CMA-ES)",
+        "ours, the rule: docs/methods.md",
+        packs=False,
+        weights=False,
+    ),
     "greedy_soup": Info(
         "Greedy soup",
         "the average of the best fine-tune and, best first, each that makes the score better",

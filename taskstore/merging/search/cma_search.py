@@ -56,7 +56,7 @@ def search(
         stack.enter_context(publish.alone(target))
         scorer = _kept(stack, scorer, target, space)
         points = Points.of(
-            _tried(origin, target, space, [scorer], plan, progress), scorer, NAME, plan.seed
+            tried(origin, target, space, [scorer], plan, progress), scorer, NAME, plan.seed
         )
         text, options = section(points, scorer), space.at(points.values[points.best])
         report = scorer.make(origin, options, origin.names, progress, target, text)
@@ -82,7 +82,7 @@ def pareto(
         stack.enter_context(publish.alone(target))
         first = _kept(stack, scorers[0], target, space)
         judges = [first, *scorers[1:]]
-        trials = _tried(origin, target, space, judges, plan, progress)
+        trials = tried(origin, target, space, judges, plan, progress)
         front = Front.of(trials, judges, NAME, plan.seed, point)
         text, options = fronts.section(front), space.at(front.values[front.best])
         report = first.make(origin, options, origin.names, progress, target, text)
@@ -95,7 +95,7 @@ def _kept(stack: ExitStack, scorer: Scorer, target: Path, space: Space) -> Score
     return stack.enter_context(scorer.keeping(target)) if alone else scorer
 
 
-def _tried(
+def tried(
     origin: Origin,
     target: Path,
     space: Space,
@@ -103,14 +103,16 @@ def _tried(
     plan: Plan,
     progress: Callback,
 ) -> Trials:
-    """As many models as the budget allows."""
+    """Score as many models as the budget allows."""
     strategy = _strategy(_library(), space.start, plan.seed)
     origin.check(target, space.options)
     trials = Trials(scorers, origin, target, space.names, plan.budget, progress)
     while trials.left:
         asked = strategy.ask()
         for positions in asked[: trials.left]:
-            values = space.values(positions[: len(space.axes)])
+            # the library bends what lies at an end of an axis; the first is the start as it is
+            place = positions[: len(space.axes)] if trials.all else space.start
+            values = space.values(place)
             trials.run(values, space.at(values))
         if trials.left:
             last = slice(-len(asked), None)

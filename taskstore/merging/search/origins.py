@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from blake3 import blake3
 
 from taskstore.errors import InputError
 from taskstore.evaluation.bench import fingerprint
+from taskstore.executors import threads
 from taskstore.format.manifest import MAX_BYTES
 from taskstore.format.manifest_file import is_store
 from taskstore.format.names import MANIFEST
@@ -19,18 +21,19 @@ from taskstore.locations.files import read_regular
 from taskstore.locations.hub import locate
 from taskstore.locations.remote.addresses import parse
 from taskstore.locations.remote.elsewhere import local, pinned
-from taskstore.merging import driver
+from taskstore.merging import driver, kinship
 from taskstore.merging.driver import check_target
 from taskstore.merging.from_store import inputs, merge_store
+from taskstore.merging.methods import split
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
 from taskstore.merging.scratch import KeptVector
 from taskstore.merging.training_runs import spread
-from taskstore.models.family import check_names
+from taskstore.models.family import Family, check_names, open_family
 from taskstore.models.readers import lora
 from taskstore.progress import Callback, silent
 from taskstore.public import public
-from taskstore.store import Store
+from taskstore.store import Store, as_checkpoint
 from taskstore.store.store import opened
 
 
@@ -115,6 +118,10 @@ class Origin(ABC):
         return merger(target, options, progress=progress, section=section, kept=kept)
 
     @abstractmethod
+    def opened(self, target: Path, options: MergeOptions) -> AbstractContextManager[Family]:
+        """All of them, open together; files that are made for it lie beside `target`."""
+
+    @abstractmethod
     def _merger(self, names: Sequence[str]) -> Callable[..., MergeReport]:
         """`merge` of those that are named (none: all)."""
 
@@ -153,6 +160,14 @@ class Folders(Origin):
         chosen = {name: self._models[name] for name in names or self.names}
         return partial(driver.merge, self._base, chosen, notes=self._notes)
 
+    @contextmanager
+    def opened(self, target: Path, options: MergeOptions) -> Iterator[Family]:
+        models, _ = spread(self._models, split(options.method).method)
+        with closing(open_family(self._base, models)) as family:
+            if not options.unrelated:
+                kinship.check(family)
+            yield family
+
     def key(self, names: Sequence[str]) -> str:
         models = {name: _fingerprint(self._models[name]) for name in sorted(names)}
         return repr((_fingerprint(self._base), models))
@@ -185,6 +200,10 @@ class Stored(Origin):
 
     def _merger(self, names: Sequence[str]) -> Callable[..., MergeReport]:
         return partial(merge_store, self._store, tasks=list(names or self._tasks))
+
+    def opened(self, target: Path, options: MergeOptions) -> AbstractContextManager[Family]:
+        executor = threads(options.jobs)
+        return as_checkpoint.open_family(self._store, self._tasks, executor, target)
 
     def key(self, names: Sequence[str]) -> str:
         manifest = read_regular(

@@ -12,10 +12,10 @@ evaluators, better is what dominates: nowhere worse and somewhere better.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,10 @@ class Tried(NamedTuple):
 
 
 class Trials:
-    """Tries models on the way to `target`, one at a time; `axes` are what their values mean."""
+    """Tries models on the way to `target`, one at a time.
+
+    `axes` are what their values mean; `named` says a model in words (None: its values).
+    """
 
     def __init__(
         self,
@@ -85,7 +88,9 @@ class Trials:
         axes: Mapping[str, Values],
         budget: int,
         progress: Callback = silent,
+        named: Callable[[Values], str] | None = None,
     ) -> None:
+        self.words = named or partial(words, axes)
         self.axes, self.budget, self.all = axes, budget, list[Tried]()
         self._scorers, self._origin = scorers, origin
         self._target, self._progress = target, progress
@@ -110,10 +115,6 @@ class Trials:
     def dropped(self) -> dict[str, str]:
         dropped = [tried for tried in self.all if tried.why and tried.part >= 0]
         return {self.words(tried.values): tried.why for tried in dropped}
-
-    def words(self, values: Values) -> str:
-        """The values of a point by name: "alpha 0.3, k 2"."""
-        return words(self.axes, values)
 
     def run(self, values: Values, options: MergeOptions) -> Tried:
         """Merge and score a model; raises EvaluationFailed if all failed up to now."""
