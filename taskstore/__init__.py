@@ -24,6 +24,7 @@ from taskstore.version import __version__
 
 if TYPE_CHECKING:
     from taskstore.analysis.page import write_page as report
+    from taskstore.cluster import on_cluster
     from taskstore.format.fidelity import Fidelity
     from taskstore.harness import LmEval, evaluate
     from taskstore.hub.pretrained import from_pretrained
@@ -67,6 +68,7 @@ __all__ = [
     "export_ollama",
     "from_pretrained",
     "merge",
+    "on_cluster",
     "open",
     "pack",
     "pull",
@@ -99,6 +101,7 @@ _HOMES = {
     "export_ollama": "taskstore.ollama",
     "from_pretrained": "taskstore.hub.pretrained",
     "merge": "taskstore.merging.search.origins",
+    "on_cluster": "taskstore.cluster",
     "open": "taskstore.store.store",
     "pack": "taskstore.packing.driver",
     "pull": "taskstore.hub.pull",

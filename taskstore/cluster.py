@@ -10,6 +10,8 @@ import os
 import pickle
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -65,6 +67,32 @@ def connect(address: str) -> Cluster:
             "`ray start --head`, and give 'auto' on its machines, or its HOST:PORT"
         ) from None
     return Cluster(address)
+
+
+_joined: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
+
+
+@contextmanager
+def on_cluster(address: str | None) -> Iterator[None]:
+    """In the block, what changes, checks, merges, scores or unpacks a store runs on a cluster.
+
+    That is `add`, `replace`, `retier`, `merge`, `verify` with `deep`, `unpack_all` and `evaluate`.
+    `address` is HOST:PORT, or "auto" for the cluster of this machine; None: nothing changes. Raises
+    OptionError or MissingExtra.
+
+    >>> with taskstore.on_cluster("auto"):  # doctest: +SKIP
+    ...     taskstore.verify("/shared/family", deep=True)
+    """
+    token = _joined.set(_joined.get() if address is None else connect(address))
+    try:
+        yield
+    finally:
+        _joined.reset(token)
+
+
+def joined() -> Cluster | None:
+    """Return the cluster that work is to run on; None: on this machine."""
+    return _joined.get()
 
 
 def _taken(ray: Any, waiting: deque[Any]) -> Any:

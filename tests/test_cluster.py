@@ -15,7 +15,8 @@ import pytest
 import taskstore
 from taskstore.errors import InputError, NotFinite, OptionError, OutputError
 from taskstore.packing.parts import driver, units
-from taskstore.packing.parts.driver import folder_of_parts, pack_on
+from taskstore.packing.parts.driver import pack_on
+from taskstore.packing.parts.sealing import where_parts_lie
 from tests.support import families
 from tests.support.families import Family, contents, options
 
@@ -80,7 +81,7 @@ CHOSEN: dict[str, Any] = {"tiers": "rest,exact", "level": "archive"}
 
 
 def records(target: Path) -> list[Path]:
-    return [p for p in folder_of_parts(target).glob("units-*/unit-*") if "." not in p.name]
+    return [p for p in Path(where_parts_lie(target)).glob("units-*/unit-*") if "." not in p.name]
 
 
 def once_begun(target: Path, strike: Any) -> threading.Thread:
@@ -134,7 +135,9 @@ def test_the_bytes_are_those_of_one_machine(
     one = taskstore.pack(large.base_path, large.paths, tmp_path / "one", chosen)
     assert contents(target) == contents(tmp_path / "one")
     assert report.summary == one.summary
-    assert not (folder_of_parts(target) / "asked").exists()  # a node may put a unit as it goes
+    assert not (
+        Path(where_parts_lie(target)) / "asked"
+    ).exists()  # a node may put a unit as it goes
 
 
 def test_a_driver_that_died_is_taken_up(
@@ -157,7 +160,7 @@ def test_a_driver_that_died_is_taken_up(
     before = {path.name: path.stat().st_mtime_ns for path in records(target)}
     assert before
     with monkeypatch.context() as patched:
-        patched.setattr(driver, "_remove", lambda *_: None)
+        patched.setattr(driver, "remove_parts", lambda *_: None)
         pack_on(nodes.address, small.base_path, small.paths, target, chosen, resume=True)
     assert {path.name: path.stat().st_mtime_ns for path in records(target)} == before
     taskstore.pack(small.base_path, small.paths, tmp_path / "one", chosen)

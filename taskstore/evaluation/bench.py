@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from taskstore.errors import InputError
+from taskstore.cluster import joined
+from taskstore.errors import InputError, OptionError
 from taskstore.evaluation.command import Command, Evaluator, checked
-from taskstore.evaluation.journal import Journal
+from taskstore.evaluation.journal import Journal, Key
 from taskstore.format import manifest as manifests
 from taskstore.format.digests import model_digest
 from taskstore.format.manifest import TIERS
@@ -29,6 +30,7 @@ from taskstore.store.catalog import rebuilt_tensors
 
 _log = logging.getLogger(__name__)
 Say = Callable[[str], None]
+_Asked = tuple[str | None, str, str | None]  # model, the task it is scored on, tier
 
 
 def unsaid(_: str) -> None:
@@ -136,15 +138,24 @@ class Bench:
         task: str,
         what: str = "rebuilt",
         tier: str | None = None,
+        apart: Iterator[float] | None = None,
     ) -> float:
-        """The score on `task` of a model of the store: a task at a tier, or the base (None)."""
+        """The score on `task` of a model of the store: a task at a tier, or the base (None).
+
+        `apart` gives the next score where other processes score.
+        """
 
         def evaluate() -> float:
-            return self._told(self._scorer.rebuilt(store, model, task, tier), task, what)
+            own = next(apart) if apart else self.scorer.rebuilt(store, model, task, tier)
+            return self._told(own, task, what)
 
+        return self.journal.score(self.key(store, model, task, tier), evaluate)
+
+    def key(self, store: Store, model: str | None, task: str, tier: str | None) -> Key:
+        """By what the journal knows a score."""
         tensors = rebuilt_tensors(store.manifest, model, tier)
         weights = model_digest({name: tensor.blake3 for name, tensor in tensors.items()})
-        return self.journal.score((self.label, task, weights), evaluate)
+        return self.label, task, weights
 
     def original(self, path: PathLike, task: str) -> float:
         """The score of a fine-tune in its folder; raises InputError if that is missing."""
@@ -155,12 +166,13 @@ class Bench:
         key = (self.label, task, fingerprint(folder))
 
         def evaluate() -> float:
-            return self._told(self._scorer.original(folder, task), task, "original")
+            return self._told(self.scorer.original(folder, task), task, "original")
 
         return self.journal.score(key, evaluate)
 
     @property
-    def _scorer(self) -> Scorer:
+    def scorer(self) -> Scorer:
+        """What scores models."""
         given = self.evaluator
         return given if isinstance(given, Scorer) else InFolders(given, self.scratch)
 
@@ -207,13 +219,17 @@ def evaluate(
         return score
 
     best = sorted(chosen, key=lambda task: store.tiers(task)[-1:])
-    rebuilt = {task: counted(bench.rebuilt(store, task, task), task) for task in best}
+    models: list[_Asked] = [(task, task, None) for task in best]
+    models += [(task, task, tier) for task, tier in lower]
+    models += [(None, task, None) for task in (chosen if base else ())]
+    apart = _scored_apart(bench, store, models)
+    rebuilt = {task: counted(bench.rebuilt(store, task, task, apart=apart), task) for task in best}
     below = {
-        (task, tier): counted(bench.rebuilt(store, task, task, tier, tier), task)
+        (task, tier): counted(bench.rebuilt(store, task, task, tier, tier, apart), task)
         for task, tier in lower
     }
     bases = {
-        task: counted(bench.rebuilt(store, None, task, "the base"), task)
+        task: counted(bench.rebuilt(store, None, task, "the base", apart=apart), task)
         for task in (chosen if base else ())
     }
     own = {task: counted(bench.original(originals[task], task), task) for task in with_original}
@@ -229,6 +245,28 @@ def evaluate(
             for task in chosen
         ]
     )
+
+
+def _scored_apart(bench: Bench, store: Store, models: Sequence[_Asked]) -> Iterator[float] | None:
+    """Score what the journal does not know in other processes; None: there are none.
+
+    Raises OptionError for what scores models in memory.
+    """
+    cluster = joined()
+    if cluster is None:
+        return None
+    if not isinstance(bench.scorer, InFolders):
+        raise OptionError("a cluster scores models in folders, by a command; leave one of both out")
+    new: dict[Key, _Asked] = {}
+    for asked in models:
+        if not bench.journal.knows(key := bench.key(store, *asked)):
+            new.setdefault(key, asked)
+    return cluster.map(_score, (bench.scorer, store), new.values())
+
+
+def _score(shared: tuple[Scorer, Store], asked: _Asked) -> float:
+    scorer, store = shared
+    return scorer.rebuilt(store, *asked)
 
 
 def fingerprint(folder: Path) -> str:

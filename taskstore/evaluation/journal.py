@@ -53,6 +53,9 @@ class Journal:
                 "another file with journal=FILE"
             )
 
+    def knows(self, key: Key) -> bool:
+        return key in self._known
+
     def score(self, key: Key, evaluate: Callable[[], float]) -> float:
         """The score of a key; `evaluate` finds one that is not known, and it is written down."""
         if key not in self._known:

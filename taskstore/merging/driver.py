@@ -16,7 +16,7 @@ from taskstore.locations.base import PathLike
 from taskstore.locations.remote import mirror, outbox
 from taskstore.merging import card, kinship
 from taskstore.merging.job import MergeJob, make_job, read_bytes
-from taskstore.merging.merged_blocks import merged_blocks
+from taskstore.merging.merged_blocks import fill_tensor, merged_blocks
 from taskstore.merging.methods import split
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import donor_of, named
@@ -26,7 +26,7 @@ from taskstore.merging.task_vectors import Source, VectorScan
 from taskstore.merging.training_runs import spread
 from taskstore.models.config import CONFIG, TORCH, read_config, write_config, write_settings
 from taskstore.models.family import Family, open_family
-from taskstore.models.folder import copy_assets, write_weights
+from taskstore.models.folder import copy_assets, reserve_weights, write_weights
 from taskstore.progress import Callback, silent
 
 DTYPES = ("dtype", "torch_dtype")  # members of config.json that say a model's dtype
@@ -118,6 +118,12 @@ def _write_weights(job: MergeJob, folder: Path) -> None:
     """Merge block by block into weight files; a tensor counts as read at its first block."""
     job.meter.stage("merging", "")
     unread = {name: read_bytes(job.family, o) for name, o in job.outputs.tensors.items()}
+    if cluster := job.cluster:
+        at = reserve_weights(folder, job.outputs.infos, job.options.shard_bytes)
+        largest = sorted(at, key=lambda unit: -unread[unit[0]])
+        for name in cluster.map(fill_tensor, (job, folder), largest):
+            job.meter.add(name, unread[name])
+        return
     write_weights(
         folder,
         job.outputs.infos,

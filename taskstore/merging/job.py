@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from taskstore.executors import Executor
+from taskstore.cluster import joined
+from taskstore.executors import Executor, threads
 from taskstore.merging import needed_statistics
 from taskstore.merging.methods.matrix_memory import reserved
 from taskstore.merging.options import MergeOptions
@@ -15,7 +17,7 @@ from taskstore.merging.scratch import KeptVector
 from taskstore.merging.task_vectors import Source
 from taskstore.models.compare import compare
 from taskstore.models.family import Family
-from taskstore.progress import Callback, Meter
+from taskstore.progress import Callback, Meter, silent
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,32 @@ class MergeJob:
     @property
     def family(self) -> Family:
         return self.source.family
+
+    @property
+    def cluster(self) -> Executor | None:
+        """The cluster that was joined, unless the vectors are only here: kept, or a store's."""
+        return joined() if type(self.source) is Source and not self.source.kept else None
+
+    def __reduce__(self) -> Any:
+        """Another process merges by it, and neither reports nor finishes a model."""
+        members = (self.family.base, *self.family.tasks)
+        places = {id(model): n for n, model in enumerate(members)}
+        outputs = {
+            name: (replace(output, copied=None), output.copied and places[id(output.copied)])
+            for name, output in self.outputs.tensors.items()
+        }
+        return _to_merge, (self.source, outputs, self.options)
+
+
+def _to_merge(
+    source: Source, outputs: Mapping[str, tuple[Output, int | None]], options: MergeOptions
+) -> MergeJob:
+    members = (source.family.base, *source.family.tasks)
+    found = {
+        name: output if place is None else replace(output, copied=members[place])
+        for name, (output, place) in outputs.items()
+    }
+    return MergeJob(source, Outputs(found), options, threads(1), Meter(silent, 0))
 
 
 @contextmanager

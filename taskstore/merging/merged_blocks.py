@@ -5,8 +5,10 @@ Arithmetic is float32, rounded once, to the dtype of the output. Legend: N = ele
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from taskstore.errors import InputError, NotFinite
 from taskstore.kernels import cpu, floats
+from taskstore.locations.files import write_all
 from taskstore.merging.job import MergeJob
 from taskstore.merging.methods import F32
 from taskstore.merging.outputs import Output
@@ -35,6 +38,21 @@ class MergeUnit:
 def merged_blocks(job: MergeJob, names: list[str]) -> Iterator[tuple[str, Bits]]:
     """(name, bits) of the blocks of some outputs, in their order."""
     return job.executor.map(_block, job, _units(job, names))
+
+
+def fill_tensor(shared: tuple[MergeJob, Path], unit: tuple[str, str, int]) -> str:
+    """Write a tensor into a file that is there: (tensor, file, its first byte); for any process."""
+    (job, folder), (name, file, at) = shared, unit
+    fd = os.open(folder / file, os.O_WRONLY)
+    try:
+        os.lseek(fd, at, os.SEEK_SET)
+        for block in _units(job, [name]):
+            write_all(fd, _block(job, block)[1].data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    job.source.prove()
+    return name
 
 
 def _units(job: MergeJob, names: list[str]) -> Iterator[MergeUnit]:

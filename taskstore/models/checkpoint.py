@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,10 +76,16 @@ class Checkpoint:
     notes: tuple[str, ...] = ()  # what its user should know, each a line
     failed: tuple[str, ...] = ()  # rules for names whose weights are not the base's
     release: Callable[[], None] = nothing  # what else is to be closed with it
+    address: str | None = None  # of a model that is elsewhere, pinned
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self.reader.tensors
+
+    @property
+    def where(self) -> str:
+        """What another process opens it by."""
+        return self.address or os.path.abspath(self.path)
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         return self.reader.read(name, start, stop)

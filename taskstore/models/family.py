@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,6 +74,8 @@ class Family:
 
     aliases, multitask   of the store that the fine-tunes join; None: there is none
     parts                whether a fine-tune may have only some of the base's tensors
+    again                a function and its arguments that open the same in another process, and
+                         prove each tensor that is read whole; None: by the models' paths
     """
 
     base: Checkpoint
@@ -81,12 +83,14 @@ class Family:
     aliases: Mapping[str, str] | None = None
     multitask: Multitask | None = None
     parts: bool = False
+    again: tuple[Callable[..., Family], tuple[Any, ...]] | None = None
 
     def __reduce__(self) -> Any:
         """Another process opens the models at the same paths."""
+        if self.again is not None:
+            return self.again
         assert self.multitask is None and self.aliases is None, "a family that joins a store"
-        tasks = {task.name: str(task.path) for task in self.tasks}
-        return open_family, (str(self.base.path), tasks)
+        return open_family, (self.base.where, {task.name: task.where for task in self.tasks})
 
     def prove(self) -> None:
         """Raise ChecksumMismatch where what was read out of a store is not what was packed.

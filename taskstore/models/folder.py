@@ -33,20 +33,47 @@ def write_weights(
     `blocks` makes the stream of one file from the names of its tensors; `report` hears of each
     block's tensor and bytes.
     """
+    for file, names in _shards(folder, tensors, shard_bytes):
+        write_shard(folder / file, usual_head(tensors, names), blocks(names), report)
+
+
+def reserve_weights(
+    folder: Path, tensors: Mapping[str, Shaped], shard_bytes: int
+) -> list[tuple[str, str, int]]:
+    """Write the files of `write_weights` with room for their tensors; returns where each begins.
+
+    That is (tensor, file, byte).
+    """
+    found = []
+    for file, names in _shards(folder, tensors, shard_bytes):
+        head = usual_head(tensors, names)
+        at = len(head)
+        for name in names:
+            found.append((name, file, at))
+            at += nbytes(tensors[name].dtype, tensors[name].shape)
+        with open(folder / file, "xb") as made:
+            made.write(head)
+            made.truncate(at)
+    return found
+
+
+def _shards(
+    folder: Path, tensors: Mapping[str, Shaped], shard_bytes: int
+) -> list[tuple[str, list[str]]]:
+    """Return the names of weight files, each with its tensors; writes the index of several."""
     sizes = {
         name: nbytes(tensors[name].dtype, tensors[name].shape) for name in usual_order(tensors)
     }
     shards = split(sizes, shard_bytes)
-    files = shard_names("model", len(shards))
-    for file, names in zip(files, shards, strict=True):
-        write_shard(folder / file, usual_head(tensors, names), blocks(names), report)
+    files = list(zip(shard_names("model", len(shards)), shards, strict=True))
     if len(files) > 1:
-        place = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        place = {name: file for file, names in files for name in names}
         index = {
             "metadata": {"total_size": sum(sizes.values())},
             "weight_map": dict(sorted(place.items())),
         }
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return files
 
 
 def write_shard(

@@ -59,7 +59,10 @@ def _open_elsewhere(address: Address, name: str | None, base: Checkpoint | None)
             # the folder on this machine says nothing to a user
             raise renamed(error, place, address) from None
         release = stack.pop_all().close
-    return replace(found, source=place.source, revision=place.revision, release=release)
+    where = str(address.at(place.revision) if place.revision else address)
+    return replace(
+        found, source=place.source, revision=place.revision, release=release, address=where
+    )
 
 
 def _open(path: Path, name: str, base: Checkpoint | None, elsewhere: Elsewhere) -> Checkpoint:

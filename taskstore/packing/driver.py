@@ -40,6 +40,8 @@ from taskstore.progress import Callback, silent
 from taskstore.public import public
 
 _log = logging.getLogger(__name__)
+Writer = Callable[[PackJob, PackOptions, Path, "Noted"], Manifest]  # files, into a folder
+Noted = Callable[[Manifest], Manifest]
 
 
 @public
@@ -101,14 +103,14 @@ def pack_family(
     target: PathLike,
     options: PackOptions,
     progress: Callback = silent,
-    noted: Callable[[Manifest], Manifest] = lambda draft: draft,
+    noted: Noted = lambda draft: draft,
+    write: Writer | None = None,
 ) -> PackReport:
     """Pack models that are open, wherever they come from.
 
-    `noted` puts into the manifest what is not of the models: scores, a history.
+    `noted` puts scores into the manifest; `write` writes files, None: this process.
     """
-
-    with_size = partial(_published, target, options, noted)
+    with_size = partial(_published, target, options, noted, write or _written)
     return _packed(family, target, options, progress, with_size)[1]
 
 
@@ -117,15 +119,15 @@ def code_family(
     folder: Path,
     options: PackOptions,
     progress: Callback = silent,
-    taken: Callable[[Manifest], Manifest] = lambda new: new,
+    taken: Noted = lambda new: new,
+    write: Writer | None = None,
 ) -> tuple[Manifest, PackReport]:
     """Write the files of a pack, but for card and manifest, into a folder that is new.
 
-    `taken` is given their manifest, not yet sealed, and returns that of the store that takes them
-    in, of which the report is. Returns both.
+    `taken` is given their manifest, and returns that of the store that takes them in.
     """
-    write = partial(_loose, folder, options, taken)
-    return _packed(family, folder, options, progress, write)
+    loose = partial(_loose, folder, options, taken, write or _written)
+    return _packed(family, folder, options, progress, loose)
 
 
 def _packed(
@@ -148,7 +150,7 @@ def _packed(
                   target, _chosen(job.options))  # fmt: skip
         try:
             manifest, size = write(job)
-        except _NotNear as found:
+        except NotNear as found:
             refused |= found.refused
         else:
             break
@@ -162,24 +164,32 @@ def _packed(
 
 
 def _published(
-    target: PathLike, asked: PackOptions, noted: Callable[[Manifest], Manifest], job: PackJob
+    target: PathLike,
+    asked: PackOptions,
+    noted: Noted,
+    write: Writer,
+    job: PackJob,
 ) -> tuple[Manifest, int]:
     """Make a store of its own; returns the size of its manifest's file, too."""
     with store_folder(target, overwrite=job.options.overwrite) as folder:
-        manifest = manifest_draft.seal(folder, _written(job, asked, folder, noted))
+        manifest = manifest_draft.seal(folder, write(job, asked, folder, noted))
         return manifest, (folder / names.MANIFEST).stat().st_size
 
 
 def _loose(
-    folder: Path, asked: PackOptions, taken: Callable[[Manifest], Manifest], job: PackJob
+    folder: Path,
+    asked: PackOptions,
+    taken: Noted,
+    write: Writer,
+    job: PackJob,
 ) -> tuple[Manifest, int]:
     dry.stop()
     shutil.rmtree(folder, ignore_errors=True)  # of a try that was not near enough
     folder.mkdir()
-    return taken(_written(job, asked, folder, lambda draft: draft)), 0
+    return taken(write(job, asked, folder, lambda draft: draft)), 0
 
 
-class _NotNear(Exception):
+class NotNear(Exception):
     """Tasks and tiers, as they were packed, with a larger error than auto was asked for."""
 
     def __init__(self, refused: set[tuple[str, str]]) -> None:
@@ -187,10 +197,8 @@ class _NotNear(Exception):
         self.refused = refused
 
 
-def _written(
-    job: PackJob, asked: PackOptions, folder: Path, noted: Callable[[Manifest], Manifest]
-) -> Manifest:
-    """Write a store's files; raises _NotNear where they are not as near as was `asked` for."""
+def _written(job: PackJob, asked: PackOptions, folder: Path, noted: Noted) -> Manifest:
+    """Write a store's files; raises NotNear where they are not as near as was `asked` for."""
     with fitted(job) as source:
         coder = Coder.of(job, source)
         draft = noted(manifest_draft.make(job, source.method.options, coder.codings))
@@ -220,7 +228,7 @@ def _refine(coder: Coder, writer: StoreWriter, asked: PackOptions, most: float) 
         _code(again(coder, more), writer)
         far = too_far(job, writer.tally, asked, most)
     if far:
-        raise _NotNear({(name, tier) for name in far})
+        raise NotNear({(name, tier) for name in far})
 
 
 def too_far(job: PackJob, tally: Tally, asked: PackOptions, most: float) -> dict[str, float]:

@@ -39,6 +39,7 @@ from taskstore.packing.driver import code_family, pack_family
 from taskstore.packing.manifest_draft import with_scores
 from taskstore.packing.only_writer import alone, in_place, only_writer
 from taskstore.packing.options import PackOptions
+from taskstore.packing.parts.sealing import writer
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
@@ -129,15 +130,18 @@ def _repacked(
     store.check_files(store.files_of(None, *kept), executor)
     with ExitStack() as stack:
         family = stack.enter_context(open_family(store, kept, executor, store.path))
-        added = [
-            stack.enter_context(closing(open_finetune(family.base, path, name)))
-            for name, path in finetunes.items()
-        ]
-        tasks = sorted((*family.tasks, *added), key=lambda task: task.name)
-        whole = Family(family.base, tuple(tasks))
+        whole = stack.enter_context(closing(_with_more(family, finetunes)))
         what = "replace" if len(kept) < len(store.tasks) else "add"
         scores = scores_of(store, chosen, kept)
         return _in_its_place(store, whole, chosen, scores, progress, what, sorted(finetunes))
+
+
+def _with_more(family: Family, finetunes: Mapping[str, PathLike]) -> Family:
+    """Open models that join those of a store; closing the family closes all."""
+    added = [open_finetune(family.base, path, name) for name, path in finetunes.items()]
+    tasks = sorted((*family.tasks, *added), key=lambda task: task.name)
+    paths = {task.name: task.where for task in added}
+    return Family(family.base, tuple(tasks), again=(_with_more, (family, paths)))
 
 
 def _in_its_place(
@@ -160,7 +164,7 @@ def _in_its_place(
             return done[0].manifest
 
         chosen = replace(options, base="reference")
-        _, report = code_family(family, apart, chosen, progress, taken)
+        _, report = code_family(family, apart, chosen, progress, taken, writer(store.where))
     return replace(report, path=done[0].where, summary=done[0].summary())
 
 
@@ -197,7 +201,7 @@ def retier(
             if itself:
                 return _in_its_place(store, family, chosen, scores, progress, "retier")
             noted = partial(with_scores, scores=scores)
-            return pack_family(family, where, chosen, progress, noted)
+            return pack_family(family, where, chosen, progress, noted, writer(where))
 
 
 @in_place

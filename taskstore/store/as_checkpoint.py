@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.executors import Executor
+from taskstore.executors import Executor, threads
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.locations.remote.mirror import address_of
 from taskstore.locations.scratch import scratch
@@ -112,7 +113,18 @@ def open_family(
             base = source.checkpoint
         else:
             base = opened(None, folder / "base")
-        yield Family(base, tuple(padded(base, model) for model in models))
+        again = opened_again, (open_family, store, tasks)
+        yield Family(base, tuple(padded(base, model) for model in models), again=again)
+
+
+def opened_again(
+    opens: Callable[..., AbstractContextManager[Family]], store: Store, *more: Any
+) -> Family:
+    """Open a family of a store in another process, which keeps it open while it has it."""
+    stack = ExitStack()
+    family = stack.enter_context(opens(store, *more, threads(1)))
+    weakref.finalize(family, stack.close)
+    return family
 
 
 def _model(

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskstore.errors import (
     ApproximationWarning,
@@ -90,6 +90,15 @@ def _as_listed(manifest: manifests.Manifest) -> dict[str, ownership.Written]:
     }
 
 
+def _same_version(
+    kind: type[StoreContents], where: PathLike, base: PathLike | None, version: str
+) -> StoreContents:
+    found = kind(where, base)
+    if found.version != version:
+        raise ChangedMeanwhile(f"{where} was changed by another taskstore; run the command again")
+    return found
+
+
 class StoreContents:
     """A store's manifest and the files of its models; every call opens what it reads.
 
@@ -111,6 +120,12 @@ class StoreContents:
             self.location = mirror.Mirror(self.path, source, address, listed)
         self.base_path = base
         self._warned: set[tuple[str | None, str | None]] = set()
+
+    def __reduce__(self) -> Any:
+        """Another process opens the same version at the same path."""
+        where = self.where if self.is_elsewhere else os.path.abspath(self.path)
+        base = os.path.abspath(self.base_path) if self.base_path is not None else None
+        return _same_version, (type(self), where, base, self.version)
 
     @property
     def name(self) -> str:

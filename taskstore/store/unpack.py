@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskstore.cluster import joined
 from taskstore.errors import InputError, OptionError
 from taskstore.executors import Executor, threads
 from taskstore.format.container_files import ShardedReader
@@ -24,7 +26,7 @@ from taskstore.locations.publish import Foreign
 from taskstore.models import TensorInfo
 from taskstore.models.folder import write_shard, write_weights
 from taskstore.models.readers.stored_adapter import Adapted
-from taskstore.progress import Callback, Meter
+from taskstore.progress import Callback, Meter, silent
 from taskstore.store import card, original_files
 from taskstore.store.assets import read_asset, write_assets, write_weights_beside
 from taskstore.store.catalog import label_of, rebuilt_tensors
@@ -32,6 +34,7 @@ from taskstore.store.rebuild import own_blocks
 from taskstore.store.summary import assets_bytes
 
 if TYPE_CHECKING:
+    from taskstore.store.base import BaseSource
     from taskstore.store.contents import StoreContents
     from taskstore.store.rebuild import ModelReader
 
@@ -80,21 +83,48 @@ def unpack(
         meter = Meter(progress, total)
         overwrite = options.overwrite
         folder = stack.enter_context(publish.folder(target, overwrite=overwrite, foreign=foreign))
-        as_they_were: set[str] = set()
+        cluster = joined()
+        if cluster is not None and len(models) > 1:
+            alone = replace(options, executor=threads(1))
+            for name, size in cluster.map(_write_apart, (store, folder, alone), models.items()):
+                meter.add(name, size)
+            return target
         for below, task in models.items():
             meter.stage("writing", below or target.name)
             _log.info("writing %r of %s to %s", task or "base", store.path, target / below)
-            (folder / below).mkdir(exist_ok=True)
-            with store.reader(task, base, options.tier) as reader:
-                if _write_weights(store, task, reader, folder / below, options, meter):
-                    as_they_were.add(below)
-            root, manifest = store.path, store.manifest
-            write_assets(root, manifest, task, base.assets, folder / below)
-            write_weights_beside(root, manifest, task, base.beside, folder / below)
-            card.write(manifest, task, options.tier, folder / below)
-        for below in models.keys() - as_they_were:
-            ownership.write_note(folder / below)
+            _write_model(store, task, base, folder / below, options, meter)
     return target
+
+
+def _write_model(
+    store: StoreContents,
+    task: str | None,
+    base: BaseSource,
+    folder: Path,
+    options: UnpackOptions,
+    meter: Meter,
+) -> None:
+    folder.mkdir(exist_ok=True)
+    with store.reader(task, base, options.tier) as reader:
+        as_it_was = _write_weights(store, task, reader, folder, options, meter)
+    root, manifest = store.path, store.manifest
+    write_assets(root, manifest, task, base.assets, folder)
+    write_weights_beside(root, manifest, task, base.beside, folder)
+    card.write(manifest, task, options.tier, folder)
+    if not as_it_was:
+        ownership.write_note(folder)
+
+
+def _write_apart(
+    shared: tuple[StoreContents, Path, UnpackOptions], model: tuple[str, str | None]
+) -> tuple[str, int]:
+    """Write a model in another process, in place of what one that died has written of it."""
+    (store, folder, options), (below, task) = shared, model
+    shutil.rmtree(folder / below, ignore_errors=True)
+    with store.open_base(options.executor) as base:
+        _write_model(store, task, base, folder / below, options, Meter(silent, 0))
+    tensors = rebuilt_tensors(store.manifest, task, options.tier).values()
+    return task or "base", sum(tensor.nbytes for tensor in tensors)
 
 
 def _check(

@@ -10,6 +10,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from taskstore.cluster import joined
 from taskstore.errors import (
     ChangedMeanwhile,
     ChecksumMismatch,
@@ -77,7 +78,7 @@ def verify(
     tasks = store.manifest.tasks.items()
     left_out = [f"{path} of {name}" for name, task in tasks for path in task.left_out or ()]
     report = VerifyReport(unlisted=_unlisted(store), left_out=left_out)
-    job = _Job(store, report, threads(jobs), Meter(progress, total))
+    job = _Job(store, report, joined() or threads(jobs), Meter(progress, total))
     job.meter.stage("checking", "files")
     _log.info("checking %s: %s bytes", store.where, f"{total:,}")
     damaged = list[str]()
@@ -88,7 +89,7 @@ def verify(
         job.meter.add(path, files[path].bytes)
     if deep:
         job.meter.stage("rebuilding", "base")
-        _verify_models(job)
+        _verify_models(job) if joined() is None else _verify_apart(job)
     if damaged:
         report.lost = [t for t in store.tasks if set(damaged) & set(store.files_of(None, t))]
     if job.report.problems:
@@ -156,6 +157,25 @@ def _verify_models(job: _Job) -> None:
                 job.report.problems += _verify_model(job, task, tier, base)
     except TaskstoreError as error:
         job.report.problems.append(str(error))
+
+
+def _verify_apart(job: _Job) -> None:
+    """Check each model in another process."""
+    size = _deep_bytes(job.store) // len(_models(job.store))
+    for name, report in job.executor.map(_verified, job.store, _models(job.store)):
+        job.report.tensors += report.tensors
+        job.report.problems += [p for p in report.problems if p not in job.report.problems]
+        job.meter.add(name, size)
+
+
+def _verified(store: StoreContents, model: tuple[str | None, str | None]) -> tuple[str, Any]:
+    job = _Job(store, VerifyReport(), threads(1), Meter(silent, 0))
+    try:
+        with store.open_base(job.executor) as base:
+            job.report.problems += _verify_model(job, *model, base)
+    except TaskstoreError as error:
+        job.report.problems.append(str(error))
+    return model[0] or "base", job.report
 
 
 def _verify_model(job: _Job, task: str | None, tier: str | None, base: BaseSource) -> Iterator[str]:

@@ -34,6 +34,7 @@ NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "eval": {**dict.fromkeys(("timeout", "scratch"), EVAL), **dict.fromkeys(LM_EVAL, ("lm_eval",))},
     "retier": {"overwrite": ["target"], **ASKED},
+    "unpack": {"cluster": ["every"]},
     "load": {"repeat": ["timed"]},
     "route": {"interval": ["watch"]},
     "info": dict.fromkeys(("jobs", "base_from"), COUNTED),
@@ -47,6 +48,8 @@ WITHOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
         "part": ["share", "cluster"],
         "cluster": ["share"],
     },
+    "eval": {"cluster": ["lm_eval"]},
+    "merge": {"cluster": ["template"]},
     "retier": {"drop_exact": ["target"]},
     "load": {"tier": ["base"]},
     "route": {

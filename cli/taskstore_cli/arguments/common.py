@@ -116,6 +116,22 @@ cache_option = click.option(
 )
 
 
+def _joined(ctx: click.Context, _: click.Parameter, given: str | None) -> None:
+    from taskstore.cluster import on_cluster
+
+    ctx.with_resource(on_cluster(given))
+
+
+cluster_option = click.option(
+    "--cluster",
+    metavar="auto|HOST:PORT",
+    expose_value=False,
+    callback=_joined,
+    help="Run on a Ray cluster whose machines see the same paths (extra ray); auto: the one of "
+    "this machine.",
+)
+
+
 @contextmanager
 def store_to_change(store: Path, base_from: Path | None = None) -> Iterator[taskstore.Store]:
     """Open a store that the block replaces, and let no other writer at it meanwhile."""

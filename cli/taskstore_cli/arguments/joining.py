@@ -52,6 +52,7 @@ def joining_options(command: common.F) -> common.F:
                 help="Merge and mask the whole family anew; STORE is an archive (--tiers exact).",
             ),
             common.base_from_option,
+            common.cluster_option,
             common.jobs_option,
             common.max_memory_option,
             common.cache_option,

@@ -39,6 +39,7 @@ from taskstore_cli.output.console import Output, counted, print_json, stdout
     help="Write the scores into the store under this name; info and the model card show them.",
 )
 @base_from_option
+@common.cluster_option
 @wait_option(600)
 @says_options
 @dry_run_option

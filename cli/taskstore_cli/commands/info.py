@@ -70,6 +70,7 @@ def info(
     help="Also rebuild every tensor of every model against its recorded checksum.",
 )
 @common.base_from_option
+@common.cluster_option
 @common.jobs_option
 @common.says_options
 def verify(store: Path, deep: bool, base_from: Path | None, jobs: int | None, out: Output) -> None:

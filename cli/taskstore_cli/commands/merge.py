@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     "--unrelated", is_flag=True, help="Merge models that do not look like fine-tunes of BASE, too."
 )
 @common.base_from_option
+@common.cluster_option
 @common.jobs_option
 @common.max_memory_option
 @search_options

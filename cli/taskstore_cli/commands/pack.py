@@ -81,14 +81,14 @@ from taskstore_cli.output.console import Output
     "--part",
     type=PartOf(),
     metavar="I/N",
-    help="Code one of N parts, for an array of jobs on machines that share a disk; STORE.parts "
-    "holds them until `taskstore seal STORE` makes the store (docs/cluster.md).",
+    help="Code one of N parts, for an array of jobs on machines that share a disk or a bucket; "
+    "STORE.parts holds them until `taskstore seal STORE` makes the store (docs/cluster.md).",
 )
 @click.option(
     "--cluster",
     metavar="auto|HOST:PORT",
-    help="Pack on a Ray cluster whose machines share a disk (extra ray); auto: the one of this "
-    "machine.",
+    help="Pack on a Ray cluster whose machines share a disk, or a bucket that the store is for "
+    "(extra ray); auto: the one of this machine.",
 )
 @click.option(
     "--resume", is_flag=True, help="With --cluster: take up the parts of a run that died."

@@ -137,6 +137,7 @@ def remove(store: Path, tasks: tuple[str, ...], yes: bool, out: Output) -> None:
 @common.level_option
 @parent_options
 @common.base_from_option
+@common.cluster_option
 @common.jobs_option
 @common.wait_option()
 @common.says_options

@@ -29,6 +29,7 @@ from taskstore_cli.output.console import Output, counted, print_json, size
     metavar="SIZE",
     help="Largest weight file.  [default: the original files where the store keeps them, else 5GB]",
 )
+@common.cluster_option
 @common.jobs_option
 @common.overwrite_option("a model folder that is there")
 @common.wait_option()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def print_part(done: PartReport, part: str, target: Path, out: Output) -> None:
     """The units of a part, and what is next."""
     if out.as_json:
-        about = {"part": part, "parts": str(done.path), "units": done.units}
+        about = {"part": part, "parts": done.path, "units": done.units}
         print_json({**about, "coded": done.coded, "missing": done.missing}, "pack")
         return
     if out.quiet:

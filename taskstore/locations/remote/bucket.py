@@ -59,6 +59,10 @@ class Bucket:
         self._store = store or self._opened(_RETRY)
         self._asked_once = store or self._opened({**_RETRY, "max_retries": 0})
 
+    def __reduce__(self) -> Any:
+        """Another process finds its own credentials."""
+        return Bucket, (self.address,)
+
     def _opened(self, retry: Any) -> ObjectStore:
         from obstore.store import from_url
 

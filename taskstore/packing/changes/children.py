@@ -72,5 +72,5 @@ def _coded(
     executor = threads(jobs)
     wanted = as_it_was(store, child, parent, executor.jobs)
     beside, masked = [child, *([parent] if parent else [])], "mask" in wanted.tier_names
-    with given.joined(store, {}, executor, masked=masked, beside=beside) as family:
+    with given.joined(store, {}, masked, beside, executor) as family:
         return code_family(family, alone, wanted)[0]

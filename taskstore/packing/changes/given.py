@@ -26,7 +26,7 @@ from taskstore.models.family import Family, open_finetune
 from taskstore.packing import plan as planning
 from taskstore.packing.options import PackOptions
 from taskstore.store import Store
-from taskstore.store.as_checkpoint import open_family
+from taskstore.store.as_checkpoint import open_family, opened_again
 
 SAMPLED = 64  # blocks on which masks are measured before they are made
 
@@ -64,10 +64,9 @@ def _one_sided(store: Store) -> bool:
 def joined(
     store: Store,
     finetunes: Mapping[str, PathLike],
-    executor: Executor,
-    *,
     masked: bool,
-    beside: Sequence[str] = (),
+    beside: Sequence[str],
+    executor: Executor,
 ) -> Iterator[Family]:
     """Open the base of a store and fine-tunes that join it, and just those of its tasks `beside`.
 
@@ -93,7 +92,9 @@ def joined(
         ]
         aliases = {n: t.alias for n, t in store.manifest.tensors.items() if t.alias}
         every = sorted((*family.tasks, *tasks), key=lambda task: task.name)
-        yield Family(base, tuple(every), aliases, multitask)
+        where = {n: task.where for n, task in zip(sorted(finetunes), tasks, strict=True)}
+        again = opened_again, (joined, store, where, masked, beside)
+        yield Family(base, tuple(every), aliases, multitask, again=again)
 
 
 def errors_of_masks(family: Family, lam: float, chunk: int, executor: Executor) -> dict[str, float]:

@@ -26,6 +26,7 @@ from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.driver import code_family
 from taskstore.packing.elsewhere.sending import named
 from taskstore.packing.options import PackOptions
+from taskstore.packing.parts.sealing import writer
 from taskstore.progress import Callback
 from taskstore.store import Store
 from taskstore.store.contents import files_of
@@ -59,9 +60,11 @@ def join(
         if some:
             masked = "mask" in chosen.tier_names
             executor, beside = threads(chosen.jobs), sorted({*chosen.parents.values()} - {*some})
-            with given.joined(store, some, executor, masked=masked, beside=beside) as family:
+            with given.joined(store, some, masked, beside, executor) as family:
                 alone = folder / f"alone-{number}"
-                new, report = code_family(family, alone, chosen, progress)
+                new, report = code_family(
+                    family, alone, chosen, progress, write=writer(store.where)
+                )
                 lines = (*report.notes, *report.warnings)
                 said += [line for line in lines if line.startswith(tuple(some))]
                 manifest = adopted(manifest, new, alone, folder, list(some))
@@ -83,7 +86,7 @@ def _too_far(
 ) -> dict[str, float]:
     """Return the error of each fine-tune that masks would not keep well enough, by a sample."""
     executor = threads(options.jobs)
-    with given.joined(store, finetunes, executor, masked=True) as family:
+    with given.joined(store, finetunes, True, (), executor) as family:
         lam = options.lam_of("")
         found = given.errors_of_masks(family, lam, options.chunk, executor)
     return {name: error for name, error in found.items() if error > most}

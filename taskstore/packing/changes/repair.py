@@ -250,7 +250,7 @@ class _Repair:
         options = as_it_was(store, task, parent, self._jobs)
         masked, executor = "mask" in options.tier_names, threads(self._jobs)
         beside = [parent] if parent is not None else []
-        with given.joined(store, {task: path}, executor, masked=masked, beside=beside) as family:
+        with given.joined(store, {task: path}, masked, beside, executor) as family:
             new, _ = code_family(family, alone, options, progress)
         manifest = self._store.manifest
         ours = f"tasks/{manifest.folder(task)}/"

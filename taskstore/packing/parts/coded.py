@@ -55,6 +55,7 @@ def code_part(parts: Parts, unit: Unit) -> Unit:
     for number in unit.blocks:
         block = parts.blocks[number]
         writer.add(number, block.block.start, code(parts.coder, block))
+    parts.coder.job.family.prove()
     writer.finish()
     return unit
 

@@ -1,33 +1,28 @@
 """One pack by several processes: each codes its units, the last makes the store of them.
 
 The same bytes come out as of one process, whatever the number of workers. Nothing but the place of
-parts is shared: a disk that all see.
+parts is shared: a disk that all see, or a bucket.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from taskstore.cluster import connect
 from taskstore.errors import InputError, OptionError, OutputError
-from taskstore.executors import Executor, Threads
+from taskstore.executors import Executor
 from taskstore.format import names
-from taskstore.format.manifest_file import not_of_a_store
 from taskstore.locations import dry, publish
-from taskstore.locations.base import Location, PathLike
-from taskstore.locations.files import LocalFolder, absolute
-from taskstore.locations.remote.mirror import need_folder
+from taskstore.locations.base import PathLike
+from taskstore.locations.files import absolute
+from taskstore.locations.remote.mirror import address_of
 from taskstore.packing import manifest_draft
-from taskstore.packing.auto.choose import finer
-from taskstore.packing.block_coder import Coder
-from taskstore.packing.driver import again, check_moved, every, opened, too_far
+from taskstore.packing.driver import NotNear, every, opened
+from taskstore.packing.elsewhere.sending import check_target, store_folder
 from taskstore.packing.job import expected_bytes
 from taskstore.packing.options import PackOptions
-from taskstore.packing.parts import assembly, unit_files
 from taskstore.packing.parts.agreed import (
     ASKED,
     Asked,
@@ -37,36 +32,30 @@ from taskstore.packing.parts.agreed import (
     coder_of,
     folder_of,
 )
-from taskstore.packing.parts.coded import Parts, code_part
-from taskstore.packing.parts.unit_files import Piece, Record
-from taskstore.packing.parts.units import Unit, largest_first, of_part
+from taskstore.packing.parts.coded import Parts
+from taskstore.packing.parts.sealing import (
+    assembled,
+    joiner_of,
+    place_of_parts,
+    remove_parts,
+    run,
+    threads_of,
+    where_parts_lie,
+)
+from taskstore.packing.parts.units import Unit, of_part
 from taskstore.packing.report import PackReport
-from taskstore.packing.writer import Tally, finish, sections_of, with_bits
 from taskstore.progress import Callback, Meter, silent
 from taskstore.public import public
-
-_log = logging.getLogger(__name__)
-PARTS = ".parts"
-SHARED = (
-    "parts are joined in a folder that all machines see: pack into one, and `taskstore copy` the "
-    "store to the address"
-)
 
 
 @dataclass(frozen=True)
 class PartReport:
     """units: of this part; coded: of these, now; missing: of the whole pack, still."""
 
-    path: Path
+    path: str
     units: int
     coded: int
     missing: int
-
-
-def folder_of_parts(target: PathLike) -> Path:
-    """Return where the parts of a store lie: beside it."""
-    path = absolute(target)
-    return path.with_name(path.name + PARTS)
 
 
 @public
@@ -84,13 +73,12 @@ def pack_part(
     A part that was interrupted goes on where it was. Raises what `pack` raises, and OptionError
     for a part that there is not.
     """
-    need_folder(target, SHARED)
     options = options or PackOptions()
     if not 1 <= part <= parts:
         raise OptionError(f"part {part}/{parts}: give one from 1/{parts} to {parts}/{parts}")
-    publish.check_target(absolute(target), overwrite=options.overwrite, foreign=not_of_a_store)
+    place = place_of_parts(target)
+    check_target(target, overwrite=options.overwrite)
     finetunes, _ = every(finetunes, options)
-    place = LocalFolder(folder_of_parts(target))
     with closing(opened(base, finetunes, options)) as family:
         dry.stop()
         asked = agree(place, Asked.of(base, finetunes, family, options, parts))
@@ -99,8 +87,9 @@ def pack_part(
             mine = of_part(work.units, part, parts)
             there = {unit.number for unit in work.pending}
             todo = [unit for unit in mine if unit.number in there]
-            run(work, todo, progress, threads_of(coder))
-            return PartReport(folder_of_parts(target), len(mine), len(todo), len(work.pending))
+            run(work, todo, meter_of(progress, todo), threads_of(coder))
+            left = len(work.pending)
+            return PartReport(where_parts_lie(target), len(mine), len(todo), left)
 
 
 @public
@@ -114,11 +103,10 @@ def seal(
     Of the `options`, `jobs`, `max_memory` and `overwrite` count. Raises InputError where parts are
     missing; it says which.
     """
-    need_folder(target, SHARED)
-    options, place = options or PackOptions(), LocalFolder(folder_of_parts(target))
-    if not folder_of_parts(target).is_dir():
+    options, place = options or PackOptions(), place_of_parts(target)
+    if next(iter(place.names()), None) is None:
         raise InputError(
-            f"no such parts: {folder_of_parts(target)}; code them with `taskstore pack ... "
+            f"no such parts: {where_parts_lie(target)}; code them with `taskstore pack ... "
             f"--part 1/N --to {target}`"
         )
     asked = asked_of(place)
@@ -129,7 +117,7 @@ def seal(
         with coder_of(place, family, asked, options, progress) as (coder, decided):
             work = Parts(coder, place, folder_of(asked, decided))
             check_whole(work, asked)
-            return sealed(work, decided, Path(target), options)
+            return sealed(work, decided, target, options, threads_of(coder))
 
 
 @public
@@ -149,39 +137,29 @@ def pack_on(
     `resume` takes up the parts of a run that died. Raises what `pack` raises, and OutputError for
     parts that are there otherwise.
     """
-    need_folder(target, SHARED)
-    options, path, cluster = options or PackOptions(), absolute(target), connect(address)
-    publish.check_target(path, overwrite=options.overwrite, foreign=not_of_a_store)
+    options, cluster = options or PackOptions(), connect(address)
+    check_target(target, overwrite=options.overwrite)
     finetunes, notes = every(finetunes, options)
-    place = LocalFolder(folder_of_parts(path))
+    place, parts = place_of_parts(target), where_parts_lie(target)
     with closing(opened(base, finetunes, options)) as family:
         dry.stop()
-        with publish.alone(path):
-            if (folder_of_parts(path) / ASKED).exists() and not resume:
+        with nullcontext() if address_of(target) else publish.alone(absolute(target)):
+            if not resume and ASKED in place.names():
                 raise OutputError(
-                    f"{folder_of_parts(path)} has parts of a run that did not end: resume it with "
-                    "`taskstore pack ... --resume`, or remove the folder"
+                    f"{parts} has parts of a run that did not end: resume it with "
+                    "`taskstore pack ... --resume`, or remove them"
                 )
             asked = agree(place, Asked.of(base, finetunes, family, options, 1))
             with coder_of(place, family, asked, options, progress) as (coder, decided):
                 work = Parts(coder, place, folder_of(asked, decided))
-                run(work, work.pending, progress, cluster)
-                report = sealed(work, decided, path, options, cluster)
-    return replace(report, path=Path(target), warnings=[*report.warnings, *notes])
+                left = work.pending
+                run(work, left, meter_of(progress, left), cluster)
+                report = sealed(work, decided, target, options, cluster)
+    return replace(report, warnings=[*report.warnings, *notes])
 
 
-def run(work: Parts, units: Sequence[Unit], progress: Callback, executor: Executor) -> None:
-    """Code units, largest first."""
-    meter = Meter(progress, sum(unit.nbytes for unit in units))
-    meter.stage("packing", work.coder.job.family.base.name)
-    for unit in executor.map(code_part, work, largest_first(units)):
-        meter.add(work.blocks[unit.blocks[0]].block.name, unit.nbytes)
-
-
-def threads_of(coder: Coder) -> Threads:
-    """Return threads of which each may hold a block."""
-    found = coder.job.options.executor(len(coder.job.family.tasks), 4)
-    return Threads(min(found.jobs, found.in_flight or found.jobs))
+def meter_of(progress: Callback, units: Sequence[Unit]) -> Meter:
+    return Meter(progress, sum(unit.nbytes for unit in units))
 
 
 def check_whole(work: Parts, asked: Asked) -> None:
@@ -202,77 +180,26 @@ def check_whole(work: Parts, asked: Asked) -> None:
 
 
 def sealed(
-    work: Parts,
-    decided: Decided,
-    target: Path,
-    options: PackOptions,
-    executor: Executor | None = None,
+    work: Parts, decided: Decided, target: PathLike, options: PackOptions, executor: Executor
 ) -> PackReport:
-    """Make a store of parts that are all there. `executor`: codes and joins; None: threads."""
+    """Make a store of parts that are all there, and remove these. `executor`: codes and joins."""
     coder, job = work.coder, work.coder.job
     dry.note(expected_bytes(job))
-    with publish.folder(target, overwrite=options.overwrite, foreign=not_of_a_store) as folder:
+    with store_folder(target, overwrite=options.overwrite) as folder:
         draft = manifest_draft.make(job, coder.source.method.options, coder.codings)
-        total, records = Tally(len(job.family.tasks)), _records(work)
-        assembly.tally(total, records)
-        pieces: list[Sequence[Piece]] = [found.pieces for found in records]
-        if options.largest_error is not None:
-            bits, more = _refined(work, total, options, executor or threads_of(coder))
-            stale = {stem for task in bits for stem in names.stems_of(task)}
-            pieces = [[p for p in found if p.stem not in stale] for found in pieces] + more
-            draft = with_bits(draft, bits)
-        files = assembly.files_of(sections_of(draft, job), pieces, job.options.shard_bytes)
-        done = assembly.join(folder, files, work.place, executor or threads_of(coder))
-        job.family.prove()
-        check_moved(job, total.moved)
-        found = finish(folder, job, draft, total, done, coder.share)
+        joiner = joiner_of(work, target, executor)
+        try:
+            found = assembled(work, draft, options, folder, executor, joiner)
+        except NotNear as error:
+            far = sorted({name for name, _ in error.refused})
+            raise InputError(
+                f"{', '.join(far)}: no {job.options.tier_names[0]} is as near as `tiers` auto was "
+                'asked for; remove the parts and pack with tiers="exact", or with a larger error'
+            ) from None
         manifest = manifest_draft.seal(folder, found)
         size = (folder / names.MANIFEST).stat().st_size
-    _remove(work.place, target)
+    remove_parts(target)
     report = PackReport.of(target, manifest, size, job.family)
     same = [f"{b}: the same model as {a}, bit for bit" for a, b in job.twins]
     warnings = [*report.warnings, *same]
     return replace(report, warnings=warnings, notes=decided.notes, others=decided.others)
-
-
-def _records(work: Parts) -> list[Record]:
-    found = [unit_files.read(work.place, work.name(unit), Record) for unit in work.units]
-    assert None not in found, "a unit without a record"
-    return [one for one in found if one is not None]
-
-
-def _refined(
-    work: Parts, total: Tally, options: PackOptions, executor: Executor
-) -> tuple[dict[str, float], list[Sequence[Piece]]]:
-    """Code rests once more, and finer, that auto's sample was wrong of; see packing/driver.py."""
-    most, job = options.largest_error, work.coder.job
-    assert most is not None
-    far, tier = too_far(job, total, options, most), job.options.tier_names[0]
-    bits: dict[str, float] = {}
-    pieces: list[Sequence[Piece]] = []
-    if far and tier == "rest":
-        bits = {name: finer(job.options.bits_of(name), error, most) for name, error in far.items()}
-        total.again(bits)
-        second = Parts(again(work.coder, bits), work.place, f"{work.folder}-again")
-        run(second, second.pending, silent, executor)
-        records = _records(second)
-        assembly.tally(total, records)
-        pieces = [found.pieces for found in records]
-        far = too_far(job, total, options, most)
-    if far:
-        raise InputError(
-            f"{', '.join(far)}: no {tier} is as near as `tiers` auto was asked for; remove the "
-            'parts and pack with tiers="exact", or with a larger error'
-        )
-    return bits, pieces
-
-
-def _remove(place: Location, target: Path) -> None:
-    """Remove the parts: what was agreed last, so that a seal that is killed can be run again."""
-    for name in sorted(place.names(), reverse=True):
-        place.delete(name)
-    with suppress(OSError):
-        folder = folder_of_parts(target)
-        for path in sorted(folder.iterdir()):
-            path.rmdir()
-        folder.rmdir()

@@ -112,6 +112,8 @@ def _may_be_cut(coder: Coder, unit: BlockUnit) -> bool:
     """
     job, block, chunk = coder.job, unit.block, coder.job.options.chunk
     tasks = [] if unit.adapter or unit.private is not None else block.tasks
+    if job.family.again is not None:
+        return False  # a store proves tensors that are read whole
     same = all(job.family.tasks[t].tensors[block.name].shape == block.info.shape for t in tasks)
     factored = any(job.plan.tasks[t][block.name].codec == "factored" for t in tasks)
     return same and not factored and chunk % CHUNK == 0 and chunk & (chunk - 1) == 0

@@ -42,9 +42,6 @@ def family(small: Family) -> list[object]:
 @pytest.mark.parametrize(
     ("words", "way_out"),
     [
-        (["pack", "MODELS", "-o", "STORE", "--part", "1/2"], "pack into one, and `taskstore copy`"),
-        (["pack", "MODELS", "-o", "STORE", "--cluster", "auto"], "pack into one, and `taskstore"),
-        (["seal", "STORE"], "pack into one, and `taskstore copy`"),
         (["repair", "STORE"], "repair that folder, and `taskstore copy` it to a new address"),
         (["copy", "STORE"], "say where to copy it"),
     ],

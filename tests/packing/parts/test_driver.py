@@ -14,7 +14,8 @@ from taskstore import PackOptions
 from taskstore.errors import FormatError, InputError, OptionError, TargetExists
 from taskstore.packing.auto import choose
 from taskstore.packing.parts import coded, unit_files, units
-from taskstore.packing.parts.driver import folder_of_parts, pack_part, seal
+from taskstore.packing.parts.driver import pack_part, seal
+from taskstore.packing.parts.sealing import where_parts_lie
 from tests.support import families
 from tests.support.families import Family, contents, options
 
@@ -131,7 +132,7 @@ def test_a_seal_names_the_parts_that_are_missing(rich: Family, tmp_path: Path) -
 def test_other_options_or_models_are_refused(rich: Family, tmp_path: Path) -> None:
     target, chosen = tmp_path / "s", options(keep_private=True)
     pack_part(rich.base_path, rich.paths, target, 1, 2, chosen)
-    before = contents(folder_of_parts(target))
+    before = contents(Path(where_parts_lie(target)))
     with pytest.raises(InputError, match=r"another pack are there \(other options\)"):
         pack_part(rich.base_path, rich.paths, target, 2, 2, options(keep_private=True, lam=0.2))
     with pytest.raises(InputError, match=r"\(other parts\)"):
@@ -141,7 +142,7 @@ def test_other_options_or_models_are_refused(rich: Family, tmp_path: Path) -> No
         pack_part(rich.base_path, fewer, target, 2, 2, chosen)
     with pytest.raises(OptionError, match="part 3/2"):
         pack_part(rich.base_path, rich.paths, target, 3, 2, chosen)
-    assert contents(folder_of_parts(target)) == before
+    assert contents(Path(where_parts_lie(target))) == before
 
 
 def test_options_are_the_same_in_any_order(rich: Family, tmp_path: Path) -> None:
@@ -165,14 +166,14 @@ def test_a_store_that_is_there_is_kept(rich: Family, tmp_path: Path) -> None:
     before = contents(tmp_path / "s")
     with pytest.raises(TargetExists):
         in_parts(rich, tmp_path / "s", chosen, parts=1)
-    assert contents(tmp_path / "s") == before and not folder_of_parts(tmp_path / "s").exists()
+    assert contents(tmp_path / "s") == before and not Path(where_parts_lie(tmp_path / "s")).exists()
 
 
 @pytest.mark.parametrize("name", ["asked", "found", "unit-000001"])
 def test_damaged_parts_are_refused(rich: Family, tmp_path: Path, name: str) -> None:
     target = tmp_path / "s"
     in_parts(rich, target, options(keep_private=True), parts=1)
-    (path,) = folder_of_parts(target).rglob(name)
+    (path,) = Path(where_parts_lie(target)).rglob(name)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(FormatError, match=f"{name} of the parts is damaged"):
         seal(target)
@@ -184,7 +185,7 @@ def test_what_a_writer_of_another_pack_leaves_is_not_read(rich: Family, tmp_path
     target = tmp_path / "s"
     in_parts(rich, target, options(keep_private=True, lam=0.9), parts=1)
     for name in ("asked", "found"):
-        (folder_of_parts(target) / name).unlink()
+        (Path(where_parts_lie(target)) / name).unlink()
     chosen = options(keep_private=True)
     in_parts(rich, target, chosen, parts=1)
     seal(target)
@@ -195,7 +196,7 @@ def test_what_a_writer_of_another_pack_leaves_is_not_read(rich: Family, tmp_path
 def test_streams_that_are_cut_off_are_refused(rich: Family, tmp_path: Path) -> None:
     target = tmp_path / "s"
     in_parts(rich, target, options(keep_private=True), parts=1)
-    (path,) = folder_of_parts(target).rglob("unit-000001.0")
+    (path,) = Path(where_parts_lie(target)).rglob("unit-000001.0")
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(FormatError):
         seal(target)
