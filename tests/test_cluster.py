@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from taskstore.errors import InputError, NotFinite, OptionError, OutputError
 from taskstore.packing.parts import driver, units
 from taskstore.packing.parts.driver import pack_on
 from taskstore.packing.parts.sealing import where_parts_lie
+from taskstore.packing.revise import retier
 from tests.support import families
 from tests.support.families import Family, contents, options
 
@@ -195,3 +197,27 @@ def test_no_cluster_is_wrong_usage(
     with pytest.raises(OptionError, match="'auto' cannot be joined .*instance.*ray start --head"):
         pack_on("auto", small.base_path, small.paths, tmp_path / "s")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_else_runs_on_it(nodes: Nodes, small: Family, tmp_path: Path) -> None:
+    """Each with the bytes of this machine; tests/test_on_cluster.py has the cases."""
+    *first, (name, path) = small.paths.items()
+    score = f"{sys.executable} -c 'print(1)' {{model}} {{task}}"
+    found: list[dict[str, Any]] = []
+    for where, address in (("here", None), ("there", nodes.address)):
+        store = tmp_path / where / "s"
+        store.parent.mkdir()
+        taskstore.pack(small.base_path, dict(first), store, options(tiers="exact"))
+        with taskstore.on_cluster(address):
+            taskstore.add(store, {name: path}, taskstore.AddOptions(tiers="exact"))
+            taskstore.open(store).unpack_all(tmp_path / where / "all")
+            merged = taskstore.MergeOptions("ties", shard_bytes=4000)
+            taskstore.merge(store, None, tmp_path / where / "merged", merged)
+            retier(taskstore.open(store), options(tiers="rest"), tmp_path / where / "rests")
+            report = taskstore.verify(store, deep=True)
+            scores = taskstore.evaluate(store, score)
+        data = {n: b for n, b in contents(tmp_path / where).items() if n.endswith(".safetensors")}
+        found.append({**data, "report": report, "scores": scores.to_dict()})
+    here, there = found
+    assert there.keys() == here.keys()
+    assert [key for key in here if here[key] != there[key]] == []
