@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
-from taskstore.format.codecs import codec, factored, stream
+from taskstore.format.codecs import codec, factored, low_rank, stream
 from taskstore.format.codecs.chained import Order
 from taskstore.format.codecs.levels import quantised
 from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
 from taskstore.kernels.factored.low_rank import LowRank
+from taskstore.kernels.factored.update import Update
 from taskstore.kernels.quantise import Quantised
 
 Values = NDArray[Any]
@@ -52,7 +53,8 @@ class Layout:
     @property
     def lead(self) -> tuple[int, ...]:
         """Bound the raw bytes of the streams that stand before those of the chunks."""
-        return factored.lead_sizes(self.n) if self.codec == "factored" else ()
+        leads = {"factored": factored.lead_sizes, "low_rank": low_rank.lead_sizes}
+        return leads[self.codec](self.n) if self.codec in leads else ()
 
     @property
     def table(self) -> int:
@@ -153,6 +155,9 @@ class SectionReader:
         """Decode chunk `k`: unsigned (elements,) or, for masks, uint8 (ceil(elements / 8),)."""
         layout = self._layout
         with self._labelled(k):
+            if layout.codec == "low_rank" and self._update is not None:
+                assert given_N is not None
+                given_N = self._update.predict(k * layout.chunk, given_N)
             streams = self._plain(k, given_N)
             return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
 
@@ -185,11 +190,20 @@ class SectionReader:
     @cached_property
     def _low_rank(self) -> LowRank | None:
         """The factors of the whole tensor; raises FormatError."""
+        n = self._layout.n
+        return factored.low_rank(self._before(factored.lead_sizer(n)), n)
+
+    @cached_property
+    def _update(self) -> Update | None:
+        """What a merged adapter added to the whole tensor; raises FormatError."""
+        n, itemsize = self._layout.n, self._layout.itemsize
+        return low_rank.update(self._before(low_rank.lead_sizer(n)), n, itemsize)
+
+    def _before(self, size: Size) -> list[NDArray[np.uint8]]:
+        """Load the streams that stand before those of the chunks."""
         raw = self._container.read(int(self._lead[0]), int(self._lead[-1]))
         ends = self._lead - self._lead[0]
-        stored = [raw[a:b] for a, b in pairwise(ends.tolist())]
-        n = self._layout.n
-        return factored.low_rank(_loaded(stored, factored.lead_sizer(n)), n)
+        return _loaded([raw[a:b] for a, b in pairwise(ends.tolist())], size)
 
     def moved(self, k: int) -> NDArray[np.bool_]:
         """Tell where chunk `k` of an `ulp` section differs from its base, (elements,)."""

@@ -16,13 +16,18 @@ from taskstore.format.rules.since import (
     VERSION_OF_DELTAS,
     VERSION_OF_EXACT,
     VERSION_OF_FACTORED,
+    VERSION_OF_LOW_RANK,
     VERSION_OF_SPARSE,
     VERSION_OF_TIERS,
     VERSION_OF_VECTORS,
 )
 
 MULTITASK_CODECS = ("deltas", "rounded", "strides", "ulp")
-SINCE = {"sparse": VERSION_OF_SPARSE, "deltas": VERSION_OF_DELTAS}  # codecs of an exact tensor
+SINCE = {  # codecs of an exact tensor
+    "sparse": VERSION_OF_SPARSE,
+    "deltas": VERSION_OF_DELTAS,
+    "low_rank": VERSION_OF_LOW_RANK,
+}
 PLAIN_CODECS = ("planes", "rotated")
 
 
@@ -256,7 +261,8 @@ def _check_entry(manifest: Manifest, task: Task, name: str, entry: TaskTensor) -
             raise FormatError(f"tensor {name!r} cannot be cast to {entry.dtype!r}")
         if entry.codec is not None:
             older = manifest.version < SINCE.get(entry.codec, VERSION + 1)
-            if older or (entry.dtype or base.dtype) not in MASKED:
+            empty = entry.codec == "low_rank" and not numel(base.shape)
+            if older or empty or (entry.dtype or base.dtype) not in MASKED:
                 raise FormatError(f"tensor {name!r} cannot be coded by {entry.codec!r}")
         _check_rows(manifest, name, entry, base)
 

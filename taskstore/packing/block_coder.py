@@ -50,7 +50,7 @@ class Coder:
     codings   codec of the multi-task weights, by tensor
     share     of the weights that are looked at for the angles of the task vectors
     one_in    strips of weights, of which one is looked at for the four sums
-    low_ranks parts of rests
+    low_ranks parts of rests, and of exact tensors
     wanted    the tasks to code, without the base; None: the whole family
     """
 
@@ -82,7 +82,9 @@ class Coder:
         one_in = 1 if share == 1 else ONE_IN
         codings = multitask.choose(job, source) if known is None else known
         masks = MaskCoder(job, source.method, one_in)
-        parts = low_ranks(job.family, job.plan, job.options, job.executor, job.meter.stage)
+        parts = low_ranks(
+            job.family, job.plan, job.options, job.parents, job.executor, job.meter.stage
+        )
         return cls(job, source, masks, codings, share, one_in, parts)
 
     def units(self) -> Iterator[BlockUnit]:
@@ -215,6 +217,7 @@ def _above(
         label=(task.name, block.name),
         lineage=lineage,
         low_rank=coder.low_ranks.of(t, block) if entry.codec == "factored" else None,
+        update=coder.low_ranks.update_of(t, block) if entry.codec == "low_rank" else None,
     )
     for tier in coder.above(task.name):
         own = replace(spec, codec=entry.codec if tier == entry.kind else None)

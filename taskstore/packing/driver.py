@@ -243,7 +243,9 @@ def again(coder: Coder, bits: Mapping[str, float]) -> Coder:
     job = coder.job
     options = replace(job.options, residuals={**job.options.residuals, **bits})
     wanted = frozenset(t for t, task in enumerate(job.family.tasks) if task.name in bits)
-    parts = low_rank.low_ranks(job.family, job.plan, options, job.executor, job.meter.stage)
+    parts = low_rank.low_ranks(
+        job.family, job.plan, options, job.parents, job.executor, job.meter.stage
+    )
     return replace(coder, job=replace(job, options=options), wanted=wanted, low_ranks=parts)
 
 

@@ -22,7 +22,7 @@ from taskstore.packing.low_rank import driver as low_rank
 from taskstore.packing.mask_files import matching
 from taskstore.packing.mask_files.matching import Imported
 from taskstore.packing.options import PackOptions
-from taskstore.packing.parents import unmoved
+from taskstore.packing.parents import tensor_codecs
 from taskstore.packing.parents.choice import choose
 from taskstore.progress import Callback, Meter, silent
 
@@ -97,7 +97,7 @@ def with_options(job: PackJob, options: PackOptions, found: Found | None = None)
     executor = options.executor(len(family.tasks), itemsize)
     if found is None:
         parents = choose(*planning.without(family, plan, job.adapters), options, executor)
-        plan = unmoved.choose(family, plan, options, parents, executor)
+        plan = tensor_codecs.choose(family, plan, options, parents, executor)
     else:
         parents, plan = dict(found.parents), planning.with_codecs(family, plan, found.codecs)
     plan = low_rank.planned(family, plan, options)

@@ -133,7 +133,7 @@ def _version(job: PackJob, codings: Mapping[str, str]) -> int:
         used |= set((_codecs(job.options, job.options.tiers_of(task)) or {}).values())
     if "deltas" in used | set(codings.values()):
         return VERSION_OF_DELTAS
-    if "factored" in used:
+    if used & {"factored", "low_rank"}:
         return VERSION_OF_FACTORED
     return (
         VERSION_OF_PARENTS

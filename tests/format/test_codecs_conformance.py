@@ -85,6 +85,7 @@ SAMPLES: Mapping[str, Sample] = {
     "sparse": Sample((2, 4), given=words),
     "deltas": Sample((2, 4), given=words),
     "factored": Sample((4,), finite, right=near),
+    "low_rank": Sample((2, 4), given=words),
 }
 CASES = [(name, size) for name in CODECS for size in SAMPLES[name].itemsizes]
 every = pytest.mark.parametrize(("name", "itemsize"), CASES)

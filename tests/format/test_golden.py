@@ -99,5 +99,6 @@ def test_there_are_golden_stores() -> None:
         "v5-adapters",
         "v5-sparse",
         "v6-factored",
+        "v6-low-rank",
     }
     assert len(STORES) >= 20

@@ -72,6 +72,7 @@ CODECS: Mapping[str, Codec] = {
     "sparse": sparse.Sparse(),
     "deltas": deltas.Deltas(),
     "factored": factored.Factored(),
+    "low_rank": deltas.Deltas(),  # given what its factors say; format/section.py has them
 }
 
 

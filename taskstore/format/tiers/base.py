@@ -12,6 +12,7 @@ from taskstore.format import names
 from taskstore.format.manifest import Manifest, Task, Tensor
 from taskstore.format.section import Layout, SectionReader
 from taskstore.kernels.factored.low_rank import LowRank
+from taskstore.kernels.factored.update import Update
 
 Bits = NDArray[Any]  # weights as unsigned integers (N,), N = elements of a chunk
 Step = Callable[[int, Bits, str], Bits]  # chunk number, what is below and its dtype -> the task's
@@ -35,6 +36,7 @@ class BlockSpec:
     dtype    of the task's weights          step   of a rest, in units of a row's root mean square
     codec    of the block, where the tensor has one of its own in this tier
     low_rank  the part under a rest of codec `factored`
+    update   what is under exact weights of codec `low_rank`
     archive  slower and smaller             label  task and tensor, for errors
     lineage  of a task with a parent: the parent's weights and the base's, both of `dtype`
     """
@@ -48,6 +50,7 @@ class BlockSpec:
     lineage: tuple[Bits, Bits] | None = None
     codec: str | None = None
     low_rank: LowRank | None = None
+    update: Update | None = None
 
 
 class Tier(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from taskstore.format.codecs import stream
+from taskstore.format.codecs import low_rank, stream
 from taskstore.format.codecs.chained import Order
 from taskstore.format.codecs.deltas import Deltas
 from taskstore.format.dtypes import ITEMSIZE, MASKED, numel
@@ -55,6 +55,11 @@ class Exact(TierFile):
             if usual == "steps" and spec.codec is None:
                 return encode("chained", theta_N, np.stack([below_N, w0_N])), theta_N
         name = spec.codec or (CODECS_OF_TIERS["exact"] if archive else usual)
+        if spec.update is not None:
+            given_N = spec.update.predict(spec.start, below_N) if spec.update.rank else below_N
+            before = low_rank.lead(spec.update) if not spec.start else []
+            coded = [*before, *Deltas().encode(theta_N, given_N)]
+            return [stream.store(one) for one in coded], theta_N
         columns = row_length(spec.shape) if name == "deltas" else 0
         if not columns:
             return encode(name, theta_N, below_N), theta_N

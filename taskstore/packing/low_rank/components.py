@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def components(x_MN: F32, rank: int = RANK) -> Components:
     scales_M = scales_of(codes_M, unit)
     u_MN = np.divide(x_MN, scales_M[:, None], out=np.zeros_like(x_MN), where=scales_M[:, None] > 0)
     energy = float(np.einsum("ij,ij->", u_MN, u_MN, dtype=np.float64))
-    return Components(x_MN.shape, codes_M, unit, u_MN, *_svd(u_MN, min(rank, *x_MN.shape)), energy)
+    return Components(x_MN.shape, codes_M, unit, u_MN, *svd(u_MN, min(rank, *x_MN.shape)), energy)
 
 
 def _codes(rms_M: NDArray[np.float64]) -> tuple[NDArray[np.uint8], int]:
@@ -82,26 +83,27 @@ def _codes(rms_M: NDArray[np.float64]) -> tuple[NDArray[np.uint8], int]:
     return np.where(codes > 0, codes, 0).clip(0, MAX_CODE).astype(np.uint8), unit
 
 
-def _svd(u_MN: F32, rank: int) -> tuple[F32, F32, F32]:
+def svd(u_MN: Any, rank: int) -> tuple[Any, Any, Any]:
+    """The largest components, of its dtype: left (M, R), sizes (R,), right (N, R)."""
     m, n = u_MN.shape
     if m < n:
-        right, sizes, left = _svd(np.ascontiguousarray(u_MN.T), rank)
+        right, sizes, left = svd(np.ascontiguousarray(u_MN.T), rank)
         return left, sizes, right
     if n <= SHORT:
         gram = (u_MN.T @ u_MN).astype(np.float64)
     else:
         random = np.random.Generator(np.random.Philox(0))
-        basis = random.standard_normal((n, rank + MORE)).astype(np.float32)
+        basis = random.standard_normal((n, rank + MORE)).astype(u_MN.dtype)
         for _ in range(ROUNDS):
             basis, _ = np.linalg.qr(u_MN.T @ (u_MN @ basis))
         small = u_MN @ basis
         gram = (small.T @ small).astype(np.float64)
     values, vectors = np.linalg.eigh(gram)
-    sizes = np.sqrt(values[::-1][:rank].clip(0)).astype(np.float32)
-    right = vectors[:, ::-1][:, :rank].astype(np.float32)
+    sizes = np.sqrt(values[::-1][:rank].clip(0)).astype(u_MN.dtype)
+    right = vectors[:, ::-1][:, :rank].astype(u_MN.dtype)
     if n > SHORT:
         right = basis @ right
-    return u_MN @ right / np.maximum(sizes, np.float32(1e-12)), sizes, right
+    return u_MN @ right / np.maximum(sizes, u_MN.dtype.type(1e-12)), sizes, right
 
 
 def factored(parts: Components, step: float) -> LowRank:

@@ -1,4 +1,6 @@
-"""The low-rank parts of a pack: which matrices have one, and each found when it is coded.
+"""The low-rank parts of a pack: which rests have one, and each found when its matrix is coded.
+
+Exact tensors that a merged adapter changed have one too (updates.py).
 
 One matrix of one task is a piece of work. It is read whole, and its factors are kept from its
 first block to its last. Linear algebra runs on one thread, so that the same machine finds the same
@@ -12,19 +14,23 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from taskstore.executors import Executor
 from taskstore.format.tiers.rest import is_factored, row_length
 from taskstore.kernels.factored.low_rank import NONE, LowRank
+from taskstore.kernels.factored.update import Update
 from taskstore.merging.task_vectors import Block, whole_vector
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
+from taskstore.packing.low_rank import updates
 from taskstore.packing.low_rank.components import components, factored
 from taskstore.packing.low_rank.rates import rates
 from taskstore.packing.options import PackOptions
 
+FACTORED = ("factored", "low_rank")  # codecs with factors of a whole tensor
 BYTES = 24  # of memory per element of a matrix whose factors are found
 
 
@@ -50,8 +56,9 @@ class LowRanks:
     family: Family
     options: PackOptions
     steps: Mapping[int, float]
+    parents: Mapping[str, str]
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _found: dict[tuple[int, str], Future[LowRank]] = field(default_factory=dict)
+    _found: dict[tuple[int, str], Future[Any]] = field(default_factory=dict)
     _left: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,12 +68,30 @@ class LowRanks:
 
     def __reduce__(self) -> tuple[type[LowRanks], tuple[object, ...]]:
         """Another process finds the factors that it needs itself."""
-        return LowRanks, (self.family, self.options, self.steps)
+        return LowRanks, (self.family, self.options, self.steps, self.parents)
 
     def of(self, t: int, block: Block) -> LowRank:
-        """Return the factors of a task's tensor; raises NotFinite."""
+        """Return the factors of a task's rest; raises NotFinite."""
         if not block.info.numel:
             return NONE
+        return self._kept(t, block, self._of_rest)  # type: ignore[no-any-return]
+
+    def update_of(self, t: int, block: Block) -> Update:
+        """Return what changed an exact tensor of a task."""
+        return self._kept(t, block, self._of_exact)  # type: ignore[no-any-return]
+
+    def _of_rest(self, t: int, name: str) -> LowRank:
+        x = whole_vector(self.family, name, t, self.options.chunk)
+        return factored(components(x.reshape(-1, row_length(x.shape))), self.steps[t])
+
+    def _of_exact(self, t: int, name: str) -> Update:
+        task, tasks = self.family.tasks[t], {task.name: task for task in self.family.tasks}
+        given = tasks.get(self.parents.get(task.name, ""), self.family.base)
+        given = given if name in given.tensors else self.family.base
+        return updates.whole(task, given, self.family.base.tensors[name], name)
+
+    def _kept(self, t: int, block: Block, make: Callable[[int, str], Any]) -> Any:
+        """Make factors at a tensor's first block, and keep them to its last."""
         key, mine = (t, block.name), False
         with self._lock:
             if key not in self._found:
@@ -76,9 +101,7 @@ class LowRanks:
         if mine:
             try:
                 with self._at_once:
-                    future.set_result(
-                        found(self.family, block.name, t, self.options, self.steps[t])
-                    )
+                    future.set_result(make(t, block.name))
             except BaseException as error:
                 future.set_exception(error)
         result = future.result()
@@ -93,6 +116,7 @@ def low_ranks(
     family: Family,
     plan: Plan,
     options: PackOptions,
+    parents: Mapping[str, str],
     executor: Executor,
     stage: Callable[[str, str], None],
 ) -> LowRanks:
@@ -103,12 +127,7 @@ def low_ranks(
             stage("choosing", task.name)
             known = rates(family, plan, t, executor)
             steps[t] = known.step(options.bits_of(task.name))
-    return LowRanks(family, options, steps)
-
-
-def found(family: Family, name: str, t: int, options: PackOptions, step: float) -> LowRank:
-    x = whole_vector(family, name, t, options.chunk)
-    return factored(components(x.reshape(-1, row_length(x.shape))), step)
+    return LowRanks(family, options, steps, parents)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from taskstore.format.dtypes import nbytes
 from taskstore.merging.task_vectors import bytes_of
 from taskstore.packing.block_coder import BlockUnit, Coder
+from taskstore.packing.low_rank.driver import FACTORED
 from taskstore.packing.parts.subtrees import CHUNK
 
 MOST = 256  # units that the largest tensors are cut for: none is much more than that share
@@ -108,14 +109,14 @@ def _tensors(blocks: Sequence[BlockUnit]) -> list[tuple[int, int]]:
 def _may_be_cut(coder: Coder, unit: BlockUnit) -> bool:
     """Tell whether blocks are whole subtrees of each model's tensor; see subtrees.py.
 
-    All blocks of a rest have the same factors, which machines may round differently: one codes all.
+    All blocks of a tensor have the same factors, which machines may round differently: one codes all.
     """
     job, block, chunk = coder.job, unit.block, coder.job.options.chunk
     tasks = [] if unit.adapter or unit.private is not None else block.tasks
     if job.family.again is not None:
         return False  # a store proves tensors that are read whole
     same = all(job.family.tasks[t].tensors[block.name].shape == block.info.shape for t in tasks)
-    factored = any(job.plan.tasks[t][block.name].codec == "factored" for t in tasks)
+    factored = any(job.plan.tasks[t][block.name].codec in FACTORED for t in tasks)
     return same and not factored and chunk % CHUNK == 0 and chunk & (chunk - 1) == 0
 
 

@@ -1,4 +1,4 @@
-"""Tensors of which most weights did not move are coded by which of them did."""
+"""Tensors of which most weights did not move are coded by which of them did; merged adapters."""
 
 from __future__ import annotations
 
@@ -72,11 +72,71 @@ def test_a_child_must_gain_much(parents: dict[str, str], codec: str | None, tmp_
     assert same(store.state_dict("beta")["w"], beta["w"])
 
 
+def _codec(document: Document, name: str, codec: str) -> None:
+    document["tasks"]["alpha"]["tensors"][name].update(codec=codec)
+
+
+def merged(state: families.State, seed: int, share: float = 0.05) -> families.State:
+    """An adapter of rank 4, merged into a matrix, and a bias that moved."""
+    draw, new = torch.Generator().manual_seed(seed), dict(state)
+    w = state["w"].float()
+    update = torch.randn(w.shape[0], 4, generator=draw) @ torch.randn(4, w.shape[1], generator=draw)
+    new["w"] = (w + update * share * w.norm() / update.norm()).to(state["w"].dtype)
+    new["bias"] = state["bias"] * 1.01
+    return new
+
+
+@pytest.mark.parametrize("level", ["speed", "archive"])
+@pytest.mark.parametrize("parents", [{}, {"beta": "alpha"}])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_merged_adapter_comes_back_and_is_small(
+    dtype: torch.dtype, parents: dict[str, str], level: str, tmp_path: Path
+) -> None:
+    """In several chunks, from the base or another task; loaded, and by a store's own tasks."""
+    base = families.random_state(0, dtype, shapes={"w": (200, 300), "bias": (300,)})
+    alpha = merged(base, 1)
+    beta = merged(alpha if parents else base, 2)
+    family = families.Family(tmp_path / "family", base, {"alpha": alpha, "beta": beta})
+    how = options(tiers="exact", parents=parents, parent="none", level=level, chunk=1 << 13)
+    taskstore.pack(family.base_path, family.paths, tmp_path / "store", how)
+    store = taskstore.open(tmp_path / "store")
+    assert verify(store, deep=True).problems == [] and store.manifest.version == 6
+    for name, state in family.tasks.items():
+        entry, n = store.manifest.tasks[name].tensors["w"], state["w"].numel()
+        assert entry.codec == "low_rank"
+        found = store.state_dict(name)
+        assert all(same(found[key], state[key]) for key in state)
+        files = (tmp_path / "store" / "tasks" / name).glob("exact*")
+        most = {torch.bfloat16: 2.5, torch.float16: 2.5, torch.float32: 5}[dtype]
+        assert 8 * sum(path.stat().st_size for path in files) < most * n
+
+
+def test_no_factors_where_they_save_little(tmp_path: Path) -> None:
+    """A rank that is nearly full, and a matrix that is too small."""
+    base = families.random_state(0, torch.bfloat16, shapes={"w": (200, 300), "s": (2, 64)})
+    draw = torch.Generator().manual_seed(3)
+    tau = {name: torch.randn(w.shape, generator=draw) * 0.01 for name, w in base.items()}
+    alpha = {name: (w + tau[name]).to(w.dtype) for name, w in base.items()}
+    family = families.Family(tmp_path / "family", base, {"alpha": alpha})
+    how = options(tiers="exact", level="archive", chunk=1 << 16)
+    taskstore.pack(family.base_path, family.paths, tmp_path / "store", how)
+    tensors = taskstore.open(tmp_path / "store").manifest.tasks["alpha"].tensors
+    assert [tensors[name].codec for name in base] == [None, None]
+
+
 BROKEN: dict[str, tuple[Callable[[Document], object], str]] = {
     "an older version": (lambda d: d.update(version=5), "cannot be coded by 'deltas'"),
     "a much older version": (lambda d: d.update(version=4), "cannot be coded by 'sparse'"),
+    "factors, in an older version": (
+        lambda d: d.update(version=5) or _codec(d, "many.weight", "low_rank"),
+        "cannot be coded by 'low_rank'",
+    ),
+    "factors of a tensor without elements": (
+        lambda d: _codec(d, "empty.weight", "low_rank"),
+        "cannot be coded by 'low_rank'",
+    ),
     "another codec": (
-        lambda d: d["tasks"]["alpha"]["tensors"]["few.weight"].update(codec="planes"),
+        lambda d: _codec(d, "few.weight", "planes"),
         "cannot be coded by 'planes'",
     ),
     "of another kind": (
@@ -88,7 +148,8 @@ BROKEN: dict[str, tuple[Callable[[Document], object], str]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_breaks_a_rule_is_refused(what: str, tmp_path: Path) -> None:
-    base = families.random_state(0, torch.bfloat16, shapes=SHAPES)
+    shapes = {**SHAPES, "empty.weight": (0, 8)}
+    base = families.random_state(0, torch.bfloat16, shapes=shapes)
     family = families.Family(tmp_path / "family", base, {"alpha": moved(base, 1)})
     store = tmp_path / "only" / "store"
     store.parent.mkdir()
