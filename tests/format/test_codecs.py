@@ -107,6 +107,7 @@ def test_names_of_the_format_are_registered() -> None:
         "factored",
         "guided",
         "levels",
+        "low_rank",
         "sparse",
         "steps",
         "strides",

@@ -58,9 +58,7 @@ def test_factors_come_back(dtype: str, largest: int) -> None:
         ((COLUMNS, 0, 2, 7, b"\0" * 6 + b"\1"), "head of factors"),
     ],
 )
-def test_factors_that_do_not_multiply(
-    head: tuple[int, int, int, int, bytes], says: str
-) -> None:
+def test_factors_that_do_not_multiply(head: tuple[int, int, int, int, bytes], says: str) -> None:
     """Refused by their head, before there is memory for them."""
     raw = np.frombuffer(LEAD.pack(*head), np.uint8)
     with pytest.raises(FormatError, match=says):

@@ -52,9 +52,7 @@ def main(target: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             family = families.Family(Path(scratch) / "family", base, tasks)
             level = "archive" if name == "fp16" else "speed"
-            how = options(
-                tiers="exact", level=level, parents={"second": "first"}, chunk=1 << 12
-            )
+            how = options(tiers="exact", level=level, parents={"second": "first"}, chunk=1 << 12)
             taskstore.pack(family.base_path, family.paths, target / name, how)
         store = taskstore.open(target / name)
         assert store.manifest.version == 6

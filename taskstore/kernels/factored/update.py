@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.floats import EXPONENT, from_float32, to_float32
+from taskstore.native import updates as loops
 
 Bytes = NDArray[np.uint8]
 I16 = NDArray[np.int16]
@@ -54,45 +54,24 @@ class Update:
         return sum(a * b << s for a, b, s in zip(left, right, shifts, strict=True))
 
     def predict(self, first: int, w0_N: Bits) -> Bits:
-        """Add elements [first, first + N) to as many weights, bits of the dtype, rounded to it."""
-        dtype = DTYPES[self.mantissa]
-        sums_N = self._sums(first, w0_N.size)
-        sums_N += 0.0  # no zero is negative
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums_N += to_float32(w0_N, dtype)
-            p_N = from_float32(sums_N.astype(np.float32), dtype)
-        exponent = EXPONENT[dtype]
-        return np.where((p_N & exponent) == exponent, w0_N, p_N)
+        """Add elements [first, first + N) to as many weights, bits of the dtype, rounded to it.
 
-    def _sums(self, first: int, n: int) -> F64:
-        """Return elements [first, first + n) of the update, (n,)."""
-        sums_N, columns, right_RN = np.empty(n), self.columns, self._right_RN
-        (row, at), done = divmod(first, columns), 0
-        left_KR = self._left(row, -(-(first + n) // columns))
-        row = 0
-        if at or n < columns:  # a part of a row
-            done = min(columns - at, n)
-            np.matmul(left_KR[0], right_RN[:, at : at + done], out=sums_N[:done])
-            row = 1
-        whole, left_over = divmod(n - done, columns)
-        out = sums_N[done : n - left_over].reshape(whole, columns)
-        np.matmul(left_KR[row : row + whole], right_RN, out=out)
-        if left_over:
-            np.matmul(left_KR[-1], right_RN[:, :left_over], out=sums_N[n - left_over :])
-        return sums_N
-
-    def _left(self, start: int, stop: int) -> F64:
-        """Return the factors of some rows, float64 (K, R), by their scales."""
-        scales_K = self.codes_M[start:stop].astype(np.int32) + self.unit
-        left_RK = np.ldexp(self.left_RM[:, start:stop].astype(np.float64), scales_K)
-        return np.ascontiguousarray(left_RK.T)
+        Where the sum is not finite, the weight stays.
+        """
+        row, at = divmod(first, self.columns)
+        span, predicted_N = slice(row, -(-(first + w0_N.size) // self.columns)), np.empty_like(w0_N)
+        left_RK = np.ascontiguousarray(self.left_RM[:, span])
+        scales_K = np.exp2(self.codes_M[span].astype(np.float64) + self.unit)
+        ends = np.ascontiguousarray(w0_N), predicted_N
+        loop: Any = getattr(loops, f"predict_{DTYPES[self.mantissa].lower()}")
+        loop(left_RK, scales_K, self._shifted, at, *ends)
+        return predicted_N
 
     @cached_property
-    def _right_RN(self) -> F64:
-        """By their shifts."""
+    def _shifted(self) -> F64:
+        """The factors of the columns, by their shifts, float64 (R, N)."""
         shifts_R = self.shifts_R.astype(np.int32)
-        right_RN: F64 = np.ldexp(self.right_RN.astype(np.float64, order="C"), shifts_R[:, None])
-        return right_RN
+        return np.ldexp(self.right_RN.astype(np.float64, order="C"), shifts_R[:, None])
 
 
 def no_update(mantissa: int) -> Update:

@@ -1,6 +1,6 @@
 """The low-rank parts of a pack: which rests have one, and each found when its matrix is coded.
 
-Exact tensors that a merged adapter changed have one too (updates.py).
+Exact tensors that a merged adapter changed have one too (range_finder.py).
 
 One matrix of one task is a piece of work. It is read whole, and its factors are kept from its
 first block to its last. Linear algebra runs on one thread, so that the same machine finds the same
@@ -25,7 +25,7 @@ from taskstore.kernels.factored.update import Update
 from taskstore.merging.task_vectors import Block, whole_vector
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
-from taskstore.packing.low_rank import updates
+from taskstore.packing.low_rank import range_finder
 from taskstore.packing.low_rank.components import components, factored
 from taskstore.packing.low_rank.rates import rates
 from taskstore.packing.options import PackOptions
@@ -88,7 +88,7 @@ class LowRanks:
         task, tasks = self.family.tasks[t], {task.name: task for task in self.family.tasks}
         given = tasks.get(self.parents.get(task.name, ""), self.family.base)
         given = given if name in given.tensors else self.family.base
-        return updates.whole(task, given, self.family.base.tensors[name], name)
+        return range_finder.whole(task, given, self.family.base.tensors[name], name)
 
     def _kept(self, t: int, block: Block, make: Callable[[int, str], Any]) -> Any:
         """Make factors at a tensor's first block, and keep them to its last."""

@@ -1,6 +1,6 @@
 """Chooses the codec of exact tensors by samples: `sparse` for few weights that moved, `low_rank`.
 
-Rows of a matrix are looked for the trace of a merged adapter; see packing/low_rank/updates.py.
+Rows of a matrix are looked for the trace of a merged adapter; see packing/low_rank/range_finder.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from taskstore.kernels import cpu
 from taskstore.models import Checkpoint
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
-from taskstore.packing.low_rank import updates
+from taskstore.packing.low_rank import range_finder
 from taskstore.packing.low_rank.driver import one_thread
 from taskstore.packing.options import PackOptions
 from taskstore.packing.plan import with_codecs
@@ -140,9 +140,9 @@ def _is_merged(pair: _Pair, name: str) -> bool:
         return False
     theta, below, w0 = _rows(pair, name, rows, columns)
     bits, gain = WORTH[pair.options.level]
-    if updates.may_save(theta, below, dtype, columns) < bits:
+    if range_finder.may_save(theta, below, dtype, columns) < bits:
         return False
-    update, some = updates.between(theta, below, dtype, columns), theta.size // columns
+    update, some = range_finder.between(theta, below, dtype, columns), theta.size // columns
     if not update.rank:
         return False
     spec = pair.spec(name, (some, columns), 0)

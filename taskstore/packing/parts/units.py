@@ -109,7 +109,8 @@ def _tensors(blocks: Sequence[BlockUnit]) -> list[tuple[int, int]]:
 def _may_be_cut(coder: Coder, unit: BlockUnit) -> bool:
     """Tell whether blocks are whole subtrees of each model's tensor; see subtrees.py.
 
-    All blocks of a tensor have the same factors, which machines may round differently: one codes all.
+    All blocks of a tensor have the same factors, which machines may round differently: one codes
+    all.
     """
     job, block, chunk = coder.job, unit.block, coder.job.options.chunk
     tasks = [] if unit.adapter or unit.private is not None else block.tasks

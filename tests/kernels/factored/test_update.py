@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from taskstore.kernels import floats
 from taskstore.kernels.factored.update import Update, no_update
+from taskstore.native import levels
+from tests.support.native import at_level
 
 ROWS, COLUMNS = 7, 12
 MANTISSAS = {"BF16": 7, "F16": 10, "F32": 23}
@@ -54,6 +56,24 @@ def test_sums_are_those_of_whole_numbers(dtype: str) -> None:
     for start in range(0, w0_N.size, 5):
         for stop in range(start + 1, w0_N.size + 1):
             assert found.predict(start, w0_N[start:stop]).tolist() == expected[start:stop]
+
+
+@pytest.mark.parametrize("level", levels.available())
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
+def test_every_weight_of_two_bytes(dtype: str, level: str) -> None:
+    """Subnormal ones, sums at the borders of the dtype, ties, at each level of the processor."""
+    w0_N = np.arange(1 << 16, dtype=np.uint16)
+    values_N = floats.to_float32(w0_N, dtype)
+    for left, unit in ((0, 0), (1, -25), (1, -24), (3, -134), (16, 0), (32767, 113)):
+        factors = (np.full((1, 1 << 8), v, np.int16) for v in (left, 1))
+        none = np.zeros(1, np.uint8)
+        found = Update(1 << 8, unit, MANTISSAS[dtype], np.zeros(1 << 8, np.uint8), none, *factors)
+        with np.errstate(over="ignore", invalid="ignore"):
+            x_N = (values_N.astype(np.float64) + left * 2.0**unit).astype(np.float32)
+            p_N = floats.from_float32(x_N, dtype)
+        expected_N = np.where(np.isfinite(floats.to_float32(p_N, dtype)), p_N, w0_N)
+        with at_level(level):
+            assert np.array_equal(found.predict(0, w0_N), expected_N)
 
 
 def test_the_bound_is_above_every_sum() -> None:

@@ -72,7 +72,8 @@ def test_a_child_must_gain_much(parents: dict[str, str], codec: str | None, tmp_
     assert same(store.state_dict("beta")["w"], beta["w"])
 
 
-def _codec(document: Document, name: str, codec: str) -> None:
+def _codec(document: Document, name: str, codec: str, version: int = 6) -> None:
+    document["version"] = version
     document["tasks"]["alpha"]["tensors"][name].update(codec=codec)
 
 
@@ -128,7 +129,7 @@ BROKEN: dict[str, tuple[Callable[[Document], object], str]] = {
     "an older version": (lambda d: d.update(version=5), "cannot be coded by 'deltas'"),
     "a much older version": (lambda d: d.update(version=4), "cannot be coded by 'sparse'"),
     "factors, in an older version": (
-        lambda d: d.update(version=5) or _codec(d, "many.weight", "low_rank"),
+        lambda d: _codec(d, "many.weight", "low_rank", version=5),
         "cannot be coded by 'low_rank'",
     ),
     "factors of a tensor without elements": (

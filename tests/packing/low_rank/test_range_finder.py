@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from taskstore.kernels import floats
-from taskstore.packing.low_rank.updates import between, may_save
+from taskstore.packing.low_rank.range_finder import between, may_save
 
 ROWS, COLUMNS = 160, 224
 Bits = NDArray[np.unsignedinteger]
@@ -31,9 +31,7 @@ def far(theta_N: Bits, other_N: Bits) -> float:
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
 @pytest.mark.parametrize(("dtype", "ranks"), [("BF16", {6}), ("F16", {6, 18}), ("F32", {18})])
-def test_it_says_nearly_what_each_weight_became(
-    dtype: str, ranks: set[int], share: float
-) -> None:
+def test_it_says_nearly_what_each_weight_became(dtype: str, ranks: set[int], share: float) -> None:
     """What is left is of the size of the rounding; for fp32 factors are made in two parts."""
     theta_N, w0_N = merged(dtype, 6, share)
     found = between(theta_N, w0_N, dtype, COLUMNS)

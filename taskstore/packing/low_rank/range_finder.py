@@ -131,9 +131,10 @@ def _components(x_MN: F64, most: int) -> _Part | None:
 
 
 def may_save(theta_N: Bits, given_N: Bits, dtype: str, columns: int) -> float:
-    """Return about how many bits a weight of some rows, all of them, takes less by a few directions.
+    """Return about how many bits a weight of some rows takes less by a few directions.
 
-    That is by how much less is left than of noise. A random range finder (Halko, Martinsson, Tropp, arXiv 0909.4061) says so in one pass.
+    That is by how much less they leave than of noise. A random range finder (Halko, Martinsson,
+    Tropp, arXiv 0909.4061) says so in one pass.
     """
     x_MN = _relative(theta_N, given_N, dtype, columns)[0][:, :WIDEST]
     m, n = x_MN.shape
