@@ -82,10 +82,7 @@ class Coder:
         one_in = 1 if share == 1 else ONE_IN
         codings = multitask.choose(job, source) if known is None else known
         masks = MaskCoder(job, source.method, one_in)
-        parts = low_ranks(
-            job.family, job.plan, job.options, job.parents, job.executor, job.meter.stage
-        )
-        return cls(job, source, masks, codings, share, one_in, parts)
+        return cls(job, source, masks, codings, share, one_in, parts_of(job))
 
     def units(self) -> Iterator[BlockUnit]:
         """Yield one unit per block: the base's tensors by name, then each task's private ones."""
@@ -124,6 +121,12 @@ class Coder:
         if not info.numel:
             yield Block(name, info, tasks, 0, 0, 0)
         yield from blocks(name, info, tasks, self.job.options.chunk)
+
+
+def parts_of(job: PackJob) -> LowRanks:
+    """Return what finds parts of low rank; raises NotFinite."""
+    known = job.family, job.plan, job.options, job.parents
+    return low_ranks(*known, job.executor, job.meter.stage)
 
 
 def code(coder: Coder, unit: BlockUnit) -> CodedBlock:

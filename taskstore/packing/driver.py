@@ -29,7 +29,7 @@ from taskstore.merging.training_runs import spread
 from taskstore.models.family import Family, open_family
 from taskstore.packing import manifest_draft
 from taskstore.packing.auto.choose import Choice, choose, finer
-from taskstore.packing.block_coder import Coder, code
+from taskstore.packing.block_coder import Coder, code, parts_of
 from taskstore.packing.elsewhere.sending import check_target, store_folder
 from taskstore.packing.job import PackJob, expected_bytes, make_job, with_options
 from taskstore.packing.low_rank import driver as low_rank
@@ -240,13 +240,10 @@ def too_far(job: PackJob, tally: Tally, asked: PackOptions, most: float) -> dict
 
 def again(coder: Coder, bits: Mapping[str, float]) -> Coder:
     """Return what codes the rests of some tasks once more, with other bits."""
-    job = coder.job
-    options = replace(job.options, residuals={**job.options.residuals, **bits})
+    options = coder.job.options
+    job = replace(coder.job, options=replace(options, residuals={**options.residuals, **bits}))
     wanted = frozenset(t for t, task in enumerate(job.family.tasks) if task.name in bits)
-    parts = low_rank.low_ranks(
-        job.family, job.plan, options, job.parents, job.executor, job.meter.stage
-    )
-    return replace(coder, job=replace(job, options=options), wanted=wanted, low_ranks=parts)
+    return replace(coder, job=job, wanted=wanted, low_ranks=parts_of(job))
 
 
 def _chosen(options: PackOptions) -> str:
