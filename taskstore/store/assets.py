@@ -9,11 +9,10 @@ from blake3 import blake3
 
 from taskstore import extras
 from taskstore.errors import CheckpointError, ChecksumMismatch, FormatError, TargetExists
-from taskstore.format.codecs.stream import inflate
 from taskstore.format.manifest import Manifest
 from taskstore.format.names import PICKLES
+from taskstore.format.rules.frames import inflate
 from taskstore.locations.files import read_regular
-from taskstore.models.folder import copy_assets
 
 
 def write_assets(
@@ -34,7 +33,7 @@ def write_assets(
         except FileExistsError:
             raise TargetExists(target) from None
     if task is None:
-        copy_assets(beside, folder)
+        _copy(beside, folder)
 
 
 def write_weights_beside(
@@ -54,8 +53,14 @@ def write_weights_beside(
         if target.suffix in PICKLES:
             _check_pickle(target, inside)
     if task is None:
-        copy_assets(beside, folder)
+        _copy(beside, folder)
     return written
+
+
+def _copy(beside: Mapping[str, Path], folder: Path) -> None:
+    from taskstore.models.folder import copy_assets  # loads NumPy
+
+    copy_assets(beside, folder)
 
 
 def _check_pickle(path: Path, inside: str) -> None:

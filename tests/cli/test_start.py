@@ -30,7 +30,7 @@ LOOPS = {"numba", "llvmlite", "scipy"}
         (["--help"], MODELS | LOOPS | {"numpy", "rich"}),
         (["pack", "--help"], MODELS | LOOPS | {"numpy"}),
         (["info", "STORE"], MODELS | LOOPS | {"numpy"}),
-        (["verify", "STORE"], MODELS | LOOPS),
+        (["verify", "STORE"], MODELS | LOOPS | {"numpy"}),
         (["remove", "STORE", "alpha", "--yes"], MODELS | LOOPS),
         (["unpack", "STORE", "alpha", "-o", "OUT"], MODELS),
     ],

@@ -21,6 +21,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
+from taskstore.format.rules.frames import inflate
 
 Bytes = NDArray[np.uint8]
 
@@ -67,13 +68,6 @@ def _compressor_of_few() -> zstandard.ZstdCompressor:
     return compressor
 
 
-def _decompressor() -> zstandard.ZstdDecompressor:
-    if not hasattr(_local, "decompressor"):
-        _local.decompressor = zstandard.ZstdDecompressor()
-    decompressor: zstandard.ZstdDecompressor = _local.decompressor
-    return decompressor
-
-
 def store(stream: Bytes, *, weigh_few: bool = False) -> bytes:
     """uint8 (N,) -> the bytes to write, never more than N.
 
@@ -100,17 +94,3 @@ def load(stored: memoryview, size: int) -> Bytes:
     if len(stored) > size:
         raise FormatError(f"a stream of {size} bytes is stored in {len(stored)}")
     return np.frombuffer(inflate(stored, size), np.uint8)
-
-
-def inflate(frame: memoryview | bytes, size: int) -> bytes:
-    """Decompress one zstd frame that must declare and yield exactly `size` bytes."""
-    try:
-        declared = zstandard.frame_content_size(frame)
-        if declared != size:
-            raise FormatError(f"a zstd frame declares {declared} bytes where {size} belong")
-        plain = _decompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise FormatError(f"a zstd frame of {len(frame)} bytes is broken: {error}") from None
-    if len(plain) != size:
-        raise FormatError(f"a zstd frame yields {len(plain)} bytes where {size} belong")
-    return plain
