@@ -29,6 +29,7 @@ from vllm.v1.request import Request, RequestStatus
 from taskstore.errors import SwapError
 from taskstore.swap.states import State
 from taskstore_serving.checks.engine_options import refuse
+from taskstore_serving.engine import failed_step
 from taskstore_serving.engine.grammars import TaskGrammars
 from taskstore_serving.engine.policy import Turns
 from taskstore_serving.engine.queues import TaskQueue, task_of
@@ -78,13 +79,17 @@ class _OneTask(Scheduler):
         return step
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
-        """Learn what the swap before the step cost, then do what vLLM does."""
+        """Learn what the swap before the step cost, or that it failed; then do what vLLM does."""
         seconds = cost(model_runner_output)
         if seconds is not None:
             self._turns.swapped(seconds)
+        why = failed_step.reason(model_runner_output)
+        ended = failed_step.end_requests(self, scheduler_output) if why is not None else []
         uncompiled = {name: self.requests[name] for name in self.grammar_compile_error_reqs}
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         self.structured_output_manager.say_why(uncompiled, outputs)
+        if why is not None:
+            failed_step.tell(outputs, ended, why)
         return outputs
 
     def _pick_task(self) -> State:

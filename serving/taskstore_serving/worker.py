@@ -15,6 +15,8 @@ from vllm.platforms import current_platform
 
 from taskstore.errors import SwapError, TaskstoreError
 from taskstore.swap.states import State
+from taskstore_serving.engine import failed_step
+from taskstore_serving.engine.ranks import any_rank
 from taskstore_serving.engine.swap_cost import with_cost
 from taskstore_serving.metrics import logs
 from taskstore_serving.metrics.recent import Recent
@@ -43,19 +45,47 @@ class TaskWorker(Base):
 
     _swap_seconds: float | None = None
 
+    _failed: Any = None  # what a step answers whose swap failed
+
     def execute_model(self, scheduler_output: Any) -> Any:
+        self._failed = None
         named = hasattr(scheduler_output, "taskstore_task")
         if named and scheduler_output.total_num_scheduled_tokens:
-            family = self.taskstore_family
-            before, swaps, seconds = family.active, family.swaps, family.seconds
-            family.swap(scheduler_output.taskstore_task)
-            if family.swaps > swaps:
-                self._swap_seconds = family.seconds - seconds
-                self._note(before, family.active, self._swap_seconds)
+            why = self._make_live(scheduler_output.taskstore_task)
+            if why:
+                empty = super().execute_model(failed_step.emptied(scheduler_output))
+                self._failed = failed_step.marked(empty, why)
+                return self._failed
         return self._with_cost(super().execute_model(scheduler_output))
 
     def sample_tokens(self, grammar_output: Any) -> Any:
+        if self._failed is not None:
+            return self._failed
         return self._with_cost(super().sample_tokens(grammar_output))
+
+    def _make_live(self, task: State) -> str:
+        """Make a task live in all workers, or the base; why it is the base, "" for the task.
+
+        Raises what `LiveFamily.recover` does; then nobody knows what is live, and the engine ends.
+        """
+        family, why = self.taskstore_family, ""
+        before, seconds = family.active, family.seconds
+        if task == before:
+            return ""
+        try:
+            family.swap(task)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+        if any_rank(bool(why)):
+            why = why or "it failed in another worker"
+            logs.not_swapped(before, task, why)
+            self._recent.add("failed", before=before, task=task, why=why[:300])
+            with set_current_vllm_config(self.vllm_config), widened():
+                family.recover()
+            return why
+        self._swap_seconds = family.seconds - seconds
+        self._note(before, task, self._swap_seconds)
+        return ""
 
     def _with_cost(self, output: Any) -> Any:
         """Add the cost of the swap before a step to the step's output, once there is one."""

@@ -1,7 +1,8 @@
 """Answers 400 where vLLM answers 500 for what a client got wrong, and only the engine found.
 
 A grammar that does not compile ends in the engine, whose answer says why (`engine.grammars`). A
-number that no message to the engine can hold fails on its way there.
+number that no message to the engine can hold fails on its way there. A request whose step failed
+(`engine.failed_step`) gets 503: it may be sent again.
 
 Why `__class__` is replaced, and what breaks it: as in `metrics.request_hooks`; the method here is
 `AsyncLLM.generate`, through which every request for text goes.
@@ -13,9 +14,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from vllm.exceptions import VLLMValidationError
+from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.v1.engine.exceptions import EngineGenerateError
 
+from taskstore_serving.engine.failed_step import FAILED
 from taskstore_serving.engine.grammars import UNUSABLE
 
 
@@ -45,3 +47,5 @@ def _blaming(base: Any) -> type:
 def _check(reason: Any) -> None:
     if isinstance(reason, str) and reason.startswith(UNUSABLE):
         raise VLLMValidationError(reason)
+    if isinstance(reason, str) and reason.startswith(FAILED):
+        raise RetryableRequestError(reason)

@@ -81,7 +81,6 @@ def _places(scratch: Path) -> dict[str, str]:
 def _parse(
     launch: Launch, assets: str, env: Mapping[str, str], refuse: Callable[[str], NoReturn]
 ) -> Namespace:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.entrypoints.launchers.launcher import validate_api_server_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -89,16 +88,26 @@ def _parse(
         def error(self, message: str) -> NoReturn:
             refuse(f"vLLM: {message}")
 
-    parser = make_arg_parser(Parser(prog="taskstore serve STORE --"))
+    cli_args = _cli_args()
+    parser = cli_args.make_arg_parser(Parser(prog="taskstore serve STORE --"))
     own = parser.parse_args(launch.own_arguments(assets))
     args: Namespace = parser.parse_args(launch.arguments(assets, env))
     check_parsed(args, own)
     try:
-        validate_parsed_serve_args(args)
+        cli_args.validate_parsed_serve_args(args)
         validate_api_server_args(args)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"vLLM: {error.args[0] if error.args else error}") from None
     return args
+
+
+def _cli_args() -> Any:
+    """vLLM's module of its server's options."""
+    try:
+        from vllm.entrypoints.common import cli_args  # from 0.33 on
+    except ImportError:
+        from vllm.entrypoints.launchers import cli_args
+    return cli_args
 
 
 def _run(args: Namespace, bound: socket.socket, ready: Callable[[], None]) -> bool:

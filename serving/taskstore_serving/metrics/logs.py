@@ -56,6 +56,12 @@ def swapped(before: str | None, after: str | None, seconds: float) -> None:
         _log.debug(Event("swap", text, {"before": before, "task": after, "seconds": seconds}))
 
 
+def not_swapped(before: str | None, after: str | None, why: str) -> None:
+    """Log a swap that failed, in a worker; the step's requests end, and the base becomes live."""
+    text = f"swap {before or 'base'} to {after or 'base'} failed, its requests end: {why}"
+    _log.warning(Event("swap_failed", text, {"before": before, "task": after, "why": why}))
+
+
 def configure() -> None:
     """Let taskstore's loggers write to stderr; call it again after vLLM configured its own."""
     top, engine = logging.getLogger("taskstore"), logging.getLogger("vllm")

@@ -31,8 +31,8 @@ export function show(activity, overview) {
   now = activity.now;
   heard = performance.now();
   for (const event of activity.events) {
-    if (event.kind === "swap" && event.swap <= lastSwap) continue; // another process told of it
-    if (event.kind === "swap") lastSwap = event.swap;
+    if (event.swap <= lastSwap) continue; // another process told of it
+    lastSwap = event.swap ?? lastSwap;
     events.push(event);
   }
   if (activity.events.length) {
@@ -97,7 +97,7 @@ function lines() {
 }
 
 function drawFeed() {
-  find("feed").replaceChildren(...lines().map((event) => element("li", { class: event.kind + (event.outcome === "error" ? " bad" : "") },
+  find("feed").replaceChildren(...lines().map((event) => element("li", { class: event.kind + (event.outcome === "error" || event.kind === "failed" ? " bad" : "") },
     element("time", {}, clock(event.time)), element("span", { class: "task" }, label(event.task)), element("span", { class: "what" }, words(event)))));
 }
 
@@ -105,6 +105,7 @@ function words(event) {
   if (event.kind === "swap") {
     return event.count === 1 ? `swapped in after ${label(event.before)}, ${seconds(event.seconds)}` : `is live after ${event.count} swaps, ${seconds(event.seconds)} in all`;
   }
+  if (event.kind === "failed") return `swap failed, its requests ended: ${event.why}`;
   if (event.kind === "started") return "request came";
   const first = event.first_token_seconds === null ? "" : `, first after ${seconds(event.first_token_seconds)}`;
   const ends = { stop: "answered", length: "answered to its length", abort: "aborted", error: "failed" };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from blake3 import blake3
 
@@ -13,6 +14,7 @@ from taskstore.format.names import MULTITASK, of_stem
 from taskstore.store import Store
 from taskstore.store.catalog import label_of, rebuilt_tensors
 from taskstore.swap.states import State
+from taskstore_serving.checks.kept import kept
 from taskstore_serving.checks.servable import tier_of
 
 
@@ -50,3 +52,10 @@ def task_digest(manifest: Manifest, task: str, residual: int) -> str:
     tier = tier_of(manifest, task, residual)
     weights = {name: t.blake3 for name, t in rebuilt_tensors(manifest, task, tier).items()}
     return blake3(f"{tier} {model_digest(weights)}".encode()).hexdigest()
+
+
+def facts(manifest: Manifest, task: str, residual: int) -> dict[str, Any]:
+    """What a worker says of a task that it serves."""
+    tier = tier_of(manifest, task, residual)
+    digest = task_digest(manifest, task, residual)
+    return {"digest": digest, "tier": tier, **kept(manifest, task, tier)}

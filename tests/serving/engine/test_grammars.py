@@ -53,3 +53,18 @@ def test_the_reason_travels_with_the_end_of_its_request_alone() -> None:
     again = output("stuck")
     manager.say_why({}, {0: SimpleNamespace(outputs=[again])})
     assert again.stop_reason is None
+
+
+def test_clients_may_send_again_what_a_failed_swap_ended() -> None:
+    need_vllm()
+    from taskstore_serving.api import client_errors
+    from taskstore_serving.engine.failed_step import FAILED
+    from taskstore_serving.engine.grammars import UNUSABLE
+    from vllm.exceptions import RetryableRequestError, VLLMValidationError
+
+    with pytest.raises(RetryableRequestError, match="the bus is gone") as caught:
+        client_errors._check(f"{FAILED}the bus is gone")
+    assert caught.value.status_code == 503
+    with pytest.raises(VLLMValidationError):
+        client_errors._check(f"{UNUSABLE}no")
+    client_errors._check("another")

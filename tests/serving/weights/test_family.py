@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -164,3 +166,30 @@ def test_after_a_swap_that_could_not_be_undone_nothing_is_served(
     for call in (family.swap, family.add, family.verify):
         with pytest.raises(SwapError, match="nobody knows what is live"):
             call("alpha" if call != family.add else "gamma")
+
+
+@pytest.mark.parametrize("undone", [True, False])
+def test_a_family_recovers_from_a_failed_swap(packed: Path, undone: bool) -> None:
+    """To the base, read anew where half of a task is live and nobody knows which half."""
+    store, model = taskstore.open(packed), Fused()
+    wanted = {task: loaded(store.state_dict(task), torch.bfloat16) for task in (None, "alpha")}
+    family = LiveFamily(model, store, store.tasks)
+    family.swap("beta")
+    lane, faults = family._beside.lane, [True] * (1 if undone else 2)
+
+    def run(units: Any, old: Any, new: Any, done: Any) -> None:
+        if faults:
+            faults.pop()
+            type(lane).run(lane, islice(units, 1), old, new, done)
+            raise RuntimeError("the bus is gone")
+        type(lane).run(lane, units, old, new, done)
+
+    lane.run = run  # type: ignore[method-assign]
+    with pytest.raises(SwapError, match="was undone" if undone else "could not be undone"):
+        family.swap("alpha")
+    family.recover()
+    for task in (None, "alpha", None):
+        family.swap(task)
+        live = model.state_dict()
+        assert all(same(live[name], wanted[task][name]) for name in live)
+    assert len(family.verify_all()) == 1 + len(store.tasks)
