@@ -61,7 +61,7 @@ def test_all_that_is_imported_and_overridden_is_there() -> None:
     missing, places = [], 0
     for module, name in imported():
         try:
-            there = hasattr(import_module(module), name) or import_module(f"{module}.{name}")
+            there = hasattr(import_module(module), name) or bool(import_module(f"{module}.{name}"))
         except ImportError:
             there = False
         places += module in moved and bool(there)

@@ -27,9 +27,7 @@ class Alone:
         from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
         from vllm.v1.structured_output import StructuredOutputManager
 
-        spec = FullAttentionSpec(
-            block_size=BLOCK, num_kv_heads=1, head_size=8, dtype=torch.float32
-        )
+        spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=8, dtype=torch.float32)
         groups = [KVCacheGroupSpec(["layer"], spec)]
         blocks = KVCacheConfig(num_blocks=40, kv_cache_tensors=[], kv_cache_groups=groups)
         config.scheduler_config.async_scheduling = name.startswith("Async")
@@ -151,7 +149,7 @@ def test_requests_ahead_that_read_what_was_not_computed_end_too(config: Any) -> 
     alone = Alone(config, "AsyncTaskScheduler")
     alone.add("a", "german")
     first = alone.scheduler.schedule()
-    alone.add("reads", "german", LONG + [9])
+    alone.add("reads", "german", [*LONG, 9])
     alone.add("own", "german", [99, *LONG])
     second = alone.scheduler.schedule()  # before the first is answered
     computed = {new.req_id: new.num_computed_tokens for new in second.scheduled_new_reqs}
@@ -164,8 +162,9 @@ def test_requests_ahead_that_read_what_was_not_computed_end_too(config: Any) -> 
 
 
 def test_a_failed_step_hides_its_requests_from_the_runner(alone: Alone) -> None:
-    from taskstore.errors import SwapError
     from taskstore_serving.engine import failed_step
+
+    from taskstore.errors import SwapError
 
     alone.add("a", "german")
     step = alone.scheduler.schedule()

@@ -42,7 +42,9 @@ def test_others_are_refused_with_what_was_tested(
     monkeypatch: pytest.MonkeyPatch, found: str
 ) -> None:
     pretend(monkeypatch, vllm=found)
-    with pytest.raises(InputError, match=rf"vLLM {found} is not tested .* install 0\.32\.0 to 0\.33\.0"):
+    with pytest.raises(
+        InputError, match=rf"vLLM {found} is not tested .* install 0\.32\.0 to 0\.33\.0"
+    ):
         versions.check()
 
 
