@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.jit import inlined, jit
+from taskstore.native import floats as loops
 
 F32 = NDArray[np.float32]
 EXPONENT: Mapping[str, Any] = {
@@ -29,7 +30,7 @@ def to_float32(raw_N: NDArray[Any], dtype: str) -> F32:
         return raw_N.view(np.float16).astype(np.float32)
     assert dtype == "BF16", dtype
     values_N = np.empty(raw_N.size, np.float32)
-    widen_bf16(raw_N, values_N)
+    loops.widen_bf16(raw_N, values_N)
     return values_N
 
 
@@ -42,7 +43,7 @@ def from_float32(values_N: F32, dtype: str) -> NDArray[Any]:
             return values_N.astype(np.float16).view(np.uint16)
     assert dtype == "BF16", dtype
     raw_N = np.empty(values_N.size, np.uint16)
-    _round_bf16(values_N, raw_N)
+    loops.round_bf16(values_N, raw_N)
     return raw_N
 
 
@@ -55,16 +56,7 @@ def all_finite(raw_N: NDArray[Any], dtype: str) -> bool:
     if dtype not in EXPONENT:
         return True
     exponent = EXPONENT[dtype]
-    return bool(largest_exponent(raw_N, exponent) != exponent)
-
-
-@inlined
-def largest_exponent(raw_N: NDArray[Any], exponent: Any) -> Any:
-    """The largest exponent field, as it stands in the element."""
-    largest = exponent & ~exponent
-    for i in range(raw_N.size):
-        largest = max(largest, raw_N[i] & exponent)
-    return largest
+    return loops.largest_exponent(raw_N, int(exponent)) != int(exponent)
 
 
 @jit
@@ -84,11 +76,3 @@ def rounded(u: Any) -> Any:
 def widen_bf16(raw_N: NDArray[np.uint16], values_N: F32) -> None:
     for i in range(raw_N.size):
         values_N[i] = widened(raw_N[i])
-
-
-@jit
-def _round_bf16(values_N: F32, raw_N: NDArray[np.uint16]) -> None:
-    for i in range(raw_N.size):
-        u = np.float32(values_N[i]).view(np.uint32)
-        nan = (u & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-        raw_N[i] = np.uint16((u >> np.uint32(16)) | np.uint32(0x40)) if nan else rounded(u)

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.jit import jit
+from taskstore.native import symbols as loops
 
 Bytes = NDArray[np.uint8]
 F32 = NDArray[np.float32]
@@ -27,7 +27,7 @@ def pack(z_N: U16, radix: int) -> tuple[Bytes, U16]:
     """Bytes of symbols, and the escapes' excess uint16 (E,)."""
     symbols = np.empty(-(-z_N.size // PACKED[radix]), np.uint8)
     excess = np.empty(z_N.size, np.uint16)
-    found = _pack(z_N, radix, PACKED[radix], symbols, excess)
+    found = loops.pack(z_N, radix, PACKED[radix], symbols, excess)
     return symbols, excess[:found]
 
 
@@ -40,22 +40,21 @@ def is_whole(symbols: Bytes, radix: int, n: int) -> bool:
 
 
 def count_escapes(symbols: Bytes, radix: int) -> int:
-    return int(_count(symbols, (digits(radix) == radix - 1).sum(1)))
+    return loops.count(symbols, (digits(radix) == radix - 1).sum(1))
 
 
 def find_escapes(symbols: Bytes, radix: int, count: int) -> NDArray[np.uint32]:
     """Which numbers are escapes, in order, uint32 (E,)."""
     where_E = np.empty(count, np.uint32)
     if count:
-        escapes_256K = digits(radix) == radix - 1
-        _find(symbols, escapes_256K.any(1), escapes_256K, where_E)
+        loops.find(symbols, digits(radix) == radix - 1, where_E)
     return where_E
 
 
 def look_up(symbols: Bytes, table_256K: F32, n: int) -> F32:
     """What each of `n` symbols stands for in a table by bytes, float32 (n,)."""
     found_M = np.empty(symbols.size * table_256K.shape[1], np.float32)
-    _look_up(symbols, table_256K, found_M)
+    loops.look_up(symbols, table_256K, found_M)
     return found_M[:n]
 
 
@@ -82,68 +81,3 @@ def choose_radix(z_N: U16) -> int:
         if bits < least:
             best, least = radix, bits
     return best
-
-
-@jit
-def _pack(z_N: U16, radix: int, packed: int, symbols: Bytes, escapes: U16) -> int:
-    """Symbols into bytes; returns the number of escapes."""
-    found, top, largest = np.uint64(0), np.uint16(radix - 1), np.uint16(0)
-    for i in range(z_N.size):
-        largest = max(largest, z_N[i])
-    if largest >= top:
-        for i in range(z_N.size):
-            escapes[found] = z_N[i] - top  # kept only where `found` moves on
-            found += np.uint64(z_N[i] >= top)
-    whole = z_N.size // packed
-    if packed == 2:
-        for b in range(whole):
-            low, high = min(z_N[2 * b], top), min(z_N[2 * b + 1], top)
-            symbols[b] = np.uint8(low | (high << np.uint16(4)))
-    else:
-        for b in range(whole):
-            value, place = np.uint16(0), np.uint16(1)
-            for j in range(packed):
-                value += place * min(z_N[b * packed + j], top)
-                place *= np.uint16(radix)
-            symbols[b] = np.uint8(value)
-    for b in range(whole, symbols.size):
-        value, place = np.uint16(0), np.uint16(1)
-        for i in range(b * packed, z_N.size):
-            value += place * min(z_N[i], top)
-            place *= np.uint16(radix)
-        symbols[b] = np.uint8(value)
-    return int(found)
-
-
-@jit
-def _count(symbols: Bytes, escapes_256: NDArray[np.int64]) -> int:
-    found = np.int64(0)
-    for b in range(symbols.size):
-        found += escapes_256[symbols[b]]
-    return int(found)
-
-
-@jit
-def _find(
-    symbols: Bytes,
-    some_256: NDArray[np.bool_],
-    escapes_256K: NDArray[np.bool_],
-    where_E: NDArray[np.uint32],
-) -> None:
-    """Positions of the escapes; there are as many as `where_E` has room for."""
-    k, packed = 0, escapes_256K.shape[1]
-    for b in range(symbols.size):
-        if not some_256[symbols[b]]:  # most bytes
-            continue
-        for j in range(packed):
-            if escapes_256K[symbols[b], j]:
-                where_E[k] = np.uint32(b * packed + j)
-                k += 1
-
-
-@jit
-def _look_up(symbols: Bytes, table_256K: F32, v_M: F32) -> None:
-    packed = table_256K.shape[1]
-    for b in range(symbols.size):
-        for j in range(packed):
-            v_M[b * packed + j] = table_256K[symbols[b], j]

@@ -25,13 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.bits import packed_size
-from taskstore.kernels.jit import inlined, jit
+from taskstore.native import tall as loops
 
 F32 = NDArray[np.float32]
 U = NDArray[Any]
 Bytes = NDArray[np.uint8]
-
-_GATHER = np.uint64(0x0102040810204080)  # eight 0/1 bytes -> one byte, first byte lowest
 
 
 def tall(
@@ -43,60 +41,5 @@ def tall(
     """
     bits_P = np.zeros(packed_size(tau_N.size), np.uint8)
     chosen_N = np.empty_like(w0_N)
-    _tall(tau_N, merged_N, w0_N, w1_N, np.float32(lam), one_sided, bits_P, chosen_N)
+    loops.tall(tau_N, merged_N, w0_N, w1_N, lam, one_sided, bits_P, chosen_N)
     return bits_P, chosen_N
-
-
-@jit
-def _tall(
-    tau_N: F32,
-    merged_N: F32,
-    w0_N: U,
-    w1_N: U,
-    lam: np.float32,
-    one_sided: bool,
-    bits_P: Bytes,
-    chosen_N: U,
-) -> None:
-    mask = np.zeros(1024, np.uint8)
-    for start in range(0, tau_N.size, 1024):
-        block = slice(start, min(start + 1024, tau_N.size))
-        packed, chosen = bits_P[start >> 3 : (block.stop + 7) >> 3], chosen_N[block]
-        tall_block(
-            tau_N[block],
-            merged_N[block],
-            w0_N[block],
-            w1_N[block],
-            lam,
-            one_sided,
-            mask,
-            packed,
-            chosen,
-        )
-
-
-@inlined
-def tall_block(
-    tau: F32,
-    merged: F32,
-    w0: U,
-    w1: U,
-    lam: np.float32,
-    one_sided: bool,
-    mask: Bytes,
-    packed: Bytes,
-    chosen: U,
-) -> None:
-    """Up to 1024 elements, by way of `mask`, 1024 bytes."""
-    either = np.uint8(not one_sided)
-    words = mask.view(np.uint64)
-    for j in range(tau.size):
-        aligned = np.uint8((tau[j] > 0) == (merged[j] > 0)) | either
-        wanted = np.uint8(abs(tau[j]) > lam * abs(merged[j] - tau[j])) & aligned
-        live = np.uint8(w0[j] != w1[j])
-        mask[j] = wanted & live
-        chosen[j] = w1[j] if wanted else w0[j]
-    for j in range(tau.size, 8 * packed.size):
-        mask[j] = 0
-    for j in range(packed.size):
-        packed[j] = np.uint8((words[j] * _GATHER) >> np.uint64(56))

@@ -14,3 +14,11 @@ inline float widened(uint16_t x) { return std::bit_cast<float>(static_cast<uint3
 inline uint16_t rounded(uint32_t u) {
     return static_cast<uint16_t>((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
 }
+
+// round(theta0 + tau), or w0 where that is not finite.
+inline uint16_t sum_or(uint16_t w0, float theta0, float tau) {
+    uint32_t u = bits(theta0 + tau);
+    uint16_t w = rounded(u);
+    bool bad = ((w & 0x7F80) == 0x7F80) | ((u & EXPONENT) == EXPONENT);
+    return bad ? w0 : w;
+}

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import taskstore
 from taskstore.errors import ChecksumMismatch, FormatError, InputError
-from taskstore.kernels import products
 from taskstore.models import open_checkpoint
+from taskstore.native import products
 from taskstore.packing.revise import add
 from taskstore.store.verify import verify
 from tests.support import adapters, forge

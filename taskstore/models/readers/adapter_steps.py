@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.format.members import Made
-from taskstore.kernels import floats, products
+from taskstore.kernels import floats
 from taskstore.models.checkpoint import Reader
+from taskstore.native import products as loops
 
 F64 = NDArray[np.float64]
 Bits = NDArray[Any]
@@ -77,7 +78,7 @@ class Step:
         while at < stop:
             e, end = at // each, min(stop, (at // each + 1) * each)
             part_N = out_N[at - start : end - start]
-            products.add_product(self.left[e], self.right[e], at - e * each, part_N)
+            loops.add_product(self.left[e], self.right[e], at - e * each, part_N)
             at = end
         return out_N
 
@@ -98,9 +99,9 @@ class Step:
             stop = min((row + rows) * self.columns, numel)
             w_OI = self._sum(read, row * self.columns, stop).reshape(-1, self.columns)
             if self.by_rows:
-                products.add_squares_of_rows(w_OI, squares[row : row + rows])
+                loops.add_squares_of_rows(w_OI, squares[row : row + rows])
             else:
-                products.add_squares_of_columns(w_OI, squares)
+                loops.add_squares_of_columns(w_OI, squares)
         return squares
 
     def _with_tokens(self, block_N: Bits, start: int) -> Bits:

@@ -71,12 +71,7 @@ static void add_bf16(In<float> theta0_N, In<float> tau_N, In<uint16_t> w0_N, Out
     const float *theta0 = data(theta0_N), *tau = data(tau_N);
     const uint16_t *w0 = data(w0_N);
     uint16_t *w1 = data(w1_N);
-    for (int64_t i = 0; i < n; ++i) {
-        uint32_t u = bits(theta0[i] + tau[i]);
-        uint16_t w = rounded(u);
-        bool bad = (w & 0x7F80) == 0x7F80 || (u & EXPONENT) == EXPONENT;
-        w1[i] = bad ? w0[i] : w;
-    }
+    for (int64_t i = 0; i < n; ++i) w1[i] = sum_or(w0[i], theta0[i], tau[i]);
 }
 
 void add_cpu(nb::module_ &m) {
