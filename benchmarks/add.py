@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import taskstore
 from benchmarks.common.synthetic import task_names, write_family
 from taskstore import AddOptions, PackOptions
-from taskstore.packing.manifest_draft import seal
+from taskstore.store.card import seal
 
 COUNTS, OWN = (4, 16, 64), 4
 TIERS = ("mask", "rest", "exact")

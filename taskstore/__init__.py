@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from taskstore.merging.search.origins import merge
     from taskstore.ollama import export_ollama
     from taskstore.packing.changes.options import AddOptions
-    from taskstore.packing.changes.tasks import copy, rename
+    from taskstore.packing.changes.tasks import copy, remove, rename
     from taskstore.packing.driver import pack
     from taskstore.packing.options import PackOptions
     from taskstore.packing.report import PackReport
-    from taskstore.packing.revise import add, remove
+    from taskstore.packing.revise import add
     from taskstore.packing.revise import replace_tasks as replace
     from taskstore.packing.search_lambda import tune
     from taskstore.progress import Progress
@@ -106,7 +106,7 @@ _HOMES = {
     "pack": "taskstore.packing.driver",
     "pull": "taskstore.hub.pull",
     "push": "taskstore.hub.push",
-    "remove": "taskstore.packing.revise",
+    "remove": "taskstore.packing.changes.tasks",
     "rename": "taskstore.packing.changes.tasks",
     "replace": "taskstore.packing.revise",
     "report": "taskstore.analysis.page",

@@ -38,6 +38,7 @@ from taskstore.packing.report import PackReport
 from taskstore.packing.writer import StoreWriter, Tally
 from taskstore.progress import Callback, silent
 from taskstore.public import public
+from taskstore.store import card
 
 _log = logging.getLogger(__name__)
 Writer = Callable[[PackJob, PackOptions, Path, "Noted"], Manifest]  # files, into a folder
@@ -172,7 +173,7 @@ def _published(
 ) -> tuple[Manifest, int]:
     """Make a store of its own; returns the size of its manifest's file, too."""
     with store_folder(target, overwrite=job.options.overwrite) as folder:
-        manifest = manifest_draft.seal(folder, write(job, asked, folder, noted))
+        manifest = card.seal(folder, write(job, asked, folder, noted))
         return manifest, (folder / names.MANIFEST).stat().st_size
 
 

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from taskstore.format import manifest as m
-from taskstore.format import manifest_file
-from taskstore.format.digests import file_digest
 from taskstore.format.dtypes import plain_codec
 from taskstore.format.manifest import TIERS, Base, Manifest, Merge, Sums, Task, TaskTensor, Tensor
 from taskstore.format.members import Adapter, Factor, Shard
-from taskstore.format.names import CARD, plain
+from taskstore.format.names import plain
 from taskstore.format.rules.since import (
     CODECS_OF_TIERS,
-    VERSION_OF_CHANGES,
     VERSION_OF_DELTAS,
     VERSION_OF_FACTORED,
     VERSION_OF_PARENTS,
     VERSION_OF_VECTORS,
 )
-from taskstore.locations import ownership
 from taskstore.locations.hub import name_of
 from taskstore.models import Checkpoint
 from taskstore.models.compare import TensorPlan
 from taskstore.packing.job import PackJob
 from taskstore.packing.options import PackOptions
 from taskstore.packing.plan import PENDING
-from taskstore.store import card
 from taskstore.version import __version__
 
 Key = tuple[str | None, str, str]  # of a digest: task (None: base), tensor, tier ("": none)
@@ -264,20 +258,3 @@ def _completed_entry(
         lower=(lower or None) if entry.kind in TIERS else None,
         ones=ones.get((task_name, name), 0) if entry.kind == "mask" else None,
     )
-
-
-def seal(root: Path, manifest: m.Manifest) -> m.Manifest:
-    """Write the card and the manifest, which is returned.
-
-    The card is listed among the files; in a store that may change (version 5) it is sealed instead.
-    """
-    text, files = card.render(manifest), dict(manifest.files)
-    if manifest.version >= VERSION_OF_CHANGES:
-        files.pop(CARD, None)
-        (root / CARD).write_text(ownership.sealed(text, ownership.HTML), encoding="utf-8")
-    else:
-        (root / CARD).write_text(text, encoding="utf-8")
-        files[CARD] = file_digest(root / CARD)
-    done = msgspec.structs.replace(manifest, files=dict(sorted(files.items())))
-    manifest_file.write(root, done)
-    return done

@@ -1,4 +1,4 @@
-"""Add tasks to a store, change and remove them, note their scores, change the store's tiers.
+"""Add tasks to a store, change them, note their scores, change the store's tiers.
 
 A task that comes, changes or goes costs what it costs alone (`changes`). Other tiers, or masks over
 a new multi-task model, need all tasks: what comes bit for bit out of a store can be packed again
@@ -32,7 +32,7 @@ from taskstore.locations.remote import mirror
 from taskstore.models.family import Family, open_finetune
 from taskstore.packing.changes.children import recoded
 from taskstore.packing.changes.commit import commit, staged
-from taskstore.packing.changes.joining import join, kept_of, renewed
+from taskstore.packing.changes.joining import join, renewed
 from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.changes.provenance import as_packed, scores_of
 from taskstore.packing.driver import code_family, pack_family
@@ -202,29 +202,6 @@ def retier(
                 return _in_its_place(store, family, chosen, scores, progress, "retier")
             noted = partial(with_scores, scores=scores)
             return pack_family(family, where, chosen, progress, noted, writer(where))
-
-
-@in_place
-def remove(store: Store | PathLike, tasks: Sequence[str]) -> Store:
-    """Take tasks out of a store of any kind; the others stay as they are, to the last bit.
-
-    What is coded against one of them is coded anew, against the task above it or the base.
-
-    Raises UnknownTask, InputError where none is left, and ChangedMeanwhile for a store that is not
-    what was read.
-
-    >>> taskstore.remove("archive", ["german"]).tasks
-    ['english']
-    """
-    store = opened(store)
-    for task in tasks:
-        store.check_task(task)
-    left = [name for name in store.tasks if name not in tasks]
-    if not left:
-        raise InputError(f"{store.where} would have no task left; delete the folder instead")
-    with staged(store) as folder:
-        manifest = recoded(store, tasks, folder)
-        return commit(store, folder, kept_of(manifest, left), "remove", list(tasks))
 
 
 def record(store: Store, label: str, scores: Mapping[str, manifests.Score]) -> Store:

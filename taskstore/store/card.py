@@ -7,9 +7,15 @@ import re
 import shlex
 from pathlib import Path
 
+import msgspec
+
+from taskstore.format import manifest_file
+from taskstore.format.digests import file_digest
 from taskstore.format.fidelity import EXPLAINED, listed, of_task
 from taskstore.format.manifest import Base, Manifest, Task, checksum
 from taskstore.format.names import CARD, plain
+from taskstore.format.rules.since import VERSION_OF_CHANGES
+from taskstore.locations import ownership
 from taskstore.store import summary
 from taskstore.store.summary import Summary
 
@@ -236,3 +242,20 @@ def _front_matter(raw: bytes) -> tuple[bytes, bytes]:
     found = re.match(rb"---[ \t]*\r?\n.*?^---[ \t]*(?:\r?\n|\Z)", raw, re.DOTALL | re.MULTILINE)
     end = found.end() if found else 0
     return raw[:end], raw[end:]
+
+
+def seal(root: Path, manifest: Manifest) -> Manifest:
+    """Write the card and the manifest, which is returned.
+
+    The card is listed among the files; in a store that may change (version 5) it is sealed instead.
+    """
+    text, files = render(manifest), dict(manifest.files)
+    if manifest.version >= VERSION_OF_CHANGES:
+        files.pop(CARD, None)
+        (root / CARD).write_text(ownership.sealed(text, ownership.HTML), encoding="utf-8")
+    else:
+        (root / CARD).write_text(text, encoding="utf-8")
+        files[CARD] = file_digest(root / CARD)
+    done = msgspec.structs.replace(manifest, files=dict(sorted(files.items())))
+    manifest_file.write(root, done)
+    return done

@@ -31,7 +31,7 @@ LOOPS = {"numba", "llvmlite", "scipy"}
         (["pack", "--help"], MODELS | LOOPS | {"numpy"}),
         (["info", "STORE"], MODELS | LOOPS | {"numpy"}),
         (["verify", "STORE"], MODELS | LOOPS | {"numpy"}),
-        (["remove", "STORE", "alpha", "--yes"], MODELS | LOOPS),
+        (["remove", "STORE", "alpha", "--yes"], MODELS | LOOPS | {"numpy"}),
         (["unpack", "STORE", "alpha", "-o", "OUT"], MODELS),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

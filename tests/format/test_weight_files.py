@@ -14,7 +14,8 @@ import taskstore
 from taskstore.errors import CheckpointError, OutputError
 from taskstore.locations.ownership import NOTE
 from taskstore.models import open_checkpoint
-from taskstore.packing.revise import add, record, remove, retier
+from taskstore.packing.changes.tasks import remove
+from taskstore.packing.revise import add, record, retier
 from taskstore.store.verify import verify
 from tests.support import families, forge
 from tests.support.evaluators import run

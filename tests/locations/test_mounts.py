@@ -178,7 +178,7 @@ def test_a_store_on_a_volume_is_changed_in_place(volume: Path, small: families.F
     revise.add(store, {names[2]: small.paths[names[2]]})
     store = taskstore.open(volume, base=small.base_path)
     revise.record(store, "mine", {names[0]: Score(rebuilt=0.5)})
-    store = revise.remove(taskstore.open(volume, base=small.base_path), [names[1]])
+    store = taskstore.remove(taskstore.open(volume, base=small.base_path), [names[1]])
     revise.retier(store, PackOptions(tiers="exact", jobs=1))
     store = taskstore.open(volume, base=small.base_path)
     assert sorted(store.tasks) == [names[0], names[2]]

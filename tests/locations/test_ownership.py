@@ -201,7 +201,7 @@ def test_an_original_that_the_store_holds_whole(small: Family, tmp_path: Path) -
 
 CHANGES: dict[str, Callable[[taskstore.Store, Family], object]] = {
     "add": lambda s, f: revise.add(s, {"new": f.paths["gamma"]}),
-    "remove": lambda s, f: revise.remove(s, ["beta"]),
+    "remove": lambda s, f: taskstore.remove(s, ["beta"]),
     "retier": lambda s, f: revise.retier(s, options(tiers="mask")),
     "record": lambda s, f: revise.record(s, "x", {"beta": Score(rebuilt=1)}),
 }

@@ -12,7 +12,8 @@ import taskstore
 from taskstore.format.fidelity import of_task
 from taskstore.format.manifest import Score
 from taskstore.merging import similarity
-from taskstore.packing.revise import add, record, remove, retier
+from taskstore.packing.changes.tasks import remove
+from taskstore.packing.revise import add, record, retier
 from tests.support import families
 from tests.support.families import State, options, rich_states
 

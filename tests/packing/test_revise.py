@@ -25,7 +25,8 @@ from taskstore.format import manifest as manifests
 from taskstore.format.manifest import Score
 from taskstore.packing.changes.commit import collect
 from taskstore.packing.changes.options import AddOptions
-from taskstore.packing.revise import add, record, remove, retier
+from taskstore.packing.changes.tasks import remove
+from taskstore.packing.revise import add, record, retier
 from taskstore.store.as_checkpoint import open_family
 from taskstore.store.verify import verify
 from tests.support import families, forge

@@ -21,7 +21,8 @@ from taskstore.format.manifest import Score
 from taskstore.merging.from_store import merge_store
 from taskstore.merging.options import MergeOptions
 from taskstore.packing.changes.options import AddOptions
-from taskstore.packing.revise import add, record, remove, retier
+from taskstore.packing.changes.tasks import remove
+from taskstore.packing.revise import add, record, retier
 from taskstore.store.verify import verify
 from tests.support import families, forge
 from tests.support.families import contents, options

@@ -17,8 +17,9 @@ import taskstore
 from taskstore.errors import FormatError, InputError, NotFinite
 from taskstore.format.tiers.rest import levels_for
 from taskstore.packing.changes.options import AddOptions
+from taskstore.packing.changes.tasks import remove
 from taskstore.packing.options import PackOptions
-from taskstore.packing.revise import add, remove, retier
+from taskstore.packing.revise import add, retier
 from taskstore.store.verify import verify
 from tests.support import families, forge
 from tests.support.evaluators import run

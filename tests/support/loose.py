@@ -52,7 +52,7 @@ def _change(store: taskstore.Store, task: str, model: Path, *, adds: bool) -> No
     if adds:
         revise.add(store, {task: model})
     else:
-        revise.remove(store, [task])
+        taskstore.remove(store, [task])
 
 
 def read(path: Path, models: dict[str, Path], target: Path, seconds: float) -> int:

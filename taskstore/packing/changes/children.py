@@ -12,10 +12,6 @@ from taskstore.errors import InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as m
 from taskstore.format.rules import lineage
-from taskstore.packing.changes import given
-from taskstore.packing.changes.joining import adopted
-from taskstore.packing.changes.options import as_it_was
-from taskstore.packing.driver import code_family
 from taskstore.store import Store
 
 
@@ -48,6 +44,10 @@ def recoded(
     """
     manifest = store.manifest
     children = [n for n, task in manifest.tasks.items() if n not in gone and task.parent in gone]
+    if not children:
+        return manifest
+    from taskstore.packing.changes.joining import adopted  # loads NumPy, as `_coded` does
+
     for number, child in enumerate(children):
         parent, alone = above(manifest, child, gone), folder / f"recoded-{number}"
         new = _coded(store, child, parent, alone, jobs)
@@ -69,6 +69,10 @@ def _coded(
     store: Store, child: str, parent: str | None, alone: Path, jobs: int | None
 ) -> m.Manifest:
     """Code a task of a store, with the one that it is to be coded against, as a store."""
+    from taskstore.packing.changes import given  # loads NumPy
+    from taskstore.packing.changes.options import as_it_was
+    from taskstore.packing.driver import code_family
+
     executor = threads(jobs)
     wanted = as_it_was(store, child, parent, executor.jobs)
     beside, masked = [child, *([parent] if parent else [])], "mask" in wanted.tier_names

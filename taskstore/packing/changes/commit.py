@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
+
 from taskstore.errors import OutputError
 from taskstore.format import manifest as m
 from taskstore.format import manifest_file
@@ -23,10 +25,11 @@ from taskstore.locations.remote import mirror
 from taskstore.locations.scratch import scratch
 from taskstore.packing.changes.history import with_change
 from taskstore.packing.elsewhere.sending import bucket, put_store
-from taskstore.packing.manifest_draft import seal
 from taskstore.packing.only_writer import place_of
 from taskstore.store import Store
 from taskstore.store import open as open_store
+from taskstore.store.card import seal
+from taskstore.store.contents import files_of
 
 COPY = ".copy.json"
 
@@ -175,3 +178,17 @@ def _removed(target: Path, name: str, file: m.File) -> int:
             transfer.remove(target, name)
             return 0 if os.path.lexists(place) else file.bytes
     return 0
+
+
+def kept_of(manifest: m.Manifest, tasks: list[str]) -> m.Manifest:
+    """Return a manifest of some of its tasks, with the files and assets that they need."""
+    left = {name: manifest.tasks[name] for name in tasks}
+    done = msgspec.structs.replace(manifest, tasks=left)
+    listed = [*files_of(done, None, *left), *([CARD] if CARD in manifest.files else [])]
+    kept = dict.fromkeys(listed)
+    return msgspec.structs.replace(
+        done,
+        vectors=manifest.vectors and manifest.vectors.of(left),
+        assets={d: a for d, a in manifest.assets.items() if f"assets/{d}" in kept},
+        files={path: manifest.files[path] for path in kept},
+    )

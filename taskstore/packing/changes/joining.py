@@ -18,10 +18,11 @@ from blake3 import blake3
 from taskstore.errors import InputError
 from taskstore.executors import threads
 from taskstore.format import manifest as m
-from taskstore.format.names import BASE, CARD, MAX_NAME, MULTITASK, by_stem, folder_of, stems_of
+from taskstore.format.names import BASE, MAX_NAME, MULTITASK, by_stem, folder_of, stems_of
 from taskstore.format.rules import lineage
 from taskstore.locations.base import PathLike
 from taskstore.packing.changes import given
+from taskstore.packing.changes.commit import kept_of
 from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.driver import code_family
 from taskstore.packing.elsewhere.sending import named
@@ -29,7 +30,6 @@ from taskstore.packing.options import PackOptions
 from taskstore.packing.parts.sealing import writer
 from taskstore.progress import Callback
 from taskstore.store import Store
-from taskstore.store.contents import files_of
 
 
 def join(
@@ -218,18 +218,4 @@ def _vectors(
         share=min(ours.share, new.share),
         norms={name: norms[name] for name in names},
         cosines=[[known.get(frozenset((a, b))) for b in names[:i]] for i, a in enumerate(names)],
-    )
-
-
-def kept_of(manifest: m.Manifest, tasks: list[str]) -> m.Manifest:
-    """Return a manifest of some of its tasks, with the files and assets that they need."""
-    left = {name: manifest.tasks[name] for name in tasks}
-    done = msgspec.structs.replace(manifest, tasks=left)
-    listed = [*files_of(done, None, *left), *([CARD] if CARD in manifest.files else [])]
-    kept = dict.fromkeys(listed)
-    return msgspec.structs.replace(
-        done,
-        vectors=manifest.vectors and manifest.vectors.of(left),
-        assets={d: a for d, a in manifest.assets.items() if f"assets/{d}" in kept},
-        files={path: manifest.files[path] for path in kept},
     )

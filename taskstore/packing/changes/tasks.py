@@ -1,8 +1,11 @@
-"""Rename tasks of a store, and copy some to another store; nothing is decoded."""
+"""Remove and rename tasks of a store, and copy some to another store.
+
+Nothing is decoded but what was coded against a task that goes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +22,39 @@ from taskstore.locations.base import PathLike
 from taskstore.locations.files import copy_regular, resolve
 from taskstore.locations.remote import mirror
 from taskstore.locations.scratch import scratch
-from taskstore.packing.changes.children import check_complete
-from taskstore.packing.changes.commit import commit, staged
+from taskstore.packing.changes.children import check_complete, recoded
+from taskstore.packing.changes.commit import commit, kept_of, staged
 from taskstore.packing.changes.history import with_change
-from taskstore.packing.changes.joining import kept_of
 from taskstore.packing.elsewhere.sending import bucket, check_target, put_store
-from taskstore.packing.manifest_draft import seal
 from taskstore.packing.only_writer import in_place
 from taskstore.public import public
 from taskstore.store import Store
 from taskstore.store import open as open_store
+from taskstore.store.card import seal
 from taskstore.store.store import opened
+
+
+@in_place
+def remove(store: Store | PathLike, tasks: Sequence[str]) -> Store:
+    """Take tasks out of a store of any kind; the others stay as they are, to the last bit.
+
+    What is coded against one of them is coded anew, against the task above it or the base.
+
+    Raises UnknownTask, InputError where none is left, and ChangedMeanwhile for a store that is not
+    what was read.
+
+    >>> taskstore.remove("archive", ["german"]).tasks
+    ['english']
+    """
+    store = opened(store)
+    for task in tasks:
+        store.check_task(task)
+    left = [name for name in store.tasks if name not in tasks]
+    if not left:
+        raise InputError(f"{store.where} would have no task left; delete the folder instead")
+    with staged(store) as folder:
+        manifest = recoded(store, tasks, folder)
+        return commit(store, folder, kept_of(manifest, left), "remove", list(tasks))
 
 
 @in_place

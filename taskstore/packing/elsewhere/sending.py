@@ -35,7 +35,7 @@ from taskstore.locations.remote import mirror
 from taskstore.locations.remote.addresses import HUB, Address
 from taskstore.locations.remote.bucket import Bucket
 from taskstore.locations.scratch import scratch
-from taskstore.packing.manifest_draft import seal
+from taskstore.store.card import seal
 
 AT_ONCE = 4  # files that are put at the same time
 FRESH = 12 * 3600.0  # seconds for which `gc` surely leaves a file that no manifest names

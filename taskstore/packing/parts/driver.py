@@ -46,6 +46,7 @@ from taskstore.packing.parts.units import Unit, of_part
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, Meter, silent
 from taskstore.public import public
+from taskstore.store import card
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def sealed(
                 f"{', '.join(far)}: no {job.options.tier_names[0]} is as near as `tiers` auto was "
                 'asked for; remove the parts and pack with tiers="exact", or with a larger error'
             ) from None
-        manifest = manifest_draft.seal(folder, found)
+        manifest = card.seal(folder, found)
         size = (folder / names.MANIFEST).stat().st_size
     remove_parts(target)
     report = PackReport.of(target, manifest, size, job.family)

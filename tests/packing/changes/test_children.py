@@ -11,8 +11,8 @@ import taskstore
 from taskstore.errors import InputError, OptionError
 from taskstore.format.manifest import Score
 from taskstore.packing.changes.options import AddOptions
-from taskstore.packing.changes.tasks import copy, rename
-from taskstore.packing.revise import add, record, remove, replace_tasks
+from taskstore.packing.changes.tasks import copy, remove, rename
+from taskstore.packing.revise import add, record, replace_tasks
 from taskstore.store.verify import verify
 from tests.support import families
 from tests.support.families import State, contents, options, same

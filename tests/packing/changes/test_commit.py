@@ -27,7 +27,7 @@ CHANGES: dict[str, Change] = {
     "add": lambda s, f: revise.add(s, {"gamma": f.paths["gamma"]}),
     "replace": lambda s, f: revise.replace_tasks(s, {"beta": f.paths["gamma"]}),
     "rename": lambda s, _: rename(s, "beta", "b/eta"),
-    "remove": lambda s, _: revise.remove(s, ["beta"]),
+    "remove": lambda s, _: taskstore.remove(s, ["beta"]),
     "record": lambda s, _: revise.record(s, "x", {"beta": Score(rebuilt=1)}),
 }
 TIERS = ["mask", "rest", "exact", "mask,exact"]
@@ -104,7 +104,7 @@ def test_a_file_system_without_links(
     """Nobody can know who reads the copy of a manifest, so its files stay at first."""
     monkeypatch.setattr(os, "link", no_links)
     reader = made(small, tmp_path / "s", "exact")
-    revise.remove(taskstore.open(reader.path), ["beta"])
+    taskstore.remove(taskstore.open(reader.path), ["beta"])
     found = reader.state_dict("beta")
     assert all(same(found[name], value) for name, value in small.tasks["beta"].items())
     assert collect(reader.path) == (0, 1)
@@ -123,7 +123,7 @@ def test_a_file_system_without_locks(
 
     monkeypatch.setattr(fcntl, "flock", none)
     reader = taskstore.open(store.path)
-    revise.remove(taskstore.open(store.path), ["beta"])
+    taskstore.remove(taskstore.open(store.path), ["beta"])
     assert reader.state_dict("beta").keys() == small.tasks["beta"].keys()
     assert collect(store.path, unknown=True)[1] == 0
 
@@ -168,7 +168,7 @@ def test_a_read_only_store(small: families.Family, tmp_path: Path) -> None:
     os.chmod(store.path.parent, 0o500)
     try:
         with pytest.raises(OutputError):
-            revise.remove(store, ["beta"])
+            taskstore.remove(store, ["beta"])
         assert store.state_dict("beta")
     finally:
         os.chmod(store.path.parent, 0o700)
@@ -182,7 +182,7 @@ def test_a_hostile_older_manifest_deletes_nothing_outside(
     store = made(small, tmp_path / "s", "exact")
     outside = tmp_path / "outside"
     shutil.copytree(store.path / "tasks" / "beta", outside)
-    left = revise.remove(taskstore.open(store.path), ["beta"])  # `store` reads on
+    left = taskstore.remove(taskstore.open(store.path), ["beta"])  # `store` reads on
     shutil.rmtree(store.path / "tasks" / "beta")
     (store.path / "tasks" / "beta").symlink_to(outside)
     store.close()
@@ -194,6 +194,6 @@ def test_two_changes_of_one_reader(small: families.Family, tmp_path: Path) -> No
     """A link to the store has the store's own lock."""
     store = made(small, tmp_path / "s", "exact")
     (tmp_path / "link").symlink_to(store.path)
-    left = revise.remove(taskstore.open(tmp_path / "link"), ["beta"])
+    left = taskstore.remove(taskstore.open(tmp_path / "link"), ["beta"])
     assert left.tasks == taskstore.open(store.path).tasks == ["alpha"]
     assert (tmp_path / "link").is_symlink()

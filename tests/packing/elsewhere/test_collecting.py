@@ -13,7 +13,6 @@ from taskstore.format.manifest_file import OLD
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.bucket import Bucket
-from taskstore.packing import revise
 from taskstore.packing.elsewhere import collecting
 from taskstore.packing.elsewhere.collecting import collect
 from tests.support import families
@@ -29,7 +28,7 @@ def place(s3: Seaweed, tmp_path: Path, small: Family) -> Bucket:
     found = Bucket(Address("s3", BUCKET, f"stores/{tmp_path.name}"))
     where = str(found.address)
     taskstore.pack(small.base_path, small.paths, where, families.options(tiers="exact"))
-    revise.remove(where, [next(iter(small.paths))])
+    taskstore.remove(where, [next(iter(small.paths))])
     found.put("tasks/left/exact-0123456789ab.safetensors", b"12345")
     found.put("a-user-s.txt", b"1")
     return found

@@ -98,7 +98,7 @@ def test_every_change_is_one_of_the_manifest(small: Family, two: str, tmp_path: 
     old = taskstore.open(two)
     revise.add(two, third(small), AddOptions(tiers="exact"))
     rename(two, second, "other")
-    revise.remove(two, [first])
+    taskstore.remove(two, [first])
     changed = taskstore.open(two)
     assert changed.tasks == sorted(["other", new])
     assert [change.what for change in changed.manifest.history or ()] == ["add", "rename", "remove"]
@@ -163,7 +163,7 @@ def test_two_that_add_lose_nothing(
 def test_the_loser_of_two_writers_is_told(small: Family, two: str) -> None:
     first, second, _ = small.paths
     old = taskstore.open(two)
-    revise.remove(two, [first])
+    taskstore.remove(two, [first])
     with pytest.raises(ChangedMeanwhile, match=f"{two} was changed by another.*run the command"):
         rename(old, second, "x")
     assert taskstore.open(two).tasks == [second]
