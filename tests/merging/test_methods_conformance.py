@@ -24,7 +24,7 @@ EVERY = [
 ]
 ONE = [name for name in EVERY if info_of(name).most == 1]
 RANDOM = [name for name in EVERY if name.startswith(("dare", "della"))]
-CHECKPOINTS = ["lawa", "obim"]  # the tasks' order counts
+CHECKPOINTS = ["lawa", "obim", "task_vector_bases"]  # the tasks' order counts
 
 
 def count_of(name: str) -> int:
@@ -137,6 +137,7 @@ def test_one_task_alone_is_its_vector(name: str) -> None:
 
 
 ADDED = {"sum": 4, "magnitude": 4, "dare": 4, "consensus": 4, "consensus+ties": 4, "gradient": 2}
+ADDED |= {"task_vector_bases": 2}  # of four tasks
 ADDED |= {"breadcrumbs": 4, "della": 4, "trust_region": 4, "lors": 4, "dare+trust_region": 4}
 
 

@@ -243,3 +243,16 @@ def test_a_matrix_takes_no_more_memory_than_is_said(name: str, shape: tuple[int,
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= method.matrix_bytes(shape, 3)
+
+
+def test_task_vector_bases_are_what_adam_finds() -> None:
+    """Two of four tasks are nearly one: they share a base, and count together as one."""
+    made = random_models(4, lacking=False)
+    twin = {n: tau + np.float32(0.01) * made.tasks[1][n] for n, tau in made.tasks[0].items()}
+    tasks = [made.tasks[0], twin, *made.tasks[2:]]
+    models = replace(made, tasks=tasks)
+    found = merge_models("task_vector_bases", models, {"bases": 3, "seed": 5})
+    wanted = oracle.bases(tasks, 3, 5)
+    near(found, wanted)
+    with pytest.raises(OptionError, match="5 bases stand for 4 task vectors; give fewer"):
+        merge_models("task_vector_bases", models, {"bases": 5})

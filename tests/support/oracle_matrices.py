@@ -213,3 +213,24 @@ def obim(tasks: Models, grams: Models, density: float) -> dict[str, F64]:
         return found
 
     return _each(tasks, merged)
+
+
+def bases(tasks: Models, count: int, seed: int) -> dict[str, F64]:
+    """By torch's Adam on the whole vectors, flat, with gradients that torch finds."""
+    names = sorted(tasks[0])
+    flat = [np.concatenate([np.asarray(t[n], np.float64).ravel() for n in names]) for t in tasks]
+    vectors = torch.from_numpy(np.stack(flat, 1))
+    scale = float((vectors**2).sum() / len(tasks))
+    drawn = np.random.default_rng(seed).standard_normal((len(tasks), count))
+    a = torch.from_numpy(drawn).requires_grad_()
+    w = torch.zeros((count, len(tasks)), dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([a, w], lr=0.01, weight_decay=1e-6)
+    gram = vectors.T @ vectors / scale
+    for _ in range(6000):
+        error = torch.softmax(a / 5, 0) @ w - torch.eye(len(tasks), dtype=torch.float64)
+        adam.zero_grad()
+        loss = torch.trace(error.T @ gram @ error) / len(tasks) ** 2
+        torch.autograd.backward(loss)
+        adam.step()
+    share = torch.softmax(a.detach() / 5, 0).sum(1).numpy()
+    return {n: sum(c * np.asarray(t[n]) for c, t in zip(share, tasks, strict=True)) for n in names}

@@ -45,6 +45,7 @@ _CLASSES: Mapping[str, str] = {  # name -> module.class
     "actmat": "actmat.ActMat",
     "localize_and_stitch": "localize_and_stitch.LocalizeAndStitch",
     "lors": "lors.Lors",
+    "task_vector_bases": "task_vector_bases.TaskVectorBases",
     "fisher": "fisher.Fisher",
     "regmean": "regmean.RegMean",
     "gradient": "gradient.Gradient",
