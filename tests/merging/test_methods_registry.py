@@ -64,7 +64,7 @@ def test_an_alias_is_no_method_and_leads_to_one(alias: str) -> None:
         ("fischer", "did you mean 'fisher'"),
         ("dare+tise", "no merge method 'tise'; did you mean 'ties'"),
         ("xqzw", "there are average, swa"),
-        ("", "svc, auto, greedy_soup; "),
+        ("", "svc, auto, fw, greedy_soup; "),
         ("dare+", "no merge method ''; there are"),
         ("+ties", "no merge method ''; there are"),
         ("trust_regoin+wudi", "no merge method 'trust_regoin'; did you mean 'trust_region'"),

@@ -44,7 +44,16 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
         *("--parent", "--depth", "--keep-private", "--drop-exact", "--repack"),
     ),
     "How it is merged": (
-        *("--method", "--density", "--option", "--statistics", "--alpha", "--weight", "--dtype"),
+        *(
+            "--method",
+            "--density",
+            "--option",
+            "--statistics",
+            "--examples",
+            "--alpha",
+            "--weight",
+            "--dtype",
+        ),
         *("--tokenizer-from", "--assets-from", "--private-from", "--unrelated"),
     ),
     "What is measured": (

@@ -85,6 +85,18 @@ def parse_statistics(words: tuple[str, ...]) -> dict[str, Path]:
     return files
 
 
+def by_file(words: tuple[str, ...]) -> dict[str, Path]:
+    """NAME=FILE -> task -> file; raises OptionError."""
+    from taskstore.errors import OptionError
+
+    files = {name: Path(file) for name, _, file in (word.partition("=") for word in words)}
+    if len(files) < len(words) or not all(
+        name and str(file) != "." for name, file in files.items()
+    ):
+        raise OptionError(f"--examples {' '.join(words)}: give NAME=FILE once for each model")
+    return files
+
+
 def parse_options(words: tuple[str, ...]) -> dict[str, float]:
     """K=V -> K -> number; raises OptionError."""
     from taskstore.errors import OptionError

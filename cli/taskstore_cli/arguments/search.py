@@ -161,7 +161,9 @@ def check(wanted: Search, grids: Grids, procedure: str, *, overwrite: bool) -> N
     """Raise UsageError for options that do not go together, before any work is done."""
     from taskstore.merging.search import plot
 
-    if wanted.template is None and (grids.axes or procedure):
+    if procedure == "fw" and wanted.template is not None:
+        raise click.UsageError("--method fw follows the loss of --examples; leave --eval out")
+    if wanted.template is None and (grids.axes or procedure not in ("", "fw")):
         what = f"--method {procedure}" if procedure else "a grid"
         raise click.UsageError(f"{what} needs --eval, the command that scores a model")
     if procedure and wanted.search != "grid":

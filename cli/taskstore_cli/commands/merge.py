@@ -11,7 +11,12 @@ from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.family import by_task, named
-from taskstore_cli.arguments.method import method_options, parse_statistics, statistics_option
+from taskstore_cli.arguments.method import (
+    by_file,
+    method_options,
+    parse_statistics,
+    statistics_option,
+)
 from taskstore_cli.arguments.search import Search, asked, check, search_options
 from taskstore_cli.output.console import Output, print_json
 
@@ -32,6 +37,12 @@ if TYPE_CHECKING:
 )
 @method_options(default=None)
 @statistics_option
+@click.option(
+    "--examples",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="With --method fw: examples of a model's task, as for `taskstore measure`; repeatable.",
+)
 @click.option(
     "--alpha",
     metavar="A",
@@ -88,6 +99,7 @@ def merge(
     method: str | None,
     extra: tuple[str, ...],
     statistics: tuple[str, ...],
+    examples: tuple[str, ...],
     alpha: str | None,
     weights: tuple[str, ...],
     dtype: str | None,
@@ -139,7 +151,7 @@ def merge(
     grids, searches = Grids(), ""
     if config is not None:
         said = {"BASE": base, "--method": method, "--option": extra, "--alpha": alpha,
-                "--statistics": statistics,
+                "--statistics": statistics, "--examples": examples,
                 "--weight": weights, "--tokenizer-from": tokenizer_from,
                 "--base-from": base_from}  # fmt: skip
         if given := [name for name, value in said.items() if value]:
@@ -158,16 +170,21 @@ def merge(
         grids = found.grids
         options = MergeOptions(
             method=greedy_soup.METHOD if searches else method,
-            method_options=found.options,
+            method_options={} if searches == "fw" else found.options,
             statistics=parse_statistics(statistics),
             alpha=found.alpha,
             weights=by_task("--weight", weights),
             tokenizer_from=tokenizer_from,
             **shared,
         )
+    if examples and searches != "fw":
+        raise click.UsageError("--examples does nothing without --method fw")
     check(evaluator, grids, searches, overwrite=options.overwrite)
     if evaluator.template is not None:
         merge_search.run(origin, target, options, grids, evaluator, searches, out)
+        return
+    if searches == "fw":
+        merge_search.walk(origin, target, options, found.options, by_file(examples), out)
         return
     with out.progress() as progress:
         report = origin.merge(target, options, progress=progress)

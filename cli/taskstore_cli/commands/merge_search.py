@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskstore.errors import OptionError
 from taskstore_cli.arguments.evaluator import say
 from taskstore_cli.arguments.search import Search
 from taskstore_cli.output.console import Output, print_json
@@ -58,6 +60,33 @@ def run(
         print_auto(found, out)
     else:
         print_searched(found, out)
+
+
+def walk(
+    origin: Origin,
+    target: Path,
+    options: MergeOptions,
+    numbers: Mapping[str, float],
+    data: Mapping[str, Path],
+    out: Output,
+) -> None:
+    """Take Frank-Wolfe steps, write where they end, print how the loss fell."""
+    from taskstore.merging.methods import PROCEDURES
+    from taskstore.merging.search.frank_wolfe import Steps, walk
+    from taskstore_cli.output.merge_search import print_walked
+
+    known = {option.name: option.default for option in PROCEDURES["fw"].options}
+    if unknown := sorted(numbers.keys() - known):
+        raise OptionError(f"method 'fw' takes {' and '.join(known)}, not {unknown[0]!r}")
+    given = {**known, **numbers}
+    origin.check(target, options)
+    with out.progress() as progress, origin.opened(target, options) as family:
+        plan = Steps(int(given["steps"]), given["step"] or None)
+        found = walk(family, target, options, data, plan, progress)
+    if out.as_json:
+        print_json(found.to_dict())
+    else:
+        print_walked(found, out)
 
 
 def _search(

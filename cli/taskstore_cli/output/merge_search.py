@@ -13,6 +13,7 @@ from taskstore_cli.output.merge import print_merged
 
 if TYPE_CHECKING:
     from taskstore.merging.search.auto import Auto
+    from taskstore.merging.search.frank_wolfe import Walked
     from taskstore.merging.search.front import Front, OnFront
     from taskstore.merging.search.greedy_soup import Soup
     from taskstore.merging.search.outcome import Points, Searched
@@ -84,6 +85,14 @@ def print_auto(found: Auto, out: Output) -> None:
             click.echo(f"drawn by {found.points.drawn_by}, seed {found.points.seed}")
         click.echo()
     _print_failed({**found.failed, **(found.points.failed if found.points else {})})
+    print_merged(found.report, out)
+
+
+def print_walked(found: Walked, out: Output) -> None:
+    """How the loss fell; then the merge that the steps began with, moved."""
+    if not out.quiet:
+        losses = " ".join(f"{loss:.4g}" for loss in found.losses)
+        click.echo(f"mean loss before each Frank-Wolfe step: {losses}")
     print_merged(found.report, out)
 
 

@@ -104,6 +104,19 @@ PROCEDURES: Mapping[str, Info] = {
         packs=False,
         weights=False,
     ),
+    "fw": Info(
+        "Frank-Wolfe steps",
+        "theta += step 2 / (t + 2) (theta_s - theta), s by the gradient of a loss, per tensor",
+        "Chen et al., arXiv 2503.12649",
+        (
+            Option("steps", 10, 1, 10_000, "gradients that are taken", whole=True),
+            Option("step", 0, 0, 1, "length of a step; 0: 1 (language models), 0.1 (classifiers)"),
+        ),
+        packs=False,
+        weights=False,
+        memory="the model and its gradient in float32, for the gradients",
+        whole=True,
+    ),
     "greedy_soup": Info(
         "Greedy soup",
         "the average of the best fine-tune and, best first, each that makes the score better",
