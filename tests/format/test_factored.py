@@ -16,7 +16,7 @@ from taskstore.format.codecs.factored import FEW, LEAD, Factored
 from taskstore.format.container import ContainerReader, ContainerWriter
 from taskstore.format.section import Layout, SectionReader, SectionWriter
 from taskstore.kernels.factored.low_rank import LowRank
-from taskstore.kernels.factored.range_coder import put_factors
+from taskstore.native import range_coder
 from taskstore.locations.files import LocalFolder
 from tests.kernels.factored.test_low_rank import low_rank
 
@@ -102,7 +102,7 @@ def test_numbers_that_are_too_large(code: int, number: int, shift: int) -> None:
     out = np.empty(4000, np.uint8)
     scales, heads = np.full(ROWS, code, np.uint8), np.full((1, 3), shift, np.uint8)
     left, right = (np.full((1, k), number, np.int8) for k in (ROWS, COLUMNS))
-    used = put_factors(scales, heads, left, right, out)
+    used = range_coder.put_factors(scales, heads, left, right, out)
     head = np.frombuffer(LEAD.pack(COLUMNS, 0, 1, used), np.uint8)
     with pytest.raises(FormatError, match="too large"):
         factored.low_rank([head, out[:used]], ROWS * COLUMNS)

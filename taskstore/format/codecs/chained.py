@@ -29,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
-from taskstore.format.codecs import loops
 from taskstore.format.codecs.steps import (
     CLASSES,
     ESCAPE,
@@ -38,15 +37,15 @@ from taskstore.format.codecs.steps import (
     counts_of,
     escapes_of,
     size_after,
-    steps_to,
 )
-from taskstore.kernels.jit import jit
+from taskstore.native import chained as loops
+from taskstore.native import classes as sizes
+from taskstore.native import steps
 
 Bytes = NDArray[np.uint8]
 U = NDArray[Any]  # weights, uint16
 MOST = {1: 255, 2: 15}  # elements in a byte -> the largest number of one
 MORE = 255  # of stream 17: the rest stands in the two after it
-BLOCK = 256  # elements among which escapes are looked for
 MANY = 10  # where more than one in so many is escaped, each element has a byte
 
 
@@ -63,7 +62,7 @@ class Chained:
         assert given_N is not None
         order = Order(given_N[1])
         z_N, bytes_N = np.empty(chunk_N.size, np.uint16), np.empty(chunk_N.size, np.uint8)
-        steps_to(order.sorted(given_N[0]), order.sorted(chunk_N), z_N, bytes_N)
+        steps.steps_to(order.sorted(given_N[0]), order.sorted(chunk_N), z_N, bytes_N)
         shared = 1 if MANY * int(np.count_nonzero(bytes_N >= MOST[2])) > bytes_N.size else 2
         most = MOST[shared]
         classes = np.split(np.minimum(bytes_N, np.uint8(most)), order.ends[:-1])
@@ -102,19 +101,19 @@ class Order:
         if len(before) <= CLASSES:
             return -(-int(self._counts[len(before) - 1]) // shared)
         if len(before) == CLASSES + 1:
-            return _count(np.concatenate(before[1:]), shared)
+            return loops.count(np.concatenate(before[1:]), shared)
         return int(np.count_nonzero(before[CLASSES + 1] == MORE))
 
     def sorted(self, w_N: U) -> U:
         """Return the elements in that order."""
         sorted_N = np.empty_like(w_N)
-        loops.gather(w_N, self._arranged[0], sorted_N)
+        sizes.gather(w_N, self._arranged[0], sorted_N)
         return sorted_N
 
     def unsorted(self, sorted_N: U) -> U:
         """Return the elements in the tensor's order."""
         w_N = np.empty_like(sorted_N)
-        loops.scatter(sorted_N, self._arranged[0], w_N)
+        sizes.scatter(sorted_N, self._arranged[0], w_N)
         return w_N
 
     def size_of_steps(self, before: list[Bytes]) -> int:
@@ -131,7 +130,7 @@ class Order:
         elements, w0_N = self._arranged
         ordered_E[elements[at_E].argsort()] = z_E
         sorted_N = w0_N.copy()
-        _follow(sorted_N, bytes_N, ESCAPE, ordered_E)
+        loops.follow(sorted_N, bytes_N, ESCAPE, ordered_E)
         return sorted_N
 
     def followed(self, sorted_N: U, streams: list[Bytes]) -> U:
@@ -142,10 +141,10 @@ class Order:
         shared, bytes_N = int(streams[0][0]), np.concatenate(streams[1 : CLASSES + 1])
         if shared == 2:
             pairs, bytes_N = bytes_N, np.empty(sorted_N.size, np.uint8)
-            if not _halve(pairs, self.ends, bytes_N):
+            if not loops.halve(pairs, self.ends, bytes_N):
                 raise FormatError("a step is coded after the last element")
         z_E = _escapes(streams[CLASSES + 1 :], MOST[shared])
-        _follow(sorted_N, bytes_N, MOST[shared], z_E)
+        loops.follow(sorted_N, bytes_N, MOST[shared], z_E)
         return sorted_N
 
     @cached_property
@@ -153,7 +152,7 @@ class Order:
         """The element at each place of the order, and the base's weight of it."""
         at_N, sorted_N = np.empty(self._w0_N.size, np.uint32), np.empty_like(self._w0_N)
         place = (self.ends - self._counts).astype(np.uint64)
-        loops.arrange(self._w0_N, SHIFT, self._classes, place, at_N, sorted_N)
+        sizes.arrange(self._w0_N, SHIFT, self._classes, place, at_N, sorted_N)
         return at_N, sorted_N
 
 
@@ -168,90 +167,6 @@ def _escapes(streams: list[Bytes], most: int) -> NDArray[np.uint16]:
     """Steps of what is escaped; raises FormatError."""
     left, low, high = streams
     z_E = np.empty(left.size, np.uint16)
-    if not _join(left, low, high, most, z_E):
+    if not loops.join(left, low, high, most, z_E):
         raise FormatError("a step is escaped that fits a byte, or is larger than its dtype allows")
     return z_E
-
-
-@jit
-def _join(left: Bytes, low: Bytes, high: Bytes, most: int, z_E: NDArray[np.uint16]) -> bool:
-    """Put escaped steps together; false where one needs no escape, or is too large."""
-    f, good = 0, True
-    for i in range(left.size):
-        z = np.uint32(left[i])
-        if left[i] == MORE and f < low.size:
-            z = np.uint32(loops.get16(f, low, high))
-            f += 1
-            good = good and bool(z >= MORE)
-        good = good and bool(z + most <= 0xFFFF)
-        z_E[i] = np.uint16(z + most)
-    return good
-
-
-@jit
-def _count(stream: Bytes, shared: int) -> int:
-    """Numbers of a stream that are escaped."""
-    total = np.uint32(0)
-    for i in range(stream.size):
-        if shared == 1:
-            total += np.uint32(stream[i] == 255)
-        else:
-            total += np.uint32((stream[i] & np.uint8(15)) == 15) + np.uint32(stream[i] >= 240)
-    return int(total)
-
-
-# Loops go over views from 0 on: an index that could be negative is not vectorised.
-
-
-@jit
-def _halve(pairs: Bytes, ends: NDArray[np.int64], numbers_N: Bytes) -> bool:
-    """Inverse of `_paired`, for streams that end at these numbers, one after the other.
-
-    False where one has a number after its last.
-    """
-    p, start, good = 0, 0, True
-    for end in ends:
-        numbers = numbers_N[start:end]
-        both = pairs[p : p + numbers.size // 2]
-        _halve_one(both, numbers)
-        p += both.size
-        if numbers.size % 2:
-            numbers[numbers.size - 1] = pairs[p] & np.uint8(15)
-            good &= pairs[p] < 16
-            p += 1
-        start = end
-    return good
-
-
-@jit
-def _halve_one(pairs: Bytes, numbers_N: Bytes) -> None:
-    for i in range(pairs.size):
-        numbers_N[2 * i] = pairs[i] & np.uint8(15)
-        numbers_N[2 * i + 1] = pairs[i] >> np.uint8(4)
-
-
-@jit
-def _follow(w_N: U, z_N: Bytes, most: int, z_E: NDArray[np.uint16]) -> None:
-    """From steps to weights, in place; where a byte is `most`, the next of z_E is the step.
-
-    All are taken as bytes first, which is vectorised; the few that are escaped once more.
-    """
-    e, last = 0, np.uint8(most)
-    for start in range(0, w_N.size, BLOCK):
-        w, z = w_N[start : start + BLOCK], z_N[start : start + BLOCK]
-        if _step_all(w, z, last):
-            for i in range(w.size):
-                if z[i] == last and e < z_E.size:
-                    before = loops.stepped_back(w[i], np.uint16(most), np.uint16)
-                    w[i] = loops.stepped(before, z_E[e], np.uint16)
-                    e += 1
-
-
-@jit
-def _step_all(w_N: U, z_N: Bytes, last: Any) -> bool:
-    """Step by bytes; tells whether one of them is `last`."""
-    found = np.uint8(0)
-    for i in range(w_N.size):
-        found |= np.uint8(z_N[i] == last)
-        w_N[i] = loops.stepped(w_N[i], np.uint16(z_N[i]), np.uint16)
-    return bool(found)

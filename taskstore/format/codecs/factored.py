@@ -26,15 +26,15 @@ from taskstore.errors import FormatError
 from taskstore.format.codecs.levels import Levels
 from taskstore.format.codecs.levels import quantised as dense
 from taskstore.kernels import symbols as packing
-from taskstore.kernels.factored import range_coder
 from taskstore.kernels.factored.low_rank import LARGEST, MAX_RANK, UNITS, LowRank
-from taskstore.kernels.jit import jit
 from taskstore.kernels.quantise import F32, MAX_STRETCH, Bytes, Quantised, quantise
+from taskstore.native import range_coder
 
 LEAD = struct.Struct("<IhBxI4x")  # columns, unit, rank, length; 16 bytes
 FEW = struct.Struct("<IIhBb8sII4x")  # as of `levels`, then levels that are not 0, and their bytes
 SHARE = 0.06  # of levels that are not 0, to which they are told by where they are
 NUMBER = 3  # bytes that a number takes at most
+ROOM = 64  # and a coder's end
 PLAIN = 4  # the radix in memory of levels that are few
 
 
@@ -66,7 +66,7 @@ class Factored(Levels):
         rows, points, z_N = quantise(chunk_N.view(np.float32), *ends)
         where_E = np.flatnonzero(z_N).astype(np.uint32)
         if where_E.size <= SHARE * z_N.size:
-            out = np.empty(NUMBER * 4 * where_E.size + range_coder.ROOM, np.uint8)
+            out = np.empty(NUMBER * 4 * where_E.size + ROOM, np.uint8)
             found = out[: range_coder.put_few(where_E, z_N[where_E], out)].copy()
             if found.size <= z_N.size:
                 low = points.low.tobytes()
@@ -113,18 +113,11 @@ def quantised(streams: list[Bytes], n: int) -> Quantised:
     if not range_coder.few(streams[2], n, where_E, z_E):
         raise FormatError("a level stands past the end of its chunk, or is too large")
     symbols = np.zeros(-(-n // packing.PACKED[PLAIN]), np.uint8)
-    _place(where_E, z_E, symbols)
+    range_coder.place(where_E, z_E, symbols)
     large_E = z_E >= PLAIN - 1
     none = np.zeros(0, np.uint8)
     known = dense([_as_dense(streams[0]), streams[1], np.zeros(0, np.uint8), none, none], 0)
     return replace(known, n=n, symbols=symbols, where_E=where_E[large_E], z_E=z_E[large_E])
-
-
-@jit
-def _place(where_E: NDArray[np.uint32], z_E: NDArray[np.uint16], symbols: Bytes) -> None:
-    for i in range(where_E.size):
-        at = where_E[i]
-        symbols[at >> 2] |= np.uint8(min(z_E[i], 3) << (np.uint32(2) * (at & np.uint32(3))))
 
 
 def joined(chunk: Quantised, low_rank: LowRank | None, start: int) -> Quantised:
@@ -142,7 +135,7 @@ def joined(chunk: Quantised, low_rank: LowRank | None, start: int) -> Quantised:
 
 def lead_sizes(n: int) -> tuple[int, int]:
     """Upper bounds; `lead_sizer` has what a stream must have."""
-    return LEAD.size, 3 * NUMBER * n + range_coder.ROOM
+    return LEAD.size, 3 * NUMBER * n + ROOM
 
 
 def lead_sizer(n: int) -> Callable[[list[Bytes]], int]:
@@ -187,7 +180,7 @@ def lead(found: LowRank | None) -> list[Bytes]:
     kinds = [_classes(factor) for factor in (found.left_RM, found.right_RN)]
     heads_R3 = np.stack([found.shifts_R, *kinds], 1).astype(np.uint8)
     numbers = found.codes_M.size + found.rank * (found.codes_M.size + found.columns + 2)
-    out = np.empty(NUMBER * numbers + range_coder.ROOM, np.uint8)
+    out = np.empty(NUMBER * numbers + ROOM, np.uint8)
     left_RM, right_RN = np.ascontiguousarray(found.left_RM), np.ascontiguousarray(found.right_RN)
     used = range_coder.put_factors(found.codes_M, heads_R3, left_RM, right_RN, out)
     head = LEAD.pack(found.columns, found.unit, found.rank, used)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.format.codecs import loops
 from taskstore.format.codecs.fixed import Fixed
+from taskstore.native import planes as loops
 
 Bytes = NDArray[np.uint8]
 
@@ -23,12 +23,12 @@ class Rotated(Fixed):
 
     def encode(self, chunk_N: NDArray[Any], given_N: NDArray[Any] | None) -> list[Bytes]:
         planes = [np.empty(chunk_N.size, np.uint8) for _ in range(chunk_N.itemsize)]
-        loops.SPLIT[chunk_N.itemsize](chunk_N, *planes)
+        loops.split(chunk_N, *planes)
         return planes
 
     def decode(
         self, streams: list[Bytes], n: int, itemsize: int, given_N: NDArray[Any] | None
     ) -> NDArray[Any]:
         chunk_N = np.empty(n, f"<u{itemsize}")
-        loops.JOIN[itemsize](*streams, chunk_N)
+        loops.join(*streams, chunk_N)
         return chunk_N

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.format.codecs import loops
 from taskstore.format.codecs.fixed import Fixed
 from taskstore.format.codecs.rotated import Rotated
+from taskstore.native import planes as loops
 
 Bytes = NDArray[np.uint8]
 

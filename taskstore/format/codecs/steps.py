@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
-from taskstore.format.codecs import loops
-from taskstore.kernels.jit import jit
+from taskstore.native import classes as sizes
+from taskstore.native import steps as loops
 
 Bytes = NDArray[np.uint8]
 CLASSES = 16
@@ -49,11 +49,9 @@ class Steps:
         assert given_N is not None
         classes = classes_of(given_N)
         ends = counts_of(given_N, classes).cumsum()
-        bytes_N, sorted_N = np.empty((2, chunk_N.size), np.uint8)
-        z_N = np.empty(chunk_N.size, np.uint16)
-        steps_to(given_N, chunk_N, z_N, bytes_N)
-        loops.sort(given_N, SHIFT, bytes_N, classes, _starts(ends), sorted_N)
-        escapes = z_N[_positions(bytes_N)]
+        sorted_N, escapes_N = np.empty(chunk_N.size, np.uint8), np.empty(chunk_N.size, np.uint16)
+        order = (SHIFT, classes, _starts(ends))
+        escapes = escapes_N[: loops.encode(given_N, chunk_N, *order, sorted_N, escapes_N)]
         low, high = (escapes & 0xFF).astype(np.uint8), (escapes >> 8).astype(np.uint8)
         return [*np.split(sorted_N, ends[:-1]), low, high]
 
@@ -62,14 +60,11 @@ class Steps:
     ) -> NDArray[Any]:
         """Raises FormatError where an escaped value needs no escape."""
         assert given_N is not None
-        escapes = escapes_of(streams)
+        escapes, chunk_N = escapes_of(streams), np.empty(n, np.uint16)
         starts = _starts(np.cumsum([stream.size for stream in streams[:CLASSES]]))
-        bytes_N, chunk_N = np.empty(n, np.uint8), np.empty(n, np.uint16)
-        sorted_N = np.concatenate(streams[:CLASSES])
-        loops.unsort(given_N, SHIFT, sorted_N, classes_of(given_N), starts, bytes_N)
-        z_N = bytes_N.astype(np.uint16)
-        z_N[_positions(bytes_N)] = escapes
-        _apply(given_N, z_N, chunk_N)
+        order = (SHIFT, classes_of(given_N), starts)
+        if not loops.decode(given_N, *order, np.concatenate(streams[:CLASSES]), escapes, chunk_N):
+            raise FormatError("steps have another number of escapes than bytes that tell of one")
         return chunk_N
 
 
@@ -94,12 +89,6 @@ def _starts(ends: NDArray[np.int64]) -> NDArray[np.uint64]:
     return np.append(0, ends[:-1]).astype(np.uint64)
 
 
-def _positions(bytes_N: Bytes) -> NDArray[np.uint32]:
-    """Elements whose byte is 255, in order."""
-    where = np.empty(bytes_N.size + 1, np.uint32)
-    return where[: _escaped(bytes_N, where)]
-
-
 def classes_of(w0_N: NDArray[Any]) -> Bytes:
     """Class of each s, uint8 (256,)."""
     top = int((w0_N & np.uint16(0x7FFF)).max()) >> SHIFT if w0_N.size else 0
@@ -108,35 +97,6 @@ def classes_of(w0_N: NDArray[Any]) -> Bytes:
 
 def counts_of(w0_N: NDArray[Any], classes: Bytes) -> NDArray[np.int64]:
     """Elements of each class, int64 (16,)."""
-    by_size = np.zeros((4, 256), np.int64)
-    loops.count_sizes(w0_N, SHIFT, by_size)
-    return np.bincount(classes, weights=by_size.sum(0), minlength=CLASSES).astype(np.int64)
-
-
-# Each loop does one thing: it is vectorised, or waits for one address alone. One loop that did all
-# of it took twice as long.
-
-
-@jit
-def steps_to(w0_N: NDArray[Any], w_N: NDArray[Any], z_N: NDArray[Any], bytes_N: Bytes) -> None:
-    """Steps from w0 to w, and their bytes."""
-    for i in range(w0_N.size):
-        z_N[i] = loops.step(w0_N[i], w_N[i], np.uint16)
-        bytes_N[i] = np.uint8(min(z_N[i], np.uint16(ESCAPE)))
-
-
-@jit
-def _apply(w0_N: NDArray[Any], z_N: NDArray[Any], w_N: NDArray[Any]) -> None:
-    """From steps to weights."""
-    for i in range(w0_N.size):
-        w_N[i] = loops.stepped(w0_N[i], z_N[i], np.uint16)
-
-
-@jit
-def _escaped(bytes_N: Bytes, where: NDArray[np.uint32]) -> int:
-    """Positions of 255, first in `where` (N + 1,); returns how many."""
-    k = np.uint64(0)
-    for i in range(bytes_N.size):
-        where[k] = np.uint32(i)  # stays only where k moves on
-        k += np.uint64(bytes_N[i] == ESCAPE)
-    return int(k)
+    by_size = np.empty(256, np.int64)
+    sizes.count_sizes(w0_N, SHIFT, by_size)
+    return np.bincount(classes, weights=by_size, minlength=CLASSES).astype(np.int64)

@@ -37,8 +37,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
-from taskstore.format.codecs import loops
-from taskstore.kernels.jit import jit
+from taskstore.native import classes as sizes
+from taskstore.native import strides as loops
 
 Bytes = NDArray[np.uint8]
 U = NDArray[Any]  # unsigned view of the weights, uint16 or uint32
@@ -70,7 +70,7 @@ class Strides:
                 return counts[len(before) - 1]
             plain = 0
             for stream in before[1:]:
-                bits, largest = _plain(stream, KEPT[itemsize])
+                bits, largest = loops.plain(stream, KEPT[itemsize])
                 if largest > LAST[itemsize]:
                     raise FormatError("a step is larger than its dtype allows")
                 plain += bits
@@ -82,35 +82,25 @@ class Strides:
         assert given_N is not None
         n, itemsize = chunk_N.size, chunk_N.itemsize
         kept, (shift, unused) = KEPT[itemsize], _chosen(given_N, chunk_N)
-        bytes_N, sorted_N = np.empty((2, n), np.uint8)
-        far_N = np.empty_like(chunk_N)
-        _steps(given_N, chunk_N, unused, far_N)
-        _shorten(far_N, kept, bytes_N)
         classes, counts = _classes(given_N, shift)
         ends = counts.cumsum()
-        loops.sort(given_N, shift, bytes_N, classes, (ends - counts).astype(np.uint64), sorted_N)
-        words = np.zeros((_plain(bytes_N, kept)[0] + 31) // 32 + 2, np.uint32)
-        used = _write(far_N, bytes_N, kept, words)
-        plain = words.astype("<u4").view(np.uint8)[: (used + 7) // 8]
+        order = (classes, (ends - counts).astype(np.uint64))
+        sorted_N, words = np.empty(n, np.uint8), np.empty(n * PLAIN[itemsize] // 32 + 2, np.uint32)
+        used = loops.encode(given_N, chunk_N, shift, unused, kept, *order, sorted_N, words)
+        plain = words.view(np.uint8)[: (used + 7) // 8].copy()
         return [np.array([shift, unused], np.uint8), *np.split(sorted_N, ends[:-1]), plain]
 
     def decode(
         self, streams: list[Bytes], n: int, itemsize: int, given_N: NDArray[Any] | None
     ) -> NDArray[Any]:
-        """Raises FormatError where a padding bit is set."""
+        """Raises FormatError where a padding bit is set, or plain bits are fewer or more."""
         assert given_N is not None
-        (shift, unused), plain = _head(streams[0], itemsize), streams[-1]
-        classes, counts = _classes(given_N, shift)
-        bytes_N, chunk_N = np.empty(n, np.uint8), np.empty(n, f"<u{itemsize}")
-        sorted_N = np.concatenate(streams[1:-1])
-        starts = (counts.cumsum() - counts).astype(np.uint64)
-        loops.unsort(given_N, shift, sorted_N, classes, starts, bytes_N)
-        words = np.zeros(plain.size // 4 + 2, "<u4")
-        words.view(np.uint8)[: plain.size] = plain
-        used = _read(bytes_N, KEPT[itemsize], words, chunk_N)
-        if used % 8 and int(plain[-1]) >> (used % 8):
-            raise FormatError("steps have ones in the padding of their plain bits")
-        _apply(given_N, bytes_N, unused, chunk_N)
+        way = (*_head(streams[0], itemsize), KEPT[itemsize])
+        classes, counts = _classes(given_N, way[0])
+        order = (classes, (counts.cumsum() - counts).astype(np.uint64))
+        sorted_N, chunk_N = np.concatenate(streams[1:-1]), np.empty(n, f"<u{itemsize}")
+        if not loops.decode(given_N, *way, *order, sorted_N, streams[-1], chunk_N):
+            raise FormatError("steps have other plain bits than their bytes say")
         return chunk_N
 
 
@@ -129,122 +119,19 @@ def _chosen(w0_N: U, w_N: U) -> tuple[int, int]:
     shift = 8 * w0_N.itemsize - 9
     if w0_N.itemsize == 2 and 4 * int(_classes(w0_N, shift)[1][-1]) > w0_N.size:
         shift += 3
-    used = int(_used(w0_N, w_N))
+    used = sizes.used_bits(w0_N, w_N)
     return shift, min((used & -used).bit_length() - 1, shift) if used else 0
 
 
 def _classes(w0_N: U, shift: int) -> tuple[Bytes, Edges]:
     """Class of each s, uint8 (256,), and the elements of each class, int64 (10,)."""
-    by_size = np.zeros((4, 256), np.int64)
-    loops.count_sizes(w0_N, shift, by_size)
-    classes, counts = np.zeros(256, np.uint8), np.zeros(CLASSES, np.int64)
-    _share(by_size.sum(0), max(1024, (w0_N.size + 63) // 64), classes, counts)
-    return classes, counts
-
-
-@jit
-def _share(by_size: Edges, least: int, classes: Bytes, counts: Edges) -> None:
-    c = 0
-    for s in range(255, -1, -1):
-        if counts[c] >= least and c < counts.size - 1:
+    by_size = np.empty(256, np.int64)
+    sizes.count_sizes(w0_N, shift, by_size)
+    least = max(1024, (w0_N.size + 63) // 64)
+    classes, counts, c = np.zeros(256, np.uint8), [0] * CLASSES, 0
+    for s, many in zip(range(255, -1, -1), by_size[::-1].tolist(), strict=True):
+        if counts[c] >= least and c < CLASSES - 1:
             c += 1
         classes[s] = c
-        counts[c] += by_size[s]
-
-
-@jit
-def _left(v: Any, kept: int) -> Any:
-    """How many plain bits a step has whose byte's upper seven bits are `v`."""
-    return np.uint8(max(np.uint8(v >> np.uint8(kept)), np.uint8(1)) - np.uint8(1))
-
-
-@jit
-def _plain(bytes_N: Bytes, kept: int) -> tuple[int, int]:
-    """Plain bits that these steps have, and the largest of their upper seven bits."""
-    total, largest = np.uint32(0), np.uint8(0)
-    for i in range(bytes_N.size):
-        v = np.uint8(bytes_N[i] >> np.uint8(1))
-        total += np.uint32(_left(v, kept))
-        largest = max(largest, v)
-    return int(total), int(largest)
-
-
-@jit
-def _used(w0_N: U, w_N: U) -> int:
-    """Bits that some weight has set."""
-    used = np.uint32(0)
-    for i in range(w0_N.size):
-        used |= np.uint32(w0_N[i] | w_N[i])
-    return int(used)
-
-
-# Each loop does one thing: it is vectorised, or waits for one address alone.
-
-
-@jit
-def _steps(w0_N: U, w_N: U, unused: int, far_N: U) -> None:
-    """The step in floats away from zero: that of `ulp` between weights whose base is positive."""
-    U = w0_N.dtype.type
-    below, low = U(np.iinfo(U).max >> 1), U(unused)
-    for i in range(w0_N.size):
-        crossed = U(U(w_N[i] ^ w0_N[i]) & U(~below))
-        size0, size = U(U(w0_N[i] & below) >> low), U(U(w_N[i] & below) >> low)
-        far_N[i] = loops.step(size0, U(size | crossed), U)
-
-
-@jit
-def _shorten(far_N: U, kept: int, bytes_N: Bytes) -> None:
-    """A step's byte. A float's exponent and leading bits are what it needs, and exact here."""
-    drop = np.uint64(52 - kept)
-    lowest = np.uint64(((1023 + kept) << kept) - (1 << kept))
-    for i in range(far_N.size):
-        half = np.uint32(far_N[i] >> np.uint8(1))
-        v = np.uint32((np.float64(half).view(np.uint64) >> drop) - lowest)
-        v = v if half >= np.uint32(1 << kept) else half
-        bytes_N[i] = np.uint8((v << np.uint32(1)) | np.uint32(far_N[i] & np.uint8(1)))
-
-
-@jit
-def _write(far_N: U, bytes_N: Bytes, kept: int, words: NDArray[Any]) -> int:
-    """The plain bits, one element's after the other's; returns how many."""
-    held, fill, at, used = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
-    for i in range(far_N.size):
-        v = np.uint64(bytes_N[i] >> np.uint8(1))
-        r = np.uint64(_left(np.uint8(v), kept))
-        low = np.uint64(far_N[i] >> np.uint8(1)) & ((np.uint64(1) << r) - np.uint64(1))
-        held |= low << fill
-        fill += r
-        used += r
-        words[at] = np.uint32(held & np.uint64(0xFFFFFFFF))  # stays only where `at` moves on
-        full = fill >> np.uint64(5)
-        at += full
-        held >>= full << np.uint64(5)
-        fill &= np.uint64(31)
-    words[at] = np.uint32(held)
-    return int(used)
-
-
-@jit
-def _read(bytes_N: Bytes, kept: int, words: NDArray[Any], far_N: U) -> int:
-    """Steps without their signs from bytes and plain bits; returns how many of those."""
-    used = np.uint64(0)
-    for i in range(bytes_N.size):
-        v = np.uint64(bytes_N[i] >> np.uint8(1))
-        r = np.uint64(_left(np.uint8(v), kept))
-        at = used >> np.uint64(5)
-        pair = np.uint64(words[at]) | (np.uint64(words[at + np.uint64(1)]) << np.uint64(32))
-        low = (pair >> (used & np.uint64(31))) & ((np.uint64(1) << r) - np.uint64(1))
-        far_N[i] = far_N.dtype.type(((v - (r << np.uint64(kept))) << r) | low)
-        used += r
-    return int(used)
-
-
-@jit
-def _apply(w0_N: U, bytes_N: Bytes, unused: int, far_N: U) -> None:
-    """From steps without signs to weights, in place."""
-    U = w0_N.dtype.type
-    below, low = U(np.iinfo(U).max >> 1), U(unused)
-    for i in range(w0_N.size):
-        z = U(U(far_N[i] << U(1)) | U(bytes_N[i] & np.uint8(1)))
-        w = loops.stepped(U(U(w0_N[i] & below) >> low), z, U)
-        far_N[i] = U(U(U(w << low) & below) | U(U(w ^ w0_N[i]) & U(~below)))
+        counts[c] += many
+    return classes, np.array(counts, np.int64)

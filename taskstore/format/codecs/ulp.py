@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.format.codecs import loops
 from taskstore.format.codecs.fixed import Fixed
+from taskstore.native import planes as loops
 
 Bytes = NDArray[np.uint8]
+FLOATS = (2, 4)  # bytes per element that loops are for
 
 
 class Ulp(Fixed):
@@ -25,24 +26,24 @@ class Ulp(Fixed):
 
     def encode(self, chunk_N: NDArray[Any], given_N: NDArray[Any] | None) -> list[Bytes]:
         assert given_N is not None
-        if chunk_N.itemsize not in loops.ULP_SPLIT:
+        if chunk_N.itemsize not in FLOATS:
             z_N = _folded(_order(chunk_N) - _order(given_N))
             bytes_NB = z_N.view(np.uint8).reshape(-1, z_N.itemsize)
             return [np.ascontiguousarray(plane_N) for plane_N in bytes_NB.T]
         planes = [np.empty(chunk_N.size, np.uint8) for _ in range(chunk_N.itemsize)]
-        loops.ULP_SPLIT[chunk_N.itemsize](given_N, chunk_N, *planes)
+        loops.ulp_split(given_N, chunk_N, *planes)
         return planes
 
     def decode(
         self, streams: list[Bytes], n: int, itemsize: int, given_N: NDArray[Any] | None
     ) -> NDArray[Any]:
         assert given_N is not None
-        if itemsize not in loops.ULP_JOIN:
+        if itemsize not in FLOATS:
             bytes_NB = np.stack(streams, axis=1) if n else np.empty((0, itemsize), np.uint8)
             z_N = np.ascontiguousarray(bytes_NB).view(f"<u{itemsize}").reshape(-1)
             return _order(_order(given_N) + _unfolded(z_N))
         chunk_N = np.empty(n, f"<u{itemsize}")
-        loops.ULP_JOIN[itemsize](given_N, *streams, chunk_N)
+        loops.ulp_join(given_N, *streams, chunk_N)
         return chunk_N
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.kernels.jit import jit
+from taskstore.native import low_rank as loops
 
 Bytes = NDArray[np.uint8]
 F32 = NDArray[np.float32]
@@ -74,7 +75,8 @@ class LowRank:
 
     def add(self, first: int, values_N: F32) -> None:
         """Add the elements from `first` on to as many values, in place."""
-        add_elements(*self.floats(), first, values_N)
+        factors = (self.left_RM, self.right_RN, self.shifts_R, self.scales())
+        loops.add(*factors, first, values_N)
 
 
 NONE = LowRank(1, 0, *(np.zeros(0, np.uint8),) * 2, *(np.zeros((0, 1), np.int8),) * 2)

@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import FormatError
-from taskstore.format.codecs.deltas import loops, tables
-from taskstore.kernels.entropy import fields, rans
+from taskstore.format.codecs.deltas import tables
+from taskstore.kernels.entropy import rans
+from taskstore.native import classes, delta_tables
+from taskstore.native import deltas as loops
 
 Bytes = NDArray[np.uint8]
 U = NDArray[Any]  # unsigned view of the weights, uint16 or uint32
@@ -36,6 +38,12 @@ STATES = 4 * rans.LANES  # bytes
 START = np.uint32(rans.START)  # no state is less, so that of nothing is 0
 SAMPLE = 1 << 13  # elements from which scales are chosen
 LARGEST = 30  # code of a row or column
+LAST, SMALL = 231, 240  # symbols between the two do not exist
+WRONG = (
+    "",
+    "a chunk of deltas does not end where its coder does",
+    "the plain bits of a chunk of deltas are not those of its symbols",
+)
 
 
 class Head(NamedTuple):
@@ -97,15 +105,13 @@ class Deltas:
         one_in = max(1, n // SAMPLE)
         edges = tables.edges_of(one_in * np.bincount(scales_N[::one_in], minlength=256))
         contexts_E = tables.contexts_of(edges)
-        symbols_N, widths_N, plain_N = np.empty(n, np.uint8), np.empty(n, np.uint8), chunk_N.copy()
+        symbols_N, room = np.empty(n, np.uint8), np.empty(n * itemsize // 4 + 2, np.uint32)
         loops.symbols(given_N, chunk_N, *head.way, f, symbols_N)
-        counts_CS = np.zeros((edges.size, 256), np.int64)
-        rans.count(symbols_N, scales_N, contexts_E, counts_CS)
-        codes_CS = tables.codes_of(counts_CS)
+        codes_CS = tables.codes_of(rans.count(symbols_N, scales_N, contexts_E, edges.size))
         states, words = rans.encode(symbols_N, scales_N, contexts_E, tables.shares_of(codes_CS))
-        total = loops.widths(given_N, symbols_N, *head.way, f, widths_N)
-        loops.plain(given_N, symbols_N, *head.way, f, plain_N)
-        plain, coded = fields.write(plain_N, widths_N, total), tables.write(edges, codes_CS)
+        total = loops.plain(given_N, chunk_N, symbols_N, *head.way, f, room)
+        plain = room.view(np.uint8)[: (total + 7) // 8].copy()
+        coded = tables.write(edges, codes_CS)
         head = head._replace(tables=coded.size, words=words.size, plain=plain.size)
         body = np.frombuffer(
             (states - START).astype("<u4").tobytes() + words.astype("<u2").tobytes(), np.uint8
@@ -116,22 +122,16 @@ class Deltas:
         """Raises FormatError where the coder does not end as it began, or plain bits are left."""
         assert given_N is not None
         head = _head(streams[0], n, itemsize)
-        found = tables.read(streams[2], loops.LAST, loops.SMALL)
+        found = tables.read(streams[2], LAST, SMALL)
         if found is None:
             raise FormatError("the tables of a chunk of deltas make no sense")
         contexts_E, shares_CS = found
-        scales_N = _scales_of(given_N, head, streams[1])
-        states = np.frombuffer(streams[3][:STATES].tobytes(), "<u4") + START
-        words = np.frombuffer(streams[3][STATES:].tobytes(), "<u2")
-        symbols_N = rans.decode(states, words, scales_N, contexts_E, shares_CS)
-        if symbols_N is None:
-            raise FormatError("a chunk of deltas does not end where its coder does")
-        widths_N, chunk_N = np.empty(n, np.uint8), np.empty(n, f"<u{itemsize}")
-        total, plain = loops.widths(given_N, symbols_N, *head.way, head.f, widths_N), streams[4]
-        if plain.size != (total + 7) // 8 or (total % 8 and int(plain[-1]) >> (total % 8)):
-            raise FormatError("the plain bits of a chunk of deltas are not those of its symbols")
-        fields.read(plain, widths_N, chunk_N)
-        loops.apply(given_N, symbols_N, *head.way, head.f, chunk_N)
+        scales, chunk_N = _split(streams[1], head, n), np.empty(n, f"<u{itemsize}")
+        wrong = loops.decode(
+            given_N, *head.way, head.f, *scales, contexts_E, shares_CS, *streams[3:], chunk_N
+        )
+        if wrong:
+            raise FormatError(WRONG[wrong])
         return chunk_N
 
     def _scales(self, octaves_N: NDArray[np.int16]) -> Bytes:
@@ -141,7 +141,7 @@ class Deltas:
         if not columns or 16 * (rows + columns) > n:
             return np.empty(0, np.uint8)
         rows_2R, columns_2K = np.zeros((2, rows), np.int64), np.zeros((2, columns), np.int64)
-        loops.sums(octaves_N, first, rows_2R, columns_2K)
+        delta_tables.sums(octaves_N, first, rows_2R, columns_2K)
         return np.concatenate([_below(*rows_2R), _below(*columns_2K)])
 
 
@@ -168,16 +168,20 @@ def _layout(w0_N: U, w_N: U) -> tuple[int, int]:
         some = np.sort(w0_N[:: max(1, w0_N.size >> 10)] & np.uint16(0x7FFF))
         if some[some.size // 2] >> 7 < 104:  # 2^-23 in bf16, 1/4 in fp16
             m = 10
-    used = int(loops.used(w0_N, w_N))
+    used = classes.used_bits(w0_N, w_N)
     return m, min((used & -used).bit_length() - 1, m) if used else 0
 
 
 def _scales_of(w0_N: U, head: Head, scales: Bytes) -> Bytes:
     """What an element's context is made of, (N,)."""
     scales_N = np.empty(w0_N.size, np.uint8)
-    rows = head.rows(w0_N.size)
-    loops.scales(w0_N, *head.way, scales[:rows], scales[rows:], head.first, scales_N)
+    loops.scales(w0_N, *head.way, *_split(scales, head, w0_N.size), scales_N)
     return scales_N
+
+
+def _split(scales: Bytes, head: Head, n: int) -> tuple[Bytes, Bytes, int]:
+    """Codes of rows, of columns, and where in a row a chunk of `n` elements begins."""
+    return scales[: head.rows(n)], scales[head.rows(n) :], head.first
 
 
 def _head(stream: Bytes, n: int, itemsize: int) -> Head:

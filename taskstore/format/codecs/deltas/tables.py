@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.entropy.rans import WHOLE
-from taskstore.kernels.jit import jit
+from taskstore.native import delta_tables as loops
 
 Bytes = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
@@ -75,7 +74,7 @@ def read(tables: Bytes, last: int, small: int) -> tuple[Bytes, U16] | None:
     if (edges[1:] >= edges[:-1]).any():
         return None
     shares_CS = np.zeros((count, 256), np.uint16)
-    if not _read(tables, 1 + count, WEIGHTS, shares_CS) or shares_CS[:, last + 1 : small].any():
+    if not loops.shares_of(tables, 1 + count, WEIGHTS, shares_CS) or shares_CS[:, last + 1 : small].any():
         return None
     return contexts_of(edges), shares_CS
 
@@ -83,46 +82,5 @@ def read(tables: Bytes, last: int, small: int) -> tuple[Bytes, U16] | None:
 def shares_of(codes_CS: Bytes) -> U16:
     """Return the shares, (C, S), that a reader makes of weights."""
     shares_CS = np.zeros(codes_CS.shape, np.uint16)
-    for codes_S, shares_S in zip(codes_CS, shares_CS, strict=True):
-        _share(codes_S, WEIGHTS, shares_S)
+    loops.share(codes_CS, WEIGHTS, shares_CS)
     return shares_CS
-
-
-@jit
-def _read(tables: Bytes, at: int, weights: Counts, shares_CS: U16) -> bool:
-    """Whether the bytes from `at` on are the weights of as many contexts, and no more."""
-    codes_S = np.empty(256, np.uint8)
-    for c in range(shares_CS.shape[0]):
-        if at + 2 > tables.size:
-            return False
-        first, last = int(tables[at]), int(tables[at + 1])
-        at += 2
-        if last < first or at + last - first + 1 > tables.size:
-            return False
-        codes_S[:] = 0
-        for s in range(first, last + 1):
-            before = codes_S[s - 2] if s - 2 >= first else np.uint8(0)
-            codes_S[s] = np.uint8(tables[at] + before)
-            at += 1
-        if not _share(codes_S, weights, shares_CS[c]):
-            return False
-    return at == tables.size
-
-
-@jit
-def _share(codes_S: Bytes, weights: Counts, shares_S: U16) -> bool:
-    """Shares of WHOLE by weight, at least 1; False where no symbol has a weight."""
-    total, there = np.int64(0), np.int64(0)
-    for s in range(256):
-        if codes_S[s] >= weights.size:
-            return False
-        total += weights[codes_S[s]]
-        there += np.int64(codes_S[s] > 0)
-    so_far, begun = np.int64(0), np.int64(0)
-    for s in range(256):
-        if codes_S[s] > 0:
-            so_far += weights[codes_S[s]]
-            end = so_far * (WHOLE - there) // total
-            shares_S[s] = np.uint16(np.int64(1) + end - begun)
-            begun = end
-    return bool(there > 0)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstore.kernels.factored import range_coder
+from taskstore.format.codecs.factored import ROOM
+from taskstore.native import range_coder
 
 LARGE = st.sampled_from([0, 1, 2, 3, 4, 5, 6, 7, 8, 127, 8190]) | st.integers(0, 8190)
 
@@ -19,7 +20,7 @@ def test_few_levels_come_back(seed: int, sizes: list[int], apart: int) -> None:
     z_E = (2 * (np.array(sizes, np.int64) + 1) - random.integers(0, 2, len(sizes))).astype(
         np.uint16
     )
-    out = np.empty(12 * len(sizes) + range_coder.ROOM, np.uint8)
+    out = np.empty(12 * len(sizes) + ROOM, np.uint8)
     data = out[: range_coder.put_few(where_E, z_E, out)].copy()
     found = np.empty_like(where_E), np.empty_like(z_E)
     n = int(where_E[-1]) + 1 if sizes else 0
@@ -33,7 +34,7 @@ def test_few_levels_take_their_entropy() -> None:
     n, share = 1 << 16, 0.02
     where_E = np.flatnonzero(random.random(n) < share).astype(np.uint32)
     z_E = random.integers(1, 3, where_E.size).astype(np.uint16)
-    out = np.empty(12 * where_E.size + range_coder.ROOM, np.uint8)
+    out = np.empty(12 * where_E.size + ROOM, np.uint8)
     p = where_E.size / n
     entropy = where_E.size - n * (p * np.log2(p) + (1 - p) * np.log2(1 - p))
     assert 8 * range_coder.put_few(where_E, z_E, out) < 1.02 * entropy + 64
@@ -46,7 +47,7 @@ def test_factors_come_back(seed: int, rank: int, rows: int, columns: int) -> Non
     heads = random.integers(0, 16, (rank, 3)).astype(np.uint8)
     left = random.integers(-127, 128, (rank, rows)).astype(np.int8)
     right = random.integers(-127, 128, (rank, columns)).astype(np.int8)
-    out = np.empty(3 * (rows + rank * (rows + columns + 2)) + range_coder.ROOM, np.uint8)
+    out = np.empty(3 * (rows + rank * (rows + columns + 2)) + ROOM, np.uint8)
     data = out[: range_coder.put_factors(scales, heads, left, right, out)].copy()
     found = np.empty_like(scales), np.empty_like(heads), np.empty_like(left), np.empty_like(right)
     assert range_coder.factors(data, *found)
