@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,9 @@ from taskstore.errors import FormatError
 from taskstore.format.codecs import CODECS, rounded
 from taskstore.format.section import Layout, decode, encode
 from taskstore.kernels import bits
+from taskstore.native import levels
 from tests.support.coded import back
+from tests.support.native import at_level
 
 Words = NDArray[Any]
 
@@ -89,6 +91,13 @@ SAMPLES: Mapping[str, Sample] = {
 }
 CASES = [(name, size) for name in CODECS for size in SAMPLES[name].itemsizes]
 every = pytest.mark.parametrize(("name", "itemsize"), CASES)
+
+
+@pytest.fixture(autouse=True, scope="module", params=levels.available())
+def level(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test runs with the loops of every level that the processor has."""
+    with at_level(request.param):
+        yield
 
 
 def test_every_codec_is_here() -> None:

@@ -16,8 +16,8 @@ from taskstore.format.codecs.factored import FEW, LEAD, Factored
 from taskstore.format.container import ContainerReader, ContainerWriter
 from taskstore.format.section import Layout, SectionReader, SectionWriter
 from taskstore.kernels.factored.low_rank import LowRank
-from taskstore.native import range_coder
 from taskstore.locations.files import LocalFolder
+from taskstore.native import range_coder
 from tests.kernels.factored.test_low_rank import low_rank
 
 Streams = list[NDArray[np.uint8]]

@@ -10,8 +10,6 @@ Legend: N = elements, C = contexts, S = 256 bytes, E = 256 scales.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 

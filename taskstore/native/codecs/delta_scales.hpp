@@ -14,9 +14,9 @@ public:
         : row_(rows), columns_(columns), count_(count), at_(first) {}
 
     template <class U>
-    void next(size_t n, const U *__restrict w0, Way way, uint8_t *__restrict scales) {
+    void next(size_t n, const int32_t *__restrict w0, Way way, uint8_t *__restrict scales) {
         for (size_t i = 0; i < n; ++i) {
-            int32_t e = sub(std::max(shr(magnitude(w0[i], way.unused), way.m), way.g), way.g);
+            int32_t e = sub(std::max(shr(magnitude<U>(w0[i], way.unused), way.m), way.g), way.g);
             scales[i] = uint8_t(std::min(shl(e, 1), 255));
         }
         for (size_t i = 0; count_ && i < n;) {

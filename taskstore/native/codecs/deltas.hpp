@@ -28,16 +28,27 @@ INLINED int32_t sub(int32_t x, int32_t y) { return int32_t(uint32_t(x) - uint32_
 INLINED int32_t shl(int32_t x, int32_t n) { return int32_t(uint32_t(x) << (n & 31)); }
 INLINED int32_t shr(int32_t x, int32_t n) { return x >> (n & 31); }
 
-// Written as a choice it may become a branch, which is not vectorised.
-INLINED int32_t choose(bool which, int32_t x, int32_t y) { return y ^ ((x ^ y) & -int32_t(which)); }
-
 // floor(log2(x)) of a number above 0; negative for 0. No rounding reaches the next power.
 INLINED int32_t log2(int32_t x) {
     return sub(shr(std::bit_cast<int32_t>(float(x & ~(x >> 1))), 23), 127);
 }
 
-// A weight's bits without the sign, shifted.
-template <class U> INLINED int32_t magnitude(U w, int32_t unused) { return shr(int32_t(U(w & BELOW<U>)), unused); }
+// Weights, symbols and plain bits as elements of 32 bits, and back. Loops over one width of element are
+// vectorised without taking their registers apart.
+template <class T, class V>
+INLINED void widened(size_t n, const T *__restrict from, V *__restrict to) {
+    for (size_t i = 0; i < n; ++i) to[i] = V(from[i]);
+}
+
+// A weight's bits without the sign, shifted; `w` is of U.
+template <class U> INLINED int32_t magnitude(int32_t w, int32_t unused) {
+    return shr(w & int32_t(BELOW<U>), unused);
+}
+
+// Whether two weights have two signs.
+template <class U> INLINED int32_t across(int32_t w0, int32_t w) {
+    return int32_t(uint32_t(w0 ^ w) >> (BITS<U> - 1));
+}
 
 // The exponent of the unit in which a weight's delta is counted.
 INLINED int32_t unit(int32_t t, Way way) {
@@ -58,13 +69,14 @@ struct Bucket {
     int32_t low, least, r, k;
 };
 
+INLINED int32_t least_of(int32_t low, int32_t r) { return low >= 0 ? low : sub(0, add(low, shl(1, r))); }
+
 INLINED Bucket bucket(int32_t symbol, int32_t base, Way way) {
     int32_t h = shr(symbol, 1), negative = symbol & 1;
     int32_t r = sub(std::max(shr(h, way.f), 1), 1);
     int32_t a = shl(sub(h, shl(r, way.f)), r);
-    int32_t width = shl(1, r);
-    int32_t low = negative ? sub(base, add(a, width)) : add(base, a);
-    int32_t least = low >= 0 ? low : sub(0, add(low, width));
+    int32_t low = negative ? sub(base, add(a, shl(1, r))) : add(base, a);
+    int32_t least = least_of(low, r);
     int32_t k = std::min(std::max(sub(log2(std::max(least, 0)), way.m), 0), r);
     return {low, least, r, k};
 }
@@ -75,36 +87,39 @@ INLINED int32_t rounded_up(int32_t least, int32_t k) {
     return add(least, up) & ~up;
 }
 
-// How many plain bits an element has.
-template <class U> INLINED uint8_t width(U w0, uint8_t symbol, Way way) {
-    int32_t s = symbol, t0 = magnitude(w0, way.unused);
-    Bucket found = bucket(s, fixed(t0, way.m, unit(t0, way)), way);
+// How many plain bits an element has. Also what `weight` needs: `low`, and v, r and k in one number.
+template <class U>
+INLINED int32_t width(int32_t w0, int32_t s, Way way, int32_t &low, int32_t &vrk) {
+    int32_t t0 = magnitude<U>(w0, way.unused), v = unit(t0, way);
+    Bucket found = bucket(s, fixed(t0, way.m, v), way);
+    low = found.low;
+    vrk = shl(v, 10) | shl(found.r, 5) | found.k;
     int32_t alone = s < ZERO ? way.m : 0;
     alone = s >= ESCAPED ? BITS<U> : alone;
-    return uint8_t(s >= SMALL ? alone : sub(found.r, found.k));
+    return s >= SMALL ? alone : sub(found.r, found.k);
 }
 
 // The weight that a symbol and plain bits tell.
-template <class U> INLINED U weight(U w0, uint8_t symbol, U plain, Way way) {
-    int32_t s = symbol, p = int32_t(plain), m = way.m;
-    int32_t t0 = magnitude(w0, way.unused);
-    int32_t v = unit(t0, way);
-    Bucket found = bucket(s, fixed(t0, m, v), way);
-    int32_t both = add(found.low, p);
-    int32_t one_side = add(rounded_up(found.least, found.k), shl(p, found.k));
-    int32_t size = choose(found.least >= 0, one_side, both ^ shr(both, 31));
-    int32_t other = choose(found.least >= 0, found.low, both) < 0;
+template <class U>
+INLINED int32_t weight(int32_t w0, int32_t s, int32_t p, int32_t low, int32_t vrk, Way way) {
+    int32_t m = way.m, v = shr(vrk, 10), k = vrk & 31;
+    int32_t least = least_of(low, shr(vrk, 5) & 31);
+    int32_t both = add(low, p);
+    int32_t one_side = add(rounded_up(least, k), shl(p, k));
+    int32_t size = least >= 0 ? one_side : both ^ shr(both, 31);
+    int32_t side = least >= 0 ? low : both;
     // a float's exponent and mantissa are the weight's: no more bits are set
     int32_t bits = shr(std::bit_cast<int32_t>(float(size)), sub(23, m));
     int32_t t = add(bits, shl(sub(sub(v, m), 127), m));
-    t = choose(shr(size, m) == 0, size, t);
+    t = shr(size, m) == 0 ? size : t;
     int32_t octaves = add(shr(sub(s, SMALL), 1), 1);
     int32_t near = add(shl(sub(v, octaves), m), p);
-    t = choose(s >= SMALL, choose(s < ZERO, near, 0), t);
-    other = choose(s >= SMALL, s & 1, other);
-    U sign = U((w0 ^ U(other << (BITS<U> - 1))) & U(~BELOW<U>));
-    U w = U(U(U(shl(t, way.unused)) & BELOW<U>) | sign);
-    return U(choose(s >= ESCAPED, p, w));
+    near = s < ZERO ? near : 0;
+    t = s >= SMALL ? near : t;
+    side = s >= SMALL ? shl(s, 31) : side; // its sign tells of another one than the base's
+    int32_t sign = (w0 ^ int32_t(uint32_t(side) >> (32 - BITS<U>))) & ~int32_t(BELOW<U>);
+    int32_t w = (shl(t, way.unused) & int32_t(BELOW<U>)) | sign;
+    return s >= ESCAPED ? p : w;
 }
 
 } // namespace deltas

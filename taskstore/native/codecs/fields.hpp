@@ -41,9 +41,9 @@ public:
 
     FieldReader(const uint8_t *data, size_t size) : data_(data), size_(size) {}
 
-    // Fields of these widths, which add up to `total`; false where there are fewer bits.
-    template <class U>
-    bool read(size_t n, const uint8_t *widths, uint64_t total, U *__restrict fields) {
+    // Fields of these widths, MOST bits at most, which add up to `total`; false where there are fewer bits.
+    template <int MOST, class W, class U>
+    bool read(size_t n, const W *widths, uint64_t total, U *__restrict fields) {
         if (total > 8 * uint64_t(size_) - used_) return false;
         const uint8_t *from = data_ + used_ / 8;
         uint64_t at = used_ % 8;
@@ -53,12 +53,20 @@ public:
             std::memset(tail + left, 0, 8);
             from = tail;
         }
-        for (size_t i = 0; i < n; ++i) {
+        constexpr size_t TOGETHER = (64 - 7) / MOST; // fields that one load has
+        auto some = [&](size_t first, size_t many) {
             uint64_t bits;
             std::memcpy(&bits, from + at / 8, sizeof bits);
-            fields[i] = U((bits >> at % 8) & ((uint64_t(1) << widths[i]) - 1));
-            at += widths[i];
-        }
+            bits >>= at % 8;
+            for (size_t i = first; i < first + many; ++i) {
+                fields[i] = U(bits & ((uint64_t(1) << widths[i]) - 1));
+                bits >>= widths[i];
+                at += widths[i];
+            }
+        };
+        size_t i = 0;
+        for (; i + TOGETHER <= n; i += TOGETHER) some(i, TOGETHER);
+        for (; i < n; ++i) some(i, 1);
         used_ += total;
         return true;
     }

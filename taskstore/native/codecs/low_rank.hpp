@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <vector>
 
-// Rows of a factor may lie apart: the left one is often some columns of a larger array.
+// A factor may have any strides: the left one is often some columns of a larger array.
 using Factor = nb::ndarray<const int8_t, nb::ndim<2>, nb::device::cpu>;
 
 class LowRank {
@@ -21,15 +21,11 @@ public:
         require(left_RM.shape(0) == rank_ && right_RN.shape(0) == rank_ && scales_M.size() == rows_ &&
                     (rank_ == 0 || *std::max_element(shifts, shifts + rank_) <= 15),
                 "factors have several ranks");
-        require((left_RM.stride(1) == 1 || rows_ < 2) && (right_RN.stride(1) == 1 || columns_ < 2),
-                "rows of a factor are not contiguous");
         // a shift is shared by both sides, so that their numbers stay below 2^15
         for (size_t r = 0; r < rank_; ++r) {
             int some = std::min<int>(shifts[r], 8);
-            auto *left = left_RM.data() + int64_t(r) * left_RM.stride(0);
-            auto *right = right_RN.data() + int64_t(r) * right_RN.stride(0);
-            put(left, rows_, some, r % 2, left_.data() + r / 2, pairs_);
-            put(right, columns_, shifts[r] - some, r % 2, right_.data() + r / 2 * width_, 1);
+            put(left_RM, r, some, left_.data() + r / 2, pairs_);
+            put(right_RN, r, shifts[r] - some, right_.data() + r / 2 * width_, 1);
         }
     }
     bool empty() const { return rank_ == 0; }
@@ -52,10 +48,13 @@ public:
 private:
     static constexpr size_t VECTORS = 8, TILE = VECTORS * pairs::WIDTH;
 
-    static void put(const int8_t *from, size_t n, int shift, bool second, int32_t *to, size_t step) {
-        for (size_t i = 0; i < n; ++i) {
-            int32_t x = int32_t(uint32_t(int32_t(from[i])) << shift);
-            to[i * step] |= second ? pairs::pair(0, x) : pairs::pair(x, 0);
+    // The numbers of component r, shifted, each as one half of a pair.
+    static void put(const Factor &factor, size_t r, int shift, int32_t *to, size_t step) {
+        auto *from = factor.data() + int64_t(r) * factor.stride(0);
+        int64_t apart = factor.stride(1);
+        for (size_t i = 0, n = factor.shape(1); i < n; ++i) {
+            int32_t x = int32_t(uint32_t(int32_t(from[int64_t(i) * apart])) << shift);
+            to[i * step] |= r % 2 ? pairs::pair(0, x) : pairs::pair(x, 0);
         }
     }
     void tile(size_t row, size_t column, float *__restrict values, size_t n) const {

@@ -57,7 +57,8 @@ bool share(In2<uint8_t> codes_CS, In<int64_t> weights, Out2<uint16_t> shares_CS)
             "codes are not those of the shares");
     bool good = true;
     for (size_t c = 0; c < codes_CS.shape(0); ++c)
-        good &= shared(data(codes_CS) + SYMBOLS * c, data(weights), weights.size(), data(shares_CS) + SYMBOLS * c);
+        good &= shared(data(codes_CS) + SYMBOLS * c, data(weights), weights.size(),
+                       data(shares_CS) + SYMBOLS * c);
     return good;
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 using namespace deltas;
 using Bytes = In<uint8_t>;
-constexpr size_t BLOCK = FieldReader::BLOCK;
+constexpr size_t BLOCK = 512; // more would drive the coder's tables out of the nearest cache
 
 template <class U> Way way_of(int32_t unused, int32_t m, int32_t g, int32_t f = 0) {
     require(unused >= 0 && m >= 0 && unused + m < BITS<U> - 1 && g >= 1 && (f == 0 || f == 2 || f == 3),
@@ -31,33 +31,47 @@ template <class U>
 void scales(In<U> w0_N, int32_t unused, int32_t m, int32_t g, Bytes rows, Bytes columns, size_t first,
             Out<uint8_t> scales_N) {
     require_same_size(w0_N, scales_N);
-    scales_of(w0_N, rows, columns, first)
-        .next(w0_N.size(), data(w0_N), way_of<U>(unused, m, g), data(scales_N));
+    Scales scaled = scales_of(w0_N, rows, columns, first);
+    Way way = way_of<U>(unused, m, g);
+    auto *base = data(w0_N);
+    auto *to = data(scales_N);
+    for (size_t start = 0, n; (n = std::min(BLOCK, w0_N.size() - start)); start += n) {
+        int32_t w0[BLOCK];
+        widened(n, base + start, w0);
+        scaled.template next<U>(n, w0, way, to + start);
+    }
 }
 
-// The exponent of each delta, 0 where there is none; for a writer's choices.
+// The exponent of a delta, 0 where there is none; for a writer's choices.
+template <class U> INLINED int32_t octave_of(int32_t w0, int32_t w, Way way) {
+    int32_t t0 = magnitude<U>(w0, way.unused), t = magnitude<U>(w, way.unused), m = way.m;
+    int32_t x = std::max(t0, t), y = std::min(t0, t);
+    int32_t e = std::max(shr(x, m), 1), v = std::max(shr(y, m), 1);
+    int32_t near = log2(sub(fixed(x, m, v), fixed(y, m, v)));
+    int32_t octave = std::max(sub(add(v, near), m), 1), other = across<U>(w0, w);
+    octave = other | (sub(e, v) > FINER) ? e : octave;
+    return other | (t != t0) ? octave : 0;
+}
+
 template <class U>
 void octaves(In<U> w0_N, In<U> w_N, int32_t unused, int32_t m, Out<int16_t> octaves_N) {
     require_same_size(w0_N, w_N, octaves_N);
-    way_of<U>(unused, m, 1);
-    auto *w0 = data(w0_N), *w = data(w_N);
-    auto *__restrict octaves = data(octaves_N);
-    for (size_t i = 0, n = w0_N.size(); i < n; ++i) {
-        int32_t t0 = magnitude(w0[i], unused), t = magnitude(w[i], unused);
-        int32_t x = std::max(t0, t), y = std::min(t0, t);
-        int32_t e = std::max(shr(x, m), 1), v = std::max(shr(y, m), 1);
-        bool other = U(w0[i] ^ w[i]) > BELOW<U>;
-        bool far = other | (sub(e, v) > FINER);
-        int32_t near = log2(sub(fixed(x, m, v), fixed(y, m, v)));
-        int32_t octave = far ? e : std::max(sub(add(v, near), m), 1);
-        octaves[i] = int16_t((t != t0) | other ? octave : 0);
+    Way way = way_of<U>(unused, m, 1);
+    auto *base = data(w0_N), *tuned = data(w_N);
+    auto *to = data(octaves_N);
+    for (size_t start = 0, n; (n = std::min(BLOCK, w0_N.size() - start)); start += n) {
+        int32_t w0[BLOCK], w[BLOCK], found[BLOCK];
+        widened(n, base + start, w0);
+        widened(n, tuned + start, w);
+        for (size_t i = 0; i < n; ++i) found[i] = octave_of<U>(w0[i], w[i], way);
+        widened(n, found, to + start);
     }
 }
 
 // The symbol of a weight given its base.
-template <class U> INLINED uint8_t symbol_of(U w0, U w, Way way) {
-    int32_t t0 = magnitude(w0, way.unused), t = magnitude(w, way.unused);
-    int32_t other = U(w0 ^ w) > BELOW<U>;
+template <class U> INLINED int32_t symbol_of(int32_t w0, int32_t w, Way way) {
+    int32_t t0 = magnitude<U>(w0, way.unused), t = magnitude<U>(w, way.unused);
+    int32_t other = across<U>(w0, w);
     int32_t v = unit(t0, way), e = std::max(shr(t, way.m), 1);
     int32_t size = fixed(t, way.m, v), base = fixed(t0, way.m, v);
     int32_t d = sub(size ^ sub(0, other), base);
@@ -67,12 +81,12 @@ template <class U> INLINED uint8_t symbol_of(U w0, U w, Way way) {
     int32_t symbol = add(shl(add(shl(r, way.f), shr(h, r)), 1), negative);
     int32_t octaves = sub(v, e);
     int32_t near = add(add(SMALL - 2, shl(octaves, 1)), other);
-    bool far = (add(octaves, TOP) < way.m) | (symbol > LAST) | (octaves > NEAR);
+    int32_t far = (add(octaves, TOP) < way.m) | (symbol > LAST) | (octaves > NEAR);
     far |= (octaves > 0) & (shr(t, way.m) == 0);
     symbol = octaves > 0 ? near : symbol;
     symbol = far ? ESCAPED : symbol;
-    bool nothing = (t == 0) & (octaves > 0);
-    return uint8_t(nothing ? add(ZERO, other) : symbol);
+    int32_t nothing = (t == 0) & (octaves > 0);
+    return nothing ? add(ZERO, other) : symbol;
 }
 
 template <class U>
@@ -80,24 +94,28 @@ void symbols(In<U> w0_N, In<U> w_N, int32_t unused, int32_t m, int32_t g, int32_
              Out<uint8_t> symbols_N) {
     require_same_size(w0_N, w_N, symbols_N);
     Way way = way_of<U>(unused, m, g, f);
-    auto *w0 = data(w0_N), *w = data(w_N);
-    auto *__restrict symbols = data(symbols_N);
-    for (size_t i = 0, n = w0_N.size(); i < n; ++i) symbols[i] = symbol_of(w0[i], w[i], way);
+    auto *base = data(w0_N), *tuned = data(w_N);
+    auto *to = data(symbols_N);
+    for (size_t start = 0, n; (n = std::min(BLOCK, w0_N.size() - start)); start += n) {
+        int32_t w0[BLOCK], w[BLOCK], found[BLOCK];
+        widened(n, base + start, w0);
+        widened(n, tuned + start, w);
+        for (size_t i = 0; i < n; ++i) found[i] = symbol_of<U>(w0[i], w[i], way);
+        widened(n, found, to + start);
+    }
 }
 
 // What the plain bits of a weight say.
-template <class U> INLINED U plain_of(U w0, U w, uint8_t symbol, Way way) {
-    int32_t s = symbol, m = way.m;
-    int32_t t0 = magnitude(w0, way.unused), t = magnitude(w, way.unused);
+template <class U> INLINED int32_t plain_of(int32_t w0, int32_t w, int32_t s, Way way) {
+    int32_t t0 = magnitude<U>(w0, way.unused), t = magnitude<U>(w, way.unused), m = way.m;
     int32_t v = unit(t0, way), size = fixed(t, m, v);
     Bucket found = bucket(s, fixed(t0, m, v), way);
-    int32_t other = U(w0 ^ w) > BELOW<U>;
-    int32_t both = sub(size ^ sub(0, other), found.low);
+    int32_t both = sub(size ^ sub(0, across<U>(w0, w)), found.low);
     int32_t one_side = shr(sub(size, rounded_up(found.least, found.k)), found.k);
     int32_t alone = t & sub(shl(1, m), 1);
     int32_t bits = found.least < 0 ? both : one_side;
     bits = s >= SMALL ? alone : bits;
-    return s >= ESCAPED ? w : U(bits);
+    return s >= ESCAPED ? w : bits;
 }
 
 // Plain bits of all elements, one after the other's; returns how many. `words` has room for whole ones.
@@ -108,15 +126,16 @@ uint64_t plain(In<U> w0_N, In<U> w_N, Bytes symbols_N, int32_t unused, int32_t m
     require(words.size() > (w0_N.size() * BITS<U> + 31) / 32, "plain bits have too little room");
     Way way = way_of<U>(unused, m, g, f);
     FieldWriter writer(data(words));
-    for (size_t start = 0; start < w0_N.size(); start += BLOCK) {
-        size_t many = std::min(BLOCK, w0_N.size() - start);
-        auto *w0 = data(w0_N) + start, *w = data(w_N) + start;
-        auto *symbols = data(symbols_N) + start;
-        uint8_t widths[BLOCK];
-        U fields[BLOCK];
-        for (size_t i = 0; i < many; ++i) widths[i] = width(w0[i], symbols[i], way);
-        for (size_t i = 0; i < many; ++i) fields[i] = plain_of(w0[i], w[i], symbols[i], way);
-        for (size_t i = 0; i < many; ++i) writer.put(fields[i], widths[i]);
+    auto *base = data(w0_N), *tuned = data(w_N);
+    auto *symbols = data(symbols_N);
+    for (size_t start = 0, n; (n = std::min(BLOCK, w0_N.size() - start)); start += n) {
+        int32_t w0[BLOCK], w[BLOCK], s[BLOCK], widths[BLOCK], bits[BLOCK], low[BLOCK], vrk[BLOCK];
+        widened(n, base + start, w0);
+        widened(n, tuned + start, w);
+        widened(n, symbols + start, s);
+        for (size_t i = 0; i < n; ++i) widths[i] = width<U>(w0[i], s[i], way, low[i], vrk[i]);
+        for (size_t i = 0; i < n; ++i) bits[i] = plain_of<U>(w0[i], w[i], s[i], way);
+        for (size_t i = 0; i < n; ++i) writer.put(U(bits[i]), unsigned(widths[i]));
     }
     return writer.end();
 }
@@ -151,20 +170,22 @@ int decode(In<U> w0_N, int32_t unused, int32_t m, int32_t g, int32_t f, Bytes ro
     RansDecoder decoder(states, words.data(), count);
     FieldReader reader(data(plain_P), plain_P.size());
     bool enough = true;
-    for (size_t start = 0; start < w0_N.size(); start += BLOCK) {
-        size_t many = std::min(BLOCK, w0_N.size() - start);
-        auto *w0 = data(w0_N) + start;
-        auto *__restrict w = data(w_N) + start;
-        uint8_t scales[BLOCK], symbols[BLOCK], widths[BLOCK];
-        U fields[BLOCK];
-        scaled.next(many, w0, way, scales);
-        decoder.take(many, scales, table_of, table.data(), symbols);
-        uint32_t total = 0;
-        for (size_t i = 0; i < many; ++i) widths[i] = width(w0[i], symbols[i], way);
-        for (size_t i = 0; i < many; ++i) total += widths[i];
-        enough = enough && reader.read(many, widths, total, fields);
+    auto *base = data(w0_N);
+    auto *to = data(w_N);
+    for (size_t start = 0, n; (n = std::min(BLOCK, w0_N.size() - start)); start += n) {
+        uint8_t scales[BLOCK], symbols[BLOCK];
+        int32_t w0[BLOCK], s[BLOCK], widths[BLOCK], bits[BLOCK], w[BLOCK], low[BLOCK], vrk[BLOCK];
+        widened(n, base + start, w0);
+        scaled.template next<U>(n, w0, way, scales);
+        decoder.take(n, scales, table_of, table.data(), symbols);
+        widened(n, symbols, s);
+        uint64_t total = 0;
+        for (size_t i = 0; i < n; ++i) widths[i] = width<U>(w0[i], s[i], way, low[i], vrk[i]);
+        for (size_t i = 0; i < n; ++i) total += uint64_t(widths[i]);
+        enough = enough && reader.template read<BITS<U>>(n, widths, total, bits);
         if (!enough) continue; // the coder's end tells what is wrong first
-        for (size_t i = 0; i < many; ++i) w[i] = weight(w0[i], symbols[i], fields[i], way);
+        for (size_t i = 0; i < n; ++i) w[i] = weight<U>(w0[i], s[i], bits[i], low[i], vrk[i], way);
+        widened(n, w, to + start);
     }
     if (!decoder.ended()) return 1;
     return enough && reader.ended() ? 0 : 2;

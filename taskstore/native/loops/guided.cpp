@@ -7,38 +7,46 @@
 namespace {
 
 using Bytes = In<uint8_t>;
-constexpr uint32_t CELLS = 32, SHARES = 8 * CELLS;
-constexpr uint32_t START = 1 << 16; // a state before the first bit is put in and after the last is taken out
+constexpr uint32_t CELLS = 32, CONTEXTS = 8 * CELLS;
+constexpr uint32_t START = 1 << 16; // a state before the first bit and after the last
 constexpr int KNOWN = 127;          // a share learns no slower from so many bits on
 
-// A share of ones, of 65,536, and how many bits it was learnt from.
-struct Share {
-    uint16_t ones = 1 << 15;
-    uint8_t seen = 0;
+// How many of the last 32 bits are ones.
+struct Window {
+    uint32_t before = 0, ones = 0;
+
+    INLINED void add(uint32_t bit) {
+        ones += bit - (before >> 31);
+        before = before << 1 | bit;
+    }
 };
 
-// What both sides learn. A bit's context is its cell, and how many of the last 32 bits are ones.
+// What both sides learn: by cell and by the bits before, a share of ones, of 65,536, and how many bits it
+// was learnt from.
 class Model {
 public:
-    explicit Model(const Bytes &rates) : rates_(data(rates)) {
-        require(rates.size() == KNOWN + 1 && *std::max_element(rates_, rates_ + KNOWN + 1) < 32,
-                "there is a rate for each count");
+    explicit Model(const Bytes &rates) {
+        require(rates.size() == KNOWN + 1, "there is a rate for each count");
+        std::copy_n(data(rates), KNOWN + 1, rates_);
+        std::fill_n(shares_, CONTEXTS, 1 << 15);
     }
-    INLINED Share &share(uint8_t cell) { return shares_[cell * 8u + std::min(ones_ >> 2, 7u)]; }
-    static uint32_t chance(const Share &share) { return std::clamp<uint32_t>(share.ones >> 4, 1, 4095); }
-
-    INLINED void learn(Share &share, uint32_t bit) {
-        int32_t target = int32_t((0u - bit) & 0xFFFF);
-        share.ones = uint16_t(share.ones + ((target - share.ones) >> rates_[share.seen]));
-        share.seen += share.seen < KNOWN;
-        ones_ += bit - (before_ >> 31);
-        before_ = before_ << 1 | bit;
+    INLINED static uint32_t context(uint8_t cell, const Window &window) {
+        return cell * 8u + std::min(window.ones >> 2, 7u);
+    }
+    // Of 4,096; never none or all.
+    INLINED uint32_t chance(uint32_t c) const {
+        return uint32_t(std::clamp(int32_t(shares_[c]) >> 4, 1, 4095));
+    }
+    INLINED void learn(uint32_t c, uint32_t bit) {
+        int32_t share = shares_[c], target = int32_t((0u - bit) & 0xFFFF);
+        uint8_t seen = seen_[c];
+        shares_[c] = uint16_t(share + ((target - share) >> (rates_[seen] & 31)));
+        seen_[c] = uint8_t(seen + (seen < KNOWN));
     }
 
 private:
-    const uint8_t *rates_;
-    Share shares_[SHARES];
-    uint32_t before_ = 0, ones_ = 0;
+    uint16_t shares_[CONTEXTS];
+    uint8_t seen_[CONTEXTS] = {}, rates_[KNOWN + 1];
 };
 
 // How many half octaves |tau| lies below the largest of the chunk, at most 31.
@@ -65,12 +73,14 @@ void model(Bytes cells_N, Bytes bits_P, Bytes rates, Out<uint16_t> ones_N) {
     require_mask(cells_N, bits_P.size());
     require_same_size(cells_N, ones_N);
     Model model(rates);
+    Window window;
     auto *cells = data(cells_N), *bits = data(bits_P);
     auto *ones = data(ones_N);
     for (size_t i = 0, n = cells_N.size(); i < n; ++i) {
-        Share &share = model.share(cells[i]);
-        ones[i] = uint16_t(Model::chance(share));
-        model.learn(share, (bits[i >> 3] >> (i & 7)) & 1);
+        uint32_t c = Model::context(cells[i], window), bit = (bits[i >> 3] >> (i & 7)) & 1;
+        ones[i] = uint16_t(model.chance(c));
+        model.learn(c, bit);
+        window.add(bit);
     }
 }
 
@@ -85,13 +95,13 @@ size_t put(In<uint16_t> ones_N, Bytes bits_P, Out<uint16_t> words_N, Out<uint32_
     uint32_t mine = START, other = START;
     size_t at = words_N.size();
     for (size_t i = ones_N.size(); i-- > 0;) {
-        uint32_t share = ones[i], base = 0;
-        if (!((bits[i >> 3] >> (i & 7)) & 1)) base = share, share = 4096 - share;
-        share = std::max(share, 1u);
-        if (mine >= uint64_t(share) << 20) {
-            words[--at] = uint16_t(mine);
-            mine >>= 16;
-        }
+        uint32_t zero = 1 - ((bits[i >> 3] >> (i & 7)) & 1), chance = ones[i];
+        uint32_t base = chance & (0 - zero);
+        uint32_t share = std::max(zero * 4096 + chance - 2 * base, 1u);
+        words[at - 1] = uint16_t(mine); // kept only where `at` moves on; there is one word per bit left
+        uint32_t many = mine >= uint64_t(share) << 20;
+        at -= many;
+        mine >>= many << 4;
         uint32_t whole = mine / share;
         uint32_t coded = (whole << 12) + (mine - whole * share) + base;
         mine = other;
@@ -109,14 +119,14 @@ bool get(Bytes cells_N, In<uint16_t> words_W, uint32_t mine, uint32_t other, Byt
     require_mask(cells_N, bits_P.size());
     require(words_W.size() >= 2, "there are two words more than coded");
     Model model(rates);
+    Window window;
     auto *cells = data(cells_N);
     auto *bits = data(bits_P);
     auto *words = data(words_W);
     size_t at = 0, stop = words_W.size() - 1, n = cells_N.size();
     uint32_t packed = 0;
     for (size_t i = 0; i < n; ++i) {
-        Share &share = model.share(cells[i]);
-        uint32_t chance = Model::chance(share);
+        uint32_t c = Model::context(cells[i], window), chance = model.chance(c);
         uint32_t rest = mine & 4095, part = chance * (mine >> 12);
         uint32_t bit = rest < chance, every = 0 - bit;
         uint32_t if_one = part + rest, if_zero = mine - part - chance;
@@ -127,7 +137,8 @@ bool get(Bytes cells_N, In<uint16_t> words_W, uint32_t mine, uint32_t other, Byt
         at = std::min(at + few, stop);
         mine = other;
         other = state;
-        model.learn(share, bit);
+        model.learn(c, bit);
+        window.add(bit);
         packed |= bit << (i & 7);
         if ((i & 7) == 7) {
             bits[i >> 3] = uint8_t(packed);

@@ -32,12 +32,13 @@ size_t encode(In<U> w0_N, In<U> w_N, int shift, In<uint8_t> classes,
         size_t many = std::min(BLOCK, n - start);
         auto *w0 = data(w0_N) + start, *w = data(w_N) + start;
         U z[BLOCK], largest = 0;
+        uint8_t bytes[BLOCK];
         for (size_t i = 0; i < many; ++i) {
             z[i] = step(w0[i], w[i]);
+            bytes[i] = uint8_t(std::min(z[i], ESCAPE));
             largest = std::max(largest, z[i]);
         }
-        for (size_t i = 0; i < many; ++i)
-            sorted[places.of(size_of(w0[i], shift))] = uint8_t(std::min(z[i], ESCAPE));
+        for (size_t i = 0; i < many; ++i) sorted[places.of(size_of(w0[i], shift))] = bytes[i];
         if (largest < ESCAPE) continue;
         for (size_t i = 0; i < many; ++i) {
             escapes[found] = z[i];  // kept only where `found` moves on; never past its element

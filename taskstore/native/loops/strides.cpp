@@ -64,15 +64,16 @@ uint64_t encode(In<U> w0_N, In<U> w_N, int shift, int unused, int kept,
         size_t many = std::min(BLOCK, w0_N.size() - start);
         auto *w0 = data(w0_N) + start, *w = data(w_N) + start;
         U far[BLOCK];
-        uint8_t bytes[BLOCK];
+        uint8_t bytes[BLOCK], widths[BLOCK];
         for (size_t i = 0; i < many; ++i) {
             U crossed = U(U(w[i] ^ w0[i]) & U(~BELOW<U>));
             U size0 = U(U(w0[i] & BELOW<U>) >> unused), size = U(U(w[i] & BELOW<U>) >> unused);
             far[i] = step(size0, U(size | crossed));
         }
         for (size_t i = 0; i < many; ++i) bytes[i] = shortened(far[i], kept);
+        for (size_t i = 0; i < many; ++i) widths[i] = left(bytes[i] >> 1, kept);
         for (size_t i = 0; i < many; ++i) sorted[places.of(size_of(w0[i], shift))] = bytes[i];
-        for (size_t i = 0; i < many; ++i) fields.put(U(far[i] >> 1), left(bytes[i] >> 1, kept));
+        for (size_t i = 0; i < many; ++i) fields.put(far[i] >> 1, widths[i]);
     }
     return fields.end();
 }
@@ -99,7 +100,7 @@ bool decode(In<U> w0_N, int shift, int unused, int kept, In<uint8_t> classes,
             widths[i] = left(bytes[i] >> 1, kept);
             total += widths[i];
         }
-        if (!fields.read(many, widths, total, low)) return false;
+        if (!fields.template read<BITS<U>>(many, widths, total, low)) return false;
         for (size_t i = 0; i < many; ++i) {
             uint32_t upper = uint32_t(bytes[i] >> 1) - (uint32_t(widths[i]) << kept);
             U z = U(U(U(upper << widths[i] | low[i]) << 1) | U(bytes[i] & 1));
@@ -112,10 +113,15 @@ bool decode(In<U> w0_N, int shift, int unused, int kept, In<uint8_t> classes,
 
 } // namespace
 
+template <class U> static void add_for(nb::module_ &m) {
+    add_loop(m, "encode", encode<U>, "w0_N", "w_N", "shift", "unused", "kept", "classes", "place",
+             "sorted_N", "words");
+    add_loop(m, "decode", decode<U>, "w0_N", "shift", "unused", "kept", "classes", "place", "sorted_N",
+             "plain", "w_N");
+}
+
 void add_strides(nb::module_ &m) {
     add_loop(m, "plain", plain, "bytes_N", "kept");
-    add_loop(m, "encode", encode<uint16_t>, "w0_N", "w_N", "shift", "unused", "kept", "classes", "place", "sorted_N", "words");
-    add_loop(m, "encode", encode<uint32_t>, "w0_N", "w_N", "shift", "unused", "kept", "classes", "place", "sorted_N", "words");
-    add_loop(m, "decode", decode<uint16_t>, "w0_N", "shift", "unused", "kept", "classes", "place", "sorted_N", "plain", "w_N");
-    add_loop(m, "decode", decode<uint32_t>, "w0_N", "shift", "unused", "kept", "classes", "place", "sorted_N", "plain", "w_N");
+    add_for<uint16_t>(m);
+    add_for<uint32_t>(m);
 }

@@ -127,9 +127,8 @@ class Deltas:
             raise FormatError("the tables of a chunk of deltas make no sense")
         contexts_E, shares_CS = found
         scales, chunk_N = _split(streams[1], head, n), np.empty(n, f"<u{itemsize}")
-        wrong = loops.decode(
-            given_N, *head.way, head.f, *scales, contexts_E, shares_CS, *streams[3:], chunk_N
-        )
+        way, coded, plain = (*head.way, head.f), streams[3], streams[4]
+        wrong = loops.decode(given_N, *way, *scales, contexts_E, shares_CS, coded, plain, chunk_N)
         if wrong:
             raise FormatError(WRONG[wrong])
         return chunk_N

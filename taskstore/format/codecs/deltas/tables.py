@@ -74,7 +74,10 @@ def read(tables: Bytes, last: int, small: int) -> tuple[Bytes, U16] | None:
     if (edges[1:] >= edges[:-1]).any():
         return None
     shares_CS = np.zeros((count, 256), np.uint16)
-    if not loops.shares_of(tables, 1 + count, WEIGHTS, shares_CS) or shares_CS[:, last + 1 : small].any():
+    if (
+        not loops.shares_of(tables, 1 + count, WEIGHTS, shares_CS)
+        or shares_CS[:, last + 1 : small].any()
+    ):
         return None
     return contexts_of(edges), shares_CS
 

@@ -1,0 +1,13 @@
+"""Of `loops/chained.cpp`. Sizes must agree, else ValueError."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Bytes = NDArray[np.uint8]
+_U16 = NDArray[np.uint16]
+_Counts = NDArray[np.int64]
+
+def join(left_E: _Bytes, low_F: _Bytes, high_F: _Bytes, most: int, z_E: _U16) -> bool: ...
+def count(streams: _Bytes, shared: int) -> int: ...
+def halve(pairs: _Bytes, ends: _Counts, numbers_N: _Bytes) -> bool: ...
+def follow(w_N: _U16, z_N: _Bytes, most: int, z_E: _U16) -> None: ...
