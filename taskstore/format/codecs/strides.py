@@ -100,7 +100,9 @@ class Strides:
         order = (classes, (counts.cumsum() - counts).astype(np.uint64))
         sorted_N, chunk_N = np.concatenate(streams[1:-1]), np.empty(n, f"<u{itemsize}")
         if not loops.decode(given_N, *way, *order, sorted_N, streams[-1], chunk_N):
-            raise FormatError("steps have other plain bits than their bytes say, or ones in the padding")
+            raise FormatError(
+                "steps have other plain bits than their bytes say, or ones in the padding"
+            )
         return chunk_N
 
 
