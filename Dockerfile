@@ -35,8 +35,6 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     && useradd --create-home --uid 1000 taskstore
 USER taskstore
 WORKDIR /home/taskstore
-RUN mkdir .cache
-ENV NUMBA_CACHE_DIR=/home/taskstore/.cache/numba
 EXPOSE 8000
 # Of `serve` on its default port; loading a large family takes minutes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30m --retries=3 \

@@ -100,7 +100,7 @@ class Experiment:
 
 
 def warm_up(scratch: Path, dtype: str, jobs: int) -> None:
-    """Compile the library's loops into numba's cache on disk, with models of the same dtype."""
+    """Read the programs and write their bytecode, with models of the same dtype."""
     root = scratch / "small"
     make_family(root, 2e6, 2, dtype, jobs)
     small = Sides(open_family(root, "base", task_names(root)), root, jobs, Cache("warm"))

@@ -13,7 +13,7 @@ from benchmarks.common import envs
 from benchmarks.common.experiment import Experiment
 from benchmarks.common.sides import MERGEKIT_FLAGS
 
-LIBRARIES = ("taskstore", "numpy", "numba", "zstandard")
+LIBRARIES = ("taskstore", "numpy", "zstandard")
 GIB = 1 << 30
 
 
@@ -55,7 +55,7 @@ def caption(about: Mapping[str, Any]) -> str:
         f"{about['jobs']} threads, load before {about['load_before']:.1f}; "
         f"Python {about['python']}, {versions}.",
         f"Medians of {about['repeat']}; sizes once. Page cache {about['cache_pack']} for inputs, "
-        f"{about['cache_unpack']} for unpack and copy. numba's cache was filled before.",
+        f"{about['cache_unpack']} for unpack and copy.",
         "Peak: the process's largest resident set, imports and mapped files too.",
     ]
     if about["mergekit_flags"]:

@@ -34,7 +34,7 @@ def measure(repeat: int) -> dict[str, list[float]]:
     tensors = [torch.from_numpy(x) for x in (a_P, b_P, d_N.view(np.int16), torch_N.view(np.int16))]
     found = in_turn(
         [
-            Way("numba", lambda: cpu.swap(a_P, b_P, d_N, compiled_N)),
+            Way("native", lambda: cpu.swap(a_P, b_P, d_N, compiled_N)),
             Way("torch", lambda: reference.swap(*tensors)),
             Way("numpy", lambda: plain_numpy(a_P, b_P, d_N, numpy_N)),
         ],

@@ -118,8 +118,8 @@ def of_kernels(figures: Figures) -> list[Line]:
 
     lines = []
     for way, name in (("torch", "reference.swap, torch"), ("numpy", "unpackbits, where, xor")):
-        ratio = figures.median(way) / figures.median("numba")
-        cells = cell("numba", "cpu.swap, numba"), cell(way, name)
+        ratio = figures.median(way) / figures.median("native")
+        cells = cell("native", "cpu.swap, C++"), cell(way, name)
         lines.append(Line("kernel alone", *cells, ratio, "as fast", Target("> 1", ratio > 1)))
     return lines
 

@@ -72,7 +72,7 @@ class Runs:
         return self.scratch / "small"
 
     def prepare(self) -> None:
-        """Pack a small family, so that all loops are compiled and in numba's cache."""
+        """Pack a small family, which workers warm up with."""
         self.report("warming up")
         root = self._small
         make_family(root, SMALL, 2, self.dtype, self.jobs)

@@ -38,15 +38,17 @@ def _answer_only_for_functions() -> None:
     Why: vLLM 0.32 on the CPU rebinds Triton kernels (`vllm.triton_utils.dispatcher`). For that it
     reads `__dict__` of everything in every module. The proxy, which numba imports, takes any name
     for that of a C function and answers with a function; vLLM then fails to start, since a function
-    has no `get`. What else was possible: to import numba only afterwards, which fails where the
-    process has it already, from a first engine or another library; or to patch vLLM's function,
-    which is longer and changes sooner.
+    has no `get`. taskstore needs no numba; but a process may have it already, from a first engine
+    or another library. What else was possible: to patch vLLM's function, which is longer and
+    changes sooner.
 
     What breaks it: an llvmlite that renames `_lib_wrapper` or its `__getattr__`. Then `register`
     raises AttributeError, and vLLM does not start. Once vLLM asks less, this goes.
     """
-    from llvmlite.binding import ffi
-
+    try:
+        from llvmlite.binding import ffi
+    except ImportError:  # nor is there numba
+        return
     kind = ffi._lib_wrapper
     if getattr(kind.__getattr__, "__module__", "") == __name__:
         return

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.jit import inlined, jit
 from taskstore.native import floats as loops
 
 F32 = NDArray[np.float32]
@@ -57,22 +56,3 @@ def all_finite(raw_N: NDArray[Any], dtype: str) -> bool:
         return True
     exponent = EXPONENT[dtype]
     return loops.largest_exponent(raw_N, int(exponent)) != int(exponent)
-
-
-@jit
-def widened(x: Any) -> Any:
-    """bf16 bits -> float32."""
-    return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
-
-
-@jit
-def rounded(u: Any) -> Any:
-    """float32 bits, no NaN -> bf16 bits, to nearest even."""
-    odd = (u >> np.uint32(16)) & np.uint32(1)
-    return np.uint16((u + np.uint32(0x7FFF) + odd) >> np.uint32(16))
-
-
-@inlined
-def widen_bf16(raw_N: NDArray[np.uint16], values_N: F32) -> None:
-    for i in range(raw_N.size):
-        values_N[i] = widened(raw_N[i])

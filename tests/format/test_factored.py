@@ -68,8 +68,9 @@ def test_factors_come_back() -> None:
     assert all(s.size <= b for s, b in zip(streams, bounds, strict=True))
     found = factored.low_rank(streams, ROWS * COLUMNS)
     assert found is not None
-    for one, other in zip(found.floats(), part.floats(), strict=True):
-        assert np.array_equal(one, other)
+    for name in ("codes_M", "shifts_R", "left_RM", "right_RN"):
+        assert np.array_equal(getattr(found, name), getattr(part, name))
+    assert (found.columns, found.unit) == (part.columns, part.unit)
     assert factored.low_rank(factored.lead(None), 7) is None
 
 

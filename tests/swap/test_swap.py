@@ -43,10 +43,10 @@ def _use(monkeypatch: pytest.MonkeyPatch, kind: type[Lane], kernel: str) -> None
 
 @pytest.fixture(
     params=[
-        (Lane, "numba"),
+        (Lane, "native"),
         (DeviceLane, "torch"),
         (DeviceLane, "triton"),
-        (StagedLane, "numba"),
+        (StagedLane, "native"),
         (StagedLane, "torch"),
         (StagedLane, "triton"),
     ],

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.jit import jit
 from taskstore.native import low_rank as loops
 
 Bytes = NDArray[np.uint8]
@@ -24,7 +23,6 @@ I8 = NDArray[np.int8]
 LARGEST = 1 << 19
 MAX_RANK, MAX_SHIFT, MAX_CODE = 64, 15, 63
 UNITS = range(-110, 61)
-TILE = 512  # elements that are summed up at a time, in the nearest cache
 
 
 @dataclass(frozen=True)
@@ -67,19 +65,15 @@ class LowRank:
         codes_K, left_RK = self.codes_M[rows], self.left_RM[:, rows]
         return LowRank(self.columns, self.unit, codes_K, self.shifts_R, left_RK, self.right_RN)
 
-    def floats(self) -> tuple[F32, F32, F32]:
-        """Factors float32 (M, R) and (R, N), whose product is T, and scales (M,)."""
-        shifts_R = self.shifts_R.astype(np.int32)
-        right_RN = np.ldexp(self.right_RN.astype(np.float32, order="C"), shifts_R[:, None])
-        return np.ascontiguousarray(self.left_RM.T, np.float32), right_RN, self.scales()
-
     def add(self, first: int, values_N: F32) -> None:
         """Add the elements from `first` on to as many values, in place."""
         factors = (self.left_RM, self.right_RN, self.shifts_R, self.scales())
         loops.add(*factors, first, values_N)
 
 
-NONE = LowRank(1, 0, *(np.zeros(0, np.uint8),) * 2, *(np.zeros((0, 1), np.int8),) * 2)
+NONE = LowRank(
+    1, 0, np.zeros(1, np.uint8), np.zeros(0, np.uint8), *(np.zeros((0, 1), np.int8),) * 2
+)
 
 
 def scales_of(codes_M: Bytes, unit: int) -> F32:
@@ -89,32 +83,3 @@ def scales_of(codes_M: Bytes, unit: int) -> F32:
     scales_M: F32 = np.ldexp(mantissas, exponents).astype(np.float32)
     scales_M[codes_M == 0] = 0
     return scales_M
-
-
-@jit
-def add_elements(left_MR: F32, right_RN: F32, scales_M: F32, first: int, values_N: F32) -> None:
-    """Add scale T of elements [first, first + N), in C order, to values: one rounding each."""
-    rank, columns = right_RN.shape
-    sums, at = np.empty(TILE, np.float32), 0
-    while at < values_N.size:
-        row, column = (first + at) // columns, (first + at) % columns
-        n = min(TILE, columns - column, values_N.size - at)
-        sums[:n] = np.float32(0)
-        r = 0
-        while r + 4 <= rank:
-            l0, l1 = left_MR[row, r], left_MR[row, r + 1]
-            l2, l3 = left_MR[row, r + 2], left_MR[row, r + 3]
-            r0, r1 = right_RN[r, column : column + n], right_RN[r + 1, column : column + n]
-            r2, r3 = right_RN[r + 2, column : column + n], right_RN[r + 3, column : column + n]
-            for j in range(n):
-                sums[j] += (l0 * r0[j] + l1 * r1[j]) + (l2 * r2[j] + l3 * r3[j])
-            r += 4
-        while r < rank:
-            l0, r0 = left_MR[row, r], right_RN[r, column : column + n]
-            for j in range(n):
-                sums[j] += l0 * r0[j]
-            r += 1
-        scale, values = scales_M[row], values_N[at : at + n]
-        for j in range(n):
-            values[j] += scale * sums[j]
-        at += n

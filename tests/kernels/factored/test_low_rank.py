@@ -44,7 +44,7 @@ def low_rank(
 def test_all_kernels_agree(
     seed: int, rows: int, columns: int, rank: int, dtype: str, start: int
 ) -> None:
-    """A chunk from the middle of a matrix: numba, float32 values, and torch."""
+    """A chunk from the middle of a matrix: the compiled loop, float32 values, and torch."""
     random = np.random.default_rng(seed)
     n = rows * columns
     start %= n

@@ -1,0 +1,90 @@
+// The loop of taskstore/kernels/add_quantised.py: weights and a quantised vector, BLOCK elements at a time.
+#include <algorithm>
+#include <cstring>
+
+#include "arrays.hpp"
+#include "bf16.hpp"
+#include "codecs/low_rank.hpp"
+#include "rows.hpp"
+
+namespace {
+
+const int64_t BLOCK = 1536;                   // whole bytes of every radix
+const uint32_t OVERFLOW_BF16 = 0x7F7F8000;    // bits of the least float32 that rounds to infinity
+const uint32_t SIZE = 0x7FFFFFFF;             // all bits but the sign
+
+// The values of each byte, together; K of them.
+template <int K> void look_up(const uint8_t *symbols, int64_t n, const float *table, float *values) {
+    for (int64_t b = 0; b < n; ++b) std::memcpy(values + K * b, table + K * symbols[b], K * sizeof(float));
+}
+
+// Overflow has a loop of its own, since nearly no block has one: a choice in the first loop would take half as
+// long again.
+void add_rounded(const float *values, const uint16_t *below, uint16_t *w, int64_t n) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        uint32_t u = bits(widened(below[i]) + values[i]);
+        largest = std::max(largest, u & SIZE);
+        w[i] = rounded(u);
+    }
+    if (largest < OVERFLOW_BF16) return;
+    for (int64_t i = 0; i < n; ++i)
+        if ((bits(widened(below[i]) + values[i]) & SIZE) >= OVERFLOW_BF16) w[i] = below[i];
+}
+
+void add_rounded(const float *values, const uint32_t *below, uint32_t *w, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+        uint32_t u = bits(std::bit_cast<float>(below[i]) + values[i]);
+        w[i] = (u & SIZE) >= EXPONENT ? below[i] : u;
+    }
+}
+
+template <class U>
+void add(In<uint8_t> symbols, In2<float> table_256K, In<uint32_t> where_E, In<float> points_E, In<float> steps_R,
+         int64_t columns, int64_t first, Factor left_RM, Factor right_RN, In<uint8_t> shifts_R,
+         In<float> scales_M, In<U> below_N, Out<U> w_N) {
+    int64_t n = length(w_N), packed = length(table_256K, 1), escapes = length(where_E), found = 0;
+    require(length(below_N) == n && length(points_E) == escapes, "vectors differ in size");
+    require(length(table_256K) == 256 && packed >= 1 && packed <= 4, "not a row of 1 to 4 values per byte");
+    require(length(symbols) == (n + packed - 1) / packed, "the bytes do not hold as many symbols");
+    Rows rows(columns, first, n, length(steps_R));
+    LowRank part(left_RM, right_RN, shifts_R, scales_M);
+    require(part.empty() || static_cast<uint64_t>(first + n) <= part.size(), "the part of low rank is too small");
+    const uint8_t *symbol = data(symbols);
+    const float *table = data(table_256K), *steps = data(steps_R), *points = data(points_E);
+    const uint32_t *where = data(where_E);
+    const U *below = data(below_N);
+    U *w = data(w_N);
+    alignas(64) float values[BLOCK + 4];
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        int64_t stop = std::min(start + BLOCK, n), bytes = (stop - start + packed - 1) / packed;
+        const uint8_t *from = symbol + start / packed;
+        if (packed == 4) look_up<4>(from, bytes, table, values);
+        else if (packed == 3) look_up<3>(from, bytes, table, values);
+        else if (packed == 2) look_up<2>(from, bytes, table, values);
+        else look_up<1>(from, bytes, table, values);
+        for (; found < escapes && where[found] < stop; ++found) {
+            require(where[found] >= start, "escapes are out of order");
+            values[where[found] - start] = points[found];
+        }
+        for (int64_t r = rows.of(start); r < length(steps_R) && rows.start(r) < stop; ++r) {
+            float step = steps[r];
+            for (int64_t i = std::max(rows.start(r), start), end = std::min(rows.stop(r), stop); i < end; ++i)
+                values[i - start] *= step;
+        }
+        if (!part.empty()) part.add(first + start, values, stop - start);
+        add_rounded(values, below + start, w + start, stop - start);
+    }
+}
+
+template <class U> void add_to(nb::module_ &m) {
+    add_loop(m, "add", add<U>, "symbols", "table_256K", "where_E", "points_E", "steps_R", "columns", "first",
+             "left_RM", "right_RN", "shifts_R", "scales_M", "below_N", "w_N");
+}
+
+}  // namespace
+
+void add_add_quantised(nb::module_ &m) {
+    add_to<uint16_t>(m);
+    add_to<uint32_t>(m);
+}
