@@ -10,17 +10,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
 from taskstore.cluster import joined
-from taskstore.errors import InputError, OptionError
+from taskstore.errors import ChecksumMismatch, InputError, OptionError
 from taskstore.executors import Executor, threads
 from taskstore.format.container_files import ShardedReader
+from taskstore.format.dtypes import nbytes
 from taskstore.format.layouts import adapter_layouts
 from taskstore.format.manifest import Base, Manifest, Task
 from taskstore.format.members import Adapter
 from taskstore.format.names import CARD, adapter_of
 from taskstore.format.rules.kept_adapters import FILE
 from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
-from taskstore.locations import ownership, publish
+from taskstore.locations import dry, ownership, publish
+from taskstore.locations.files import write_all
 from taskstore.locations.ownership import Written
 from taskstore.locations.publish import Foreign
 from taskstore.models import TensorInfo
@@ -37,7 +41,6 @@ if TYPE_CHECKING:
     from taskstore.store.base import BaseSource
     from taskstore.store.contents import StoreContents
     from taskstore.store.rebuild import ModelReader
-
 
 _log = logging.getLogger(__name__)
 
@@ -192,12 +195,44 @@ def unpack_adapter(
     return target
 
 
+def stream(
+    store: StoreContents, task: str | None, fd: int, options: UnpackOptions, progress: Callback
+) -> None:
+    """Write a model (None: the base) to a file descriptor, a pipe too, as one safetensors file.
+
+    It is the original file where the store keeps that and the model was one file. What is read is
+    checked before, a tensor when it is rebuilt; its last block is written after that, so that a
+    damaged model never comes out whole. Raises what `unpack` raises, and BrokenPipeError.
+    """
+    store.check_tier(task, options.tier)
+    store.check_files(store.files_of(task, tier=options.tier), options.executor)
+    files = original_files.read(store.path, store.manifest, task, options.tier)
+    file = files[0] if len(files) == 1 and files[0].name.endswith(".safetensors") else None
+    with (
+        store.open_base(options.executor) as base,
+        store.reader(task, base, options.tier) as reader,
+    ):
+        tensors = reader.own_tensors
+        order = file.tensors if file else usual_order(tensors)
+        waiting = memoryview(file.head if file else usual_head(tensors, order))
+        dry.stop()
+        meter = Meter(progress, sum(nbytes(t.dtype, t.shape) for t in tensors.values()))
+        meter.stage("writing", task or "base")
+        state = blake3(waiting)
+        for name, bits_N in own_blocks(reader, order, options.executor):
+            write_all(fd, waiting)
+            waiting = bits_N.data
+            state.update(bits_N.view("u1"))
+            meter.add(name, bits_N.nbytes)
+        if file and state.hexdigest() != file.recorded.blake3:
+            raise ChecksumMismatch(reader.label, file.recorded.blake3, state.hexdigest())
+        write_all(fd, waiting)
+
+
 def _adapter(store: StoreContents, task: str) -> ShardedReader:
     manifest = store.manifest
-    stem, sections = (
-        adapter_of(manifest.folder(task)),
-        adapter_layouts(manifest, manifest.tasks[task]),
-    )
+    stem = adapter_of(manifest.folder(task))
+    sections = adapter_layouts(manifest, manifest.tasks[task])
     return ShardedReader(store.location, stem, manifest.files, sections)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,11 +15,14 @@ from taskstore_cli.arguments.command import command
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.output.console import Output, counted, print_json, size
 
+if TYPE_CHECKING:
+    from taskstore.store import Store
+
 
 @command()
 @click.argument("store", type=common.StorePath(), is_eager=True)
 @click.argument("task", type=common.TaskName(), required=False)
-@common.output_option("DIR")
+@common.output_option("DIR", "Folder to write; - for one safetensors file to a pipe.")
 @click.option("--all", "every", is_flag=True, help="Every task, each in DIR/TASK.")
 @click.option("--base", is_flag=True, help="The base, bit for bit.")
 @common.tier_option
@@ -54,6 +59,8 @@ def unpack(
 
     It gets weights, config, tokenizer and templates. Every file that is read and every tensor that
     is written is checked; where one is damaged, nothing is written.
+
+    With -o - the weights alone go to standard output, as one safetensors file.
     """
     from taskstore.format.names import folder_of, plain
     from taskstore_cli.arguments.sizes import parse_bytes
@@ -69,6 +76,13 @@ def unpack(
     if exact:
         for name in opened.tasks if every else [task] if task else []:
             opened.check_exact(name)
+    if str(target) == "-":
+        if every or adapter or limit or out.as_json:
+            raise click.UsageError(
+                "-o - is one file of one model: leave --all, --adapter, --shard-size and --json out"
+            )
+        _to_standard_output(opened, task, tier, jobs, out)
+        return
     with out.progress() as progress:
         write = opened.unpack_all if every else partial(opened.unpack, task, adapter=adapter)
         write(
@@ -104,6 +118,23 @@ def unpack(
     for name in models if not base else ():
         for path in opened.manifest.tasks[name or str(task)].left_out or ():
             click.echo(f"note: {path} of {name or task} was left out when it was packed", err=True)
+
+
+def _to_standard_output(
+    store: Store, task: str | None, tier: str | None, jobs: int | None, out: Output
+) -> None:
+    """What is said goes to stderr."""
+    from taskstore.executors import threads
+    from taskstore.format.names import plain
+    from taskstore.store.unpack import UnpackOptions, stream
+
+    if sys.stdout.isatty():
+        raise click.UsageError("a model is not for a terminal; send it to a program or a file")
+    with out.progress() as progress:
+        stream(store, task, 1, UnpackOptions(tier=tier, executor=threads(jobs)), progress)
+    if not out.quiet:
+        said = f"{plain(task or 'base')}: {store.fidelity(task, tier).words}"
+        click.echo(said, err=True)
 
 
 @command()
