@@ -4,6 +4,7 @@
 
 #include "arrays.hpp"
 #include "bf16.hpp"
+#include "codecs/look_up.hpp"
 #include "codecs/low_rank.hpp"
 #include "rows.hpp"
 
@@ -12,11 +13,6 @@ namespace {
 const int64_t BLOCK = 1536;                   // whole bytes of every radix
 const uint32_t OVERFLOW_BF16 = 0x7F7F8000;    // bits of the least float32 that rounds to infinity
 const uint32_t SIZE = 0x7FFFFFFF;             // all bits but the sign
-
-// The values of each byte, together; K of them.
-template <int K> void look_up(const uint8_t *symbols, int64_t n, const float *table, float *values) {
-    for (int64_t b = 0; b < n; ++b) std::memcpy(values + K * b, table + K * symbols[b], K * sizeof(float));
-}
 
 // Overflow has a loop of its own, since nearly no block has one: a choice in the first loop would take half as
 // long again.
@@ -55,14 +51,15 @@ void add(In<uint8_t> symbols, In2<float> table_256K, In<uint32_t> where_E, In<fl
     const uint32_t *where = data(where_E);
     const U *below = data(below_N);
     U *w = data(w_N);
-    alignas(64) float values[BLOCK + 4];
+    alignas(64) float values[BLOCK + 4], padded[256 * 4] = {}; // three values are copied as four
+    for (int64_t b = 0; packed == 3 && b < 256; ++b) std::copy_n(table + 3 * b, 3, padded + 4 * b);
     for (int64_t start = 0; start < n; start += BLOCK) {
-        int64_t stop = std::min(start + BLOCK, n), bytes = (stop - start + packed - 1) / packed;
+        int64_t stop = std::min(start + BLOCK, n);
         const uint8_t *from = symbol + start / packed;
-        if (packed == 4) look_up<4>(from, bytes, table, values);
-        else if (packed == 3) look_up<3>(from, bytes, table, values);
-        else if (packed == 2) look_up<2>(from, bytes, table, values);
-        else look_up<1>(from, bytes, table, values);
+        if (packed == 4) look_up<4, 4>(from, table, stop - start, values);
+        else if (packed == 3) look_up<3, 4>(from, padded, stop - start, values);
+        else if (packed == 2) look_up<2, 2>(from, table, stop - start, values);
+        else look_up<1, 1>(from, table, stop - start, values);
         for (; found < escapes && where[found] < stop; ++found) {
             require(where[found] >= start, "escapes are out of order");
             values[where[found] - start] = points[found];
