@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 SHAPES = {"a.weight": (8, 16), "b.weight": (40,)}
 EVAL = "--eval 'sh -c \"echo 0.5\" {model} {task}'"
 TWO_RENAMES = ("pack over", "unpack", "merge")  # without the exchange of two names
-STRIDES = {"pack --target": 3}  # it packs for every number of bits, in many changes of the disk
+STRIDE, MOMENTS = 4, 2  # every fourth change of the disk, and random moments
+STRIDES = {"pack --target": 12}  # it packs for every number of bits, in many changes of the disk
 TARGETS = ("archive", "store", "model", "models", "merged", "page.html")
 COMMANDS = {
     "pack": "pack BASE ALPHA BETA -o store --overwrite",
@@ -111,13 +112,14 @@ def test_killed_at_every_change(world: World, name: str, exchange: bool) -> None
     new = families.contents(here)
     assert new != old
     rng = random.Random(name)
-    stride = STRIDES.get(name, 1)
-    points, seen = [(call, 0.0) for call in range(1, 2000, stride)], set[str]()
+    stride = STRIDES.get(name, STRIDE)
+    first = rng.randint(1, stride)
+    points, seen = [(call, 0.0) for call in range(first, 2000, stride)], set[str]()
     for n, (call, moment) in enumerate(points, 1):
         here = world.fresh(COMMANDS[name])
         done = killer.run(*words, call=call, seconds=moment, exchange=exchange)
         if call and not done.killed:  # it has no more calls: go on with random moments
-            points[n:] = [(0, rng.uniform(0, 0.3)) for _ in range(4)]
+            points[n:] = [(0, rng.uniform(0, 0.3)) for _ in range(MOMENTS)]
         left = sorted(path.name for path in here.iterdir())
         for target in TARGETS:
             publish.recover(here / target)  # as every command that looks for one
@@ -131,4 +133,4 @@ def test_killed_at_every_change(world: World, name: str, exchange: bool) -> None
             assert done.status in ((0, 1) if after == new else (0,)), (call, moment, done)
             assert families.contents(here) == new, (call, moment, left, done)
             assert list(tmp.iterdir()) == [], (call, moment)
-    assert len(points) > 10
+    assert len(points) > MOMENTS + 2
