@@ -41,9 +41,10 @@ def joining_options(command: common.F) -> common.F:
                 "--parent",
                 "parents",
                 multiple=True,
-                metavar="NAME=OTHER",
+                metavar="NAME=OTHER|auto|none",
                 help="Code an exact fine-tune against another task, of STORE or of these; "
-                "repeatable.",
+                "repeatable. auto: against the nearest one, or the base. none: against the base.  "
+                "[default: auto]",
             ),
             click.option("--keep-private", is_flag=True, help="As of pack."),
             click.option(
@@ -79,10 +80,12 @@ def add_options(
     from taskstore.packing.changes.options import AddOptions
 
     bits = by_task("--rest-bits", residuals)
+    word, parent_of = parents_of(parents)
     return AddOptions(
         residual=bits.pop("", None),
         residuals=bits,
-        parents=parents_of(parents)[1],
+        parent=word,
+        parents=parent_of,
         max_error=largest_error(max_error),
         jobs=jobs or default_jobs(),
         max_memory=parse_bytes(max_memory),

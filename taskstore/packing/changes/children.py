@@ -52,7 +52,7 @@ def recoded(
         parent, alone = above(manifest, child, gone), folder / f"recoded-{number}"
         new = _coded(store, child, parent, alone, jobs)
         old = manifest.tasks[child]
-        if new.tasks[child].tensors != old.tensors:
+        if _bits(new.tasks[child]) != _bits(old):
             raise InputError(
                 f"task {child!r} is coded against {old.parent!r}, and would not be the same "
                 'without it; remove both, or pack again with parent="none"'
@@ -63,6 +63,11 @@ def recoded(
         manifest = msgspec.structs.replace(manifest, tasks=tasks, vectors=store.manifest.vectors)
         shutil.rmtree(alone)
     return manifest
+
+
+def _bits(task: m.Task) -> dict[str, m.TaskTensor]:
+    """Return what a task's tensors are, however they are coded."""
+    return {name: msgspec.structs.replace(t, codec=None) for name, t in task.tensors.items()}
 
 
 def _coded(

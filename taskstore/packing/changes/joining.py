@@ -27,6 +27,7 @@ from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.driver import code_family
 from taskstore.packing.elsewhere.sending import named
 from taskstore.packing.options import PackOptions
+from taskstore.packing.parents import nearest
 from taskstore.packing.parts.sealing import writer
 from taskstore.progress import Callback
 from taskstore.store import Store
@@ -58,8 +59,12 @@ def join(
         groups.append((wanted, {name: path for name, path in some.items() if name not in far}))
     for number, (chosen, some) in enumerate(groups):
         if some:
-            masked = "mask" in chosen.tier_names
-            executor, beside = threads(chosen.jobs), sorted({*chosen.parents.values()} - {*some})
+            masked, executor = "mask" in chosen.tier_names, threads(chosen.jobs)
+            if chosen.tier_names in (("exact",), ("rest", "exact")):
+                with given.joined(store, some, False, (), executor) as family:
+                    found = nearest.choose(store, finetunes, family, chosen, executor)
+                chosen = replace(chosen, parent="none", parents=found)
+            beside = sorted({*chosen.parents.values()} - {*some})
             with given.joined(store, some, masked, beside, executor) as family:
                 alone = folder / f"alone-{number}"
                 new, report = code_family(

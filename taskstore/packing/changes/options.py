@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from taskstore.errors import OptionError
 from taskstore.executors import default_jobs
@@ -24,7 +24,9 @@ class AddOptions:
     residual      about how many bits per parameter a rest takes; residuals: for single tasks
     lam           threshold of masks
     parents       task -> the task of the store, or of those that join it, that it is coded against
-                  where it is exact; None: the base, or what is nearest of those that join with it
+                  where it is exact
+    parent        of the others: "auto" takes the nearest task, of the store or of those that join
+                  it, or the base; "none" the base
     max_error     the largest error (format/fidelity.py) of masks alone, or of a rest whose bits are
                   not given. What masks do not keep gets a rest, of the fewest bits, and what no
                   rest keeps is exact. None: any, with the bits that are there
@@ -37,6 +39,7 @@ class AddOptions:
     residuals: Mapping[str, float] = field(default_factory=dict)
     lam: float | None = None
     parents: Mapping[str, str] = field(default_factory=dict)
+    parent: Literal["auto", "none"] = "auto"
     max_error: float | None = GRADES["A"]
     keep_private: bool | frozenset[str] = False
     repack: bool = False
@@ -74,6 +77,7 @@ class AddOptions:
             residuals=self.residuals,
             level="archive" if archive else "speed",
             parents=self.parents,
+            parent=self.parent,
             keep_private=self.keep_private,
             base="reference",
             jobs=self.jobs,

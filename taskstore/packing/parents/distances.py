@@ -10,8 +10,8 @@ Legend: T = nodes: the base, then the tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,27 +51,44 @@ class Samples:
     options: PackOptions
     names: list[str]
 
+    @property
+    def one_in(self) -> float:
+        """Return how many weights there are for each that is looked at."""
+        seen = sum(run.stop - run.start for run in self.runs)
+        return sum(map(math.prod, self.shapes.values())) / max(1, seen)
+
+    def only(self, runs: Collection[int]) -> Samples:
+        """Return those of some runs."""
+        some = [{i: w for i, w in node.items() if i in runs} for node in self.nodes]
+        return replace(self, nodes=some)
+
 
 def measure(family: Family, plan: Plan, options: PackOptions, executor: Executor) -> F64:
     """Return (T, T): about the bytes of a node (second) coded against another (first).
 
     Raises NotFinite where a rest is to be coded of what has none.
     """
-    samples = _read(family, plan, options, executor)
     tasks = len(family.tasks)
+    samples = sample(family, plan, options, executor, most_of(tasks))
     pairs = [(given, of) for of in range(1, tasks + 1) for given in range(of)]
     cost_TT = np.zeros((tasks + 1, tasks + 1))
-    for (given, of), found in zip(pairs, executor.map(_cost, samples, pairs), strict=True):
+    for (given, of), found in zip(pairs, executor.map(cost, samples, pairs), strict=True):
         cost_TT[given, of] = cost_TT[of, given] = found
-    seen = sum(run.stop - run.start for run in samples.runs)
-    return cost_TT * (sum(map(math.prod, samples.shapes.values())) / max(1, seen))
+    return cost_TT * samples.one_in
 
 
-def _read(family: Family, plan: Plan, options: PackOptions, executor: Executor) -> Samples:
-    first, tasks = options.tier_names[0], len(family.tasks)
+def most_of(tasks: int) -> int:
+    """Return how many weights of each task are looked at, where all pairs are coded."""
+    return min(LARGEST, max(SMALLEST, ALL_PAIRS // (tasks * (tasks + 1) // 2)))
+
+
+def sample(
+    family: Family, plan: Plan, options: PackOptions, executor: Executor, most: int, run: int = RUN
+) -> Samples:
+    """Read about `most` weights of each model of a family, in runs."""
+    first = options.tier_names[0]
     having = {n: t for n in sorted(family.base.tensors) if (t := plan.tasks_of(n, first))}
-    most = min(LARGEST, max(SMALLEST, ALL_PAIRS // (tasks * (tasks + 1) // 2)))
-    runs = _spread({name: family.base.tensors[name].numel for name in having}, most)
+    runs = _spread({name: family.base.tensors[name].numel for name in having}, most, run)
     wanted = [
         (model, [i for i, run in enumerate(runs) if not t or t - 1 in having[run.name]])
         for t, model in enumerate((family.base, *family.tasks))
@@ -81,18 +98,18 @@ def _read(family: Family, plan: Plan, options: PackOptions, executor: Executor) 
     return Samples(runs, shapes, nodes, options, [model.name for model, _ in wanted])
 
 
-def _spread(sizes: Mapping[str, int], most: int) -> list[Run]:
+def _spread(sizes: Mapping[str, int], most: int, size_of_run: int) -> list[Run]:
     """Spread runs over tensors, about `most` elements in all; all where those are fewer."""
     ends = np.cumsum([*sizes.values()], dtype=np.int64)
     every = int(ends[-1]) if sizes else 0
     if every <= most:
         return [Run(name, 0, size) for name, size in sizes.items() if size]
     runs, names = dict[Run, None](), list(sizes)
-    for at in np.linspace(0, every - 1, most // RUN).astype(np.int64).tolist():
+    for at in np.linspace(0, every - 1, most // size_of_run).astype(np.int64).tolist():
         i = int(np.searchsorted(ends, at, side="right"))
         size = sizes[names[i]]
-        start = max(0, min(at - int(ends[i]) + size, size - RUN))
-        runs[Run(names[i], start, min(start + RUN, size))] = None
+        start = max(0, min(at - int(ends[i]) + size, size - size_of_run))
+        runs[Run(names[i], start, min(start + size_of_run, size))] = None
     return list(runs)
 
 
@@ -105,7 +122,7 @@ def _weights(runs: list[Run], wanted: tuple[Checkpoint, list[int]]) -> dict[int,
     }
 
 
-def _cost(samples: Samples, pair: tuple[int, int]) -> int:
+def cost(samples: Samples, pair: tuple[int, int]) -> int:
     """Code the runs of a task given another's, or the base's; returns bytes."""
     given, of = pair
     by_dtype = dict[str, list[int]]()
