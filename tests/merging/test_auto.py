@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import taskstore
 from taskstore.errors import EvaluationFailed, OptionError
 from taskstore.merging import MergeOptions
 from taskstore.merging.search import auto
-from taskstore.merging.search.origins import Folders
+from taskstore.merging.search.origins import Folders, Stored
 from taskstore.merging.search.scoring import Scorer
 from taskstore.merging.search.shortlist import Facts, measure, shortlist
 from taskstore.merging.search.trials import Plan
@@ -110,6 +111,16 @@ def test_a_small_budget_takes_the_best_of_the_list(wide: Family, tmp_path: Path)
         own = replace(PLAIN, alpha=0.3)
         auto.search(origin, tmp_path / "none", own, aim(wide, 0.5), Plan(9))
     assert not (tmp_path / "none").exists()
+
+
+def test_a_store_is_merged_by_the_best(packed: Path, tmp_path: Path) -> None:
+    """Its tasks are read out of it, each once per method."""
+    origin = Stored(taskstore.open(packed))
+    scorer = Scorer(lambda model, _: float((model / "README.md").stat().st_size % 11))
+    found = auto.search(origin, tmp_path / "out", PLAIN, scorer, Plan(8))
+    assert found.facts.tasks == 3
+    assert all(c.scores is not None for c in found.candidates)
+    assert (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_the_command(wide: Family, tmp_path: Path) -> None:
