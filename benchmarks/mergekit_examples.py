@@ -28,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import envs
 
-SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 6, "vocab_size": 120}
-HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+SIZES: dict[str, Any] = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 6}
+HEADS: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2}
+ROOM: dict[str, Any] = {"vocab_size": 120, "max_position_embeddings": 64}
 BY_KIND = {"t": [{"filter": "self_attn", "value": [0, 0.5, 0.3, 0.7, 1]},
                  {"filter": "mlp", "value": [1, 0.5, 0.7, 0.3, 0]}, {"value": 0.5}]}  # fmt: skip
 
@@ -131,7 +132,7 @@ def _models(work: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    base = LlamaForCausalLM(LlamaConfig(**SIZES, **HEADS)).float()
+    base = LlamaForCausalLM(LlamaConfig(**SIZES, **HEADS, **ROOM)).float()
     base.save_pretrained(work / "base")
     start = {name: value.clone() for name, value in base.state_dict().items()}
     for number, name in enumerate(("one", "two", "three")):
