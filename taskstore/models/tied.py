@@ -6,12 +6,17 @@ alias, when it is equal in the base and in every task that has it: then its mask
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from taskstore.models import Checkpoint
 from taskstore.models.family import Family
 
 BLOCK, SAMPLED = 1 << 20, 32
+HEAD = 64  # elements of a tensor that are looked at first
+AT_ONCE = 16  # tensors: of a model elsewhere each is a request
 
 
 def same_bytes(a: Checkpoint, name_a: str, b: Checkpoint, name_b: str) -> bool:
@@ -32,11 +37,12 @@ def twins(family: Family) -> list[tuple[str, str]]:
     """Return pairs of fine-tunes that are the same model, bit for bit; each is named once more."""
     found: list[tuple[str, str]] = []
     kinds: dict[object, list[Checkpoint]] = {}
-    for task in family.tasks:
-        names = sorted(task.tensors)
-        sample = names[:: max(1, len(names) // SAMPLED)]
-        heads = [task.read(n, 0, min(64, task.tensors[n].numel)).tobytes() for n in sample]
-        key = (tuple((n, task.tensors[n]) for n in names), tuple(heads))
+    named = [(task, sorted(task.tensors)) for task in family.tasks]
+    samples = [(task, names[:: max(1, len(names) // SAMPLED)]) for task, names in named]
+    heads = _heads([(task, name) for task, sample in samples for name in sample])
+    for (task, names), (_, sample) in zip(named, samples, strict=True):
+        own = tuple(next(heads) for _ in sample)
+        key = (tuple((n, task.tensors[n]) for n in names), own)
         for other in kinds.setdefault(key, []):
             if all(same_bytes(task, name, other, name) for name in names):
                 found.append((other.name, task.name))
@@ -44,6 +50,17 @@ def twins(family: Family) -> list[tuple[str, str]]:
         else:
             kinds[key].append(task)
     return found
+
+
+def _heads(tensors: Sequence[tuple[Checkpoint, str]]) -> Iterator[bytes]:
+    """Yield the first elements of each tensor, in order; many are read at once."""
+
+    def head(tensor: tuple[Checkpoint, str]) -> bytes:
+        model, name = tensor
+        return model.read(name, 0, min(HEAD, model.tensors[name].numel)).tobytes()
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="taskstore-heads") as pool:
+        yield from pool.map(head, tensors)
 
 
 def tied(family: Family) -> dict[str, str]:
@@ -55,11 +72,10 @@ def tied(family: Family) -> dict[str, str]:
         return dict(family.aliases)
     aliases: dict[str, str] = {}
     seen: dict[object, list[str]] = {}
-    for name in sorted(family.base.tensors):
-        info = family.base.tensors[name]
-        if len(info.shape) < 2 or not info.numel:
-            continue
-        print_ = family.base.read(name, 0, min(64, info.numel)).tobytes()
+    base = family.base
+    names = [n for n, i in sorted(base.tensors.items()) if len(i.shape) > 1 and i.numel]
+    for name, print_ in zip(names, _heads([(base, name) for name in names]), strict=True):
+        info = base.tensors[name]
         for other in seen.setdefault((info, print_), []):
             if _tied_everywhere(family, name, other):
                 aliases[name] = other
