@@ -12,4 +12,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if name == "s3":
         request.getfixturevalue("s3")
+    if name == "hub":
+        request.getfixturevalue("hub")
+        request.getfixturevalue("monkeypatch").setenv("HF_TOKEN", "hf_of_ann")
     return name

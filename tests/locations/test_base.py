@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
@@ -20,6 +21,7 @@ from taskstore.locations.base import Location
 from taskstore.locations.files import LocalFolder
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.bucket import Bucket
+from taskstore.locations.remote.repository import Repository, api
 from taskstore.locations.shared import SharedFolder
 from tests.support.seaweed import BUCKET
 
@@ -34,6 +36,12 @@ def in_bucket(path: Path) -> Bucket:
     return Bucket(Address("s3", BUCKET, path.as_posix().strip("/")))
 
 
+def in_hub(path: Path) -> Repository:
+    address = Address("hf", f"ann/{blake3(bytes(path)).hexdigest(8)}", "place")
+    api().create_repo(address.place, exist_ok=True)
+    return Repository(address)
+
+
 MEMORY = MemoryStore()
 # A factory is called with a scratch folder, again to see the same place, also in other processes.
 KINDS: dict[str, Factory] = {
@@ -41,13 +49,17 @@ KINDS: dict[str, Factory] = {
     "shared": SharedFolder,
     "memory": in_memory,
     "s3": in_bucket,
+    "hub": in_hub,
 }
-REMOTE = ("memory", "s3")  # a file that changes cannot be read on, and says so
+BUCKETS = ("memory", "s3")  # a file that changes cannot be read on, and says so
+REMOTE = (*BUCKETS, "hub")
 # How a write to the disk is made to fail, by kind; what is put over a wire: test_bucket.py.
 WRITERS: dict[str, tuple[object, str]] = {
     "local": (files, "write_all"),
     "shared": (files, "write_all"),
 }
+# how the hub's library sends a small file
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 OUTSIDE = [
     "", "/", "/x", "//x", ".", "..", "../x", "a/../x", "a/..", "./x", "a/./x", "a//b", "a/",
     "a\\b", "..\\x", "C:\\x",
@@ -140,7 +152,7 @@ def test_an_open_file_stays_what_it_was(kind: str, place: Location) -> None:
     place.put("f", b"old")
     file = place.open("f")
     place.put("f", b"newer")
-    if kind in REMOTE:
+    if kind in BUCKETS:
         with pytest.raises(ChangedMeanwhile, match="f was changed while it was read"):
             file.read(0, 3)
         place.delete("f")

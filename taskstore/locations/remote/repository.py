@@ -263,9 +263,17 @@ class Repository:
                 parent_commit=parent,
                 **given,
             )
+            if parent not in (None, done.oid) and _skipped(operations):
+                raise ChangedMeanwhile(f"{self.address}: another writer has put the same")
             if done.pr_url is None:
                 self.address, self._sizes = self.address.at(done.oid), None
             return str(done.pr_url or done.commit_url)
+
+
+def _skipped(operations: list[Operation]) -> bool:
+    """Tell whether no commit was made, since the branch, as it is now, has all of it."""
+    added = [one for one in operations if isinstance(one, CommitOperationAdd)]
+    return bool(added) and not any(getattr(one, "_is_committed", True) for one in added)
 
 
 def _checked(name: str) -> str:

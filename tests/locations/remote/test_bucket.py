@@ -51,36 +51,6 @@ def whole(place: Bucket, name: str) -> bytes:
         file.close()
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        status(500, "InternalError"),
-        status(503, "SlowDown"),
-        status(429, "TooManyRequests", "Retry-After: 1"),
-        0,
-        100,
-        1_000_000,
-    ],
-    ids=["500", "503", "429", "cut at once", "cut early", "cut late"],
-)
-def test_what_passes_is_tried_again(place: Bucket, proxy: Proxy, answer: bytes | int) -> None:
-    place.put("f", DATA)
-    file = place.open("f")
-    proxy.failing(3, answer, "GET")
-    assert file.read(0, len(DATA)) == DATA
-    file.close()
-
-
-def test_a_read_that_breaks_goes_on_where_it_stopped(place: Bucket, proxy: Proxy) -> None:
-    place.put("f", DATA)
-    file = place.open("f")
-    proxy.failing(1, 2_000_000, "GET")
-    before = proxy.received
-    assert file.read(0, len(DATA)) == DATA
-    file.close()
-    assert proxy.received - before < len(DATA) + (1 << 20)
-
-
 @pytest.mark.parametrize("code", [500, 503, 429])
 def test_what_does_not_pass_is_said(place: Bucket, proxy: Proxy, code: int) -> None:
     place.put("f", b"1")
@@ -149,15 +119,6 @@ def test_another_writer_while_no_answer_comes(place: Bucket, proxy: Proxy) -> No
     with pytest.raises(ChangedMeanwhile, match="f was changed by another writer"):
         place.put_if_unchanged("f", b"mine", None)
     assert whole(place, "f") == b"theirs"
-
-
-def test_a_file_that_became_shorter_is_refused(place: Bucket, proxy: Proxy) -> None:
-    """A server that has no entity tag to compare says 416."""
-    place.put("f", b"12345")
-    file = place.open("f")
-    proxy.failing(1, status(416, "InvalidRange"), "GET")
-    with pytest.raises(ChangedMeanwhile, match="f was changed while it was read"):
-        file.read(0, 5)
 
 
 CASES = {

@@ -11,7 +11,6 @@ import pytest
 from taskstore.errors import BadName, ChangedMeanwhile, FormatError, RemoteError
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.repository import Repository
-from taskstore.locations.remote.windows import HEAD
 from tests.support.hub.faults import Fault, Hub
 from tests.support.hub.fixtures import a_hub
 from tests.support.hub.repositories import Blob, blob_of
@@ -62,29 +61,6 @@ def test_files_are_fetched_into_the_hubs_cache_once(hub: Hub, model: Address) ->
     assert place.fetch(["sub/config.json"]) == folder
     assert read(place, "sub/config.json") == b"{}"
     assert hub.log == []
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault("GET .*/resolve/", 2, status=429, headers={"Retry-After": "3"}),
-        Fault("GET .*/resolve/", 3, status=500),
-        Fault("GET .*/resolve/", 3, cut=1000),
-    ],
-    ids=["429", "500", "cut"],
-)
-def test_what_passes_is_waited_for(hub: Hub, model: Address, fault: Fault) -> None:
-    place = Repository(model)
-    hub.faults.append(fault)
-    assert read(place) == DATA
-    assert fault.times == 0
-
-
-def test_a_cut_connection_is_taken_up_where_it_stopped(hub: Hub, model: Address) -> None:
-    place = Repository(model)
-    hub.faults.append(Fault("GET .*/resolve/", cut=1000))
-    read(place)
-    assert any(re.search(f"bytes=(1000|{HEAD + 1000})-", line) for line in hub.log)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ _PART = 64 << 10
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer of two small packets waits for 40 ms
     hub: Hub
     cut: int | None = None
 
