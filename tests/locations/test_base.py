@@ -23,6 +23,7 @@ from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.bucket import Bucket
 from taskstore.locations.remote.repository import Repository, api
 from taskstore.locations.shared import SharedFolder
+from tests.support.azurite import CONTAINER
 from tests.support.seaweed import BUCKET
 
 Factory = Callable[[Path], Location]
@@ -34,6 +35,10 @@ def in_memory(path: Path) -> Bucket:
 
 def in_bucket(path: Path) -> Bucket:
     return Bucket(Address("s3", BUCKET, path.as_posix().strip("/")))
+
+
+def in_azure(path: Path) -> Bucket:
+    return Bucket(Address("az", CONTAINER, path.as_posix().strip("/")))
 
 
 def in_hub(path: Path) -> Repository:
@@ -50,8 +55,9 @@ KINDS: dict[str, Factory] = {
     "memory": in_memory,
     "s3": in_bucket,
     "hub": in_hub,
+    "az": in_azure,
 }
-BUCKETS = ("memory", "s3")  # a file that changes cannot be read on, and says so
+BUCKETS = ("memory", "s3", "az")  # a file that changes cannot be read on, and says so
 REMOTE = (*BUCKETS, "hub")
 # How a write to the disk is made to fail, by kind; what is put over a wire: test_bucket.py.
 WRITERS: dict[str, tuple[object, str]] = {

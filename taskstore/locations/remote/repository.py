@@ -158,7 +158,6 @@ class Repository:
         yield from self.sizes()
 
     def _path(self, name: str) -> str:
-        """The path of a file in the repository."""
         _checked(name)
         return f"{self.address.path}/{name}" if self.address.path else name
 
@@ -231,9 +230,7 @@ class Repository:
                 if sent:
                     raise
                 sent = True
-        raise ChangedMeanwhile(
-            f"{self.address}/{name}: others commit all the time; try again later"
-        )
+        raise ChangedMeanwhile(f"{self.address}/{name}: others commit all the time; try later")
 
     def _holds(self, name: str) -> bytes | None:
         if name not in self.sizes():
@@ -271,7 +268,7 @@ class Repository:
 
 
 def _skipped(operations: list[Operation]) -> bool:
-    """Tell whether no commit was made, since the branch, as it is now, has all of it."""
+    """Tell whether no commit was made, since the branch has all of it."""
     added = [one for one in operations if isinstance(one, CommitOperationAdd)]
     return bool(added) and not any(getattr(one, "_is_committed", True) for one in added)
 

@@ -131,9 +131,12 @@ def test_the_token_goes_to_the_hub_alone(
         )
         target = f"{other.url}/org/model/resolve/main/{WEIGHTS}"
         patch.undo()
-        hub.faults.append(Fault("GET .*/resolve/", 99, location=target))
+        xet = {"X-Xet-Hash": "0" * 64, "Link": '</xet-read-token/x>; rel="xet-auth"'}
+        hub.faults.append(Fault("GET .*/resolve/", 99, location=target, headers=xet))
         monkeypatch.setenv("HF_TOKEN", "hf_of_ann")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
         assert read(Repository(model)) == DATA
+        assert f"bytes=0-{HEAD - 1}" in other.log[0]  # ranges, by the bridge of files in Xet, too
         assert other.tokens_seen and set(other.tokens_seen) == {""}
     assert "hf_of_ann" in hub.tokens_seen
 

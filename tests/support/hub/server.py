@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.then:
             fault.then()
         if fault and fault.location:
-            self._send(302, b"", Location=fault.location)
+            self._send(302, b"", Location=fault.location, **fault.headers)
         elif fault and fault.status:
             self._send(fault.status, b'{"error": "to order"}', **fault.headers)
         else:
