@@ -11,6 +11,7 @@ import pytest
 from taskstore.errors import BadName, ChangedMeanwhile, FormatError, RemoteError
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.repository import Repository
+from taskstore.locations.remote.windows import HEAD
 from tests.support.hub.faults import Fault, Hub
 from tests.support.hub.fixtures import a_hub
 from tests.support.hub.repositories import Blob, blob_of
