@@ -82,9 +82,8 @@ def make_job(
 ) -> PackJob:
     """Decide what a pack does; raises NotOneFamily or InputError for what cannot be packed."""
     plan, executor = planning.make(family, options), threads(options.jobs)
-    plan, kept_adapters = planning.keep_adapters(family, plan, options)
     meter, same = Meter(progress, 0), twins(family)
-    job = PackJob(family, plan, options, None, {}, {}, kept_adapters, same, meter, executor)
+    job = PackJob(family, plan, options, None, {}, {}, {}, same, meter, executor)
     return with_options(job, options, found)
 
 
@@ -92,11 +91,12 @@ def with_options(job: PackJob, options: PackOptions, found: Found | None = None)
     """Return the same pack with other tiers; raises InputError for what cannot be packed."""
     family = job.family
     plan = planning.with_tiers(job.plan, family, options)
+    plan, adapters = planning.keep_adapters(family, plan, options)
     kept = _originals(family, plan, options)
     itemsize = max(ITEMSIZE[i.dtype] for i in family.base.tensors.values())
     executor = options.executor(len(family.tasks), itemsize)
     if found is None:
-        parents = choose(*planning.without(family, plan, job.adapters), options, executor)
+        parents = choose(*planning.without(family, plan, adapters), options, executor)
         plan = tensor_codecs.choose(family, plan, options, parents, executor)
     else:
         parents, plan = dict(found.parents), planning.with_codecs(family, plan, found.codecs)
@@ -108,6 +108,7 @@ def with_options(job: PackJob, options: PackOptions, found: Found | None = None)
         masks=matching.of(family, plan, options),
         kept=kept,
         parents=parents,
+        adapters=adapters,
         meter=Meter(job.meter.callback, _total_bytes(family, options, kept)),
         executor=executor,
     )

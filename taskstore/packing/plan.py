@@ -60,15 +60,17 @@ def with_codecs(family: Family, plan: Plan, codecs: Mapping[str, Mapping[str, st
 
 
 def keep_adapters(family: Family, plan: Plan, options: PackOptions) -> tuple[Plan, Adapters]:
-    """Plan the adapters of a family, where tasks are kept bit for bit and nothing else.
+    """Plan the adapters of a family: of tasks that are kept bit for bit, beside which are no masks.
 
     A task that a parent is named for, or that is one, is coded like a full fine-tune.
     """
     named = {*options.parents, *options.parents.values()}
     tasks, found = list(plan.tasks), dict[str, LoraReader]()
+    masked = "mask" in options.tier_names
     for t, task in enumerate(family.tasks):
         reader = task.reader
-        if options.tier_names != ("exact",) or not isinstance(reader, LoraReader):
+        exact = options.tiers_of(task.name) == ("exact",) and not masked
+        if not exact or not isinstance(reader, LoraReader):
             continue
         if task.name not in named and (made := _planned(reader, tasks[t], family.base.tensors)):
             tasks[t], found[task.name] = made, reader

@@ -38,6 +38,25 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_a_store_of_mixed_tiers_keeps_it_too(tmp_path: Path) -> None:
+    """A full fine-tune has a rest, and the adapter, which is exact, its own tensors."""
+    base = adapters.base(tmp_path, torch.bfloat16)
+    adapter = adapters.save(tmp_path / "adapter", next(iter(adapters.KINDS)))
+    tuned = shutil.copytree(base, tmp_path / "tuned")
+    state = load_file(base / "model.safetensors")
+    save_file(
+        {n: w * 1.01 for n, w in state.items()}, tuned / "model.safetensors", {"format": "pt"}
+    )
+    how = options(tiers="rest", own_tiers={"alpha": "exact"})
+    taskstore.pack(base, {"alpha": adapter, "beta": tuned}, tmp_path / "store", how)
+    store = taskstore.open(tmp_path / "store")
+    assert verify(store, deep=True).problems == []
+    assert store.manifest.tasks["alpha"].adapter is not None
+    assert store.tiers("beta") == ["rest"]
+    store.unpack("alpha", tmp_path / "out", adapter=True)
+    assert files(tmp_path / "out") == files(tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("kind", adapters.KINDS)
 def test_both_come_back(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
