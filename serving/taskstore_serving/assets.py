@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import NamedTuple
 
 from blake3 import blake3
+
+from taskstore.store import Store
 
 _NOTES = {"_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype"}
 _PROSE = {".md", ".txt.license", ".gitattributes", ".png", ".pdf"}
@@ -17,6 +21,19 @@ class Assets(NamedTuple):
 
     folder: Path
     key: str
+
+
+def write_assets(store: Store, task: str | None, folders: Path) -> Assets:
+    """Write a model's assets into a folder below `folders`; models with the same ones share it."""
+    written = Path(mkdtemp(dir=folders))
+    store.write_assets(task, written)
+    key = assets_key(written)
+    folder = folders / key
+    if folder.exists():
+        shutil.rmtree(written)
+    else:
+        written.rename(folder)
+    return Assets(folder, key)
 
 
 def assets_key(folder: Path) -> str:

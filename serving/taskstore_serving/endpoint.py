@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
+from uvicorn.config import HTTP_PROTOCOLS
 
 from taskstore.errors import InputError
 from taskstore_serving.api import admin, ui
@@ -48,17 +49,16 @@ class TaskstoreEndpoint:
                 "the plugin taskstore serves a store: give --load-format taskstore, "
                 "or leave taskstore out of VLLM_PLUGINS"
             )
-        count = config.parallel_config._api_process_count
-        if count > 1:
-            raise InputError(
-                f"{count} API processes would each have their own list of tasks; "
-                "give --api-server-count 1"
-            )
         options = ServeOptions.parse(config.load_config.model_loader_extra_config)
         state.taskstore = Served(self._app, engine_client, args, options)
         blame(engine_client)  # both before clients are copied
         state.taskstore.observer = observer.install(engine_client, state.taskstore.names[0])
         await state.taskstore.start()
-        if options.watch != "no":
+        peers = state.taskstore.peers
+        if peers.count > 1:
+            # vLLM starts these processes, and has no option for it; `launch.server` says why h11
+            HTTP_PROTOCOLS["auto"] = HTTP_PROTOCOLS["h11"]
+            state.taskstore_peers = asyncio.create_task(peers.follow(state.taskstore))
+        if options.watch != "no" and peers.index == 0:
             following = watch(state.taskstore, new=options.watch == "all")
             state.taskstore_watch = asyncio.create_task(following)

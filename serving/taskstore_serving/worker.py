@@ -16,6 +16,7 @@ from vllm.platforms import current_platform
 from taskstore.errors import SwapError, TaskstoreError
 from taskstore.swap.states import State
 from taskstore_serving.engine import failed_step
+from taskstore_serving.engine.holds import Holds
 from taskstore_serving.engine.ranks import any_rank
 from taskstore_serving.engine.swap_cost import with_cost
 from taskstore_serving.metrics import logs
@@ -40,7 +41,7 @@ class TaskWorker(Base):
     def load_model(self, *args: Any, **named: Any) -> None:
         if multiprocessing.parent_process() is not None:  # else the loggers are somebody else's
             logs.configure()
-        self._recent = Recent()
+        self._recent, self._holds = Recent(), Holds()
         super().load_model(*args, **named)
 
     _swap_seconds: float | None = None
@@ -113,7 +114,11 @@ class TaskWorker(Base):
         self.taskstore_family.swap(task)
 
     def taskstore_state(self) -> dict[str, Any]:
-        return self.taskstore_family.state()
+        return {**self.taskstore_family.state(), "held": self._holds.state()}
+
+    def taskstore_hold(self, verb: str, *args: Any) -> Any:
+        """One of the methods of `Holds`."""
+        return getattr(self._holds, verb)(*args)
 
     def taskstore_add(self, task: str) -> None:
         """Learn a task, all of it or nothing; raises what `LiveFamily.add` does."""

@@ -113,7 +113,8 @@ async def activity(request: Request, served: Served) -> Response:
     after = request.query_params.get("after", "0")
     if not (after.isdecimal() and len(after) < 16):
         raise Refusal(400, f"after={after[:40]!r} is no number of an event", "after")
-    return JSONResponse(await served.observer.activity(int(after)))
+    again = {"Connection": "close"} if served.peers.count > 1 else {}  # the next may be another's
+    return JSONResponse(await served.observer.activity(int(after)), headers=again)
 
 
 async def held(_: Request, served: Served) -> Response:

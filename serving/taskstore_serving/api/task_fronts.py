@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections import ChainMap
 from collections.abc import MutableMapping
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ class Front:
     def close(self, owner: Any) -> None:
         if self.client.renderer is not owner.renderer:
             self.client.renderer.shutdown()
+
+
+@dataclass(frozen=True)
+class ServedTask:
+    """A task that is served: `store` and `digest` say which weights, `kept` how close to them.
+
+    kept   `tier`, `fidelity` and `scores`, as /v1/models tells them
+    """
+
+    front: Front
+    store: str
+    digest: str
+    kept: dict[str, Any]
 
 
 async def build(app: Any, engine: Any, args: Namespace, folder: Path | None) -> Front:

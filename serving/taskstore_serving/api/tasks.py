@@ -9,8 +9,8 @@ import time
 import weakref
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,38 +22,21 @@ from vllm.utils.counter import AtomicCounter
 from taskstore.errors import InputError, TaskstoreError
 from taskstore.store import Store
 from taskstore_serving.api.answers import WAIT, Refusal, unknown_model
-from taskstore_serving.api.task_fronts import Front, build
-from taskstore_serving.assets import Assets, assets_key
+from taskstore_serving.api.peers import PERIOD, Peers
+from taskstore_serving.api.task_fronts import Front, ServedTask, build
+from taskstore_serving.assets import Assets, write_assets
 from taskstore_serving.checks.configs import check_config, completed_config
 from taskstore_serving.metrics.worker_answers import merged, summed
 from taskstore_serving.options import ServeOptions
 from taskstore_serving.weights.digests import task_digest
 
 _TICK = 0.02  # seconds between two looks at whether a task's requests have ended
-
-
 _log = logging.getLogger("taskstore.serving")
-
-
-@dataclass(frozen=True)
-class ServedTask:
-    """A task that is served: `store` and `digest` say which weights, `kept` how close to them.
-
-    kept   `tier`, `fidelity` and `scores`, as /v1/models tells them
-    """
-
-    front: Front
-    store: str
-    digest: str
-    kept: dict[str, Any]
 
 
 @dataclass
 class Served:
-    """All tasks of a server. Requests read it; one change at a time. `default` may be "".
-
-    observer   of its requests, a `metrics.observer.Observer`
-    """
+    """All tasks of a server. One change at a time. `default` may be ""; `observer`: of requests."""
 
     app: Any
     engine: Any
@@ -72,12 +55,13 @@ class Served:
         self._running: Counter[str] = Counter()
         self._hub: dict[str, str] = {}  # task, or the base's name -> id at the hub it came from
         self._ids = AtomicCounter(0)
-        self._change = asyncio.Lock()
-        self._replaced: dict[str, asyncio.Event] = {}
+        self.change = asyncio.Lock()
+        self.peers = Peers(self.engine)
+        self.replaced: dict[str, asyncio.Event] = {}
 
     async def start(self) -> None:
         """Take over what the engine loaded. Raises InputError where it cannot be served."""
-        self._base = self._assets(None)
+        self._base = write_assets(self.store, None, self._folders)
         base = self.store.manifest.base
         self._came_from(self.names[0], base.source, base.revision)
         state = await self.state()
@@ -117,8 +101,17 @@ class Served:
 
     async def settled(self, name: str) -> None:
         """Wait, where a task is getting new weights, until it has them, or the old ones again."""
-        while name in self._replaced:
-            await self._replaced[name].wait()
+        if name not in self.tasks and name not in self.names:
+            await self.peers.look(self)
+        while name in self.replaced:
+            await self.replaced[name].wait()
+
+    @asynccontextmanager
+    async def _changing(self, task: str) -> AsyncIterator[None]:
+        """One change at a time, in all API processes; what others changed before is known."""
+        async with self.peers.holding(task), self.change:
+            await self.peers.catch_up(self)
+            yield
 
     async def state(self) -> dict[str, Any]:
         """The workers' state as one; bytes are summed over them."""
@@ -132,7 +125,7 @@ class Served:
         Raises Refusal: 404 for no such task, 409 where it is served as it is, or its requests do
         not end; else TaskstoreError.
         """
-        async with self._change:
+        async with self._changing(task):
             try:
                 self.store.check_task(task)
             except TaskstoreError as error:
@@ -154,31 +147,47 @@ class Served:
         """Give a task that is served its new weights; requests that come meanwhile wait for it."""
         assets, known = self._fitting(task), self.tasks[task]
         request, settled = known.front.requests[task], asyncio.Event()
-        self._replaced[task] = settled
+        self.replaced[task] = settled
         try:
             await self._idle(task, WAIT)
             try:
                 await self._call("taskstore_replace", task)
                 await self._publish(task, (await self.state())["tasks"][task], assets)
             except BaseException:
-                await self._settle(task, keep_new=False)
+                await self._settle(task, keep=False)
                 self.tasks[task], known.front.requests[task] = known, request
                 raise
-            await self._settle(task, keep_new=True)
+            await self._settle(task, keep=True)
         finally:
-            del self._replaced[task]
+            del self.replaced[task]
             settled.set()
-        if self.tasks[task].front is not known.front:
-            del known.front.requests[task]
-            self._drop_unused(known.front)
+        self._leave(task, known.front)
 
-    async def _settle(self, task: str, keep_new: bool) -> None:
-        args = ("taskstore_settle", task, keep_new)
-        await self.engine.collective_rpc("taskstore_try", args=args)
+    async def publish_anew(self, task: str, known: dict[str, Any]) -> None:
+        """Serve a task that the workers have already, in place of what this process had of it."""
+        before = self.tasks.get(task)
+        await self._publish(task, known, self._fitting(task))
+        if before is not None:
+            self._leave(task, before.front)
+
+    def _leave(self, task: str, front: Front) -> None:
+        if self.tasks[task].front is not front:
+            del front.requests[task]
+            self._drop_unused(front)
+
+    def forget(self, task: str) -> None:
+        """Serve a task no longer that the workers no longer have."""
+        known = self.tasks.pop(task)
+        known.front.requests.pop(task)
+        self._hub.pop(task, None)
+        self._drop_unused(known.front)
+
+    async def _settle(self, task: str, keep: bool) -> None:
+        await self.engine.collective_rpc("taskstore_try", args=("taskstore_settle", task, keep))
 
     async def remove(self, task: str, wait: float) -> None:
         """Take a task out: no new requests; those that run have `wait` seconds to end, else 409."""
-        async with self._change:
+        async with self._changing(task):
             if task not in self.tasks:
                 raise unknown_model(task, self.tasks)
             await self._take_out(task, wait)
@@ -207,7 +216,7 @@ class Served:
 
         A failure makes the server not ready until all are proved again.
         """
-        async with self._change:
+        async with self._changing(""):
             if task is not None:
                 self.resolve(task)
             model = "*" if task is None else None if task in self.names else task
@@ -226,7 +235,8 @@ class Served:
                 f"task {task!r} has the name that the base is served under; "
                 "give another with --served-model-name"
             )
-        own, config = self._assets(task), self.engine.model_config
+        own = write_assets(self.store, task, self._folders)
+        config = self.engine.model_config
         if own.key != self._base.key:
             mine, base = (completed_config(one.folder, config) for one in (own, self._base))
             if mine and base:
@@ -251,17 +261,6 @@ class Served:
         if source and revision:  # without a revision it is a folder
             self._hub[name] = source
 
-    def _assets(self, task: str | None) -> Assets:
-        written = Path(mkdtemp(dir=self._folders))
-        self.store.write_assets(task, written)
-        key = assets_key(written)
-        folder = self._folders / key
-        if folder.exists():
-            shutil.rmtree(written)
-        else:
-            written.rename(folder)
-        return Assets(folder, key)
-
     def _drop_unused(self, front: Front) -> None:
         if not front.requests:
             self.fronts = {key: one for key, one in self.fronts.items() if one is not front}
@@ -270,21 +269,22 @@ class Served:
     async def _idle(self, task: str, wait: float) -> None:
         """Wait until a task's requests have ended; raises Refusal where they do not in time.
 
-        The engine learns of an end a moment after this process, and must before the task is gone.
-        So a task has to be idle twice in a row.
+        Idle twice in a row: the engine learns of an end a moment later, and must before it is gone.
         """
         until, idle = time.monotonic() + wait, 0
         while idle < 2:
-            idle = 0 if self._busy(task) else idle + 1
+            idle = 0 if self.is_busy(task) else idle + 1
             if not idle and time.monotonic() > until:
-                raise Refusal(
-                    409,
-                    f"Task `{task}` has requests that still run after {wait:g} s; "
-                    "it is served on: try again later, or with a longer `wait`",
-                )
+                break
             await asyncio.sleep(_TICK)
+        if idle < 2 or not await self.peers.are_idle(max(until, time.monotonic() + 3 * PERIOD)):
+            raise Refusal(
+                409,
+                f"Task `{task}` has requests that still run after {wait:g} s; "
+                "it is served on: try again later, or with a longer `wait`",
+            )
 
-    def _busy(self, task: str) -> bool:
+    def is_busy(self, task: str) -> bool:
         """Whether requests are on their way, or outlive their connection (background responses)."""
         states = self.engine.output_processor.request_states.values()
         return self._running[task] > 0 or any(one.lora_name == task for one in states)

@@ -16,7 +16,6 @@ _BEFORE = "give it before the --, it is an option of `taskstore serve`"
 _OURS = "it is what makes vLLM serve a store"
 _ADAPTERS = "tasks take the place of LoRA adapters here"
 _QUANTIZED = "it computes weights of its own, which a swap cannot write"
-_ONE_TABLE = "each process would have a list of tasks of its own; start another server instead"
 _WHY = {
     **dict.fromkeys(("host", "port", "api-key", "served-model-name"), _BEFORE),
     **dict.fromkeys(("model", "model-tag"), "the model is the store"),
@@ -36,14 +35,14 @@ _WHY = {
     "headless": "there would be no endpoint",
     "grpc": "tasks are served over HTTP alone",
     "uds": "the server listens on --host and --port",
-    "api-server-count": _ONE_TABLE,
-    "data-parallel-size": _ONE_TABLE,
+    "data-parallel-size": "each engine would have weights and tasks of its own; start another "
+    "server instead",
     "pipeline-parallel-size": "a task is swapped in all layers at once; --tensor-parallel-size "
     "shares a large model among devices",
 }
-_SHORT = {"q": "quantization", "pp": "pipeline-parallel-size", "asc": "api-server-count",
+_SHORT = {"q": "quantization", "pp": "pipeline-parallel-size",
           "dp": "data-parallel-size", "sc": "speculative-config"}  # fmt: skip
-_COUNTS = ("api-server-count", "data-parallel-size", "pipeline-parallel-size")
+_COUNTS = ("data-parallel-size", "pipeline-parallel-size")
 
 
 def check_words(words: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from taskstore_serving.checks.command_line import check_parsed
 from taskstore_serving.launch.arguments import Launch
 from taskstore_serving.launch.children import SCRATCH, first_error
 from taskstore_serving.launch.probe import until_ready
+from taskstore_serving.launch.several import run_several
 
 _LONGEST = 65  # of a folder for sockets, whose paths may have about 100 characters
 
@@ -56,8 +57,9 @@ def run(
     """
     os.environ |= {**launch.environment(os.environ), **_places(scratch)}
     args = _parse(launch, str(assets), os.environ, refuse)
+    several = (args.api_server_count or 1) > 1
     try:
-        stopped = _run(args, bound, ready)
+        stopped = (run_several if several else _run)(args, bound, ready)
     except TaskstoreError:
         raise
     except (Exception, SystemExit) as error:

@@ -29,7 +29,7 @@ def test_they_are_refused_by_name(words: list[str], message: str) -> None:
 
 
 def test_others_pass() -> None:
-    check_words(["--max-model-len", "64", "-tp", "2", "--api-server-count", "1"])
+    check_words(["--max-model-len", "64", "-tp", "2", "--api-server-count", "2"])
 
 
 def test_what_vllm_parsed_is_compared_with_what_we_asked_for() -> None:
@@ -41,12 +41,12 @@ def test_what_vllm_parsed_is_compared_with_what_we_asked_for() -> None:
         pipeline_parallel_size=1,
         max_model_len=None,
     )
-    check_parsed(Namespace(**{**vars(own), "max_model_len": 64, "api_server_count": 1}), own)
+    check_parsed(Namespace(**{**vars(own), "max_model_len": 64, "api_server_count": 2}), own)
     for name, value in (
         ("model", "other"),
         ("load_format", "auto"),
         ("quantization", "fp8"),
-        ("api_server_count", 2),
+        ("data_parallel_size", 2),
         ("pipeline_parallel_size", 2),
     ):
         with pytest.raises(InputError, match=f"--{name.replace('_', '-')} cannot"):

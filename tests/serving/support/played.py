@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from taskstore_serving.engine.holds import Holds
 from taskstore_serving.options import ServeOptions
 
 FIDELITY = {"kind": "approximate", "grade": "B", "weight_error": 0.04, "projection": 1.0}
@@ -19,6 +20,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.tasks = ["alpha", "beta"]
+        self.holds = Holds()
         self.refusals: dict[str, str] = {}
         self.calls: list[tuple[Any, ...]] = []
         self.digests: dict[str, str] = {}  # of tasks that were replaced
@@ -28,7 +30,7 @@ class Engine:
         self.errored, self.model_config = False, None
         self.output_processor = SimpleNamespace(request_states={})
         self.vllm_config = SimpleNamespace(
-            parallel_config=SimpleNamespace(_api_process_count=1),
+            parallel_config=SimpleNamespace(_api_process_count=1, _api_process_rank=0),
             load_config=SimpleNamespace(load_format="taskstore", model_loader_extra_config={}),
         )
 
@@ -37,11 +39,14 @@ class Engine:
             known = {"tier": "mask", "bytes": 1 << 20, "fidelity": FIDELITY, "scores": None}
             tasks = {t: {"digest": self.digests.get(t, f"d-{t}"), **known} for t in self.tasks}
             state = {"active": self.active, "swaps": 0, "swap_seconds": 0.0, "tasks": tasks}
+            state["held"] = self.holds.state()
             return [{**state, "memory": {"live": 5 << 20}, "verified": True}]
         if name == "taskstore_activity":
             made = [swap for swap in self.swaps if swap["number"] > args[0]]
             return [{"active": self.active, "swaps": 7, "swap_seconds": 0.2, "swaps_made": made}]
         method, *rest = args
+        if name == "taskstore_hold":
+            return [getattr(self.holds, method)(*rest)]
         if method in self.refusals:
             return [{"result": None, "error": self.refusals[method]}]
         if method == "taskstore_add":
