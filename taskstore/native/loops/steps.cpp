@@ -20,8 +20,8 @@ void steps_to(In<U> w0_N, In<U> w_N, Out<U> z_N, Out<uint8_t> bytes_N) {
 }
 
 // Bytes class by class, and steps that are escaped in order of their elements; returns how many.
-size_t encode(In<U> w0_N, In<U> w_N, int shift, In<uint8_t> classes,
-                         In<uint64_t> place, Out<uint8_t> sorted_N, Out<U> escapes_N) {
+size_t encode(In<U> w0_N, In<U> w_N, int shift, In<uint8_t> classes, In<uint64_t> place,
+              Out<uint8_t> sorted_N, Out<U> escapes_N) {
     require_shift<U>(shift);
     require_same_size(w0_N, w_N, sorted_N, escapes_N);
     Places places(classes, place);
@@ -49,8 +49,8 @@ size_t encode(In<U> w0_N, In<U> w_N, int shift, In<uint8_t> classes,
 }
 
 // Weights from sorted bytes; false where not as many are escaped as there are steps.
-bool decode(In<U> w0_N, int shift, In<uint8_t> classes, In<uint64_t> place,
-                  In<uint8_t> sorted_N, In<U> escapes_E, Out<U> w_N) {
+bool decode(In<U> w0_N, int shift, In<uint8_t> classes, In<uint64_t> place, In<uint8_t> sorted_N,
+            In<U> escapes_E, Out<U> w_N) {
     require_shift<U>(shift);
     require_same_size(w0_N, sorted_N, w_N);
     Places places(classes, place);

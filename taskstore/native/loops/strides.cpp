@@ -50,9 +50,8 @@ template <class U> INLINED uint8_t shortened(U far, int kept) {
 // Bytes class by class, and plain bits; returns how many of those. `words` has room for all that
 // there can be, and one more.
 template <class U>
-uint64_t encode(In<U> w0_N, In<U> w_N, int shift, int unused, int kept,
-                             In<uint8_t> classes, In<uint64_t> place,
-                             Out<uint8_t> sorted_N, Out<uint32_t> words) {
+uint64_t encode(In<U> w0_N, In<U> w_N, int shift, int unused, int kept, In<uint8_t> classes,
+                In<uint64_t> place, Out<uint8_t> sorted_N, Out<uint32_t> words) {
     require_shift<U>(shift);
     require_same_size(w0_N, w_N, sorted_N);
     require(words.size() > (w0_N.size() * size_t(BITS<U> - 2 - kept) + 31) / 32,
@@ -80,9 +79,8 @@ uint64_t encode(In<U> w0_N, In<U> w_N, int shift, int unused, int kept,
 
 // Weights from sorted bytes and plain bits; false where these are fewer or more, or filled by ones.
 template <class U>
-bool decode(In<U> w0_N, int shift, int unused, int kept, In<uint8_t> classes,
-                    In<uint64_t> place, In<uint8_t> sorted_N, In<uint8_t> plain_P,
-                    Out<U> w_N) {
+bool decode(In<U> w0_N, int shift, int unused, int kept, In<uint8_t> classes, In<uint64_t> place,
+            In<uint8_t> sorted_N, In<uint8_t> plain_P, Out<U> w_N) {
     require_shift<U>(shift);
     require_same_size(w0_N, sorted_N, w_N);
     Places places(classes, place);
