@@ -142,6 +142,25 @@ class Sides:
         }
         return self._library("taskstore unpack", "unpack", given, None, target, cache)
 
+    def load(self) -> Side:
+        given = {"store": str(self.store), "task": self.task, "jobs": self.jobs}
+        return self._library("taskstore load", "load", given, None, None)
+
+    def load_file(self) -> Side:
+        given = {"files": [str(p) for p in weights_of(self.family.tasks[self.task])]}
+        return self._library("load_file", "load_file", given, None, None)
+
+    def add(self) -> Side:
+        target = self.work / "added"
+        model = str(self.family.tasks[self.task])
+        given: dict[str, object] = {"store": str(self.store), "target": str(target)}
+        given |= {"model": model, "jobs": self.jobs}
+        return self._library("taskstore add", "add", given, self.family.files, target)
+
+    def read_for_add(self) -> Side:
+        files = [*files_of(self.family.base), *files_of(self.family.tasks[self.task])]
+        return self._library("reading", "read", {"files": [str(p) for p in files]}, files, None)
+
     def copy(self, cache: Cache, *, sync: bool) -> Side:
         target = self.copied(sync=sync)
         given = {

@@ -167,6 +167,41 @@ def _resident(field: str) -> int:
     raise OSError(f"this system does not report {field}")
 
 
+def load(given: Given) -> Given:
+    """taskstore.open(store).state_dict()"""
+    import torch  # noqa: F401 - imported before the clock starts
+
+    import taskstore
+
+    store = taskstore.open(given["store"])
+    began = time.perf_counter()
+    store.state_dict(given["task"], jobs=given["jobs"])
+    return {"seconds": time.perf_counter() - began}
+
+
+def load_file(given: Given) -> Given:
+    """safetensors' load_file of a task's files, and a byte of every page of them."""
+    import torch
+    from safetensors.torch import load_file
+
+    began = time.perf_counter()
+    for path in given["files"]:
+        for tensor in load_file(path).values():
+            tensor.view(-1).view(dtype=torch.uint8)[::4096].sum()
+    return {"seconds": time.perf_counter() - began}
+
+
+def add(given: Given) -> Given:
+    """taskstore.add() of one fine-tune to a copy of a store."""
+    import taskstore
+
+    shutil.copytree(given["store"], given["target"])
+    options = taskstore.AddOptions(jobs=given["jobs"])
+    began = time.perf_counter()
+    taskstore.add(given["target"], {"one-more": given["model"]}, options)
+    return {"seconds": time.perf_counter() - began}
+
+
 ACTIONS: dict[str, Callable[[Given], Given]] = {
     "pack": pack,
     "measuring": measuring,
@@ -174,6 +209,9 @@ ACTIONS: dict[str, Callable[[Given], Given]] = {
     "unpack": unpack,
     "read": read,
     "copy": copy,
+    "load": load,
+    "load_file": load_file,
+    "add": add,
     "tar": tar,
 }
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from taskstore.merging.methods import MERGES
+from tests.support.families import Family
+
 CODE = """
 import contextlib, io, json, sys
 from taskstore_cli.main import main
@@ -22,6 +25,8 @@ print(json.dumps([status, sorted(sys.modules)]))
 """
 MODELS = {"torch", "transformers", "huggingface_hub", "jsonschema", "obstore", "ray"}
 LOOPS = {"numba", "llvmlite", "scipy"}
+USED = {"lsq", "sum", "lines"}  # the fixture's own, its rows; the numbers of layers
+METHODS = {f"taskstore.merging.methods.{name}" for name in MERGES if name not in USED}
 
 
 @pytest.mark.parametrize(
@@ -32,17 +37,19 @@ LOOPS = {"numba", "llvmlite", "scipy"}
         (["info", "STORE"], MODELS | LOOPS | {"numpy"}),
         (["verify", "STORE"], MODELS | LOOPS | {"numpy"}),
         (["remove", "STORE", "alpha", "--yes"], MODELS | LOOPS | {"numpy"}),
-        (["unpack", "STORE", "alpha", "-o", "OUT"], MODELS),
+        (["unpack", "STORE", "alpha", "-o", "OUT"], MODELS | LOOPS | METHODS),
+        (["add", "STORE", "other=MODEL"], MODELS | LOOPS | METHODS),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_command_does_not_load(
-    words: list[str], not_loaded: set[str], packed: Path, tmp_path: Path
+    words: list[str], not_loaded: set[str], packed: Path, small: Family, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
     shutil.copytree(packed, store)
     places = {"STORE": str(store), "OUT": str(tmp_path / "out")}
-    command = json.dumps([places.get(word, word) for word in words])
+    model = str(small.paths["alpha"])
+    command = json.dumps([places.get(word, word).replace("MODEL", model) for word in words])
     done = subprocess.run(
         [sys.executable, "-c", CODE, command], text=True, capture_output=True, check=True
     )
