@@ -81,7 +81,7 @@ def test_a_cluster(
     with another_process() as other:
         taskstore.add(where, {name: path}, how)
         assert taskstore.verify(where, deep=True).ok
-    assert {"code_part", "_verified"} <= {*other.did}
+    assert {"code_part", "_proved_apart"} <= {*other.did}
     assert digests(where) == digests(tmp_path / "one") and names(f"{where}.parts") == []
 
 
