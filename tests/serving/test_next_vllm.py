@@ -3,7 +3,8 @@
     pip download --no-deps vllm==0.33.0 && unzip -d next vllm-0.33.0-*.whl
     TASKSTORE_NEXT_VLLM=next pytest tests/serving/test_next_vllm.py
 
-It wants orjson too, which 0.32 does not. Modules that need its compiled parts or a GPU cannot be imported: so nothing is computed.
+It wants orjson too, which 0.32 does not. Modules that need its compiled parts or a GPU cannot be
+imported: so nothing is computed.
 """
 
 from __future__ import annotations
