@@ -27,7 +27,7 @@ from taskstore.store import Store
 from taskstore.store.base import BaseSource
 
 LONG = 1 << 13  # weights of a run: a whole chunk is decoded for each
-FEW = 4  # runs of a task that may be a parent
+FEW, OF_ALL = 4, 64  # runs of a task that may be a parent, at most; of all of them
 Node = Mapping[int, Weights]  # by the number of the run
 
 
@@ -91,7 +91,8 @@ def _best(
     store: Store, candidates: list[str], samples: Samples, executor: Executor
 ) -> dict[str, Node]:
     """Return the tasks of a store to which some fine-tune is nearest, nearer than to the base."""
-    step = max(1, len(samples.runs) // FEW)
+    few_runs = max(1, min(FEW, OF_ALL // max(1, len(candidates))))
+    step = max(1, len(samples.runs) // few_runs)
     few = samples.only(range(step // 2, len(samples.runs), step))
     new = range(1, len(samples.nodes))
     least, found = {t: cost(few, (0, t)) for t in new}, dict[int, str]()
