@@ -33,10 +33,12 @@ docs: setup ## build the documentation into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
 # The suite again, against the wheel in an environment of its own. Dependencies are those of
-# .venv, seen through a .pth file; that file does not make the editable install visible.
+# .venv, seen through a .pth file; that file does not make the editable install visible. The wheel takes the
+# loops that `setup` compiled, which come out of the same CMakeLists.txt with the same options.
 wheel-test: setup ## build the wheel and run the tests without the slow ones against it
 	rm -rf build/wheel
-	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
+	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel --no-build-isolation \
+	    -C build-dir=$$($(BIN)/python tools/build_native.py --folder) .
 	$(PYTHON) -m venv --clear build/wheel/venv
 	build/wheel/venv/bin/python -m pip install -q --no-deps build/wheel/taskstore-*.whl
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \

@@ -138,7 +138,7 @@ def test_types_that_only_type_checkers_import_are_left_alone() -> None:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    heavy = ("numpy", "torch", "tqdm", "transformers", "numba")
+    heavy = ("numpy", "torch", "tqdm", "transformers", "taskstore.native")
     code = (
         "import sys, taskstore\n"
         "assert set(taskstore.__all__) == set(dir(taskstore))\n"

@@ -2,6 +2,7 @@
 
     python tools/build_native.py            what changed, quietly
     python tools/build_native.py --all      everything
+    python tools/build_native.py --folder   nothing; where the objects lie
 
 It needs a C++ compiler, and of the extra `dev` cmake, ninja and nanobind. Objects lie in
 build/native, the modules beside their Python. Nothing happens where no source changed.
@@ -21,23 +22,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "taskstore" / "native"
+FOLDER = ROOT.joinpath(
+    "build", "native", sysconfig.get_platform(), str(sys.implementation.cache_tag)
+)
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compile the loops of taskstore/native.")
     parser.add_argument("--all", action="store_true", help="everything anew")
-    build(anew=parser.parse_args().all)
+    parser.add_argument("--folder", action="store_true", help="print where the objects lie")
+    words = parser.parse_args()
+    if words.folder:
+        print(FOLDER)
+    else:
+        build(anew=words.all)
 
 
 def build(anew: bool = False) -> None:
     """Compile what changed; exit with the compiler's words where that fails."""
-    folder = (
-        ROOT / "build" / "native" / sysconfig.get_platform() / str(sys.implementation.cache_tag)
-    )
     if anew:
-        shutil.rmtree(folder, ignore_errors=True)
-    digest, stamp = _digest(), folder / "built"
+        shutil.rmtree(FOLDER, ignore_errors=True)
+    digest, stamp = _digest(), FOLDER / "built"
     if stamp.exists() and stamp.read_text() == digest and any(TARGET.glob(f"*{SUFFIX}")):
         return
     if importlib.util.find_spec("nanobind") is None:
@@ -45,9 +51,9 @@ def build(anew: bool = False) -> None:
     cmake, ninja = _program("cmake"), _program("ninja")
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     python = [f"-DPython_EXECUTABLE={sys.executable}"]
-    _run(cmake, "-S", str(ROOT), "-B", str(folder), *generator, *python)
-    _run(cmake, "--build", str(folder))
-    _run(cmake, "--install", str(folder), "--prefix", str(ROOT))
+    _run(cmake, "-S", str(ROOT), "-B", str(FOLDER), *generator, *python)
+    _run(cmake, "--build", str(FOLDER))
+    _run(cmake, "--install", str(FOLDER), "--prefix", str(ROOT))
     stamp.write_text(digest)
 
 

@@ -211,7 +211,7 @@ def test_help_is_quick_and_needs_no_torch() -> None:
     code = (
         "import sys\nfrom taskstore_cli.main import main\n"
         "try:\n    main(['pack', '--help'])\nexcept SystemExit:\n    pass\n"
-        "assert not {'torch', 'numba', 'rich'} & set(sys.modules)"
+        "assert not {'torch', 'taskstore.native', 'rich'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from taskstore.merging.methods import MERGES
+from taskstore.native import levels
 from tests.support.families import Family
 
 CODE = """
@@ -24,7 +25,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 print(json.dumps([status, sorted(sys.modules)]))
 """
 MODELS = {"torch", "transformers", "huggingface_hub", "jsonschema", "obstore", "ray"}
-LOOPS = {"numba", "llvmlite", "scipy"}
+LOOPS = {"scipy", *(f"taskstore.native.loops_{level}" for level in levels.available())}
 USED = {"lsq", "sum", "lines"}  # the fixture's own, its rows; the numbers of layers
 METHODS = {f"taskstore.merging.methods.{name}" for name in MERGES if name not in USED}
 
@@ -37,8 +38,8 @@ METHODS = {f"taskstore.merging.methods.{name}" for name in MERGES if name not in
         (["info", "STORE"], MODELS | LOOPS | {"numpy"}),
         (["verify", "STORE"], MODELS | LOOPS | {"numpy"}),
         (["remove", "STORE", "alpha", "--yes"], MODELS | LOOPS | {"numpy"}),
-        (["unpack", "STORE", "alpha", "-o", "OUT"], MODELS | LOOPS | METHODS),
-        (["add", "STORE", "other=MODEL"], MODELS | LOOPS | METHODS),
+        (["unpack", "STORE", "alpha", "-o", "OUT"], MODELS | METHODS | {"scipy"}),
+        (["add", "STORE", "other=MODEL"], MODELS | METHODS | {"scipy"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -61,7 +61,7 @@ def test_importing_the_adapter_imports_no_engine() -> None:
     code = (
         "import sys, taskstore_serving, taskstore_serving.options, "
         "taskstore_serving.checks.versions, taskstore_serving.plugin; "
-        "print({'vllm', 'torch', 'numba'} & set(sys.modules))"
+        "print({'vllm', 'torch', 'taskstore.native'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
