@@ -26,6 +26,10 @@ class ServeOptions:
     default_task  the task of requests that name no model; "": the base
     watch      whether the server follows changes of the store: of the tasks that it serves, or of
                "all", so that new tasks are served too
+    batching   whether a step may hold several tasks: "swap" never, "mixed" always where it can,
+               "auto" where that is faster than a turn for each
+    policy     whether a new request waits for whole turns of other tasks: not with "latency", nor
+               with "auto" while a swap is quick
     """
 
     store: str
@@ -36,6 +40,8 @@ class ServeOptions:
     quantum: float | None = None
     default_task: str = ""
     watch: Literal["no", "served", "all"] = "no"
+    batching: Literal["swap", "mixed", "auto"] = "auto"
+    policy: Literal["latency", "throughput", "auto"] = "auto"
 
     def __post_init__(self) -> None:
         if not self.store:
@@ -47,6 +53,10 @@ class ServeOptions:
             raise InputError(f"masks={self.masks!r} is neither 'host' nor 'device'")
         if self.residual not in (0, 1):
             raise InputError(f"residual={self.residual!r} is neither 0 nor 1")
+        if self.batching not in ("swap", "mixed", "auto"):
+            raise InputError(f"batching={self.batching!r} is neither 'swap', 'mixed' nor 'auto'")
+        if self.policy not in ("latency", "throughput", "auto"):
+            raise InputError(f"policy={self.policy!r} is not 'latency', 'throughput' or 'auto'")
         if self.watch not in ("no", "served", "all"):
             raise InputError(f"watch={self.watch!r} is neither 'no', 'served' nor 'all'")
         if self.quantum is not None and not 0 <= self.quantum < float("inf"):

@@ -16,7 +16,7 @@ The output of a step names its task in `taskstore_task`, which says what weights
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -31,12 +31,14 @@ from taskstore.swap.states import State
 from taskstore_serving.checks.engine_options import refuse
 from taskstore_serving.engine import failed_step
 from taskstore_serving.engine.grammars import TaskGrammars
+from taskstore_serving.engine.groups import Demand, Mixer
 from taskstore_serving.engine.policy import Turns
 from taskstore_serving.engine.queues import TaskQueue, task_of
-from taskstore_serving.engine.swap_cost import cost
+from taskstore_serving.engine.told import told
 from taskstore_serving.options import ServeOptions
 
 Held = dict[State, list[Request]]
+ALONE = 4  # steps of one task that are computed as mixed ones, before its weights are swapped in
 
 
 class _OneTask(Scheduler):
@@ -55,7 +57,9 @@ class _OneTask(Scheduler):
         super().__init__(vllm_config, *args, **kwargs)
         TaskGrammars.adopt(self.structured_output_manager)
         options = ServeOptions.parse(vllm_config.load_config.model_loader_extra_config)
-        self._turns = Turns(options.quantum)
+        self._turns = Turns(options.quantum, options.policy)
+        self._mixer = Mixer(options.batching, self.max_num_running_reqs)
+        self._alone = ALONE  # steps of one task since the last of several
         self._paused: list[Request] = []
         self._queues: list[TaskQueue] = []
         for name, value in list(vars(self).items()):  # vLLM has no option for a queue's class
@@ -67,24 +71,31 @@ class _OneTask(Scheduler):
         self.kv_cache_manager.allocate_slots = self._allocate
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a step of one task: vLLM's own schedule, shown that task's requests alone."""
-        task = self._pick_task()
-        with self._only(task):
+        """Make a step of one task or several: vLLM's own schedule, shown their requests alone."""
+        tasks = self._pick_tasks()
+        with self._only(tasks):
             step = super().schedule(*args, **kwargs)
         if not step.total_num_scheduled_tokens:
             self._turns.empty()
         for new in step.scheduled_new_reqs:
             new.lora_request = None  # it only named the task: workers load no LoRA
-        step.taskstore_task = task
+        self._name_tasks(step, tasks[0])
+        step.taskstore_began = time.monotonic()
         return step
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
-        """Learn what the swap before the step cost, or that it failed; then do what vLLM does."""
-        seconds = cost(model_runner_output)
-        if seconds is not None:
-            self._turns.swapped(seconds)
+        """Learn what the worker tells, also of a step that failed; then do what vLLM does."""
+        news = told(model_runner_output)
+        if news.swap_seconds is not None:
+            self._turns.swapped(news.swap_seconds)
         why = failed_step.reason(model_runner_output)
         ended = failed_step.end_requests(self, scheduler_output) if why is not None else []
+        if why is None:
+            self._learn_cost(scheduler_output, news.swap_seconds or 0.0)
+        if news.mixable is not None:
+            self._mixer.mixable = news.mixable
+        if news.costs is not None:
+            self._mixer.costs = news.costs
         uncompiled = {name: self.requests[name] for name in self.grammar_compile_error_reqs}
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         self.structured_output_manager.say_why(uncompiled, outputs)
@@ -92,32 +103,68 @@ class _OneTask(Scheduler):
             failed_step.tell(outputs, ended, why)
         return outputs
 
-    def _pick_task(self) -> State:
-        """The task whose turn it is."""
+    def _learn_cost(self, step: Any, swapping: float) -> None:
+        if rows := step.total_num_scheduled_tokens:
+            mixed = step.taskstore_mixed
+            tasks = len(set(mixed.values())) if mixed else 1
+            spent = time.monotonic() - step.taskstore_began - swapping
+            self._mixer.took(tasks, rows, mixed is not None, spent)
+
+    def _name_tasks(self, step: Any, lead: State) -> None:
+        """Say which weights a step needs: a task's, or the base's and each request's task."""
+        each = {name: task_of(self.requests[name]) for name in step.num_scheduled_tokens}
+        tasks = set(each.values()) or {lead}
+        self._alone = 0 if len(tasks) > 1 else self._alone + 1
+        mixed = len(tasks) > 1 or (self._alone < ALONE and tasks <= set(self._mixer.mixable))
+        step.taskstore_task = None if mixed else tasks.pop()
+        step.taskstore_mixed = each if mixed else None
+
+    def _pick_tasks(self) -> list[State]:
+        """The task whose turn it is, and those that are computed with it."""
         held = _by_task(self.running)
-        return self._turns.pick(
+        present = dict.fromkeys([*held, *(t for queue in self._queues for t in queue.tasks())])
+        lead = self._turns.pick(
             time.monotonic(),
-            [*held, *(task for queue in self._queues for task in queue.tasks())],
+            present,
             lambda task: self._runnable(task, held.get(task, [])),
             self._recomputing(held.get(self._turns.active, [])),
+            lambda task: self._fresh(task, held.get(task, [])),
         )
+        others = (
+            (task, self._demand(task, held))
+            for task in self._turns.order()
+            if task != lead and task in present and self._runnable(task, held.get(task, []))
+        )
+        tasks = self._mixer.group(lead, others, self._demand(lead, held))
+        self._turns.served(tasks[1:])
+        return tasks
+
+    def _demand(self, task: State, held: Held) -> Demand:
+        """What a task has to compute."""
+        running, waiting = held.get(task, []), [r for q in self._queues for r in q.of(task)]
+        rows = [one.num_tokens - one.num_computed_tokens for one in (*running, *waiting)]
+        return Demand(len(rows), sum(max(1, n) for n in rows))
 
     @contextmanager
-    def _only(self, task: State) -> Iterator[None]:
-        """Show vLLM this task alone; the requests of others are paused meanwhile."""
-        held, every = _by_task(self.running), self.max_num_active_reqs
-        self.running = held.pop(task, [])
-        self._paused = [request for requests in held.values() for request in requests]
+    def _only(self, tasks: Collection[State]) -> Iterator[None]:
+        """Show vLLM these tasks alone; the requests of others are paused meanwhile."""
+        every = self.max_num_active_reqs
+        self._paused = [one for one in self.running if task_of(one) not in tasks]
+        self.running = [one for one in self.running if task_of(one) in tasks]
         # vLLM counts the slots of sessions between two inputs as taken, whatever their task
         self.max_num_active_reqs += self.num_waiting_for_streaming_input
         try:
             with ExitStack() as stack:
                 for queue in self._queues:
-                    stack.enter_context(queue.only(task))
+                    stack.enter_context(queue.only(tasks, self._fewest))
                 yield
         finally:
             self.running, self.max_num_active_reqs = self._paused + self.running, every
             self._paused = []
+
+    def _fewest(self, task: State) -> int:
+        """How many requests of a task run in this step: the one with fewest gets the next slot."""
+        return sum(task_of(request) == task for request in self.running)
 
     def _runnable(self, task: State, running: list[Request]) -> bool:
         """Whether a step of the task would compute something, as far as is known before it."""
@@ -129,6 +176,11 @@ class _OneTask(Scheduler):
         if self.pause_state == PauseState.UNPAUSED:
             queues.append(self.waiting)
         return any(_ready(request) for queue in queues for request in queue.of(task))
+
+    def _fresh(self, task: State, running: list[Request]) -> bool:
+        """Whether a task has requests that wait for their first tokens."""
+        waiting = (one for queue in self._queues for one in queue.of(task) if _ready(one))
+        return any(one.num_output_tokens == 0 for one in (*running, *waiting))
 
     def _recomputing(self, running: list[Request]) -> bool:
         """Whether the oldest request still recomputes what it lost to other tasks."""

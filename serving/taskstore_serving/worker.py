@@ -8,6 +8,8 @@ steps; they take and give plain values.
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from vllm.config import set_current_vllm_config
@@ -16,11 +18,15 @@ from vllm.platforms import current_platform
 from taskstore.errors import SwapError, TaskstoreError
 from taskstore.swap.states import State
 from taskstore_serving.engine import failed_step
+from taskstore_serving.engine.costs import StepCosts
 from taskstore_serving.engine.holds import Holds
 from taskstore_serving.engine.ranks import any_rank
-from taskstore_serving.engine.swap_cost import with_cost
+from taskstore_serving.engine.told import Told, with_told
 from taskstore_serving.metrics import logs
 from taskstore_serving.metrics.recent import Recent
+from taskstore_serving.mixing.plan import prepare
+from taskstore_serving.mixing.steps import MixedSteps
+from taskstore_serving.options import ServeOptions
 from taskstore_serving.weights.cores import widened
 from taskstore_serving.weights.family import LiveFamily
 
@@ -43,8 +49,16 @@ class TaskWorker(Base):
             logs.configure()
         self._recent, self._holds = Recent(), Holds()
         super().load_model(*args, **named)
+        options = ServeOptions.parse(self.vllm_config.load_config.model_loader_extra_config)
+        generates = not self.model_runner.is_pooling_model
+        if options.batching != "swap" and current_platform.is_cpu() and generates:
+            mixing = prepare(self.get_model(), self.taskstore_family)
+            self._mixed = MixedSteps(self.model_runner, mixing)
+            self._told = Told(costs=StepCosts(*mixing.costs()))
+        self._tell_mixable()
 
-    _swap_seconds: float | None = None
+    _told = Told()
+    _mixed: MixedSteps | None = None
 
     _failed: Any = None  # what a step answers whose swap failed
 
@@ -52,29 +66,35 @@ class TaskWorker(Base):
         self._failed = None
         named = hasattr(scheduler_output, "taskstore_task")
         if named and scheduler_output.total_num_scheduled_tokens:
-            why = self._make_live(scheduler_output.taskstore_task)
+            mixed = getattr(scheduler_output, "taskstore_mixed", None)
+            why = self._make_live(scheduler_output.taskstore_task, mixed)
             if why:
                 empty = super().execute_model(failed_step.emptied(scheduler_output))
                 self._failed = failed_step.marked(empty, why)
                 return self._failed
-        return self._with_cost(super().execute_model(scheduler_output))
+        return self._with_told(super().execute_model(scheduler_output))
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         if self._failed is not None:
             return self._failed
-        return self._with_cost(super().sample_tokens(grammar_output))
+        return self._with_told(super().sample_tokens(grammar_output))
 
-    def _make_live(self, task: State) -> str:
+    def _make_live(self, task: State, mixed: Mapping[str, State] | None) -> str:
         """Make a task live in all workers, or the base; why it is the base, "" for the task.
 
-        Raises what `LiveFamily.recover` does; then nobody knows what is live, and the engine ends.
+        `mixed`: the task of each request of a mixed step. Raises what `LiveFamily.recover` does;
+        then nobody knows what is live, and the engine ends.
         """
         family, why = self.taskstore_family, ""
         before, seconds = family.active, family.seconds
-        if task == before:
+        if self._mixed is not None:
+            self._mixed.end()
+        if task == before and mixed is None:
             return ""
         try:
             family.swap(task)
+            if self._mixed is not None and mixed is not None:
+                self._mixed.begin(mixed)
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
         if any_rank(bool(why)):
@@ -84,17 +104,24 @@ class TaskWorker(Base):
             with set_current_vllm_config(self.vllm_config), widened():
                 family.recover()
             return why
-        self._swap_seconds = family.seconds - seconds
-        self._note(before, task, self._swap_seconds)
+        if task != before:
+            self._told = replace(self._told, swap_seconds=family.seconds - seconds)
+            self._note(before, task, family.seconds - seconds)
         return ""
 
-    def _with_cost(self, output: Any) -> Any:
-        """Add the cost of the swap before a step to the step's output, once there is one."""
-        seconds = self._swap_seconds
-        if output is None or seconds is None:
+    def _with_told(self, output: Any) -> Any:
+        """Add to a step's output what there is to tell, once there is one."""
+        if output is None or self._told == Told():
             return output
-        self._swap_seconds = None
-        return with_cost(output, seconds)
+        told, self._told = self._told, Told()
+        return with_told(output, told)
+
+    def _tell_mixable(self) -> None:
+        """Have the next output say which tasks may be in one step."""
+        if self._mixed is not None:
+            mixing = self._mixed.mixing
+            mixable = frozenset(task for task in mixing.tasks if not mixing.unmixable(task))
+            self._told = replace(self._told, mixable=mixable)
 
     def _note(self, before: State, task: State, seconds: float) -> None:
         logs.swapped(before, task, seconds)
@@ -114,7 +141,9 @@ class TaskWorker(Base):
         self.taskstore_family.swap(task)
 
     def taskstore_state(self) -> dict[str, Any]:
-        return {**self.taskstore_family.state(), "held": self._holds.state()}
+        steps = 0 if self._mixed is None else self._mixed.count
+        more = {"held": self._holds.state(), "mixed_steps": steps}
+        return {**self.taskstore_family.state(), **more}
 
     def taskstore_hold(self, verb: str, *args: Any) -> Any:
         """One of the methods of `Holds`."""
@@ -124,17 +153,21 @@ class TaskWorker(Base):
         """Learn a task, all of it or nothing; raises what `LiveFamily.add` does."""
         with set_current_vllm_config(self.vllm_config), widened():
             self.taskstore_family.add(task)
+        self._tell_mixable()
 
     def taskstore_replace(self, task: str) -> None:
         """Learn the new weights of a task beside the old ones; `taskstore_settle` ends it."""
         with set_current_vllm_config(self.vllm_config), widened():
             self.taskstore_family.replace(task)
+        self._tell_mixable()
 
     def taskstore_settle(self, task: str, keep_new: bool) -> None:
         self.taskstore_family.settle(task, keep_new)
+        self._tell_mixable()
 
     def taskstore_remove(self, task: str) -> None:
         self.taskstore_family.remove(task)
+        self._tell_mixable()
 
     def taskstore_verify(self, task: State = "*") -> list[dict[str, Any]]:
         """Prove a task, the base (None), or all of them ("*"); a record of each.

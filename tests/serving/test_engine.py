@@ -60,7 +60,7 @@ def read(model: Any) -> dict[str, bytes]:
     found = {}
     for name, parameter in model.named_parameters():
         live = lives.get(name)
-        plain = family._order.plain(live).tensor if live else parameter.detach().contiguous()
+        plain = family.order.plain(live).tensor if live else parameter.detach().contiguous()
         found[name] = plain.view(-1).view(torch.uint8).numpy().tobytes()
     return found
 

@@ -25,6 +25,8 @@ def test_they_survive_json() -> None:
         ({"store": "s", "tasks": "one"}, "a list of names"),
         ({"store": "s", "masks": "disk"}, "neither 'host' nor 'device'"),
         ({"store": "s", "residual": 2}, "neither 0 nor 1"),
+        ({"store": "s", "batching": "all"}, "neither 'swap', 'mixed' nor 'auto'"),
+        ({"store": "s", "policy": "fair"}, "not 'latency', 'throughput' or 'auto'"),
         ({"store": "s", "quantum": -1.0}, "no time in seconds"),
         ({"store": "s", "quantum": float("nan")}, "no time in seconds"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import taskstore
-from taskstore.errors import SwapError
+from taskstore.errors import SwapError, UnknownTask
 from tests.serving.checks.test_engine_options import config
 from tests.serving.support.engines import FAMILY, need_vllm
 from tests.serving.support.stepped import (
@@ -28,6 +28,7 @@ from tests.serving.support.stepped import (
     carrier,
     drain,
     evicted,
+    mixed_steps,
     sampling,
     scheduler_of,
     serving,
@@ -111,6 +112,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "scheduling_policy": "priority",
         },
     ),
+    "mixed": ("TaskScheduler", {"batching": "mixed"}),
     "async-tight": ("AsyncTaskScheduler", {"blocks": TIGHT, "max_num_seqs": 8}),
 }
 
@@ -188,7 +190,10 @@ def test_mixed_load_gives_each_the_answer_it_gets_alone(
     drain(llm)
     llm.llm_engine.step()
     assert nothing_left(llm)
-    assert swaps(llm) > before + 50
+    if case == "mixed":
+        assert mixed_steps(llm) > 20
+    else:
+        assert swaps(llm) > before + 50
     if case.endswith("tight"):
         assert evictions
 
@@ -246,3 +251,40 @@ def test_a_flood_on_one_task_starves_no_other(
     assert [n for n in found if n in ranks] == sorted(ranks, key=ranks.__getitem__)  # its order
     assert bool(evictions) == case.endswith("tight")
     assert not any(queue.tasks() for queue in scheduler._queues)  # of a task that is done
+
+
+def test_logprobs_of_a_mixed_step_are_those_of_its_tasks(served: tuple[str, Any]) -> None:
+    """Of prompt and answer; requests of all tasks are computed in the same steps."""
+    from vllm import SamplingParams
+
+    case, llm = served
+    if case != "mixed":
+        pytest.skip("its steps have one task")
+    how = SamplingParams(temperature=0, max_tokens=4, logprobs=2, prompt_logprobs=2)
+    asked = {"prompts": PROMPTS[1], "sampling_params": how, "use_tqdm": False}
+    llm.collective_rpc("taskstore_swap", args=("roman",))  # what is live does not matter
+    alone = [llm.generate(**asked, lora_request=carrier(task))[0] for task in TASKS]
+    before = mixed_steps(llm)
+    every = {**asked, "prompts": [PROMPTS[1]] * len(TASKS)}
+    together = llm.generate(**every, lora_request=[carrier(task) for task in TASKS])
+    assert mixed_steps(llm) - before == 4  # one of prompts, three of one token each
+    for one, other in zip(alone, together, strict=True):
+        for found, wanted in (
+            (other.prompt_logprobs[1:], one.prompt_logprobs[1:]),
+            (other.outputs[0].logprobs, one.outputs[0].logprobs),
+        ):
+            for a, b in zip(found, wanted, strict=True):
+                assert {token: one.logprob for token, one in a.items()} == pytest.approx(
+                    {token: one.logprob for token, one in b.items()}, abs=1e-4
+                )
+
+
+def test_a_task_that_is_gone_or_unknown_is_named_before_a_mixed_step(
+    served: tuple[str, Any],
+) -> None:
+    case, llm = served
+    if case != "mixed":
+        pytest.skip("its steps have one task")
+    worker = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker
+    with pytest.raises(UnknownTask, match="no task 'danish'"):
+        worker._mixed.begin({"one": "danish"})

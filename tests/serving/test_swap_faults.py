@@ -86,7 +86,7 @@ def test_a_failed_swap_ends_the_requests_of_its_step_alone(
         wanted = run(llm, "whole")
         assert {why for _, why, _ in wanted.values()} == {"length"}
         assert llm.reset_prefix_cache()
-        (lane,) = llm.collective_rpc(lambda worker: worker.taskstore_family._beside.lane)
+        (lane,) = llm.collective_rpc(lambda worker: worker.taskstore_family.beside.lane)
         with breaking(lane, "german") as faults:
             found = run(llm, "broken")
             assert faults["left"] == 0

@@ -24,6 +24,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
     "What is served": (
         *("--default-task", "--skip-unservable", "--masks-on", "--quantum", "--watch"),
         *("--servers", "--tasks-from", "--bind", "--buffer", "--interval", "--drain", "--ready"),
+        *("--batching", "--policy"),
         *("--host", "--port", "--api-key", "--served-model-name"),
     ),
     "What is written": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -49,3 +49,36 @@ class Quantum(click.ParamType[float | None]):
         if found is None:
             self.fail(f"{value!r} is not auto, a number of seconds, or like 200ms")
         return float(found[1]) / (1000 if found[2] == "ms" else 1)
+
+
+def scheduling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--quantum, --batching and --policy."""
+    options = [
+        click.option(
+            "--quantum",
+            type=Quantum(),
+            default="auto",
+            show_default=True,
+            help="How long a task keeps the engine while others wait: seconds, or 200ms. auto: "
+            "from the measured cost of a swap.",
+        ),
+        click.option(
+            "--batching",
+            type=click.Choice(["swap", "mixed", "auto"]),
+            default="auto",
+            show_default=True,
+            help="mixed: a step holds requests of several tasks; swap: of one; auto: of several "
+            "while that is faster.",
+        ),
+        click.option(
+            "--policy",
+            type=click.Choice(["latency", "throughput", "auto"]),
+            default="auto",
+            show_default=True,
+            help="latency: a new request does not wait for whole turns of others; auto: so while "
+            "a swap takes less than a tenth of a second.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command

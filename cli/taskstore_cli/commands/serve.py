@@ -16,7 +16,7 @@ import click
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.command import Command, Option, command
 from taskstore_cli.arguments.common import StorePath, base_from_option
-from taskstore_cli.arguments.serve import Quantum, ServedName, ServedNames, ServedTier
+from taskstore_cli.arguments.serve import ServedName, ServedNames, ServedTier, scheduling_options
 from taskstore_cli.output.console import versioned
 
 if TYPE_CHECKING:
@@ -75,14 +75,7 @@ class Serve(Command):
     help="Leave out tasks that no engine can serve beside the others, and say which.",
 )
 @click.option("--watch", is_flag=True, help="Follow changes of STORE; new tasks, without --tasks.")
-@click.option(
-    "--quantum",
-    type=Quantum(),
-    default="auto",
-    show_default=True,
-    help="How long a task keeps the engine while others wait: seconds, or 200ms. auto: from the "
-    "measured cost of a swap.",
-)
+@scheduling_options
 @click.option(
     "--masks-on",
     "masks",
@@ -127,6 +120,8 @@ def serve(
     skip_unservable: bool,
     watch: bool,
     quantum: float | None,
+    batching: str,
+    policy: str,
     masks: str,
     tier: str,
     base_from: Path | None,
@@ -170,6 +165,8 @@ def serve(
         quantum=quantum,
         default_task=default_task,
         watch="no" if not watch else "served" if tasks else "all",
+        batching=batching,  # type: ignore[arg-type]
+        policy=policy,  # type: ignore[arg-type]
     )
     check_length(given, choice.base_settings(opened))
     versions.check()

@@ -1,12 +1,12 @@
 """vLLM's waiting queue, with one queue inside for each task.
 
-In a step only the queue of the step's task is seen. Outside of a step all are, so that adding,
+In a step only the queues of the step's tasks are seen. Outside of a step all are, so that adding,
 aborting and counting work as ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,11 +29,13 @@ class TaskQueue(RequestQueue):
     def __init__(self, policy: SchedulingPolicy) -> None:
         self._policy = policy
         self._queues: dict[State, Any] = {}
-        self._seen: Any = None  # the queue of the step's task, in a step
+        self._seen: dict[State, Any] | None = None  # the queues of the step's tasks, in a step
+        self._rank: Callable[[State], int] = lambda task: 0
 
     @contextmanager
-    def only(self, task: State) -> Iterator[None]:
-        self._seen = self.of(task)
+    def only(self, tasks: Collection[State], rank: Callable[[State], int]) -> Iterator[None]:
+        """Show these tasks alone; the next request is one of the task with the lowest rank."""
+        self._seen, self._rank = {task: self.of(task) for task in tasks}, rank
         try:
             yield
         finally:
@@ -84,9 +86,11 @@ class TaskQueue(RequestQueue):
             yield from queue
 
     def _visible(self) -> list[Any]:
-        return list(self._queues.values()) if self._seen is None else [self._seen]
+        return list((self._queues if self._seen is None else self._seen).values())
 
     def _first(self) -> Any:
-        return next(
-            (queue for queue in self._visible() if queue), create_request_queue(self._policy)
-        )
+        shown = self._queues if self._seen is None else self._seen
+        waiting = [task for task, queue in shown.items() if queue]
+        if not waiting:
+            return create_request_queue(self._policy)
+        return shown[min(waiting, key=self._rank) if self._seen else waiting[0]]

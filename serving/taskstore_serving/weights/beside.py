@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Protocol
 
 from torch import Tensor
 
@@ -24,11 +25,26 @@ from taskstore_serving.weights.streams import Streams
 WAY_OUT = "serve fewer tasks"
 
 
+class Follower(Protocol):
+    """What refers to masks and rests, and is told of tasks that come and go."""
+
+    def learn(self, task: str) -> None:
+        """Take up a task, whose memory is filled."""
+
+    def forget(self, task: str) -> None:
+        """Let a task go, also one that it has not."""
+
+    def rename(self, task: str, name: str) -> None:
+        """Keep all of a task under another name."""
+
+
 class Beside:
     """One lane of `taskstore.swap` on the device of the weights.
 
     A span is rebuilt from the base's weights at each swap, a region selects by a mask.
     """
+
+    follower: Follower | None = None
 
     def __init__(
         self, lives: Sequence[Live], spans: Sequence[TensorSpan], streams: Streams, masks: str
@@ -59,6 +75,7 @@ class Beside:
         memory.require([(device, self.lane.memory(len(streams.tasks)))])
         self.lane.allocate(())
         self.deltas = dict(self.lane.delta_targets()[: len(masked)])  # the regions' come first
+        self.spans = list(spans)
         self.spanned = {span.live.name for span in spans}
         self._pins: dict[str, Pinned] = {}
 
@@ -114,12 +131,19 @@ class Beside:
                 bits, shape = manifest.tasks[task].bits or 0, manifest.tensors[part.source].shape
                 part.vectors[task] = vector_bytes(bits, shape)
 
+    def learned(self, task: str) -> None:
+        """Say that a task's masks are filled."""
+        if self.follower is not None:
+            self.follower.learn(task)
+
     def masks(self, task: str) -> dict[str, Tensor]:
         """Region -> its bits, LSB first."""
         return dict(self.lane.mask_targets(task)[: len(self.regions)])  # the spans' come after
 
     def remove(self, task: str) -> None:
         """Give the memory back; also of a task that was added by half."""
+        if self.follower is not None:
+            self.follower.forget(task)
         if task in self._pins:
             self._pins.pop(task).close()
         lane = self.lane
@@ -136,6 +160,8 @@ class Beside:
         ]
         lane.masks[name] = lane.masks.pop(task)
         lane.rests.rename(task, name)
+        if self.follower is not None:
+            self.follower.rename(task, name)
         if task in self._pins:
             self._pins[name] = self._pins.pop(task)
 

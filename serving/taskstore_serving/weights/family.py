@@ -59,8 +59,8 @@ class LiveFamily:
         self.active: State = None
         self.swaps, self.seconds, self.verified = 0, 0.0, False
         self._tasks: dict[str, dict[str, Any]] = {}
-        self._untouchable: set[str] = set()
-        self._order = KernelOrder({})
+        self._untouchable = set[str]()
+        self.order = KernelOrder({})
         check_tasks(model, store, tasks, residual, self._executor)
         with Streams(store, tasks, residual, self._executor) as streams:
             self._groups = fill(model, streams)
@@ -68,8 +68,8 @@ class LiveFamily:
             self._expected: dict[State, dict[str, str]] = {None: self.digests()}
             self._guard = Guard(model, self.lives, self._expected[None])
             self._places = Places(model, self._groups, streams)
-            self._beside = Beside(self.lives, self._places.spans, streams, masks)
-            self._beside.keep_base(streams)
+            self.beside = Beside(self.lives, self._places.spans, streams, masks)
+            self.beside.keep_base(streams)
             learner = self._learner(streams)
             for group in self._groups:
                 learner.delta(group)
@@ -86,9 +86,9 @@ class LiveFamily:
     def swap(self, task: State) -> None:
         """Make a task live, or the base (None). Raises UnknownTask or SwapError."""
         self._known(task)
-        began, before = time.perf_counter(), self.active
+        began, moved = time.perf_counter(), task != self.active
         self._move_to(task)
-        if task != before:
+        if moved:
             self.swaps += 1
             self.seconds += time.perf_counter() - began
 
@@ -172,7 +172,7 @@ class LiveFamily:
                 self._rename(old, task)
 
     def _rename(self, task: str, name: str) -> None:
-        self._beside.rename(task, name)
+        self.beside.rename(task, name)
         self._tasks[name], self._expected[name] = self._tasks.pop(task), self._expected.pop(task)
 
     def remove(self, task: str) -> None:
@@ -211,24 +211,24 @@ class LiveFamily:
 
     def digests(self) -> dict[str, str]:
         """Name of each live tensor -> BLAKE3 of its bytes in the order of a checkpoint."""
-        return self._order.digests(self.lives, self._executor)
+        return self.order.digests(self.lives, self._executor)
 
     def state(self) -> dict[str, Any]:
         """What is live and what tasks take, as plain values."""
-        size = self._beside.task_bytes
+        size = self.beside.task_bytes
         return {
             "active": self.active,
             "swaps": self.swaps,
             "swap_seconds": self.seconds,
             "tasks": {name: {**self._tasks[name], "bytes": size(name)} for name in self.tasks},
-            "memory": {"live": sum(live.nbytes for live in self.lives), **self._beside.bytes()},
+            "memory": {"live": sum(live.nbytes for live in self.lives), **self.beside.bytes()},
             "verified": self.verified,
-            "reordered": len(self._order.shapes),
+            "reordered": len(self.order.shapes),
         }
 
     def guard(self, model: nn.Module) -> None:
         """Raise SwapError unless the model computes from the very memory that swaps write."""
-        self._untouchable = self._guard.check(model, self.digests(), self._beside.swaps)
+        self._untouchable = self._guard.check(model, self.digests(), self.beside.swaps)
 
     def reorder(self, places: Collection[int]) -> set[int]:
         """Put matrices at these addresses into the order of the CPU's kernel; where it was done.
@@ -236,40 +236,41 @@ class LiveFamily:
         The base must be live. A matrix that rests are added to stays as it is.
         """
         lives = {live.name: live for live in self.lives if live.tensor.data_ptr() in places}
-        for name in self._beside.spanned:
+        for name in self.beside.spanned:
             lives.pop(name, None)
-        self._order = KernelOrder({name: tuple(live.tensor.shape) for name, live in lives.items()})
-        masks = [self._beside.masks(task) for task in self._tasks]
+        self.order = KernelOrder({name: tuple(live.tensor.shape) for name, live in lives.items()})
+        masks = [self.beside.masks(task) for task in self._tasks]
         for name, live in lives.items():
-            self._order.reorder(name, live.tensor)
-            self._order.reorder(name, self._beside.deltas[name])
+            self.order.reorder(name, live.tensor)
+            self.order.reorder(name, self.beside.deltas[name])
             for mask in masks:
-                self._order.reorder_mask(name, mask[name])
+                self.order.reorder_mask(name, mask[name])
         return {live.tensor.data_ptr() for live in lives.values()}
 
     def _learner(self, streams: Streams) -> Learner:
-        return Learner(self._model, streams, self._beside.deltas, self._beside.regions)
+        return Learner(self._model, streams, self.beside.deltas, self.beside.regions)
 
     def _learn(self, streams: Streams, task: str) -> None:
         """Learn a task, all of it or nothing. The base must be live."""
         self._places.check(streams, task)
-        masks = self._beside.add(task, streams)
+        masks = self.beside.add(task, streams)
         learner, expected = self._learner(streams), dict[str, str]()
         try:
             for group in self._groups:
                 check_touchable(self._untouchable, group, streams, task)
-                with self._order.undone(group.lives, self._beside.deltas) as reordered:
+                with self.order.undone(group.lives, self.beside.deltas) as reordered:
                     expected |= learner.task(group, task, masks)
                 for name in reordered:
-                    self._order.reorder_mask(name, masks[name])
+                    self.order.reorder_mask(name, masks[name])
         except BaseException:
-            self._beside.remove(task)
+            self.beside.remove(task)
             raise
+        self.beside.learned(task)
         self._expected[task] = expected
         self._tasks[task] = facts(streams.manifest, task, self._residual)
 
     def _forget(self, task: str) -> None:
-        self._beside.remove(task)
+        self.beside.remove(task)
         del self._tasks[task], self._expected[task]
 
     def _known(self, task: State) -> None:
@@ -277,7 +278,7 @@ class LiveFamily:
             raise UnknownTask(task, self._tasks)
 
     def _new_mover(self) -> Mover:
-        return Mover([self._beside.lane], self._pool, self._executor.jobs)
+        return Mover([self.beside.lane], self._pool, self._executor.jobs)
 
     def _move_to(self, task: State) -> None:
         mover = self._usable()

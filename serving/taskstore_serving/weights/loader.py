@@ -43,5 +43,6 @@ class TaskstoreLoader(BaseModelLoader):
             family: Any = model.taskstore_family
             family.guard(model)
             family.verify_all()
-            cpu_kernels.reorder(model, family)
+            if self._options.batching != "mixed":
+                cpu_kernels.reorder(model, family)
         return model

@@ -69,6 +69,54 @@ def test_the_quantum_begins_when_what_others_took_is_computed_again() -> None:
     assert [steps.pick(n, ["a", "b"], both, n == 1) for n in range(3)] == ["a", "a", "b"]
 
 
+def test_a_new_request_visits_in_the_middle_of_a_turn() -> None:
+    turns, both = Turns(1.0, "latency"), among("a", "b", "c")
+    pick = [turns.pick(0.0, ["a", "b", "c"], both)]
+    fresh = [(0.1, "b"), (0.3, "b"), (0.4, "b"), (0.5, ""), (0.6, "c"), (0.8, "c"), (0.9, "")]
+    pick += [turns.pick(now, ["a", "b", "c"], both, fresh=among(task)) for now, task in fresh]
+    assert pick == ["a", "a", "b", "b", "a", "a", "c", "a"]
+    assert turns.pick(1.2, ["a", "b", "c"], both) == "a"  # what the visits took is added to it
+    assert turns.pick(1.35, ["a", "b", "c"], both) == "b"
+    plain = Turns(1.0)
+    assert [plain.pick(n / 3, ["a", "b"], both, fresh=among("b")) for n in range(3)] == ["a"] * 3
+
+
+def test_auto_lets_new_requests_visit_while_swaps_are_quick() -> None:
+    turns, both = Turns(1.0, "auto"), among("a", "b")
+    assert [turns.pick(n / 3, ["a", "b"], both, fresh=among("b")) for n in range(2)] == ["a", "b"]
+    slow = Turns(1.0, "auto")
+    for _ in range(9):
+        slow.swapped(0.2)
+    assert [slow.pick(n / 3, ["a", "b"], both, fresh=among("b")) for n in range(2)] == ["a", "a"]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sets(st.sampled_from(NAMES)), st.sampled_from([0.05, 0.1, 0.4])),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_visits_starve_nobody_and_come_in_time(steps: list[tuple[set[State], float]]) -> None:
+    """Any tasks have new requests at any step; "x" has none, "y" one from the first step on."""
+    quantum, longest, swap = 1.0, 0.4, 0.05
+    turns, now, names = Turns(quantum, "latency"), 100.0, ["x", "y", *NAMES]
+    turn = quantum + longest + swap
+    visit, last, first, waits = turn + swap, now, now, True
+    for others, length in [*steps, *([(set(NAMES), 0.1)] * 300)]:
+        fresh = {*others, *(["y"] if waits else [])}
+        before = turns.active
+        chosen = turns.pick(now, names, lambda task: True, False, among(*fresh))
+        now += swap * (chosen != before) + length
+        if chosen == "x":
+            last = now
+        if chosen == "y" and waits:
+            waits = False
+            assert now - first <= len(names) * (quantum / 4 + visit + 2 * swap + 2 * longest)
+        assert now - last <= len(names) * (turn + 4 * (visit + swap)) + turn
+    assert not waits
+
+
 @given(
     quantum=st.sampled_from([0.0, 0.3, 2.0]),
     steps=st.lists(

@@ -26,12 +26,12 @@ JOBS: list[Job] = [(t, p, kind) for t in TASKS for p in PROMPTS[:2] for kind in 
 @contextmanager
 def serving(folders: Path, scheduler: str | None, blocks: int = ROOMY, **changes: Any) -> Any:
     """An engine with the store's tasks; None: vLLM's own scheduler."""
-    quantum = changes.pop("quantum", 0.0)
+    quantum, batching = changes.pop("quantum", 0.0), changes.pop("batching", "swap")
     options = {
         "dtype": "float32",
         "load_format": "taskstore",
         "model_loader_extra_config": ServeOptions(
-            str(folders / "store"), quantum=quantum
+            str(folders / "store"), quantum=quantum, batching=batching
         ).to_dict(),
         "worker_cls": "taskstore_serving.worker.TaskWorker",
         "scheduler_cls": scheduler and f"{MODULE}.{scheduler}",
@@ -55,6 +55,12 @@ def swaps(llm: Any) -> int:
     """Swaps that the engine's worker has made."""
     (state,) = llm.collective_rpc("taskstore_state")
     return int(state["swaps"])
+
+
+def mixed_steps(llm: Any) -> int:
+    """Steps of several tasks that the engine's worker has made."""
+    (state,) = llm.collective_rpc("taskstore_state")
+    return int(state["mixed_steps"])
 
 
 def evicted(scheduler: Any) -> bool:

@@ -32,4 +32,4 @@ def digests(worker: Any) -> dict[str, str]:
     model = worker.get_model()
     family: Any = getattr(model, "taskstore_family", None)
     lives = parameters.lives(model, [name for name, _ in model.named_parameters()])
-    return live_digests([family._order.plain(x) for x in lives] if family else lives, 1)
+    return live_digests([family.order.plain(x) for x in lives] if family else lives, 1)

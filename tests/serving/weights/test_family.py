@@ -129,7 +129,7 @@ def test_a_swap_that_failed_is_undone_and_the_next_succeeds(
     family = LiveFamily(model, store, store.tasks)
     family.swap("alpha")
     wanted = {task: loaded(store.state_dict(task), torch.bfloat16) for task in store.tasks}
-    lane = family._beside.lane
+    lane = family.beside.lane
     flip, calls = lane._swap, []
 
     def failing(old: object, new: object, d: object, w: object) -> None:
@@ -160,7 +160,7 @@ def test_after_a_swap_that_could_not_be_undone_nothing_is_served(
     mover = family._mover
     assert mover is not None
     monkeypatch.setattr(mover, "_run", failing)
-    monkeypatch.setattr(family._beside.lane, "run", failing)
+    monkeypatch.setattr(family.beside.lane, "run", failing)
     with pytest.raises(SwapError, match="could not be undone"):
         family.swap("beta")
     for call in (family.swap, family.add, family.verify):
@@ -175,7 +175,7 @@ def test_a_family_recovers_from_a_failed_swap(packed: Path, undone: bool) -> Non
     wanted = {task: loaded(store.state_dict(task), torch.bfloat16) for task in (None, "alpha")}
     family = LiveFamily(model, store, store.tasks)
     family.swap("beta")
-    lane, faults = family._beside.lane, [True] * (1 if undone else 2)
+    lane, faults = family.beside.lane, [True] * (1 if undone else 2)
 
     def run(units: Any, old: Any, new: Any, done: Any) -> None:
         if faults:

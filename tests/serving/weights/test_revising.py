@@ -58,7 +58,7 @@ def test_a_task_is_learned_beside_the_one_that_is_live(packed: Path) -> None:
 
 def test_a_removed_task_frees_its_masks_and_leaves_the_base_live(packed: Path) -> None:
     family, model = served(packed, "alpha", "beta", live="beta")
-    storage: Any = family._beside.lane.masks["beta"].untyped_storage()
+    storage: Any = family.beside.lane.masks["beta"].untyped_storage()
     reference: Any = StorageWeakRef
     arena = reference(storage)
     del storage

@@ -1,0 +1,1 @@
+"""Steps of several tasks: what layers compute in them, and what they cost."""

@@ -1,0 +1,1 @@
+"""One matrix of several tasks, each row of activations by its own task's weights."""
