@@ -103,7 +103,7 @@ class LiveFamily:
             device = self.lives[0].tensor.device  # as loaders expect it
             with device, Streams(Store(*self._where), [], 0, self._executor) as streams:
                 refill(self._model, self._groups, streams)
-            self._order.reorder_again(self.lives)
+            self.order.reorder_again(self.lives)
             self._mover, self.active = self._new_mover(), None
             self.verify(None)
 
