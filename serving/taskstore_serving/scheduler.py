@@ -135,7 +135,12 @@ class _OneTask(Scheduler):
             for task in self._turns.order()
             if task != lead and task in present and self._runnable(task, held.get(task, []))
         )
-        tasks = self._mixer.group(lead, others, self._demand(lead, held))
+        # in a step with others a task could not take their blocks, so where these are short it has
+        # a turn
+        pool = self.kv_cache_manager.block_pool
+        short = pool.get_num_free_blocks() < pool.num_gpu_blocks // 8
+        own = self._demand(lead, held)
+        tasks = [lead] if short else self._mixer.group(lead, others, own)
         self._turns.served(tasks[1:])
         return tasks
 
@@ -205,12 +210,13 @@ class _OneTask(Scheduler):
         """
         if not self._paused:
             return False
+        own = _by_task(self.running).get(task_of(request), [])
         if request.status != RequestStatus.RUNNING:
-            return not self.running
-        if len(self.running) == 1:
+            return not own
+        if len(own) == 1:
             return True
         most = max(map(_tokens, _by_task(self._paused).values()))
-        return _tokens(self.running) < most
+        return _tokens(own) < most
 
     def _evict(self) -> None:
         """Preempt the youngest paused request of the task that holds most."""

@@ -25,7 +25,7 @@ from taskstore_serving.engine.told import Told, with_told
 from taskstore_serving.metrics import logs
 from taskstore_serving.metrics.recent import Recent
 from taskstore_serving.mixing.plan import prepare
-from taskstore_serving.mixing.steps import MixedSteps
+from taskstore_serving.mixing.steps import MixedSteps, fits
 from taskstore_serving.options import ServeOptions
 from taskstore_serving.weights.cores import widened
 from taskstore_serving.weights.family import LiveFamily
@@ -50,8 +50,7 @@ class TaskWorker(Base):
         self._recent, self._holds = Recent(), Holds()
         super().load_model(*args, **named)
         options = ServeOptions.parse(self.vllm_config.load_config.model_loader_extra_config)
-        generates = not self.model_runner.is_pooling_model
-        if options.batching != "swap" and current_platform.is_cpu() and generates:
+        if options.batching != "swap" and fits(self.model_runner):
             mixing = prepare(self.get_model(), self.taskstore_family)
             self._mixed = MixedSteps(self.model_runner, mixing)
             self._told = Told(costs=StepCosts(*mixing.costs()))

@@ -74,6 +74,7 @@ class Product:
     bias: Vectors | None
 
     def __call__(self, x_MC: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        assert len(x_MC) == len(self.step.tasks_M), "a layer computes other rows than the step's"
         y_MR = x_MC.new_empty(len(x_MC), self.matrix.rows)
         bias_GR = None
         if bias is not None and self.bias is not None:

@@ -15,10 +15,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 from vllm.forward_context import get_forward_context
+from vllm.platforms import current_platform
 
 from taskstore.errors import SwapError
+from taskstore.kernels.mixed.matrix import BASE
 from taskstore.swap.states import State
 from taskstore_serving.mixing.plan import Mixing
+
+
+def fits(runner: Any) -> bool:
+    """Whether a runner computes all of a step in the methods that are wrapped, and on the CPU."""
+    others = runner.is_pooling_model or runner.supports_mm_inputs or runner.enable_prompt_embeds
+    cpu = current_platform.is_cpu()
+    return bool(cpu and not others and not runner.model_config.is_encoder_decoder)
 
 
 class MixedSteps:
@@ -55,7 +64,9 @@ class MixedSteps:
             return self._forward(*args, **named)
         batch, starts = self._runner.input_batch, self._runner.query_start_loc.np
         numbers = self._by_request()
-        self._rows = np.repeat(numbers, np.diff(starts[: batch.num_reqs + 1]))
+        rows = np.repeat(numbers, np.diff(starts[: batch.num_reqs + 1]))
+        padding = named["positions"].shape[-1] - len(rows)
+        self._rows = np.pad(rows, (0, padding), constant_values=BASE)
         self.mixing.step.show(self._rows)
         get_forward_context().skip_compiled = True
         with self.mixing.active():
