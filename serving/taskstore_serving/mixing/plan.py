@@ -120,79 +120,77 @@ class Mixing:
                     layer.module.__dict__[layer.attribute] = old
 
     def _cover(self, name: str, module: Any, mine: dict[str, Live]) -> None:
-        """Make a module's layers, or say of its weights what is amiss."""
-        weight, problem = mine.get("weight"), ""
-        if isinstance(module, VocabParallelEmbedding) and module.tp_size > 1:
-            problem = "is cut by tensor parallel"
-        linear = isinstance(module, LinearBase | VocabParallelEmbedding)
-        if linear and hasattr(module, "cpu_linear") and set(mine) <= {"weight", "bias"}:
-            self._cover_linear(name, module, mine, problem)
-        elif type(module) is nn.Embedding and weight is not None:
-            self._cover_embedding(name, module, weight, problem)
-        elif _plain_norm(module):
-            found = {part: self._vector(name, live) for part, live in mine.items()}
-            if all(found.values()):
-                vectors = found.get("weight"), found.get("bias")
-                self.layers.append(Layer(module, "forward", Norm(self.step, module, *vectors)))
-        else:
+        """Make what a module does in a mixed step, or say why it cannot be in one."""
+        why = next(filter(None, [_problem(module, mine), *map(self._odd, mine.values())]), "")
+        if why:
             for part, live in mine.items():
-                self._miss(f"{name} {part}", live, problem or "is in a layer that does not mix")
-
-    def _cover_linear(self, name: str, module: Any, mine: dict[str, Live], problem: str) -> None:
-        if module.weight.dim() != 2:
-            problem = "is no matrix"
-        weight = mine.get("weight")
-        matrix = None
-        if problem:
-            for part, live in mine.items():
-                self._miss(f"{name} {part}", live, problem)
+                self._astray[f"{name} {part}"] = why, sources(live, self._beside)
             return
-        bias = self._vector(name, mine["bias"]) if "bias" in mine else None
-        matrix = self._matrix(name, weight, module.weight) if weight else _shared(module.weight)
-        if matrix is not None and (bias is not None or "bias" not in mine):
-            self.layers.append(Layer(module, "cpu_linear", Product(self.step, matrix, bias)))
-        if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead):
-            self._cover_embedding(name, module, weight, "")
-
-    def _cover_embedding(self, name: str, module: Any, weight: Live | None, problem: str) -> None:
-        matrix = None if weight is None else self._matrix(name, weight, module.weight)
-        if matrix is not None:
-            lookup = Lookup(self.step, matrix, module.weight.dtype)
+        weight = self._matrix(mine["weight"]) if "weight" in mine else None
+        if _plain_norm(module):
+            vectors = [self._vectors_of(mine.get(part)) for part in ("weight", "bias")]
+            self.layers.append(Layer(module, "forward", Norm(self.step, module, *vectors)))
+            return
+        if hasattr(module, "cpu_linear"):
+            bias = self._vectors_of(mine.get("bias"))
+            product = Product(self.step, weight or _shared(module.weight), bias)
+            self.layers.append(Layer(module, "cpu_linear", product))
+        if weight is not None and _looks_up(module):
+            lookup = Lookup(self.step, weight, module.weight.dtype)
             self.layers.append(Layer(module, "forward", lookup))
 
-    def _matrix(self, name: str, live: Live, weight: Tensor) -> MixedMatrix | None:
-        return self._made(name, live, *weight.shape)
+    def _odd(self, live: Live) -> str:
+        """Why the kernel cannot have a tensor; "" where it can."""
+        if live.name in self._reordered:
+            return "is in the order of the processor's own kernel (AMX)"
+        if live.dtype not in ITEMSIZE:
+            return f"is {live.dtype}"
+        columns = live.tensor.shape[-1] if live.tensor.dim() == 2 else 1
+        if any(part.n % columns for part in sources(live, self._beside)):
+            return "is no selection of whole rows"
+        return ""
 
-    def _vector(self, name: str, live: Live) -> Vectors | None:
-        matrix = self._made(name, live, live.tensor.numel(), 1)
-        if matrix is None:
-            return None
-        vectors = Vectors(matrix, live.tensor.dtype)
-        self._vectors.append(vectors)
-        return vectors
-
-    def _made(self, name: str, live: Live, rows: int, columns: int) -> MixedMatrix | None:
-        """One matrix of a live tensor, whatever layers read it."""
+    def _matrix(self, live: Live) -> MixedMatrix:
+        """One of a live tensor, whatever layers read it; a vector's rows have one element."""
         if live.name not in self._matrices:
+            columns = live.tensor.shape[-1] if live.tensor.dim() == 2 else 1
+            matrix = MixedMatrix(live.tensor.numel() // columns, columns, live.dtype)
             parts = sources(live, self._beside)
-            problem = ""
-            if live.name in self._reordered:
-                problem = "is in the order of the processor's own kernel (AMX)"
-            elif live.dtype not in ITEMSIZE:
-                problem = f"is {live.dtype}"
-            elif any(part.n % columns for part in parts):
-                problem = "is no selection of whole rows"
-            if problem:
-                self._astray[name] = (problem, parts)
-                return None
-            matrix = MixedMatrix(rows, columns, live.dtype)
             for part in parts:
                 matrix.segment(part.w0_N, part.d_N)
             self._matrices[live.name] = matrix, live, parts
         return self._matrices[live.name][0]
 
-    def _miss(self, name: str, live: Live, problem: str) -> None:
-        self._astray[name] = (problem, sources(live, self._beside))
+    def _vectors_of(self, live: Live | None) -> Vectors | None:
+        if live is None:
+            return None
+        vectors = Vectors(self._matrix(live), live.tensor.dtype)
+        self._vectors.append(vectors)
+        return vectors
+
+
+def _problem(module: Any, mine: dict[str, Live]) -> str:
+    """Why a module cannot be in a mixed step; "" where it can."""
+    if isinstance(module, VocabParallelEmbedding) and module.tp_size > 1:
+        return "is cut by tensor parallel"
+    dimensions = {part: live.tensor.dim() for part, live in mine.items()}
+    linear = isinstance(module, LinearBase | VocabParallelEmbedding)
+    if linear and hasattr(module, "cpu_linear") and module.weight.dim() == 2:
+        known = {"weight": 2, "bias": 1}
+    elif type(module) is nn.Embedding:
+        known = {"weight": 2}
+    else:
+        known = {"weight": 1, "bias": 1} if _plain_norm(module) else {}
+    if any(known.get(part) != dimension for part, dimension in dimensions.items()):
+        return "is in a layer that mixed steps do not know"
+    return ""
+
+
+def _looks_up(module: Any) -> bool:
+    """Whether a module's `forward` is a look-up; a head has none of its own."""
+    return isinstance(module, nn.Embedding | VocabParallelEmbedding) and not isinstance(
+        module, ParallelLMHead
+    )
 
 
 def prepare(model: nn.Module, family: LiveFamily) -> Mixing:
