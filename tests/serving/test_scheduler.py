@@ -275,7 +275,7 @@ def test_logprobs_of_a_mixed_step_are_those_of_its_tasks(served: tuple[str, Any]
         ):
             for a, b in zip(found, wanted, strict=True):
                 assert {token: one.logprob for token, one in a.items()} == pytest.approx(
-                    {token: one.logprob for token, one in b.items()}, abs=1e-4
+                    {token: one.logprob for token, one in b.items()}, abs=1e-3
                 )
 
 
