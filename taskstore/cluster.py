@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -60,13 +61,24 @@ def connect(address: str) -> Cluster:
     ray = need("a cluster", "ray")
     try:
         if not ray.is_initialized():
+            _reach(address)
             ray.init(address=address, log_to_driver=False, logging_level="warning")
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise OptionError(
-            f"cluster {address!r} cannot be joined ({str(error).splitlines()[0]}): start one with "
+            f"cluster {address!r} cannot be joined ({why}): start one with "
             "`ray start --head`, and give 'auto' on its machines, or its HOST:PORT"
         ) from None
     return Cluster(address)
+
+
+def _reach(address: str) -> None:
+    """Raise OSError within seconds where nothing answers at HOST:PORT; Ray tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in host:  # not ray://HOST:PORT
+        if not port.isdecimal():
+            raise ValueError(f"{port!r} is no port")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 _joined: ContextVar[Cluster | None] = ContextVar("cluster", default=None)

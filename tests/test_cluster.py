@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import taskstore
+from taskstore.cluster import connect
 from taskstore.errors import InputError, NotFinite, OptionError, OutputError
 from taskstore.packing.parts import driver, units
 from taskstore.packing.parts.driver import pack_on
@@ -197,6 +199,20 @@ def test_no_cluster_is_wrong_usage(
     with pytest.raises(OptionError, match="'auto' cannot be joined .*instance.*ray start --head"):
         pack_on("auto", small.base_path, small.paths, tmp_path / "s")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_where_nothing_answers_is_refused_before_ray_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was asked"))
+    with socket.socket() as bound:  # and does not listen
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(OptionError, match=r"joined \(Connection refused\): start one"):
+            connect(f"127.0.0.1:{bound.getsockname()[1]}")
+    with pytest.raises(OptionError, match="'x' is no port"):
+        connect("127.0.0.1:x")
 
 
 def test_what_else_runs_on_it(nodes: Nodes, small: Family, tmp_path: Path) -> None:
