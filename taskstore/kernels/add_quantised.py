@@ -1,10 +1,9 @@
 """Adds a quantised vector to weights on the CPU: W = round(W_below + v), in one pass.
 
 It works on 1,536 elements at a time, which are whole bytes of every radix: their symbols are looked
-up, scaled and added in the first-level cache, in 0.6 ns per bf16 weight on one core.
-`Quantised.values` and `cpu.add` do the same over float32 values of the whole chunk and take five
-times as long. The operations and their order are the same, and so are the bits; the suite compares
-them. F16, which is rare, takes the long way.
+up, scaled and added in the first-level cache. `Quantised.values` and `cpu.add` do the same over
+float32 values of the whole chunk, which takes longer. The operations and their order are the same,
+and so are the bits; the suite compares them. F16, which is rare, takes the long way.
 
 Legend: N = elements of a chunk, R = its rows, K = symbols in a byte, E = escapes; U = the dtype's
 unsigned integer view.

@@ -5,13 +5,13 @@ the base's weights, though, so all tasks of a chain put their steps in one order
 followed in that order, which is also that of `steps`: the base's weights are sorted once, each
 task's steps are added where they lie, and what comes of the last is put back. So a further task of
 a chain costs little more than zstd. Where most steps are small, two elements share a byte: the
-entropy coder then has half the symbols, and less than a bit for one. Bits per weight, and ms to
-decode a chunk of 2^18, of checkpoints of one run:
+entropy coder then has half the symbols, and less than a bit for one. Bits per weight of
+checkpoints of one run:
 
     steps between   by `steps`   two in a byte   one in a byte
-    10                    1.09       0.97 0.18       1.13 0.27
-    30                    1.80       1.75 0.17       2.01 0.36
-    all (the base)        6.69       7.04 0.35       6.69 0.22
+    10                    1.09            0.97            1.13
+    30                    1.80            1.75            2.01
+    all (the base)        6.69            7.04            6.69
 
 Stream 0 is a byte: how many elements share one, 1 or 2. Streams 1 to 16: the steps of class c, 255
 or 15 at most, in order of their elements, the first in the low half of a byte. Stream 17: what

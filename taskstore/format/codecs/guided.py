@@ -15,9 +15,9 @@ the entropy of each chunk given the half octave alone:
     vision4, fp32        0.873   0.939    0.871      0.792   0.933    0.787
     numerals, bf16       0.900   0.942    0.930      0.846   0.967    0.862
 
-The elements before take it below that entropy. A chunk of 2^18 weights is coded at 149 and
-decoded at 134 million weights/s, on one core. The exponent of W0, the sign of tau_MTL and finer
-steps than half octaves add nothing; ulps instead of |tau_MTL| lose half of the gain or more.
+The elements before take it below that entropy. A core takes 4.6 ns a weight to code and 4.5 to
+decode. The exponent of W0, the sign of tau_MTL and finer steps than half octaves add nothing; ulps
+instead of |tau_MTL| lose half of the gain or more.
 
 `given` is uint32 (N,): the bits of F32(W1) - F32(W0), one binary32 subtraction, so one codec does
 for bf16, fp16 and fp32. Lossless for every mask and every `given`.

@@ -5,8 +5,7 @@ An element is given by a small integer q and its row's step (`quantise` chooses 
     v = sign(q) points[|q|] step_of_row,   points in 1/32, step_of_row = (16 + m) 2^(e + unit)
 
 A product has at most 24 bits and is exact in float32, so v has one value on every machine, with
-fused multiplication or without. A chunk of 2^18 elements at two bits is coded in 6 ns per element
-and decoded in 2.5, on one core.
+fused multiplication or without. With AVX-512 a core decodes an element in half a nanosecond.
 
 Streams 0: head, 1: one byte per row (m in the low four bits, e above; 0 is a step of zero), 2: q,
 folded by zigzag, as `symbols`, 3 and 4: low and high bytes of their escapes. zstd's Huffman codes

@@ -4,8 +4,8 @@ The step is the one of `ulp`: how many floats lie between the two, folded by zig
 byte; 255 says that the value stands among the escapes. How far a weight moves depends on how large
 it is: an ulp of a small weight is a small step. The decoder knows the base's weights, so the bytes
 are sorted into 16 classes by size, each coded on its own: 7.28 bits per bf16 parameter on
-`lm6` (mean of six), where the byte planes of `ulp` take 8.27 and those of an XOR 8.95. A chunk of
-2^18 elements is coded at 317 MB/s and decoded at 344 MB/s of checkpoint, on one core.
+`lm6` (mean of six), where the byte planes of `ulp` take 8.27 and those of an XOR 8.95. With AVX-512
+a core codes an element in 1.9 ns and decodes it in 1.4.
 
 Streams 0 to 15: the bytes of class c, in order of their elements, where
 

@@ -17,8 +17,8 @@ family, and W1 as lsq and sum make it:
     W1 of numerals, lsq              5.97    6.14    7.96
 
 More classes, by the leading bits of the base's mantissa, by what moved before in the row, or by
-row and column, do not pay for their tables. A chunk of 2^18 elements of bf16 is coded at 197 and
-decoded at 265 MB/s of checkpoint, on one core.
+row and column, do not pay for their tables. With AVX-512 a core codes an element of bf16 in 2.9 ns
+and decodes it in 2.0.
 
 Stream 0 is two bytes. The first is the number of bits by which the base's weights are shifted to
 get their size s: 7 for bf16, 10 for fp16, 23 for fp32, so that s is the exponent. The second is the

@@ -34,18 +34,6 @@ def encode(bytes_N: Bytes, scales_N: Bytes, contexts_E: Bytes, shares_CS: U16) -
     return states, words[loops.put(bytes_N, scales_N, contexts_E, shares_CS, states, words) :]
 
 
-def decode(
-    states: U32, words: U16, scales_N: Bytes, contexts_E: Bytes, shares_CS: U16
-) -> Bytes | None:
-    """Inverse of `encode`; None where it does not end empty after the last word.
-
-    So it is where a context's shares do not add up to 2,048.
-    """
-    bytes_N = np.empty(scales_N.size, np.uint8)
-    ended = loops.take(states, words, scales_N, contexts_E, shares_CS, bytes_N)
-    return bytes_N if ended else None
-
-
 def count(bytes_N: Bytes, scales_N: Bytes, contexts_E: Bytes, contexts: int) -> Counts:
     """Count how often each byte occurs in each context, int64 (C, S)."""
     counts_CS = np.zeros((contexts, 256), np.int64)

@@ -69,7 +69,7 @@ size_t put(Bytes bytes_N, Bytes scales_N, Bytes contexts_E, In2<uint16_t> shares
 }
 
 // Take bytes out of the states; false where that does not end empty after the last word, or shares do
-// not add up.
+// not add up. `deltas.cpp` decodes block by block; this is its decoder by itself, for the tests.
 bool take(In<uint32_t> states, In<uint16_t> words, Bytes scales_N, Bytes contexts_E,
           In2<uint16_t> shares_CS, Out<uint8_t> bytes_N) {
     require_same_size(bytes_N, scales_N);
