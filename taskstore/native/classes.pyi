@@ -14,7 +14,13 @@ _Counts = NDArray[np.int64]
 
 def count_sizes(w0_N: _U, shift: int, by_size: _Counts) -> None: ...
 def arrange(
-    w0_N: _U16, shift: int, classes: _Bytes, place: _U64, at_N: _U32, sorted_N: _U16
+    w0_N: _U16,
+    shift: int,
+    classes: _Bytes,
+    place: _U64,
+    w_N: _U16,
+    at_N: _U32,
+    sorted_N: _U16,
 ) -> None: ...
 def gather(w_N: _U16, at_N: _U32, sorted_N: _U16) -> None: ...
 def scatter(sorted_N: _U16, at_N: _U32, w_N: _U16) -> None: ...

@@ -22,7 +22,6 @@ those. What is given is (2, N): the parent's weights, and the base's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,6 @@ from taskstore.format.codecs.steps import (
     ESCAPE,
     SHIFT,
     classes_of,
-    counts_of,
     escapes_of,
     size_after,
 )
@@ -87,9 +85,10 @@ class Order:
     """The order in which a chunk's elements are coded: by class, given the base's weights."""
 
     def __init__(self, w0_N: U) -> None:
-        self._w0_N, self._classes = w0_N, classes_of(w0_N)
-        self._counts = counts_of(w0_N, self._classes)
+        self._w0_N = w0_N
+        self._classes, self._counts = classes_of(w0_N)
         self.ends = self._counts.cumsum()
+        self._at_N: NDArray[np.uint32] | None = None  # the element at each place of the order
 
     def size(self, before: list[Bytes]) -> int:
         """Return the raw size of the stream after those `before`; raises FormatError."""
@@ -101,19 +100,26 @@ class Order:
         if len(before) <= CLASSES:
             return -(-int(self._counts[len(before) - 1]) // shared)
         if len(before) == CLASSES + 1:
-            return loops.count(np.concatenate(before[1:]), shared)
+            return sum(loops.count(stream, shared) for stream in before[1:])
         return int(np.count_nonzero(before[CLASSES + 1] == MORE))
 
     def sorted(self, w_N: U) -> U:
         """Return the elements in that order."""
         sorted_N = np.empty_like(w_N)
-        sizes.gather(w_N, self._arranged[0], sorted_N)
+        if self._at_N is not None:
+            sizes.gather(w_N, self._at_N, sorted_N)
+        else:
+            self._at_N = np.empty(w_N.size, np.uint32)
+            place = (self.ends - self._counts).astype(np.uint64)
+            order = (self._w0_N, SHIFT, self._classes, place)
+            sizes.arrange(*order, w_N, self._at_N, sorted_N)
         return sorted_N
 
     def unsorted(self, sorted_N: U) -> U:
-        """Return the elements in the tensor's order."""
+        """Return elements that were sorted in the tensor's order."""
+        assert self._at_N is not None
         w_N = np.empty_like(sorted_N)
-        sizes.scatter(sorted_N, self._arranged[0], w_N)
+        sizes.scatter(sorted_N, self._at_N, w_N)
         return w_N
 
     def size_of_steps(self, before: list[Bytes]) -> int:
@@ -127,10 +133,10 @@ class Order:
         """
         z_E, bytes_N = escapes_of(streams), np.concatenate(streams[:CLASSES])
         ordered_E, at_E = np.empty_like(z_E), np.flatnonzero(bytes_N == ESCAPE)
-        elements, w0_N = self._arranged
-        ordered_E[elements[at_E].argsort()] = z_E
-        sorted_N = w0_N.copy()
-        loops.follow(sorted_N, bytes_N, ESCAPE, ordered_E)
+        sorted_N = self.sorted(self._w0_N)
+        assert self._at_N is not None
+        ordered_E[self._at_N[at_E].argsort()] = z_E
+        loops.follow(sorted_N, bytes_N, ordered_E)
         return sorted_N
 
     def followed(self, sorted_N: U, streams: list[Bytes]) -> U:
@@ -139,21 +145,12 @@ class Order:
         Raises FormatError where an escaped value needs no escape, or is too large.
         """
         shared, bytes_N = int(streams[0][0]), np.concatenate(streams[1 : CLASSES + 1])
-        if shared == 2:
-            pairs, bytes_N = bytes_N, np.empty(sorted_N.size, np.uint8)
-            if not loops.halve(pairs, self.ends, bytes_N):
-                raise FormatError("a step is coded after the last element")
         z_E = _escapes(streams[CLASSES + 1 :], MOST[shared])
-        loops.follow(sorted_N, bytes_N, MOST[shared], z_E)
+        if shared == 1:
+            loops.follow(sorted_N, bytes_N, z_E)
+        elif not loops.follow_pairs(sorted_N, bytes_N, self.ends, z_E):
+            raise FormatError("a step is coded after the last element")
         return sorted_N
-
-    @cached_property
-    def _arranged(self) -> tuple[NDArray[np.uint32], U]:
-        """The element at each place of the order, and the base's weight of it."""
-        at_N, sorted_N = np.empty(self._w0_N.size, np.uint32), np.empty_like(self._w0_N)
-        place = (self.ends - self._counts).astype(np.uint64)
-        sizes.arrange(self._w0_N, SHIFT, self._classes, place, at_N, sorted_N)
-        return at_N, sorted_N
 
 
 def _paired(numbers_N: Bytes) -> Bytes:

@@ -42,13 +42,13 @@ class Steps:
         self, n: int, itemsize: int, given_N: NDArray[Any] | None
     ) -> Callable[[list[Bytes]], int]:
         assert given_N is not None
-        counts = counts_of(given_N, classes_of(given_N))
+        counts = classes_of(given_N)[1]
         return lambda before: size_after(before, counts)
 
     def encode(self, chunk_N: NDArray[Any], given_N: NDArray[Any] | None) -> list[Bytes]:
         assert given_N is not None
-        classes = classes_of(given_N)
-        ends = counts_of(given_N, classes).cumsum()
+        classes, counts = classes_of(given_N)
+        ends = counts.cumsum()
         sorted_N, escapes_N = np.empty(chunk_N.size, np.uint8), np.empty(chunk_N.size, np.uint16)
         order = (SHIFT, classes, _starts(ends))
         escapes = escapes_N[: loops.encode(given_N, chunk_N, *order, sorted_N, escapes_N)]
@@ -62,7 +62,7 @@ class Steps:
         assert given_N is not None
         escapes, chunk_N = escapes_of(streams), np.empty(n, np.uint16)
         starts = _starts(np.cumsum([stream.size for stream in streams[:CLASSES]]))
-        order = (SHIFT, classes_of(given_N), starts)
+        order = (SHIFT, classes_of(given_N)[0], starts)
         if not loops.decode(given_N, *order, np.concatenate(streams[:CLASSES]), escapes, chunk_N):
             raise FormatError("steps have another number of escapes than bytes that tell of one")
         return chunk_N
@@ -89,14 +89,11 @@ def _starts(ends: NDArray[np.int64]) -> NDArray[np.uint64]:
     return np.append(0, ends[:-1]).astype(np.uint64)
 
 
-def classes_of(w0_N: NDArray[Any]) -> Bytes:
-    """Class of each s, uint8 (256,)."""
-    top = int((w0_N & np.uint16(0x7FFF)).max()) >> SHIFT if w0_N.size else 0
-    return np.clip(top - np.arange(256), 0, CLASSES - 1).astype(np.uint8)
-
-
-def counts_of(w0_N: NDArray[Any], classes: Bytes) -> NDArray[np.int64]:
-    """Elements of each class, int64 (16,)."""
+def classes_of(w0_N: NDArray[Any]) -> tuple[Bytes, NDArray[np.int64]]:
+    """Class of each s, uint8 (256,), and elements of each class, int64 (16,)."""
     by_size = np.empty(256, np.int64)
     sizes.count_sizes(w0_N, SHIFT, by_size)
-    return np.bincount(classes, weights=by_size, minlength=CLASSES).astype(np.int64)
+    top = int(by_size.nonzero()[0].max(initial=0))
+    classes = np.clip(top - np.arange(256), 0, CLASSES - 1).astype(np.uint8)
+    counts = np.bincount(classes, weights=by_size, minlength=CLASSES).astype(np.int64)
+    return classes, counts
