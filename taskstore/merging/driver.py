@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from taskstore.models.folder import copy_assets, reserve_weights, write_weights
 from taskstore.progress import Callback, silent
 
 DTYPES = ("dtype", "torch_dtype")  # members of config.json that say a model's dtype
+View = Callable[[Family], AbstractContextManager[Family]]
 _log = logging.getLogger(__name__)
 
 
@@ -42,17 +43,19 @@ def merge(
     notes: Mapping[str, str] | None = None,
     section: str = "",
     kept: KeptVector | None = None,
+    view: View = nullcontext,
 ) -> MergeReport:
     """Write one merged model to the folder `target`, which appears only when it is complete.
 
     `models` maps names to model folders, weight files or LoRA adapter folders, or training runs for
     methods that average checkpoints. `notes` come before the report's own; `section` is the end of
-    the model card; `kept` has the merged vector, or gets it. Raises InputError for what cannot be
-    merged and OutputError for a target that cannot be written.
+    the model card; `kept` has the merged vector, or gets it; `view` is what of the models is
+    merged. Raises InputError for what cannot be merged and OutputError for a target that cannot be
+    written.
     """
     check_target(Path(target), options, [base, *models.values()])
     models, of_runs = spread(models, split(options.method).method, options.last)
-    with closing(open_family(base, models)) as family:
+    with closing(open_family(base, models)) as opened, view(opened) as family:
         notes = {**(notes or {}), **of_runs}
         return merge_family(
             family, Path(target), options, progress, notes=notes, section=section, kept=kept

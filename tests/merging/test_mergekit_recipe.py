@@ -16,10 +16,12 @@ from torch import Tensor
 
 from taskstore.errors import InputError
 from taskstore.merging import merge
+from taskstore.merging.mergekit.aligned import Aligned
 from taskstore.merging.mergekit.fields import MAX_BYTES, load
 from taskstore.merging.mergekit.methods import translate, unused
 from taskstore.merging.mergekit.recipe import Recipe, read
 from taskstore.merging.mergekit.settings import Call, RecipeModel, Settings
+from taskstore.merging.mergekit.vocabulary import Wanted
 from tests.support.families import Family, State, family, save
 
 Formula = Callable[[Tensor, list[Tensor]], Tensor]
@@ -158,28 +160,29 @@ chat_template:
     assert (options.method, options.alpha, options.dtype) == ("ties", 1.0, "BF16")
     assert options.method_options == {"density": 0.5, "per_tensor": 1.0, "mean": 0.0}
     assert options.weights == {"alpha": 0.001, "beta": 2.0}
-    assert options.tokenizer_from == "beta"
+    assert found.view == Aligned(Wanted("beta", ["alpha", "beta"]))
     assert found.notes == {}
 
 
 @pytest.mark.parametrize(
     ("lines", "taken"),
     [
-        ("tokenizer_source: base", None),
+        ("tokenizer_source: base", "base"),
         ("tokenizer: {source: alpha}", "alpha"),
-        ("tokenizer: {source: base, tokens: null}", None),
+        ("tokenizer: {source: base, tokens: null}", "base"),
+        ("tokenizer: {}", "union"),
         ("tokenizer_source: {model: gamma}", "gamma"),
     ],
 )
-def test_the_tokenizer(floats: Family, lines: str, taken: str | None) -> None:
+def test_the_tokenizer(floats: Family, lines: str, taken: str) -> None:
     text = f"merge_method: task_arithmetic\nbase_model: base\n{THREE}{lines}"
-    assert recipe(floats, text).options.tokenizer_from == taken
+    assert recipe(floats, text).view == Aligned(Wanted(taken, ["alpha", "beta", "gamma"]))
 
 
 def test_the_first_models_tokenizer_where_there_is_no_base(floats: Family) -> None:
     found = recipe(floats, f"merge_method: linear\n{THREE}tokenizer_source: alpha")
     assert found.base.endswith("alpha")
-    assert found.options.tokenizer_from is None
+    assert found.view == Aligned(Wanted("base", ["beta", "gamma"], has_base=False))
 
 
 def test_models_of_one_name_are_told_apart(tmp_path: Path, floats: Family) -> None:
@@ -391,11 +394,8 @@ TIES = "merge_method: ties\nbase_model: base\n"
         (TA + THREE + "parameters: {normalise: true}", "parameters has an unknown key 'normalise'; "
          "did you mean 'normalize'?"),
         (TA + THREE + "dtype: int64", "dtype is 'int64'; it can be bfloat16, float16, float32"),
-        (TA + THREE + "tokenizer_source: union", "tokenizer_source is 'union', which is not "
-         "supported; take 'base' or one of the models"),
-        (TA + THREE + "tokenizer: {}", "tokenizer.source is 'union', which is not supported"),
         (TA + THREE + "tokenizer: {source: base, tokens: {a: {}}}", "tokenizer.tokens is not "
-         "supported; the vocabulary stays that of one model"),
+         "supported; rows are those of the tokens, by their texts"),
         (TA + THREE + "tokenizer_source: other", "tokenizer_source is 'other', which is none of "
          "the models"),
         (TA + THREE + "tokenizer_source: base\ntokenizer: {source: base}", "tokenizer_source "

@@ -158,7 +158,9 @@ def merge(
             raise click.UsageError(f"--config says what is merged; leave out {', '.join(given)}")
         read = recipe.read(config)
         origin: Origin = (
-            Assembled(read) if read.slices else Folders(read.base, read.models, read.notes)
+            Assembled(read)
+            if read.slices
+            else Folders(read.base, read.models, read.notes, read.view)
         )
         options = replace(read.options, **shared)
     elif base is None or method is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ class Assembled(Origin):
 
     @contextmanager
     def opened(self, target: Path, options: MergeOptions) -> Iterator[Family]:
-        with _opened(self._recipe) as (family, _):
+        with _opened(self._recipe) as (own, _), (self._recipe.view or nullcontext)(own) as family:
             yield family
 
     def key(self, names: Sequence[str]) -> str:
@@ -72,7 +72,7 @@ def merge_recipe(
     """Write the model of a recipe to `target`, as `merge` does."""
     check_target(target, options, [recipe.base, *recipe.models.values()])
     chosen = _Options(**{name: getattr(options, name) for name in options.__dataclass_fields__})
-    with _opened(recipe) as (family, found):
+    with _opened(recipe) as (own, found), (recipe.view or nullcontext)(own) as family:
         rows = {task.name: t for t, task in enumerate(family.tasks)}
         names = {path: name for name, path in recipe.models.items()}
         calls, owners = {}, {}

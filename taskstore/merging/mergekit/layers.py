@@ -106,17 +106,17 @@ class PartsReader:
     """A reader whose tensors are those of several models, under other names."""
 
     def __init__(self, parts: Mapping[str, tuple[Checkpoint, str]]) -> None:
-        self._parts = parts
+        self.parts = parts
         self.tensors: dict[str, TensorInfo] = {
             name: model.tensors[own] for name, (model, own) in parts.items()
         }
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        model, own = self._parts[name]
+        model, own = self.parts[name]
         return model.read(own, start, stop)
 
     def read_into(self, name: str, start: int, out: NDArray[Any]) -> None:
-        model, own = self._parts[name]
+        model, own = self.parts[name]
         model.read_into(own, start, out)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from taskstore.format import names
 from taskstore.locations.publish import recover
+from taskstore.merging.mergekit.aligned import Aligned
 from taskstore.merging.mergekit.fields import Node, load
 from taskstore.merging.mergekit.layers import Slice, Source
 from taskstore.merging.mergekit.methods import (
@@ -26,6 +27,7 @@ from taskstore.merging.mergekit.methods import (
     unused,
 )
 from taskstore.merging.mergekit.settings import RecipeModel, Settings
+from taskstore.merging.mergekit.vocabulary import BASE, UNION, Wanted
 from taskstore.merging.options import MergeOptions
 
 KEYS = (
@@ -46,6 +48,7 @@ class Recipe:
 
     slices   the layers of the merged model, and what is said of each tensor; empty where models are
              merged whole and by the same numbers, which `options` has all
+    view     gives the models the tokenizer and its rows; None: rows are merged by number
     """
 
     base: str
@@ -53,6 +56,7 @@ class Recipe:
     options: MergeOptions
     notes: Mapping[str, str]
     slices: Sequence[Slice] = ()
+    view: Aligned | None = None
 
 
 def read(path: Path) -> Recipe:
@@ -87,12 +91,13 @@ def read(path: Path) -> Recipe:
         alpha=call.alpha if plain else None,
         weights=dict(zip(models, call.weights, strict=True)) if call.weights and plain else {},
         dtype=_dtype(fields),
-        tokenizer_from=_tokenizer(fields, base, models),
     )
+    wanted = _tokenizer(fields, base, models)
+    view = None if wanted is None else Aligned(wanted)
     notes: dict[str, str] = {}
     for part in slices:
         notes |= {**unused(part.settings), **translate(part.settings.at("", 0)).notes}
-    return Recipe(base, models, options, notes, () if plain else slices)
+    return Recipe(base, models, options, notes, () if plain else slices, view)
 
 
 def _slices(fields: Mapping[str, Node]) -> list[Slice]:
@@ -246,8 +251,8 @@ def _dtype(fields: Mapping[str, Node]) -> str | None:
     return found
 
 
-def _tokenizer(fields: Mapping[str, Node], base: str, models: Mapping[str, str]) -> str | None:
-    """The name of the model whose tokenizer is taken; None: the base's."""
+def _tokenizer(fields: Mapping[str, Node], base: str, models: Mapping[str, str]) -> Wanted | None:
+    """Whose tokenizer is taken; None where the recipe does not say."""
     source = fields.get("tokenizer_source")
     if "tokenizer" in fields:
         if source is not None:
@@ -256,16 +261,20 @@ def _tokenizer(fields: Mapping[str, Node], base: str, models: Mapping[str, str])
         members = node.members(("source", "tokens", "pad_to_multiple_of"))
         for key in ("tokens", "pad_to_multiple_of"):
             if key in members:
-                members[key].fail("is not supported; the vocabulary stays that of one model")
-        source = members.get("source", node.child("source", "union"))
-    if source is None or source.value == "base":
+                members[key].fail("is not supported; rows are those of the tokens, by their texts")
+        source = members.get("source", node.child("source", UNION))
+    if source is None:
         return None
-    if source.value == "union":
-        source.fail("is 'union', which is not supported; take 'base' or one of the models")
+    listed, has_base = list(models), "base_model" in fields
+    if source.value in (UNION, BASE):
+        return Wanted(str(source.value), listed, has_base)
     wanted = _model(source)
     for name, model in models.items():
         if _same(model, wanted):
-            return name
+            return Wanted(name, listed, has_base)
     if not _same(wanted, base):
-        source.fail(f"is {wanted!r}, which is none of the models")
-    return None
+        which = "models"
+        if fields["merge_method"].value == "passthrough":
+            which = "tokenizers that passthrough can take: union, or that of its first model"
+        source.fail(f"is {wanted!r}, which is none of the {which}")
+    return Wanted(BASE, listed, has_base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from taskstore.locations.hub import locate
 from taskstore.locations.remote.addresses import parse
 from taskstore.locations.remote.elsewhere import local, pinned
 from taskstore.merging import driver, kinship
-from taskstore.merging.driver import check_target
+from taskstore.merging.driver import View, check_target
 from taskstore.merging.from_store import inputs, merge_store
 from taskstore.merging.methods import split
 from taskstore.merging.options import MergeOptions
@@ -137,7 +137,8 @@ class Origin(ABC):
 class Folders(Origin):
     """Model folders, weight files, adapters and training runs by name.
 
-    `notes` are for the report: what became of something that the models were taken from.
+    `notes` are for the report: what became of something that the models were taken from. `view`:
+    what of them is merged; its repr names it for good.
     """
 
     def __init__(
@@ -145,10 +146,11 @@ class Folders(Origin):
         base: PathLike,
         models: Mapping[str, PathLike],
         notes: Mapping[str, str] | None = None,
+        view: View | None = None,
     ) -> None:
         """Raises InputError for names that no task can have, and for what is not there."""
         check_names(models)
-        self._base, self._notes = _found(base), notes
+        self._base, self._notes, self._view = _found(base), notes, view
         self._models = {name: _found(model) for name, model in models.items()}
         self.names, self.inputs = sorted(self._models), [self._base, *self._models.values()]
 
@@ -158,21 +160,25 @@ class Folders(Origin):
 
     def _merger(self, names: Sequence[str]) -> Callable[..., MergeReport]:
         chosen = {name: self._models[name] for name in names or self.names}
-        return partial(driver.merge, self._base, chosen, notes=self._notes)
+        view = self._view or nullcontext
+        return partial(driver.merge, self._base, chosen, notes=self._notes, view=view)
 
     @contextmanager
     def opened(self, target: Path, options: MergeOptions) -> Iterator[Family]:
         models, _ = spread(self._models, split(options.method).method)
-        with closing(open_family(self._base, models)) as family:
+        opened = closing(open_family(self._base, models))
+        with opened as own, (self._view or nullcontext)(own) as family:
             if not options.unrelated:
                 kinship.check(family)
             yield family
 
     def key(self, names: Sequence[str]) -> str:
         models = {name: _fingerprint(self._models[name]) for name in sorted(names)}
-        return repr((_fingerprint(self._base), models))
+        return repr((_fingerprint(self._base), models, *filter(None, [self._view])))
 
     def folder(self, name: str) -> Path | None:
+        if self._view is not None:
+            return None
         path = local(self._models[name])
         return path if path.is_dir() and lora.adapter_file(path) is None else None
 
