@@ -135,6 +135,11 @@ def _check(name: str, tensor: Tensor) -> None:
             f"is not contiguous (strides {tuple(tensor.stride())}); give the module "
             "tensor.contiguous() in its place"
         )
+    elif tensor.device.type == "cpu" and tensor.data_ptr() % tensor.element_size():
+        problem = (
+            "is not aligned in memory, as its file was mapped; give the module tensor.clone() in "
+            "its place"
+        )
     elif tensor.dtype not in DTYPES:
         problem = f"has dtype {tensor.dtype}, which no checkpoint holds"
     if problem:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -255,3 +257,21 @@ def test_tensors_that_are_not_their_bytes(tmp_path: Path, name: str) -> None:
     else:
         expected = value.resolve_conj().resolve_neg()
         assert np.array_equal(raw, families.bits(expected).numpy().view(raw.dtype))
+
+
+def test_a_pickle_that_aligns_nothing(tmp_path: Path) -> None:
+    """A zip that another program wrote: its tensors begin at odd places, which no loop takes."""
+    whole, path = tmp_path / "aligned", tmp_path / "pytorch_model.bin"
+    torch.save(BASE, whole)
+    with zipfile.ZipFile(whole) as aligned, zipfile.ZipFile(path, "w") as file:
+        for k, part in enumerate(aligned.namelist()):
+            shifted, extra = zipfile.ZipInfo(part), 1 + k % 2
+            shifted.extra = struct.pack("<HH", 0x4242, extra) + bytes(extra)
+            file.writestr(shifted, aligned.read(part))
+    mapped = torch.load(path, mmap=True, weights_only=True)
+    assert any(tensor.data_ptr() % tensor.element_size() for tensor in mapped.values())
+    model = open_checkpoint(path)
+    for name, value in BASE.items():
+        raw = model.read(name, 0, value.numel())
+        assert raw.flags.aligned and raw.tobytes() == families.bits(value).numpy().tobytes()
+    model.close()

@@ -248,6 +248,9 @@ def test_tensors_that_cannot_be_written_in_place(store: taskstore.Store) -> None
     weight = state["layers.1.mlp.weight"]
     with pytest.raises(SwapError, match=r"'layers.1.mlp.weight' is not contiguous \(strides"):
         taskstore.attach(with_weight(weight.t().contiguous().t()), store)
+    shifted = torch.frombuffer(bytearray(2 * weight.numel() + 1), dtype=weight.dtype, offset=1)
+    with pytest.raises(SwapError, match=r"is not aligned in memory.*tensor\.clone\(\)"):
+        taskstore.attach(with_weight(shifted[: weight.numel()].view(weight.shape)), store)
     with pytest.raises(SwapError, match="on the meta device: the module is only half loaded"):
         taskstore.attach(with_weight(weight.to("meta")), store)
     with pytest.raises(SwapError, match="no plain dense tensor"):
