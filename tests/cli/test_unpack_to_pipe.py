@@ -105,3 +105,11 @@ def test_a_reader_that_leaves_ends_it(packed: Path) -> None:
     )
     os.close(writing)
     assert done.returncode == 141 and b"Traceback" not in done.stderr
+
+
+def test_a_closed_output_gets_no_model(packed: Path) -> None:
+    """Else the first file that is opened would be written to: it has the number of the output."""
+    words = ["sh", "-c", 'exec "$@" >&-', "sh", *UNPACK, str(packed), "alpha", "-o", "-"]
+    done = subprocess.run(words, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2 and b"standard output is closed" in done.stderr
+    assert b"Traceback" not in done.stderr

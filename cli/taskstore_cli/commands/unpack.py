@@ -128,6 +128,8 @@ def _to_standard_output(
     from taskstore.format.names import plain
     from taskstore.store.unpack import UnpackOptions, stream
 
+    if sys.stdout is None:  # a file that is opened then gets its number
+        raise click.UsageError("standard output is closed; send the model to a program or a file")
     if sys.stdout.isatty():
         raise click.UsageError("a model is not for a terminal; send it to a program or a file")
     with out.progress() as progress:
