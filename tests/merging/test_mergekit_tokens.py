@@ -47,7 +47,7 @@ def added(token: str, number: int, **settings: bool) -> dict[str, Any]:
 
 def tokenizer(words: Sequence[str], *more: Mapping[str, Any], kind: str = "WordLevel") -> str:
     model = {"type": kind, "vocab": {word: n for n, word in enumerate(words)}}
-    merges = {"merges": ["b 0", "b 1"]} if kind == "BPE" else {}
+    merges = {"merges": ["b 0", ["b0", "more"]]} if kind == "BPE" else {}
     return json.dumps({"version": "1.0", "added_tokens": [*more], "model": model | merges})
 
 
@@ -187,6 +187,8 @@ def test_tokens_past_the_weights_are_left_out(states: dict[str, State], tmp_path
     write(tmp_path / "base", states["base"], tokenizer(words, kind="BPE"))
     _, _, tokens = merged(tmp_path, TA + MODELS + "tokenizer_source: base")
     assert tokens == words[:-1]
+    file = json.loads((tmp_path / "out/tokenizer.json").read_text())
+    assert file["model"]["merges"] == ["b 0"]  # b0more has no row, so nothing may make it
 
 
 def test_models_without_any_tokenizer_are_merged_by_number(
