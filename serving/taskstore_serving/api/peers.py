@@ -39,11 +39,11 @@ class Peers:
             return
         async with self._turn:
             until = time.monotonic() + WAIT
-            while not all(await self._hold("take", task, self.index)):
-                if time.monotonic() > until:
-                    raise Refusal(409, "Another API process changes a task; try again later")
-                await asyncio.sleep(_PAUSE)
-            try:
+            try:  # an answer that is lost may have been a yes; nobody frees what others hold
+                while not all(await self._hold("take", task, self.index)):
+                    if time.monotonic() > until:
+                        raise Refusal(409, "Another API process changes a task; try again later")
+                    await asyncio.sleep(_PAUSE)
                 yield
             finally:
                 await self._hold("free", self.index)
