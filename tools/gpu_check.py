@@ -243,8 +243,7 @@ def run(given: argparse.Namespace) -> list[Row]:
         work = Path(scratch)
         check = Check(device, work, int(given.elements), began + 60 * given.minutes)
         check.tried("kernels", partial(kernels, check))
-        sizes = [float(size) for size in given.params.split(",")]
-        jobs = [(min(RESTS, *sizes), "mask,rest"), *((size, "mask") for size in sizes)]
+        jobs = [(min(RESTS, *given.params), "mask,rest"), *((n, "mask") for n in given.params)]
         rate = 0.0  # seconds a parameter, of the family before
         for size, tiers in jobs:
             if time.monotonic() + rate * size > check.until:
@@ -277,10 +276,14 @@ def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+def sizes(text: str) -> list[float]:
+    return [float(size) for size in text.split(",")]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check taskstore on one GPU.")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--params", default="1.1e9,7e9", help="sizes of families")
+    parser.add_argument("--params", type=sizes, default="1.1e9,7e9", help="sizes of families")
     parser.add_argument("--elements", type=float, default=2**28, help="weights of a kernel's run")
     parser.add_argument("--minutes", type=float, default=8, help="begin nothing that ends later")
     parser.add_argument("--work", type=Path, help="folder for scratch files")
@@ -288,6 +291,8 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if is_cuda(given.device) and not torch.cuda.is_available():
         parser.error("torch sees no GPU; --device cpu --params 2e6 --elements 1e5 tries it small")
+    if given.work and not given.work.is_dir():
+        parser.error(f"--work {given.work} is no folder: make it, or leave --work out")
     rows, device = run(given), name_of(given.device)
     show(rows, f"taskstore {taskstore.__version__}, torch {torch.__version__}, {device}")
     if given.json:

@@ -58,7 +58,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
         *("--tokenizer-from", "--assets-from", "--private-from", "--unrelated"),
     ),
     "What is measured": (
-        *("--kinds", "--labels", "--samples", "--seed", "--batch", "--time", "--repeat"),
+        *("--kinds", "--labels", "--samples", "--batch", "--time", "--repeat"),
     ),
     "What is searched": (
         *("--target", "--max-error", "--anyway", "--search", "--budget", "--layers"),
@@ -76,6 +76,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
         *("--key", "--timeout", "--journal", "--scratch", "--record"),
     ),
     "How it runs": (
+        "--seed",
         "--part",
         "--cluster",
         "--resume",

@@ -152,7 +152,8 @@ class Scorer:
                 }
             )
         of = "" if self.limit is None else f" ({self.limit} examples)"
-        self.say(f"{what}: {found}{of}")
+        of_several = "" if self.name == "score" else f"{self.name} "
+        self.say(f"{what}: {of_several}{found}{of}")
         return found
 
     def _run(self, folder: Callable[[], Path], task: str, what: str) -> float:
