@@ -95,6 +95,11 @@ class AddOptions:
             said = f"parents={{{name!r}: {parent!r}}}"
             for wrong in {name} - {*finetunes} or {parent} - {*finetunes, *tasks}:
                 raise OptionError(f"{said}: {wrong!r} is no such task")
+            chain = [name]
+            while up := self.parents.get(chain[-1]):
+                if up in chain:
+                    raise OptionError(f"{said}: the parents of {name!r} come back to {up!r}")
+                chain.append(up)
             if parent in finetunes:
                 continue
             if tasks[parent].all_tiers != tiers:

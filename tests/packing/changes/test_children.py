@@ -112,9 +112,10 @@ def test_a_fine_tune_joins_below_a_task(
     [
         ({"new": "x"}, "parents={'new': 'x'}: 'x' is no such task"),
         ({"x": "gamma"}, "parents={'x': 'gamma'}: 'x' is no such task"),
+        ({"new": "new"}, "the parents of 'new' come back to 'new'"),
     ],
 )
-def test_parents_that_are_not_there(
+def test_parents_that_cannot_be(
     given: dict[str, str], message: str, store: taskstore.Store, run: families.Family
 ) -> None:
     before = contents(store.path)
