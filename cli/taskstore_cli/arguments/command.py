@@ -57,9 +57,7 @@ OPTION_GROUPS: Mapping[str, Sequence[str]] = {
         ),
         *("--tokenizer-from", "--assets-from", "--private-from", "--unrelated"),
     ),
-    "What is measured": (
-        *("--kinds", "--labels", "--samples", "--batch", "--time", "--repeat"),
-    ),
+    "What is measured": (*("--kinds", "--labels", "--samples", "--batch", "--time", "--repeat"),),
     "What is searched": (
         *("--target", "--max-error", "--anyway", "--search", "--budget", "--layers"),
         *("--point", "--minimise", "--loss", "--plot"),
