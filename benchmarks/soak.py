@@ -1,10 +1,12 @@
 """Readers beside a writer for a while: no error, no wrong byte; prints how often each did its work.
 
-    python benchmarks/soak.py --seconds 60
+    python benchmarks/soak.py --seconds 60 --serve
 
 One process adds, replaces, renames and removes tasks of a small archive, changes its tiers and
 collects; others unpack tasks of it, and swap them into a live module. What comes out must be one of
-the fine-tunes, bit for bit.
+the fine-tunes, bit for bit. With `--serve` a server follows a store of the example's family, which
+another process changes: its own tasks must give their right answers, and those that come and go an
+answer of the weights that they have.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import taskstore
+from benchmarks.common.sides import HERE
 from benchmarks.common.synthetic import task_names, write_family
+from benchmarks.serving.asked import asked, follows, known, serving
+from examples.numerals import TASKS
 from taskstore import AddOptions, PackOptions
 from taskstore.locations.locks import waiting
 from taskstore.packing.changes.commit import collect
@@ -41,6 +46,9 @@ from taskstore.packing.revise import retier
 from taskstore.store.verify import verify
 
 MODELS, MOST = 4, 8
+FAMILY = HERE.parent / "examples" / "family"
+NUMBERS = range(1, 4000, 173)
+SPAWN = multiprocessing.get_context("spawn")
 Models = Mapping[str, Path]
 State = Mapping[str, torch.Tensor]
 
@@ -105,8 +113,10 @@ def originals(models: Models) -> set[str]:
     return {digest(load_file(path / "model.safetensors")) for path in models.values()}
 
 
-def changed(path: Path, models: Models, seconds: float) -> Counter[str]:
-    """Change the store in turn, for ever; another writer is waited for."""
+def changed(
+    path: Path, models: Models, seconds: float, kept: frozenset[str] = frozenset()
+) -> Counter[str]:
+    """Change the store in turn; another writer is waited for. Tasks and tiers of `kept` stay."""
     rng, done = random.Random(0), Counter[str]()
     how, until = AddOptions(max_error=None, jobs=1), time.monotonic() + seconds
 
@@ -121,7 +131,8 @@ def changed(path: Path, models: Models, seconds: float) -> Counter[str]:
 
     while time.monotonic() < until:
         tasks, new = taskstore.open(path).tasks, f"t{rng.randrange(10**9)}"
-        one, model = rng.choice(tasks), rng.choice([*models.values()])
+        free = [task for task in tasks if task not in kept]
+        one, model = rng.choice(free or tasks), rng.choice([*models.values()])
         ways: dict[str, Callable[[], object]] = {
             "add": partial(taskstore.add, path, {new: model}, how),
             "replace": partial(taskstore.replace, path, {one: model}, how),
@@ -131,6 +142,8 @@ def changed(path: Path, models: Models, seconds: float) -> Counter[str]:
             "retier": retiered,
         }
         allowed = [way for way in ways if not (way == "remove" and len(tasks) < 3)]
+        if kept:
+            allowed = ["add", "gc", *(("replace", "rename", "remove") if free else ())]
         what = "remove" if len(tasks) >= MOST else rng.choice(allowed)
         with waiting(20):
             ways[what]()
@@ -138,33 +151,62 @@ def changed(path: Path, models: Models, seconds: float) -> Counter[str]:
     return done
 
 
+def beside_server(root: Path, seconds: float) -> Counter[str]:
+    """Ask a server that follows a store, while that is changed."""
+    models = {task: FAMILY / task for task in TASKS}
+    options = PackOptions(tiers="rest", residual=8.0, jobs=1)
+    taskstore.pack(FAMILY / "base", models, root / "served", options)
+    with serving(root / "served", root / "log") as url:
+        numbers = known(url, TASKS, NUMBERS)
+        assert 2 * len(numbers) > len(NUMBERS), numbers
+        with ProcessPoolExecutor(3, mp_context=SPAWN) as pool:
+            every = [
+                pool.submit(changed, root / "served", models, seconds, frozenset(models)),
+                pool.submit(asked, url, TASKS, numbers, seconds),
+                pool.submit(asked, url, TASKS, numbers[::-1], seconds),
+            ]
+            done = sum((one.result() for one in every), Counter[str]())
+        follows(url, root / "served")
+    whole(root / "served")
+    return Counter({f"served store: {what}": times for what, times in done.items()})
+
+
+def beside_readers(root: Path, params: float, seconds: float) -> Counter[str]:
+    """Unpack and swap tasks of a store, while that is changed."""
+    write_family(root / "family", params=params, tasks=MODELS, seed=0, dtype="bf16")
+    base = root / "family" / "base"
+    models = {name: root / "family" / name for name in task_names(MODELS)}
+    taskstore.pack(base, models, root / "store", PackOptions(tiers="exact", jobs=1))
+    with ProcessPoolExecutor(4, mp_context=SPAWN) as pool:
+        every = [
+            pool.submit(changed, root / "store", models, seconds),
+            pool.submit(unpacked, root / "store", models, root / "out0", seconds),
+            pool.submit(unpacked, root / "store", models, root / "out1", seconds),
+            pool.submit(swapped, root / "store", models, base, seconds),
+        ]
+        done = sum((one.result() for one in every), Counter[str]())
+    whole(root / "store")
+    return done
+
+
+def whole(path: Path) -> None:
+    report = verify(taskstore.open(path), deep=True)
+    assert report.ok, report.problems
+    left = sorted(p.name for p in path.parent.iterdir() if p.name.startswith("."))
+    assert not left, left
+
+
 @click.command()
 @click.option("--seconds", default=60.0, show_default=True)
 @click.option("--params", type=float, default=2e6, show_default=True)
+@click.option("--serve", is_flag=True, help="Ask a server of another store, too; it needs vLLM.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("build"))
-def main(seconds: float, params: float, work: Path) -> None:
+def main(seconds: float, params: float, serve: bool, work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work, prefix="soak-") as folder:
-        root = Path(folder).resolve()
-        write_family(root / "family", params=params, tasks=MODELS, seed=0, dtype="bf16")
-        base, models = (
-            root / "family" / "base",
-            {n: root / "family" / n for n in task_names(MODELS)},
-        )
-        taskstore.pack(base, models, root / "store", PackOptions(tiers="exact", jobs=1))
-        with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
-            every = [
-                pool.submit(changed, root / "store", models, seconds),
-                pool.submit(unpacked, root / "store", models, root / "out0", seconds),
-                pool.submit(unpacked, root / "store", models, root / "out1", seconds),
-                pool.submit(swapped, root / "store", models, base, seconds),
-            ]
-            done = sum((one.result() for one in every), Counter[str]())
-        report = verify(taskstore.open(root / "store"), deep=True)
-        assert report.ok, report.problems
-        left = sorted(p.name for p in root.iterdir() if p.name.startswith("."))
-        assert not left, left
-        shutil.rmtree(root / "store")
+        done = beside_readers(Path(folder).resolve(), params, seconds)
+        if serve:
+            done += beside_server(Path(folder).resolve(), seconds)
     table = Table("what", "times")
     for what, times in sorted(done.items()):
         table.add_row(what, str(times))

@@ -48,7 +48,11 @@ async def watch(served: Tasks, *, new: bool, seconds: float = SECONDS) -> None:
             else:
                 store.close()  # it holds no files of an older version back
                 if seen is not None and store.version != seen.version:
-                    await follow(served, store, new=new)
+                    try:
+                        await follow(served, store, new=new)
+                    except Exception:  # the store changed again in the middle: look once more
+                        _log.warning("the store has changed, and is looked at again", exc_info=True)
+                        store, stamp = seen, None
         await asyncio.sleep(seconds)
 
 

@@ -68,6 +68,25 @@ async def seen(served: Served, calls: int, *, new: bool) -> None:
     following.cancel()
 
 
+def test_a_task_that_goes_in_the_middle_does_not_end_it(
+    small: families.Family, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, current = Served(path, "alpha", "beta"), Served.is_current
+    gone = [KeyError("gone")]
+
+    def once(self: Served, task: str) -> bool:
+        if gone:
+            raise gone.pop()
+        return current(self, task)
+
+    monkeypatch.setattr(Served, "is_current", once)
+    new = {"gamma": small.paths["gamma"]}
+    served.change = lambda: taskstore.add(path, new, AddOptions(max_error=None))
+    asyncio.run(seen(served, 1, new=True))
+    assert served.calls == [("add", "gamma")]
+    assert not gone
+
+
 @pytest.mark.parametrize("new", [True, False])
 def test_it_follows_every_change(small: families.Family, path: Path, new: bool) -> None:
     served = Served(path, "alpha", "beta")
