@@ -31,12 +31,14 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
+from numerals import TASKS
 
 import taskstore
 from benchmarks.common.sides import HERE
 from benchmarks.common.synthetic import task_names, write_family
 from benchmarks.serving.asked import asked, follows, known, serving
-from examples.numerals import TASKS
 from taskstore import AddOptions, PackOptions
 from taskstore.locations.locks import waiting
 from taskstore.packing.changes.commit import collect
