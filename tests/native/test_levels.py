@@ -11,6 +11,7 @@ import pytest
 
 from taskstore.kernels import cpu
 from taskstore.native import cpu as loops
+from taskstore.native import deltas, strides
 from taskstore.native import levels
 from tests.support.native import at_level
 
@@ -62,3 +63,15 @@ def test_arrays_are_taken_as_they_are_or_refused() -> None:
     ):
         with pytest.raises(error):
             loops.select(*wrong)
+
+
+def test_decoders_refuse_fields_without_a_width() -> None:
+    """Their buffers are for fields of the codecs' widths; Python gives no others."""
+    w, order = np.zeros(8, np.uint16), (np.zeros(256, np.uint8), np.zeros(1, np.uint64))
+    none, out = np.zeros(0, np.uint8), np.zeros(8, np.uint16)
+    with pytest.raises(ValueError, match="2 or 3 bits"):
+        strides.decode(w, 7, 0, 0, *order, np.zeros(8, np.uint8), none, out)
+    shares, coded = np.full((1, 256), 16, np.uint16), np.zeros(4096, np.uint8)
+    context = np.zeros(256, np.uint8)
+    with pytest.raises(ValueError, match="no width"):
+        deltas.decode(w, 0, 7, 1, 0, none, none, 0, context, shares, coded, none, out)

@@ -151,6 +151,7 @@ int decode(In<U> w0_N, int32_t unused, int32_t m, int32_t g, int32_t f, Bytes ro
     constexpr size_t HEAD = LANES * sizeof(uint32_t);
     require(coded.size() >= HEAD && coded.size() % 2 == 0 && contexts_E.size() == 256 &&
                 shares_CS.shape(1) == 256, "streams of deltas have other sizes");
+    require(f, "fields of plain bits have no width");
     Way way = way_of<U>(unused, m, g, f);
     Scales scaled = scales_of(w0_N, rows, columns, first);
     std::vector<uint32_t> table(shares_CS.shape(0) * WHOLE);

@@ -53,6 +53,7 @@ template <class U>
 uint64_t encode(In<U> w0_N, In<U> w_N, int shift, int unused, int kept, In<uint8_t> classes,
                 In<uint64_t> place, Out<uint8_t> sorted_N, Out<uint32_t> words) {
     require_shift<U>(shift);
+    require(kept == 2 || kept == 3, "a step's byte holds 2 or 3 bits");
     require_same_size(w0_N, w_N, sorted_N);
     require(words.size() > (w0_N.size() * size_t(BITS<U> - 2 - kept) + 31) / 32,
             "plain bits have too little room");
@@ -82,6 +83,7 @@ template <class U>
 bool decode(In<U> w0_N, int shift, int unused, int kept, In<uint8_t> classes, In<uint64_t> place,
             In<uint8_t> sorted_N, In<uint8_t> plain_P, Out<U> w_N) {
     require_shift<U>(shift);
+    require(kept == 2 || kept == 3, "a step's byte holds 2 or 3 bits");
     require_same_size(w0_N, sorted_N, w_N);
     Places places(classes, place);
     FieldReader fields(data(plain_P), plain_P.size());
