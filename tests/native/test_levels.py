@@ -11,8 +11,7 @@ import pytest
 
 from taskstore.kernels import cpu
 from taskstore.native import cpu as loops
-from taskstore.native import deltas, strides
-from taskstore.native import levels
+from taskstore.native import deltas, levels, strides
 from tests.support.native import at_level
 
 
