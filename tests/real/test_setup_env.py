@@ -75,6 +75,7 @@ def elsewhere(
     monkeypatch.setattr(setup_env, "pip", pip)
     monkeypatch.setattr(setup_env.venv, "create", create)
     monkeypatch.setattr(setup_env, "drop_torchvision", lambda _: asked.append(("torchvision",)))
+    monkeypatch.setattr(setup_env, "compile_loops", lambda _: asked.append(("loops",)))
     return asked
 
 
@@ -83,12 +84,13 @@ def test_the_demo_gets_the_library_and_transformers(
 ) -> None:
     assert setup_env.ready(demo=True) is setup_env.DEMO
     assert [words[-2:] for words in elsewhere[1:]] == [
+        setup_env.COMPILING,
         (f"{setup_env.ROOT}[hf]", setup_env.TORCH),
     ]
     assert "making .venv-demo: about a minute" in capsys.readouterr().err
     elsewhere.clear()
     assert setup_env.ready(demo=True) is setup_env.DEMO
-    assert elsewhere == []  # it is there
+    assert elsewhere == [("loops",)]  # it is there; what changed of the loops is compiled
 
 
 def test_the_demo_takes_the_full_environment_where_it_is_complete(

@@ -86,9 +86,10 @@ def test_what_does_not_pass_is_said(
 
 def test_a_file_that_is_not_what_was_listed_is_refused(hub: Hub, model: Address) -> None:
     place = Repository(model)
-    hub.faults.append(Fault("GET .*/resolve/", status=416))
+    hub.faults.append(Fault("GET .*/resolve/", 99, status=416))  # a window ahead is asked again
     with pytest.raises(ChangedMeanwhile, match="shorter than the hub said"):
         read(place)
+    hub.faults.clear()
     hub.repositories.lie("org/model", WEIGHTS, len(DATA) - 5)
     with pytest.raises((ChangedMeanwhile, FormatError), match="not what it was|larger"):
         read(Repository(model))
@@ -137,7 +138,9 @@ def test_the_token_goes_to_the_hub_alone(
         monkeypatch.setenv("HF_TOKEN", "hf_of_ann")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
         assert read(Repository(model)) == DATA
-        assert f"bytes=0-{HEAD - 1}" in other.log[0]  # ranges, by the bridge of files in Xet, too
+        assert any(
+            f"bytes=0-{HEAD - 1}" in line for line in other.log
+        )  # ranges, by the bridge of files in Xet, too
         assert other.tokens_seen and set(other.tokens_seen) == {""}
     assert "hf_of_ann" in hub.tokens_seen
 

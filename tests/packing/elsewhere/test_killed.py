@@ -35,16 +35,17 @@ def test_killed_copies_and_additions(
     where = f"s3://{BUCKET}/killed/{tmp_path.name}"
     source = next(iter(small.paths.values()))
     (tmp_path / "t").mkdir()
-    killed = 0
+    killed, longest = 0, 0.4  # seconds to a kill: fewer where the command ended before, else more
     with Killer(tmp_path / "t") as killer:
         for i in range(KILLS):
             target = f"{where}-{i % 3}"
             before = whole(target)
             add = ["add", target, f"new{i}={source}", "--tiers", "exact"]
             words = add if before else ["copy", packed, target]
-            done = killer.run(*words, seconds=moments.uniform(0.05, 0.9))
+            done = killer.run(*words, seconds=moments.uniform(0.2, 1) * longest)
             assert done.killed or done.status == 0, done.said
             killed += done.killed
+            longest *= 1.5 if done.killed else 0.5
             after = whole(target)
             assert after in (before, sorted([*before, f"new{i}"]), [*small.paths])
             again = killer.run(*words)
