@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from taskstore.kernels import cpu
+from taskstore.native import classes, deltas, levels, strides
 from taskstore.native import cpu as loops
-from taskstore.native import deltas, levels, strides
 from tests.support.native import at_level
 
 
@@ -74,3 +74,14 @@ def test_decoders_refuse_fields_without_a_width() -> None:
     context = np.zeros(256, np.uint8)
     with pytest.raises(ValueError, match="no width"):
         deltas.decode(w, 0, 7, 1, 0, none, none, 0, context, shares, coded, none, out)
+
+
+def test_no_place_of_a_class_lies_outside() -> None:
+    """Weights that change between the count of their sizes and the coding give such places."""
+    w, order = np.arange(8, dtype=np.uint16), (np.zeros(256, np.uint8), np.array([20], np.uint64))
+    around = np.full(64, 7, np.uint8)
+    strides.encode(w, w, 7, 0, 3, *order, around[:8], np.zeros(64, np.uint32))
+    assert (around[8:] == 7).all()
+    at, beside = np.full(64, 7, np.uint32), np.full(64, 7, np.uint16)
+    classes.arrange(w, 7, *order, w, at[:8], beside[:8])
+    assert (at[8:] == 7).all() and (beside[8:] == 7).all()

@@ -109,7 +109,7 @@ class Order:
         if self._at_N is not None:
             sizes.gather(w_N, self._at_N, sorted_N)
         else:
-            self._at_N = np.empty(w_N.size, np.uint32)
+            self._at_N = np.zeros(w_N.size, np.uint32)  # each a place, whatever `arrange` meets
             place = (self.ends - self._counts).astype(np.uint64)
             order = (self._w0_N, SHIFT, self._classes, place)
             sizes.arrange(*order, w_N, self._at_N, sorted_N)

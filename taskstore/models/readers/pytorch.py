@@ -67,7 +67,7 @@ class PytorchReader:
         if stop <= start:
             return np.empty(0, f"<u{size}")
         found = self._flatten(name)[start:stop].view(torch.uint8).numpy().view(f"<u{size}")
-        return np.require(found, requirements="A")  # a zip that torch did not write aligns nothing
+        return found.copy()  # its file may change meanwhile, or align nothing
 
     def _flatten(self, name: str) -> torch.Tensor:
         """Flatten to (N,), C order; a tensor that lies otherwise in its file is copied."""

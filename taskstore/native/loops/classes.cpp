@@ -25,7 +25,7 @@ void arrange(In<uint16_t> w0_N, int shift, In<uint8_t> classes, In<uint64_t> pla
              In<uint16_t> w_N, Out<uint32_t> at_N, Out<uint16_t> sorted_N) {
     require_shift<uint16_t>(shift);
     require_same_size(w0_N, w_N, at_N, sorted_N);
-    Places places(classes, place);
+    Places places(classes, place, w0_N.size());
     auto *w0 = data(w0_N), *w = data(w_N);
     auto *__restrict at = data(at_N);
     auto *__restrict sorted = data(sorted_N);
@@ -36,7 +36,7 @@ void arrange(In<uint16_t> w0_N, int shift, In<uint8_t> classes, In<uint64_t> pla
     }
 }
 
-// The elements in that order; `at_N` is what `arrange` wrote.
+// The elements in that order; `at_N` is what `arrange` wrote over places of elements.
 void gather(In<uint16_t> w_N, In<uint32_t> at_N, Out<uint16_t> sorted_N) {
     require_same_size(w_N, at_N, sorted_N);
     auto *w = data(w_N);

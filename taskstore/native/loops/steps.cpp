@@ -24,7 +24,7 @@ size_t encode(In<U> w0_N, In<U> w_N, int shift, In<uint8_t> classes, In<uint64_t
               Out<uint8_t> sorted_N, Out<U> escapes_N) {
     require_shift<U>(shift);
     require_same_size(w0_N, w_N, sorted_N, escapes_N);
-    Places places(classes, place);
+    Places places(classes, place, w0_N.size());
     size_t found = 0, n = w0_N.size();
     auto *sorted = data(sorted_N);
     auto *escapes = data(escapes_N);
@@ -53,7 +53,7 @@ bool decode(In<U> w0_N, int shift, In<uint8_t> classes, In<uint64_t> place, In<u
             In<U> escapes_E, Out<U> w_N) {
     require_shift<U>(shift);
     require_same_size(w0_N, sorted_N, w_N);
-    Places places(classes, place);
+    Places places(classes, place, w0_N.size());
     size_t found = 0, n = w0_N.size();
     auto *sorted = data(sorted_N);
     auto *steps = data(escapes_E);

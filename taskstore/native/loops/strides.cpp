@@ -57,7 +57,7 @@ uint64_t encode(In<U> w0_N, In<U> w_N, int shift, int unused, int kept, In<uint8
     require_same_size(w0_N, w_N, sorted_N);
     require(words.size() > (w0_N.size() * size_t(BITS<U> - 2 - kept) + 31) / 32,
             "plain bits have too little room");
-    Places places(classes, place);
+    Places places(classes, place, w0_N.size());
     FieldWriter fields(data(words));
     auto *sorted = data(sorted_N);
     for (size_t start = 0; start < w0_N.size(); start += BLOCK) {
@@ -85,7 +85,7 @@ bool decode(In<U> w0_N, int shift, int unused, int kept, In<uint8_t> classes, In
     require_shift<U>(shift);
     require(kept == 2 || kept == 3, "a step's byte holds 2 or 3 bits");
     require_same_size(w0_N, sorted_N, w_N);
-    Places places(classes, place);
+    Places places(classes, place, w0_N.size());
     FieldReader fields(data(plain_P), plain_P.size());
     auto *sorted = data(sorted_N);
     for (size_t start = 0; start < w0_N.size(); start += BLOCK) {
