@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -131,7 +132,7 @@ class _OneTask(Scheduler):
             lambda task: self._fresh(task, held.get(task, [])),
         )
         others = (
-            (task, self._demand(task, held))
+            task
             for task in self._turns.order()
             if task != lead and task in present and self._runnable(task, held.get(task, []))
         )
@@ -139,12 +140,12 @@ class _OneTask(Scheduler):
         # a turn
         pool = self.kv_cache_manager.block_pool
         short = pool.get_num_free_blocks() < pool.num_gpu_blocks // 8
-        own = self._demand(lead, held)
-        tasks = [lead] if short else self._mixer.group(lead, others, own)
+        demand = partial(self._demand, held)
+        tasks = [lead] if short else self._mixer.group(lead, others, demand)
         self._turns.served(tasks[1:])
         return tasks
 
-    def _demand(self, task: State, held: Held) -> Demand:
+    def _demand(self, held: Held, task: State) -> Demand:
         """What a task has to compute."""
         running, waiting = held.get(task, []), [r for q in self._queues for r in q.of(task)]
         rows = [one.num_tokens - one.num_computed_tokens for one in (*running, *waiting)]

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-import taskstore
 from taskstore.errors import SwapError, UnknownTask
 from tests.serving.checks.test_engine_options import config
-from tests.serving.support.engines import FAMILY, need_vllm
+from tests.serving.support.engines import need_vllm
 from tests.serving.support.stepped import (
     JOBS,
     KINDS,
@@ -28,6 +27,7 @@ from tests.serving.support.stepped import (
     carrier,
     drain,
     evicted,
+    example_store,
     mixed_steps,
     sampling,
     scheduler_of,
@@ -41,11 +41,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need_vllm()
-    root = tmp_path_factory.mktemp("served")
-    tasks = {task: FAMILY / task for task in TASKS if task}
-    taskstore.pack(FAMILY / "base", tasks, root / "store", taskstore.PackOptions(tiers="mask"))
-    taskstore.open(root / "store").write_assets(None, root / "assets")
-    return root
+    return example_store(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")

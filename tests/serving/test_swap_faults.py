@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-import taskstore
-from tests.serving.support.engines import FAMILY, need_vllm
+from tests.serving.support.engines import need_vllm
 from tests.serving.support.stepped import (
     PROMPTS,
     TASKS,
     add,
     ahead,
     drain,
+    example_store,
     sampling,
     scheduler_of,
     serving,
@@ -32,11 +32,7 @@ Ends = dict[int, tuple[list[int], str, Any]]  # of a job: tokens, finish reason,
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need_vllm()
-    root = tmp_path_factory.mktemp("served")
-    tasks = {task: FAMILY / task for task in TASKS if task}
-    taskstore.pack(FAMILY / "base", tasks, root / "store", taskstore.PackOptions(tiers="mask"))
-    taskstore.open(root / "store").write_assets(None, root / "assets")
-    return root
+    return example_store(tmp_path_factory.mktemp("served"))
 
 
 def run(llm: Any, name: str) -> Ends:

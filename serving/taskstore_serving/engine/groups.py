@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -44,20 +44,25 @@ class Mixer:
             self._beyond[mixed].append(max(0.0, seconds - of))
 
     def group(
-        self, lead: State, others: Iterable[tuple[State, Demand]], own: Demand
+        self, lead: State, others: Iterable[State], demand: Callable[[State], Demand]
     ) -> list[State]:
         """The lead, and those others, in their order, that fit into the slots beside it.
 
         With batching "auto" those with most rows stay out until a mixed step is faster than a step
-        each.
+        each. What a task demands is asked only where there are others.
         """
-        joined, used = dict[State, int](), own.requests
         if self.batching == "swap" or lead not in self.mixable:
             return [lead]
-        for task, demand in others:
-            if task in self.mixable and used + demand.requests <= self.slots:
-                joined[task] = demand.rows
-                used += demand.requests
+        others = [task for task in others if task in self.mixable]
+        if not others:
+            return [lead]
+        own, joined = demand(lead), dict[State, int]()
+        used = own.requests
+        for task in others:
+            found = demand(task)
+            if used + found.requests <= self.slots:
+                joined[task] = found.rows
+                used += found.requests
         while joined and self.batching == "auto" and not self._pays([own.rows, *joined.values()]):
             del joined[max(joined, key=lambda task: joined[task])]
         return [lead, *joined]

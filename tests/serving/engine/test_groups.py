@@ -18,8 +18,8 @@ def mixer(batching: str, slots: int = 8, costs: StepCosts | None = COSTS) -> Mix
 
 def group(mixer: Mixer, own: int = 1, **others: int) -> list[State]:
     """With one row a request."""
-    demands = [(task, Demand(n, n)) for task, n in others.items()]
-    return mixer.group(None, demands, Demand(own, own))
+    requests = dict[State, int](others) | {None: own}
+    return mixer.group(None, others, lambda task: Demand(requests[task], requests[task]))
 
 
 def test_tasks_join_in_their_order_while_there_are_slots() -> None:
@@ -30,7 +30,7 @@ def test_tasks_join_in_their_order_while_there_are_slots() -> None:
 
 def test_what_cannot_be_mixed_is_alone() -> None:
     assert group(mixer("mixed"), d=1, a=1) == [None, "a"]
-    assert mixer("mixed").group("d", [("a", Demand(1, 1))], Demand(1, 1)) == ["d"]
+    assert mixer("mixed").group("d", ["a"], lambda task: Demand(1, 1)) == ["d"]
     assert group(mixer("swap"), a=1) == [None]
     assert group(Mixer("mixed", 8), a=1) == [None]  # before the worker told
 
@@ -38,8 +38,9 @@ def test_what_cannot_be_mixed_is_alone() -> None:
 def test_auto_mixes_while_that_is_faster_than_a_step_each() -> None:
     assert group(mixer("auto", costs=None), a=1) == [None]
     assert group(mixer("auto"), a=1, b=1) == [None, "a", "b"]
-    long = [("a", Demand(1, 500)), ("b", Demand(1, 1))]
-    assert mixer("auto").group(None, long, Demand(1, 1)) == [None, "b"]
+    rows = {None: 1, "a": 500, "b": 1}
+    found = mixer("auto").group(None, ["a", "b"], lambda task: Demand(1, rows[task]))
+    assert found == [None, "b"]
 
 
 def test_what_steps_take_beyond_their_products_is_learned() -> None:

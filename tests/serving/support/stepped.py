@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from taskstore_serving.options import ServeOptions
 
+import taskstore
 from taskstore.swap.states import State
-from tests.serving.support.engines import engine
+from tests.serving.support.engines import FAMILY, engine
 
 TASKS: list[State] = [None, "english", "german", "roman"]
 PROMPTS = ["<user>417<answer>", f"<user>{'1234567890' * 4}<answer>", "<user>2068<answer>"]
@@ -21,6 +22,14 @@ MODULE = "taskstore_serving.scheduler"
 ROOMY, TIGHT = 64, 8  # blocks of the KV cache; a request takes up to 4, and one is vLLM's own
 Job = tuple[State, str, str]
 JOBS: list[Job] = [(t, p, kind) for t in TASKS for p in PROMPTS[:2] for kind in KINDS]
+
+
+def example_store(root: Path) -> Path:
+    """A folder with `store`, the tasks of the example family as masks, and the base's `assets`."""
+    tasks = {task: FAMILY / task for task in TASKS if task}
+    taskstore.pack(FAMILY / "base", tasks, root / "store", taskstore.PackOptions(tiers="mask"))
+    taskstore.open(root / "store").write_assets(None, root / "assets")
+    return root
 
 
 @contextmanager
