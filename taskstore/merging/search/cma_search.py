@@ -28,7 +28,7 @@ from taskstore.locations.base import PathLike
 from taskstore.merging.search import front as fronts
 from taskstore.merging.search.front import Front, OnFront, standing
 from taskstore.merging.search.origins import Origin
-from taskstore.merging.search.outcome import Points, Searched, section
+from taskstore.merging.search.outcome import Searched, written
 from taskstore.merging.search.scoring import Scorer
 from taskstore.merging.search.space import Space
 from taskstore.merging.search.trials import Plan, Trials
@@ -55,12 +55,8 @@ def search(
     with ExitStack() as stack:
         stack.enter_context(publish.alone(target))
         scorer = _kept(stack, scorer, target, space)
-        points = Points.of(
-            tried(origin, target, space, [scorer], plan, progress), scorer, NAME, plan.seed
-        )
-        text, options = section(points, scorer), space.at(points.values[points.best])
-        report = scorer.make(origin, options, origin.names, progress, target, text)
-    return Searched(points, report)
+        trials = tried(origin, target, space, [scorer], plan, progress)
+        return written(trials, scorer, space.at, NAME, plan.seed)
 
 
 def pareto(

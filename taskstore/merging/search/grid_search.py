@@ -17,7 +17,7 @@ from taskstore.locations.base import PathLike
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.search.grids import Grids
 from taskstore.merging.search.origins import Origin
-from taskstore.merging.search.outcome import Points, Searched, section
+from taskstore.merging.search.outcome import Searched, written
 from taskstore.merging.search.scoring import Scorer
 from taskstore.merging.search.trials import Trials
 from taskstore.progress import Callback, silent
@@ -48,8 +48,4 @@ def search(
         for values in sorted(every, key=lambda values: values[bool(grids.alpha) :]):
             trials.run(values, every[values])
         trials.all.sort(key=lambda tried: tried.values)
-        points = Points.of(trials, scorer)
-        chosen = every[points.values[points.best]]
-        text = section(points, scorer)
-        report = scorer.make(origin, chosen, origin.names, progress, target, text)
-    return Searched(points, report)
+        return written(trials, scorer, every.__getitem__)

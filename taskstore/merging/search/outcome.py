@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
 from taskstore.merging.search.grids import Values
 from taskstore.merging.search.scoring import Scorer, Scores
@@ -90,6 +91,21 @@ class Searched:
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.report.to_dict(), "search": self.points.to_dict()}
+
+
+def written(
+    trials: Trials,
+    scorer: Scorer,
+    options: Callable[[Values], MergeOptions],
+    drawn_by: str = "",
+    seed: int | None = None,
+) -> Searched:
+    """Write the best model of a search with one evaluator; `options` makes it of its values."""
+    points = Points.of(trials, scorer, drawn_by, seed)
+    best, names = options(points.values[points.best]), trials.origin.names
+    text = section(points, scorer)
+    report = scorer.make(trials.origin, best, names, trials.progress, trials.target, text)
+    return Searched(points, report)
 
 
 def partly(dropped: Mapping[str, str]) -> dict[str, dict[str, str]]:

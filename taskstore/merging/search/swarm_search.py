@@ -32,7 +32,7 @@ from taskstore.merging.methods import registry
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.search.grids import Grids
 from taskstore.merging.search.origins import Origin
-from taskstore.merging.search.outcome import Points, Searched, section
+from taskstore.merging.search.outcome import Searched, written
 from taskstore.merging.search.scoring import Scorer
 from taskstore.merging.search.space import PLACES, Space, weighted
 from taskstore.merging.search.trials import Plan, Trials, Tried
@@ -84,10 +84,7 @@ def search(
         origin.check(target, space.options)
         trials = Trials([scorer], origin, target, space.names, plan.budget, progress)
         _fly(space, trials, np.random.default_rng(plan.seed))
-        points = Points.of(trials, scorer, NAME, plan.seed)
-        text, options = section(points, scorer), space.at(points.values[points.best])
-        report = scorer.make(origin, options, origin.names, progress, target, text)
-    return Searched(points, report)
+        return written(trials, scorer, space.at, NAME, plan.seed)
 
 
 @dataclass

@@ -92,8 +92,8 @@ class Trials:
     ) -> None:
         self.words = named or partial(words, axes)
         self.axes, self.budget, self.all = axes, budget, list[Tried]()
-        self._scorers, self._origin = scorers, origin
-        self._target, self._progress = target, progress
+        self._scorers, self.origin = scorers, origin
+        self.target, self.progress = target, progress
         self._parts = parts(scorers[0].limit) if budget > 1 else (scorers[0].limit,)
         self._costs: list[list[tuple[float, ...]]] = [[] for _ in self._parts]
         scorers[0].at(self._parts[0]).expect(budget)
@@ -120,7 +120,7 @@ class Trials:
         """Merge and score a model; raises EvaluationFailed if all failed up to now."""
         scorer, what = self._scorers[0], self.words(values) or "merged"
         key, made = scorer.candidate(
-            self._origin, options, self._origin.names, self._target, self._progress
+            self.origin, options, self.origin.names, self.target, self.progress
         )
         try:
             with _once(made) as made:
