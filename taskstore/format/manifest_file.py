@@ -21,7 +21,7 @@ from taskstore.format.names import CARD, MANIFEST, WEIGHT_FILES
 from taskstore.format.validate import check
 from taskstore.locations import leases, ownership
 from taskstore.locations.base import PathLike
-from taskstore.locations.files import read_regular
+from taskstore.locations.files import below, read_regular
 from taskstore.locations.leases import Lease
 from taskstore.locations.publish import recover
 from taskstore.locations.remote import mirror
@@ -34,7 +34,7 @@ _in_use: WeakValueDictionary[bytes, Manifest] = WeakValueDictionary()  # by BLAK
 def _way_out(path: Path) -> str:
     """Say what to do with a model, or a store that lost its manifest."""
     if (path / "tasks").is_dir() and any(path.glob("tasks/*/*.safetensors")):
-        alone = any((path / OLD).glob("*.json"))
+        alone = any(below(path / OLD))
         older = f", `taskstore repair {path}` as it was before the last change" if alone else ""
         return f"; `taskstore repair {path} --from COPY` puts it back from a copy{older}"
     model = path.name.endswith(WEIGHT_FILES) or any(path.glob("*config.json"))
@@ -88,7 +88,7 @@ def write(folder: Path, manifest: Manifest) -> None:
 def kept(folder: Path) -> dict[Path, Manifest]:
     """Read the older manifests that a store keeps for their readers; a broken one says nothing."""
     found = {}
-    for path in sorted((folder / OLD).glob("*.json")):
+    for path in sorted(p for p in below(folder / OLD) if p.suffix == ".json"):
         with suppress(FormatError, OSError):
             found[path] = _checked(read_regular(path, MAX_BYTES, folder))
     return found

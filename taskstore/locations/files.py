@@ -71,6 +71,20 @@ class Flusher:
 _flush = getattr(os, "fdatasync", os.fsync)
 
 
+def below(root: PathLike) -> Iterator[Path]:
+    """Yield the files below a folder that others may be changing; what goes meanwhile is left out.
+
+    A folder that is a link, or may not be read, is not entered.
+    """
+
+    def gone(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+            raise error
+
+    for here, _, names in os.walk(root, onerror=gone):
+        yield from (path for name in names if (path := Path(here, name)).is_file())
+
+
 def resolve(path: PathLike, folder: PathLike) -> Path:
     """Return where a file of a folder lies; raises OSError for a link that leaves the folder.
 
@@ -241,8 +255,7 @@ class LocalFolder:
         return self._root / name
 
     def names(self) -> Iterator[str]:
-        every = (path for path in self._root.rglob("*") if path.is_file())
-        paths = (path for path in every if not path.match(f".*{PARTIAL}"))
+        paths = (path for path in below(self._root) if not path.match(f".*{PARTIAL}"))
         yield from sorted(path.relative_to(self._root).as_posix() for path in paths)
 
     def open(self, name: str) -> OpenFile:

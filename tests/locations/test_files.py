@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def test_what_is_no_file_is_refused_at_once(no_file: str, tmp_path: Path) -> Non
         with pytest.raises(OSError, match=r"not a regular file|No such device"):
             use()
     assert not (tmp_path / "copy").exists()
+
+
+def test_what_goes_while_a_folder_is_listed_is_left_out(tmp_path: Path) -> None:
+    for name in ("first", "sub/file", "sub/deeper/file", "there/file", "there/gone"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    paths = files.below(tmp_path)
+    assert next(paths) == tmp_path / "first"
+    shutil.rmtree(tmp_path / "sub")
+    (tmp_path / "there/gone").unlink()
+    assert list(paths) == [tmp_path / "there/file"]
+    assert list(files.below(tmp_path / "none")) == []
 
 
 def test_a_file_is_read_whole_or_not_at_all(

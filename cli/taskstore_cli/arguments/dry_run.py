@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from taskstore.locations.files import below
 from taskstore_cli.output.console import Output
 from taskstore_cli.output.dry_run import Part, print_rehearsal
 
@@ -83,6 +85,10 @@ def _part(path: Path | str) -> Part:
         return Part(path, 0, 0)
     if path.is_file():
         return Part(str(path), 1, path.stat().st_size)
-    inside = path.rglob("*") if (path / "taskstore.json").exists() else path.glob("*")
-    files = [file for file in inside if file.is_file()] if path.is_dir() else []
-    return Part(str(path), len(files), sum(file.stat().st_size for file in files))
+    own = (path / "taskstore.json").exists()
+    sizes = list[int]()
+    for file in below(path):
+        with suppress(FileNotFoundError):
+            if own or file.parent == path:
+                sizes.append(file.stat().st_size)
+    return Part(str(path), len(sizes), sum(sizes))

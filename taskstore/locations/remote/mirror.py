@@ -28,7 +28,7 @@ from taskstore.errors import (
     RemoteError,
 )
 from taskstore.locations.base import Location, OpenFile, PathLike
-from taskstore.locations.files import COPY_BLOCK, PARTIAL, LocalFile, LocalFolder
+from taskstore.locations.files import COPY_BLOCK, PARTIAL, LocalFile, LocalFolder, below
 from taskstore.locations.os_errors import clear
 from taskstore.locations.ownership import Written
 from taskstore.locations.remote.addresses import BUCKETS, HUB, Address, location, parse
@@ -214,7 +214,7 @@ def trim(root: Path, size: int, keep: Collection[Path]) -> None:
     `keep` stays, and what was used within IN_USE. A file that is open can be read on.
     """
     files = dict[tuple[int, int], tuple[float, int, list[Path]]]()
-    for path in root.rglob("*"):
+    for path in below(root):
         with suppress(OSError):
             there = path.stat(follow_symlinks=False)
             if path.is_file() and path.name != MANIFEST:

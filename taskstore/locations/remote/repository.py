@@ -30,7 +30,7 @@ from huggingface_hub.utils import (
 
 from taskstore.errors import BadName, ChangedMeanwhile, FormatError, RemoteError
 from taskstore.locations.base import OpenFile
-from taskstore.locations.files import COPY_BLOCK, LocalFile
+from taskstore.locations.files import COPY_BLOCK, LocalFile, below
 from taskstore.locations.remote import windows
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.hub_cache import cached, cached_commit, note
@@ -151,8 +151,8 @@ class Repository:
         return found
 
     def _in_cache(self) -> list[tuple[str, int]]:
-        every = (path for path in self.snapshot.rglob("*") if path.is_file())
-        return [(p.relative_to(self.snapshot).as_posix(), p.stat().st_size) for p in every]
+        here = self.snapshot
+        return [(p.relative_to(here).as_posix(), p.stat().st_size) for p in below(here)]
 
     def names(self) -> Iterator[str]:
         yield from self.sizes()
