@@ -7,7 +7,7 @@ is below it (`format/tiers`). Chunks are independent, so workers decode ahead of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 
 from blake3 import blake3
@@ -70,7 +70,6 @@ class ModelReader:
             self.adapted = Adapted(self._task, own, chunk, lambda name: self._of_base(name)[1])
         self.tensors = rebuilt_tensors(manifest, task, tier)
         self.saved = (self._task.names if self._task else None) or {}
-        self.own_tensors = own_tensors(manifest, task)
 
     def close(self) -> None:
         """Close its own files; the base is its owner's to close."""
@@ -81,6 +80,11 @@ class ModelReader:
     @property
     def label(self) -> str:
         return label_of(self._name)
+
+    @cached_property
+    def own_tensors(self) -> dict[str, Rebuilt]:
+        """List the tensors as the model's own files name and cut them."""
+        return own_tensors(self._manifest, self._name)
 
     def chunk_count(self, name: str) -> int:
         """Count the chunks of a tensor, and open its sections: that proves the size it claims."""

@@ -7,8 +7,9 @@ the other fine-tunes. So the cost hardly grows with the tasks that are there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from taskstore.packing.parents import distances, tree
 from taskstore.packing.parents.choice import GAIN, LEAST
 from taskstore.packing.parents.distances import Run, Samples, Weights, cost
 from taskstore.store import Store
-from taskstore.store.base import BaseSource
+from taskstore.store.base import BaseSource, Bits
 
 LONG = 1 << 13  # weights of a run: a whole chunk is decoded for each
 FEW, OF_ALL = 4, 64  # runs of a task that may be a parent, at most; of all of them
@@ -112,9 +113,22 @@ def _read(
     if not names:
         return
     with store.open_base(executor) as base:
-        runs = {i: samples.runs[i] for i in samples.nodes[0]}
-        found = executor.map(_weights, (store, base, runs), names)
+        runs, kept = {i: samples.runs[i] for i in samples.nodes[0]}, _Kept(base)
+        found = executor.map(_weights, (store, kept, runs), names)
         yield from ((name, node) for name, node in zip(names, found, strict=True) if node)
+
+
+class _Kept:
+    """A base of which a few chunks are kept: every candidate is read at the same places."""
+
+    def __init__(self, base: BaseSource) -> None:
+        self.place, self.assets, self.beside, self.close = (
+            base.place, base.assets, base.beside, base.close,
+        )  # fmt: skip
+        self._chunk = lru_cache(FEW)(lambda name, k: base.chunks(name)(k))
+
+    def chunks(self, name: str) -> Callable[[int], Bits]:
+        return partial(self._chunk, name)
 
 
 def _weights(shared: tuple[Store, BaseSource, Mapping[int, Run]], name: str) -> Node:

@@ -34,6 +34,8 @@ WORTH = {"speed": (2.0, 0.25), "archive": (0.5, 0.02)}  # bits and share that fa
 STILL = 0.5  # share of weights that did not move, below which nothing is coded
 ROWS, ONE_ROW_IN = (16, 128), 8  # of a matrix that are looked at, at least and at most
 ROWS_AT_A_TIME = 16
+Place = tuple[int, int]  # elements [start, stop) of a tensor
+Weights = tuple[Bits, Bits, Bits]  # of a task, of what it is coded against, of the base
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class _Pair:
     def in_chain(self) -> bool:
         return self.has_parent and self.options.level == "speed"
 
-    def coded(self, weights: tuple[Bits, Bits, Bits], spec: BlockSpec) -> int:
+    def coded(self, weights: Weights, spec: BlockSpec) -> int:
         """Return the bytes of a sample of a tensor."""
         theta, below, w0 = weights
         spec = replace(spec, lineage=(below, w0) if self.has_parent else None)
@@ -99,9 +101,10 @@ def _choice(pair: _Pair, name: str) -> str | None:
     own = _own(pair, name)
     if dtype not in MASKED or not base.numel or name not in pair.parent.tensors:
         return own
-    if _is_few(pair, name):
+    looked = {place: _read(pair, name, *place) for place in sorted(_places(pair, name))}
+    if _is_few(pair, name, looked):
         return "sparse"
-    return "low_rank" if _is_merged(pair, name) else own
+    return "low_rank" if _is_merged(pair, name, looked) else own
 
 
 def _own(pair: _Pair, name: str) -> str | None:
@@ -112,13 +115,17 @@ def _own(pair: _Pair, name: str) -> str | None:
     return codec_of_own(info.dtype, pair.base.tensors[name].numel)
 
 
-def _is_few(pair: _Pair, name: str) -> bool:
+def _places(pair: _Pair, name: str) -> set[Place]:
+    """List where a tensor is looked at first; in order, no chunk of a store is decoded twice."""
+    return {*_runs(_shared(pair, name), RUN), *(_rows(pair, name) or ())}
+
+
+def _is_few(pair: _Pair, name: str, looked: Mapping[Place, Weights]) -> bool:
     """Tell whether few weights moved, and `sparse` codes a sample smaller."""
-    base = pair.base.tensors[name]
-    n = min(base.numel, pair.task.tensors[name].numel, pair.parent.tensors[name].numel)
-    looked = [_read(pair, name, start, stop) for start, stop in _runs(n, RUN)]
-    still = sum(int(np.count_nonzero(theta == below)) for theta, below, _ in looked)
-    if still < STILL * sum(theta.size for theta, _, _ in looked):
+    base, n = pair.base.tensors[name], _shared(pair, name)
+    some = [looked[place] for place in _runs(n, RUN)]
+    still = sum(int(np.count_nonzero(theta == below)) for theta, below, _ in some)
+    if still < STILL * sum(theta.size for theta, _, _ in some):
         return False
     sparse = usual = 0
     for start, stop in _runs(n, LONG):
@@ -128,17 +135,18 @@ def _is_few(pair: _Pair, name: str) -> bool:
     return usual - sparse > max(LEAST, (GAIN_OF_CHILD if pair.in_chain else GAIN) * usual)
 
 
-def _is_merged(pair: _Pair, name: str) -> bool:
+def _is_merged(pair: _Pair, name: str, looked: Mapping[Place, Weights]) -> bool:
     """Tell whether `low_rank` codes some rows of a matrix smaller.
 
     The factors are found in these rows alone. Of all rows there are that many more numbers.
     """
-    shape = pair.base.tensors[name].shape
-    columns, dtype = row_length(shape), pair.task.tensors[name].dtype
-    rows = pair.base.tensors[name].numel // columns if columns else 0
-    if rows < 2 or any(m.tensors[name].shape != shape for m in (pair.task, pair.parent)):
+    places, shape = _rows(pair, name), pair.base.tensors[name].shape
+    if not places:
         return False
-    theta, below, w0 = _rows(pair, name, rows, columns)
+    columns, dtype = row_length(shape), pair.task.tensors[name].dtype
+    rows = pair.base.tensors[name].numel // columns
+    each = zip(*(looked[place] for place in places), strict=True)
+    theta, below, w0 = (np.concatenate(weights) for weights in each)
     bits, gain = WORTH[pair.options.level]
     if range_finder.may_save(theta, below, dtype, columns) < bits:
         return False
@@ -155,27 +163,33 @@ def _is_merged(pair: _Pair, name: str) -> bool:
     return usual - ours > max(LEAST, gain * usual)
 
 
-def _rows(pair: _Pair, name: str, rows: int, columns: int) -> tuple[Bits, Bits, Bits]:
-    """Read some rows of a matrix, spread evenly."""
+def _rows(pair: _Pair, name: str) -> list[Place]:
+    """Spread some rows over a matrix; none of what cannot be a merged adapter's."""
+    shape = pair.base.tensors[name].shape
+    columns = row_length(shape)
+    rows = pair.base.tensors[name].numel // columns if columns else 0
+    if rows < 2 or any(m.tensors[name].shape != shape for m in (pair.task, pair.parent)):
+        return []
     some = min(rows, max(ROWS[0], min(ROWS[1], rows // ONE_ROW_IN)))
     at_a_time = min(some, ROWS_AT_A_TIME)
     starts = np.linspace(0, rows - at_a_time, -(-some // at_a_time)).astype(int).tolist()
-    ends = [(start * columns, (start + at_a_time) * columns) for start in sorted({*starts})]
-    theta, below, w0 = zip(*(_read(pair, name, *end) for end in ends), strict=True)
-    return np.concatenate(theta), np.concatenate(below), np.concatenate(w0)
+    return [(start * columns, (start + at_a_time) * columns) for start in sorted({*starts})]
 
 
-def _read(pair: _Pair, name: str, start: int, stop: int) -> tuple[Bits, Bits, Bits]:
+def _shared(pair: _Pair, name: str) -> int:
+    """Count the elements that the task, its parent and the base all have."""
+    return min(m.tensors[name].numel for m in (pair.task, pair.parent, pair.base))
+
+
+def _read(pair: _Pair, name: str, start: int, stop: int) -> Weights:
     """Return a run of the task, of what it is coded against, and of the base, cast to its dtype."""
     dtype = pair.task.tensors[name].dtype
-    theta, below, w0 = (
-        cpu.cast(m.read(name, start, stop), m.tensors[name].dtype, dtype)
-        for m in (pair.task, pair.parent, pair.base)
-    )
-    return theta, below, w0
+    models = (pair.task, pair.base, *([pair.parent] if pair.has_parent else []))
+    read = [cpu.cast(m.read(name, start, stop), m.tensors[name].dtype, dtype) for m in models]
+    return read[0], read[-1], read[1]
 
 
-def _runs(n: int, size: int) -> list[tuple[int, int]]:
+def _runs(n: int, size: int) -> list[Place]:
     """Spread runs over n elements, each once."""
     starts = sorted({int(at) for at in np.linspace(0, max(0, n - size), RUNS)})
     return [(start, min(start + size, n)) for start in starts]
