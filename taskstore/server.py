@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal, Self
@@ -25,6 +24,7 @@ from taskstore.store.store import Store, opened
 
 COMMAND = (sys.executable, "-m", "taskstore_cli", "serve")
 GRACE = 30.0  # seconds that a server has to end by itself
+LAST_WORDS = 10.0  # seconds in which the log of one that ended is read to its end
 KEPT = 30  # lines of its log, for an error
 
 
@@ -106,8 +106,13 @@ class Server:
         self._said = threading.Event()
         self._end = finalize(self, _stopped, process)
         assert process.stdout is not None and process.stderr is not None
-        for read, stream in ((self._answer, process.stdout), (self._follow, process.stderr)):
-            threading.Thread(target=read, args=[stream], daemon=True).start()
+        threads = [
+            threading.Thread(target=read, args=[stream], daemon=True)
+            for read, stream in ((self._answer, process.stdout), (self._follow, process.stderr))
+        ]
+        for thread in threads:
+            thread.start()
+        self._following = threads[1]
 
     @property
     def running(self) -> bool:
@@ -138,12 +143,10 @@ class Server:
                 sys.stderr.write(line)
 
     def _wait(self, timeout: float) -> None:
-        until = time.monotonic() + timeout
-        self._said.wait(timeout)
+        late = not self._said.wait(timeout)
         if self._ready is None:
-            late = time.monotonic() >= until
             status = None if late else self._process.wait()
-            time.sleep(0.1)  # for the end of its log
+            self._following.join(0.1 if late else LAST_WORDS)
             why = f"was not ready in {timeout:g} s" if late else f"ended with status {status}"
             errors = [line for line in self._log if line.startswith("error: ")]
             said = errors or [line for line in self._log if line.strip()]

@@ -44,6 +44,15 @@ KINDS = {
 }
 
 
+_others = set[threading.Thread]()  # of tests that ran before
+
+
+@pytest.fixture(autouse=True)
+def before() -> None:
+    _others.clear()
+    _others.update(threading.enumerate())
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     yield KINDS[request.param]
@@ -52,7 +61,8 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
 
 def workers() -> list[str]:
     """Threads of executors that are alive; pools of attached models have names of their own."""
-    return [t.name for t in threading.enumerate() if t.name.startswith("taskstore_")]
+    new = {*threading.enumerate()} - _others
+    return [thread.name for thread in new if thread.name.startswith("taskstore_")]
 
 
 def square(plus: int, unit: int) -> int:
@@ -74,7 +84,7 @@ def noted_until_three(folder: Path, unit: int) -> int:
 def slow_after_a_failure(folder: Path, unit: int) -> int:
     if unit > 0:
         noted(folder, unit)
-        time.sleep(0.1)
+        time.sleep(0.5)  # long against the time in which the failure is seen
         return unit
     raise ValueError("zero")
 

@@ -18,7 +18,7 @@ from taskstore.analysis.page import write_page
 from taskstore.format.manifest import Score
 from taskstore.packing import revise
 from tests.support import families
-from tests.support.browsers import chromium, shoot
+from tests.support.browsers import PATIENCE, chromium, shoot
 from tests.support.families import Family
 
 pytestmark = pytest.mark.slow
@@ -102,6 +102,7 @@ def open_page(browser: Any, page: Path) -> Iterator[Any]:
             viewport={"width": width, "height": height}, color_scheme=scheme
         )  # each has a profile of its own
         contexts.append(context)
+        context.set_default_timeout(PATIENCE)
         seen = Seen(context.new_page())
         seen.page.on("request", lambda request: seen.requests.append(request.url))
         seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))

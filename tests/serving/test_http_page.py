@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.serving.api.test_ui import until
-from tests.support.browsers import chromium, shoot
+from tests.support.browsers import PATIENCE, chromium, shoot
 
 if TYPE_CHECKING:
     from tests.serving.support.fronted import Server
@@ -24,7 +24,7 @@ def test_models_answer_side_by_side_and_their_swaps_are_seen(
     complaints = list[str]()
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda said: complaints.append(said.text))
         page.goto(f"{server.url}/ui")
         page.wait_for_selector("#locked:not([hidden])")  # vLLM's own guard asks for the key

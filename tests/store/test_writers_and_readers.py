@@ -32,8 +32,8 @@ def test_two_writers_and_three_readers(tmp_path: Path, exchange: bool) -> None:
         readers = [
             pool.submit(loose.read, path, models, tmp_path / f"out{i}", SECONDS) for i in range(3)
         ]
-        wrote = [writer.result(timeout=120) for writer in writers]
-        whole = [reader.result(timeout=120) for reader in readers]
+        wrote = [writer.result(timeout=500) for writer in writers]
+        whole = [reader.result(timeout=500) for reader in readers]
     there = {task for done in wrote for task, last in done.there.items() if last}
     store = taskstore.open(path)
     assert set(store.tasks) == {"gamma", *there}

@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import http.client
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 
+from tests.support.ports import free_port
+
 CONTAINER = "container1"
 ACCOUNT = "devstoreaccount1"  # and its key: azurite's own, in its documentation
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-PATIENCE = 60.0  # seconds until it must answer
+PATIENCE = 240.0  # seconds until it must answer
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,7 @@ def program() -> str | None:
 def running() -> Iterator[Azurite]:
     found = program()
     assert found is not None, "azurite is not installed"
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = int(taken.getsockname()[1])
+    port = free_port()
     line = [found, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent"]
     line += ["--skipApiVersionCheck", "--inMemoryPersistence", "--disableTelemetry"]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -22,6 +22,8 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
+PATIENCE = 120_000  # ms
+
 
 @contextmanager
 def chromium() -> Iterator[Any]:
@@ -31,7 +33,7 @@ def chromium() -> Iterator[Any]:
     if found is None:
         pytest.skip("there is no chromium; apt-get install chromium")
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=found, args=ARGUMENTS)
+        opened = started.chromium.launch(executable_path=found, args=ARGUMENTS, timeout=PATIENCE)
         yield opened
         opened.close()
 

@@ -11,15 +11,17 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
+from tests.support.ports import free_ports
+
 KEY, SECRET = "test-key", "test-secret-that-is-never-shown"
 READER, READER_SECRET = "reader-key", "reader-secret-that-is-never-shown"
 BUCKET = "bucket1"
-PATIENCE = 60.0  # seconds until it must answer
+PATIENCE = 240.0  # seconds until it must answer
 # becomes another program, which the kernel ends with this process, however that ends
 WITH_PARENT = (
     "import ctypes, os, sys; p = getattr(ctypes.CDLL(None), 'prctl', None); "
@@ -77,7 +79,7 @@ def running() -> Iterator[Seaweed]:
         folder = Path(made)
         (folder / "s3.json").write_text(json.dumps(IDENTITIES))
         names = ("master", "volume", "filer", "s3")
-        ports = _free_ports(2 * len(names))
+        ports = free_ports(2 * len(names))
         line = [sys.executable, "-c", WITH_PARENT, weed, f"-logdir={folder}", "server"]
         line += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         line += [f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}"]
@@ -100,14 +102,6 @@ def running() -> Iterator[Seaweed]:
         finally:
             process.kill()
             process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        made = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in made:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in made]
 
 
 def _make_bucket(process: subprocess.Popen[bytes], filer: int, log: Path) -> None:

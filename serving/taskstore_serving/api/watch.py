@@ -32,7 +32,8 @@ class Tasks(Protocol):
 async def watch(served: Tasks, *, new: bool, seconds: float = SECONDS) -> None:
     """Look at the store again and again, for ever; `new`: tasks that are new are served, too.
 
-    The manifest is read where its file is another one, or was touched.
+    The manifest is read where its file is another one, or was touched. The first look counts: the
+    store may have changed while the server started.
     """
     store: Store | None = None
     stamp: tuple[int, ...] | None = None
@@ -47,7 +48,7 @@ async def watch(served: Tasks, *, new: bool, seconds: float = SECONDS) -> None:
                 stamp = None
             else:
                 store.close()  # it holds no files of an older version back
-                if seen is not None and store.version != seen.version:
+                if seen is None or store.version != seen.version:
                     try:
                         await follow(served, store, new=new)
                     except Exception:  # the store changed again in the middle: look once more

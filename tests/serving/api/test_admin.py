@@ -162,9 +162,13 @@ def test_requests_wait_while_a_task_gets_its_new_weights(client: Any, engine: En
 
         with tasks.running("alpha"):  # an old request, which is not cut off
             change = asyncio.create_task(tasks.add("alpha"))
-            await asyncio.sleep(0.1)
-            asked = [asyncio.create_task(ask(name)) for name in ("alpha", "beta")]
-            await asyncio.sleep(0.1)
+            async with asyncio.timeout(120):
+                while "alpha" not in tasks.replaced:
+                    await asyncio.sleep(0.001)
+                asked = [asyncio.create_task(ask(name)) for name in ("alpha", "beta")]
+                while not found:
+                    await asyncio.sleep(0.001)
+            await asyncio.sleep(0.1)  # an answer of alpha's would be there by now
             found.append("the old request ends")
         await asyncio.gather(change, *asked)
         return found

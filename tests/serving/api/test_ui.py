@@ -14,7 +14,7 @@ import pytest
 
 from tests.serving.support.engines import need_vllm
 from tests.support import ROOT
-from tests.support.browsers import chromium, shoot
+from tests.support.browsers import PATIENCE, chromium, shoot
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
@@ -62,7 +62,7 @@ def visit(browser: Any, played: Any) -> Iterator[Any]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: urls.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
@@ -94,7 +94,7 @@ def row(page: Any, name: str) -> Any:
 
 def until(page: Any, seen: Callable[[], bool]) -> None:
     """Look again and again; the page's policy forbids what playwright would run inside of it."""
-    for _ in range(400):
+    for _ in range(PATIENCE // 50):
         if seen():
             return
         page.wait_for_timeout(50)
@@ -238,6 +238,7 @@ def test_tasks_are_added_proved_and_removed(visit: Any, played: Any) -> None:
 
 def test_without_a_key_the_page_is_open_and_changes_nothing(browser: Any, keyless: Any) -> None:
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(f"{keyless.url}/ui")
     page.wait_for_selector("#rows tr")
     assert page.is_visible("#frozen")

@@ -59,9 +59,8 @@ def path(small: families.Family, tmp_path: Path) -> Path:
 async def seen(served: Served, calls: int, *, new: bool) -> None:
     """Watch until so many calls were made."""
     following = asyncio.create_task(watch(served, new=new, seconds=0.01))
-    await asyncio.sleep(0.05)
     await asyncio.to_thread(served.change)
-    until = asyncio.get_running_loop().time() + 20
+    until = asyncio.get_running_loop().time() + 120
     while len(served.calls) < calls and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)  # no more of them
@@ -121,5 +120,5 @@ def test_a_manifest_that_is_the_same_file_is_not_read_again(path: Path) -> None:
     served = Served(path, "alpha", "beta")
     before = served.reads
     asyncio.run(seen(served, 0, new=True))
-    assert served.reads <= before + 2
+    assert served.reads <= before + 4  # to see it, and to compare two tasks
     assert served.calls == []

@@ -61,7 +61,11 @@ def test_events_are_numbered_and_the_oldest_go() -> None:
     assert (recent.after(recent.last), recent.after(99)) == ([], [])
 
 
-def test_requests_and_swaps_come_once_to_who_says_what_was_seen() -> None:
+def test_requests_and_swaps_come_once_to_who_says_what_was_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(activity, "PERIOD", 3600.0)
+
     async def scenario(now: Activity, client: Client) -> None:
         running = flight("a", "r" * 500)
         now.started(running)
@@ -82,7 +86,9 @@ def test_requests_and_swaps_come_once_to_who_says_what_was_seen() -> None:
     run(scenario)
 
 
-def test_many_lookers_ask_the_workers_once() -> None:
+def test_many_lookers_ask_the_workers_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activity, "PERIOD", 3600.0)
+
     async def scenario(now: Activity, client: Client) -> None:
         found = await asyncio.gather(*(now.told([], 0) for _ in range(20)))
         assert len(client.asked) == 1
@@ -100,8 +106,8 @@ def test_a_long_step_holds_no_answer_back(monkeypatch: pytest.MonkeyPatch) -> No
         told = await now.told([], 0)
         assert [event["kind"] for event in told["events"]] == ["started"]
         assert told["engine"] == {"answered": 0.0}
+        monkeypatch.setattr(activity, "PATIENCE", 60.0)
         client.answers.set()
-        await asyncio.sleep(0.02)
         assert (await now.told([], 0))["engine"]["active"] == "a"
 
     run(scenario)

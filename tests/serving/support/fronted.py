@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import numpy as np
 
 import taskstore
 from tests.serving.support.engines import FAMILY
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     import httpx
@@ -89,7 +89,7 @@ def serving(root: Path, *given: str, vllm: Sequence[str] = ()) -> Iterator[Serve
     import httpx
     import openai
 
-    port = _free_port()
+    port = free_port()
     command = [
         *(sys.executable, "-m", "taskstore_cli", "serve", str(root / "store"), "--port", str(port)),
         *("--served-model-name", "base", *given, "--"),
@@ -184,13 +184,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(60)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def _write(path: Path, document: Any) -> None:
