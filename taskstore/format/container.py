@@ -13,7 +13,8 @@ from pathlib import Path
 from taskstore.errors import FormatError
 from taskstore.format import header
 from taskstore.locations.base import Location
-from taskstore.locations.files import Flusher, write_all, write_all_at
+from taskstore.locations.files import write_all, write_all_at
+from taskstore.locations.flush import Flusher
 
 ALIGN = 64
 METADATA = {"format": "taskstore"}
@@ -107,7 +108,4 @@ class ContainerWriter:
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            try:
-                self._flusher.close()
-            finally:
-                os.close(fd)
+            os.close(fd)

@@ -1,4 +1,4 @@
-"""Use local folders as a location; write at an offset, and flush while blocks are made.
+"""Use local folders as a location; write at an offset.
 
 A link is followed to a file below the same folder, or to a blob of the same repository in a hub's
 cache. One that leads elsewhere is refused: it may name a file that is nobody's to give away.
@@ -11,14 +11,12 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from taskstore.errors import BadName, ChangedMeanwhile, FormatError
 from taskstore.locations.base import OpenFile, PathLike
 
-STEP = 64 << 20
 COPY_BLOCK = 1 << 20
 TRIES = 50  # to open a file that others replace meanwhile
 PARTIAL = ".partial"  # a file that is being written, or was when its writer died
@@ -35,40 +33,6 @@ def write_all_at(fd: int, data: bytes | memoryview, offset: int) -> None:
     while view:
         done = os.pwrite(fd, view, offset)
         view, offset = view[done:], offset + done
-
-
-class Flusher:
-    """Flushes a growing file in a thread, so that the fsync at the end finds little to do.
-
-    Without it the disk idles while blocks are coded and the processor while the disk flushes.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd, self._flushed = fd, 0
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="taskstore-flush")
-        self._running: Future[None] | None = None
-
-    def written_to(self, end: int) -> None:
-        """Note that the file has grown to `end`; raises the error of an earlier flush."""
-        if end - self._flushed < STEP or (self._running and not self._running.done()):
-            return
-        if self._running:
-            self._running.result()
-        self._running = self._pool.submit(_flush, self._fd)
-        self._flushed = end
-
-    def close(self) -> None:
-        """Wait for the flush that runs, before the file is closed; raises its error.
-
-        The kernel reports a failed write once per open file: to this flush or to the fsync after
-        it, so neither result may be dropped.
-        """
-        self._pool.shutdown()
-        if self._running:
-            self._running.result()
-
-
-_flush = getattr(os, "fdatasync", os.fsync)
 
 
 def below(root: PathLike) -> Iterator[Path]:

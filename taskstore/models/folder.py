@@ -15,7 +15,8 @@ from taskstore.errors import ChecksumMismatch
 from taskstore.format.container_files import shard_names, split
 from taskstore.format.dtypes import nbytes
 from taskstore.format.weight_files import Shaped, usual_head, usual_order
-from taskstore.locations.files import Flusher, copy_regular, write_all
+from taskstore.locations.files import copy_regular, write_all
+from taskstore.locations.flush import Flusher
 
 INDEX = "model.safetensors.index.json"
 Blocks = Iterable[tuple[str, NDArray[Any]]]  # tensor name, the next bits of it (N,)
@@ -104,10 +105,7 @@ def write_shard(
             flusher.written_to(end)
             report(name, bits_N.nbytes)
     finally:
-        try:
-            flusher.close()
-        finally:
-            os.close(fd)
+        os.close(fd)
     if state and digest and state.hexdigest() != digest:
         raise ChecksumMismatch(f"{path.name!r} of {owner}", digest, state.hexdigest())
 

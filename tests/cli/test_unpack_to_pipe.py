@@ -113,3 +113,9 @@ def test_a_closed_output_gets_no_model(packed: Path) -> None:
     done = subprocess.run(words, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 2 and b"standard output is closed" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_dry_run_says_on_stderr_what_it_would_do(packed: Path) -> None:
+    done = to_pipe(packed, "alpha", "--dry-run")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"would read" in done.stderr and b"nothing was written" in done.stderr

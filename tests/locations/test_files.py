@@ -1,8 +1,7 @@
-"""Only regular files are opened, and never more read than they had; no failed flush is lost."""
+"""Only regular files are opened, and never more read than they had."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import socket
@@ -10,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import taskstore
-from taskstore.errors import OutputError
 from taskstore.locations import files
-from tests.support.families import Family, options
 
 
 @pytest.fixture(params=["pipe", "socket", "folder", "/dev/zero"])
@@ -71,28 +67,3 @@ def test_a_file_is_read_whole_or_not_at_all(
         with pytest.raises(OSError, match="changed while it was read"):
             files.read_regular(path, 100)
         monkeypatch.undo()
-
-
-def test_the_last_flush_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_flush", fail)
-    with (tmp_path / "f").open("wb") as file:
-        flusher = files.Flusher(file.fileno())
-        flusher.written_to(files.STEP)
-        with pytest.raises(OSError, match="Input/output"):
-            flusher.close()
-
-
-def fail(_: int) -> None:
-    raise OSError(errno.EIO, "Input/output error")
-
-
-def test_nothing_is_kept_of_what_did_not_reach_the_disk(
-    small: Family, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "_flush", fail)
-    monkeypatch.setattr(files, "STEP", 64)
-    with pytest.raises(OutputError, match="Input/output error"):
-        taskstore.pack(small.base_path, small.paths, tmp_path / "s", options())
-    with pytest.raises(OutputError, match="Input/output error"):
-        taskstore.open(packed).unpack("alpha", tmp_path / "m")
-    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,8 @@ from taskstore_cli.output.console import Output, counted, print_json, size
 
 if TYPE_CHECKING:
     from taskstore.locations.dry import Rehearsal
+
+STANDARD_OUTPUT = "-"
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,10 @@ class Part:
 def print_rehearsal(
     reads: Sequence[Part], writes: Sequence[Part], found: Rehearsal, out: Output
 ) -> None:
-    """What is read, what is written and how large that is, and what else the command says."""
+    """What is read, what is written and how large that is, and what else the command says.
+
+    On stderr where standard output ("-") would get what is written.
+    """
     if out.as_json:
         now = [
             {
@@ -45,8 +51,9 @@ def print_rehearsal(
         return
     if out.quiet:
         return
+    say = partial(click.echo, err=any(part.path == STANDARD_OUTPUT for part in writes))
     for part in reads:
-        click.echo(f"would read   {part.path}" + (f"  ({part.words})" if part.words else ""))
+        say(f"would read   {part.path}" + (f"  ({part.words})" if part.words else ""))
     for part in writes:
         about = found.bytes if part is writes[0] else None
         known = [f"about {size(about)}"] if about is not None else []
@@ -54,7 +61,7 @@ def print_rehearsal(
         there = f"{part.words} now" if changed else f"in place of {part.words}"
         known += [there] if part.files else []
         what = "would change" if changed else "would write "
-        click.echo(f"{what} {part.path}" + (f"  ({', '.join(known)})" if known else ""))
+        say(f"{what} {part.path}" + (f"  ({', '.join(known)})" if known else ""))
     for line in found.facts.get("also", ()):
-        click.echo(line)
-    click.echo("nothing was written" + ("" if writes else ", and nothing would be"))
+        say(line)
+    say("nothing was written" + ("" if writes else ", and nothing would be"))
