@@ -1,4 +1,4 @@
-"""Send a growing file to the disk while it is written, so that the fsync at its end finds little to do.
+"""Send a growing file to the disk while it is written, so that its fsync finds little to do.
 
 Without that the disk idles while blocks are coded and the processor while the disk flushes, and
 pages that wait for the disk fill the memory. Linux is told of each step (sync_file_range); other
