@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-CALLS = ("rename", "replace", "link", "unlink", "remove", "rmdir", "mkdir", "fsync", "fdatasync")
+CALLS = ("rename", "replace", "link", "unlink", "remove", "rmdir", "mkdir", "fsync")
 _HOME = Path(__file__).parents[2]
 
 
@@ -103,7 +103,7 @@ def serve() -> None:
 
 
 def _child(job: dict[str, Any], out: int) -> None:
-    from taskstore.locations import files, publish
+    from taskstore.locations import publish
 
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out, 1)
@@ -113,7 +113,6 @@ def _child(job: dict[str, Any], out: int) -> None:
     deadly = _Deadly(job["call"])
     for name in CALLS:
         setattr(os, name, deadly.before(getattr(os, name)))
-    files._flush = os.fdatasync
     publish._exchange = deadly.before(publish._exchange) if job["exchange"] else lambda *_: False
     if job["seconds"]:
         signal.setitimer(signal.ITIMER_REAL, job["seconds"])
