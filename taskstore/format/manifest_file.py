@@ -32,7 +32,13 @@ _in_use: WeakValueDictionary[bytes, Manifest] = WeakValueDictionary()  # by BLAK
 
 
 def _way_out(path: Path) -> str:
-    """Say what to do with a model, or a store that lost its manifest."""
+    """Say what to do with a model, or a store that lost its manifest; it may go meanwhile."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return _said_of(path)
+    return ""
+
+
+def _said_of(path: Path) -> str:
     if (path / "tasks").is_dir() and any(path.glob("tasks/*/*.safetensors")):
         alone = any(below(path / OLD))
         older = f", `taskstore repair {path}` as it was before the last change" if alone else ""
@@ -101,6 +107,14 @@ def is_store(where: PathLike) -> bool:
         return mirror.manifest_at(location(address)) is not None
     recover(folder := Path(where))
     return (folder / MANIFEST).is_file()
+
+
+def bytes_of(folder: Path, manifest: Manifest) -> int:
+    """Return the bytes of a manifest's file, which may have gone since it was read."""
+    try:
+        return (folder / MANIFEST).stat().st_size
+    except FileNotFoundError:
+        return len(to_bytes(manifest))
 
 
 def not_of_a_store(folder: Path) -> list[str]:

@@ -259,6 +259,7 @@ class LocalFolder:
 
 def _holds(path: Path, seen: bytes | None) -> bool:
     """Tell whether a file has this content; None: whether there is none."""
-    if seen is None or not path.exists():
-        return seen is None and not path.exists()
-    return path.stat().st_size == len(seen) and read_regular(path, len(seen)) == seen
+    with suppress(FileNotFoundError):
+        size = path.stat().st_size
+        return seen is not None and size == len(seen) and read_regular(path, size) == seen
+    return seen is None

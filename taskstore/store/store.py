@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from taskstore import extras
 from taskstore.errors import InputError
 from taskstore.executors import threads
-from taskstore.format.names import MANIFEST, folder_of
+from taskstore.format import manifest_file
+from taskstore.format.names import folder_of
 from taskstore.locations.base import PathLike
 from taskstore.progress import Callback, silent
 from taskstore.public import public
@@ -122,7 +123,7 @@ class Store(StoreContents):
         >>> figures.store_bytes < figures.original_bytes / 3
         True
         """
-        return summary.of(self.manifest, (self.path / MANIFEST).stat().st_size)
+        return summary.of(self.manifest, manifest_file.bytes_of(self.path, self.manifest))
 
     @public
     def verify(

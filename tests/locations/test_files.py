@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from taskstore.errors import ChangedMeanwhile
 from taskstore.locations import files
 
 
@@ -49,6 +50,21 @@ def test_what_goes_while_a_folder_is_listed_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "there/gone").unlink()
     assert list(paths) == [tmp_path / "there/file"]
     assert list(files.below(tmp_path / "none")) == []
+
+
+def test_a_file_that_goes_while_it_is_compared_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").write_bytes(b"seen")
+    read = files.read_regular
+
+    def late(path: Path, limit: int) -> bytes:
+        path.unlink()
+        return read(path, limit)
+
+    monkeypatch.setattr(files, "read_regular", late)
+    with pytest.raises(ChangedMeanwhile, match="changed by another writer"):
+        files.LocalFolder(tmp_path).put_if_unchanged("f", b"new", b"seen")
 
 
 def test_a_file_is_read_whole_or_not_at_all(

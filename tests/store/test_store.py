@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ import taskstore
 from taskstore.errors import (
     BaseUnavailable,
     ChecksumMismatch,
+    FormatError,
     InputError,
     OutputError,
     TargetExists,
@@ -232,6 +234,22 @@ def test_a_changed_manifest(packed: Path, tmp_path: Path) -> None:
     (copy / "taskstore.json").write_text(text.replace('"lambda": 0.4', '"lambda": 0.5', 1))
     with pytest.raises(ChecksumMismatch, match=r"taskstore\.json is damaged"):
         taskstore.open(copy)
+
+
+def test_a_store_that_goes_while_it_is_looked_at(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = taskstore.open(shutil.copytree(packed, tmp_path / "copy"))
+    figures = store.summary()
+    (tmp_path / "copy" / "taskstore.json").unlink()
+    assert store.summary() == figures
+
+    def gone(*_: object) -> NoReturn:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "glob", gone)
+    with pytest.raises(FormatError, match="holds no taskstore.json"):
+        taskstore.open(tmp_path / "copy")
 
 
 def test_a_store_is_a_collection_of_its_tasks(packed: Path) -> None:

@@ -109,12 +109,21 @@ class Mirror(SharedFolder):
         try:
             data.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not data.exists():
+            if not (data.exists() and _linked(data, path)):
                 fetch(self.source, name, file, data)
-            with suppress(FileExistsError):
-                os.link(data, path)
+                _linked(data, path)
         except FileNotFoundError:
             raise FormatError(f"{name} is missing from {self.address}") from None
+
+
+def _linked(data: Path, path: Path) -> bool:
+    """Give a file of the cache its name in a store; False where another process has removed it."""
+    with suppress(FileExistsError):
+        try:
+            os.link(data, path)
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def fetch(source: Location, name: str, listed: Written, target: Path) -> None:

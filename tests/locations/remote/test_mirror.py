@@ -56,6 +56,24 @@ def test_what_was_fetched_before_a_failure_is_not_fetched_again(
     assert here(tmp_path) == {*DATA}
 
 
+def test_what_another_process_removes_meanwhile_is_fetched(
+    made: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data are there for another version of the store; they go before they are linked."""
+    Mirror(made._root.parent / "older", made.source, made.address, made.files).have(["a"])
+    link = os.link
+
+    def late(data: Path, path: Path) -> None:
+        patch.undo()
+        data.unlink()
+        link(data, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", late)
+        made.have(["a"])
+    assert (made._root / "a").read_bytes() == DATA["a"]
+
+
 @pytest.mark.parametrize("data", [b"b" * 499, b"x" * 500])
 def test_another_file_is_refused(made: Mirror, tmp_path: Path, data: bytes) -> None:
     made.source.put("b", data)
