@@ -71,7 +71,17 @@ class Layout:
 def encode(name: str, chunk_N: Values, given_N: Values | None = None) -> list[bytes]:
     """Code one chunk with codec `name`; returns its stored streams."""
     streams = codec(name).encode(chunk_N, given_N)
-    return [stream.store(s, weigh_few=name == "sparse") for s in streams]
+    if name == "sparse":
+        return [stream.store(s, weigh_few=True) for s in streams]
+    return stream.store_all(streams)
+
+
+def encode_all(chunks: Sequence[tuple[str, Values, Values | None]]) -> list[list[bytes]]:
+    """`encode` chunks of several sections, none of them `sparse`, in one call of zstd."""
+    assert all(name != "sparse" for name, *_ in chunks)
+    streams = [codec(name).encode(chunk_N, given_N) for name, chunk_N, given_N in chunks]
+    stored = iter(stream.store_all([s for one in streams for s in one]))
+    return [[next(stored) for _ in one] for one in streams]
 
 
 def decode(

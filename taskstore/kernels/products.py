@@ -59,6 +59,11 @@ def four_sums_of_bf16(w0_N: U, theta_N: U, rebuilt_N: U, one_in: int = 1) -> F64
     """The same of the bits of a base, a fine-tune and what was rebuilt, (N,) thrice."""
     sums = np.empty(4)
     loops.four_sums_of_bf16(w0_N, theta_N, rebuilt_N, one_in, sums)
+    return had_of_bf16(sums, w0_N, theta_N, rebuilt_N)
+
+
+def had_of_bf16(sums: F64, w0_N: U, theta_N: U, rebuilt_N: U) -> F64:
+    """The four sums that a loop found in float32, or the exact ones where that was too narrow."""
     if _is_in_range(sums) and (sums[2] > SMALL or np.array_equal(theta_N, w0_N)):
         return sums
     theta0_N, theta_f_N, rebuilt_f_N = (

@@ -55,6 +55,13 @@ def of_weights(tasks: Sequence[Weights], base: Weights, share: float) -> F64:
     return _sums(_vectors(taken, w0_M)) * _scale(base[0].size, share)
 
 
+def of_bf16(theta_SN: NDArray[Any], w0_N: NDArray[Any], share: float) -> F64:
+    """Return the same, given bits of BF16 of the tasks, (S, N), and of the base."""
+    w0_M = floats.to_float32(_sampled(w0_N, share), "BF16")
+    taken = [(theta_M, "BF16") for theta_M in _sampled(theta_SN, share)]
+    return _sums(_vectors(taken, w0_M)) * _scale(w0_N.size, share)
+
+
 def _vectors(tasks: Sequence[Weights], theta0_M: F32) -> Iterable[F32]:
     """Yield a few columns of the task vectors at a time."""
     for start in range(0, theta0_M.size, STEP):

@@ -160,11 +160,9 @@ def _masked(coder: Coder, block: Block) -> CodedBlock:
     coded = _coded(block, bytes_of(coder.job.family, block))
     common = masks.all_at_once(block) if masks.is_common(block) else None
     if common:
-        w0_N, theta_SN, w1_N, parts = common
-        models = [(theta_N, dtype) for theta_N in theta_SN]
-        coded.products = similarity.of_weights(models, (w0_N, dtype), coder.share)
-        coded.parts += [_base_part(coder, block, w0_N), *parts]
-        coded.multitask = encode("ulp", w1_N, w0_N)
+        coded.products = similarity.of_bf16(common.theta_SN, common.w0_N, coder.share)
+        coded.parts += [_base_part(coder, block, common.w0_N), *common.parts]
+        coded.multitask = common.multitask
         return coded
     weights = coder.source.block(block)
     coded.products = similarity.of_vectors(weights.tau_SN, coder.share)

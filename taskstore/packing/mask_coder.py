@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ from numpy.typing import NDArray
 
 from taskstore.errors import NotFinite
 from taskstore.format import names
-from taskstore.format.section import encode
+from taskstore.format.section import encode_all
 from taskstore.format.tiers.mask import encode_mask
 from taskstore.kernels import bits, cpu, floats, fused
-from taskstore.kernels.products import four_sums, four_sums_of_bf16
+from taskstore.kernels.products import four_sums
 from taskstore.kernels.tall import tall
 from taskstore.merging.methods import Method, Vectors
 from taskstore.merging.methods.sum import Sum
@@ -22,6 +23,22 @@ from taskstore.packing.job import PackJob
 from taskstore.packing.writer import CodedPart
 
 F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CommonBlock:
+    """A block that was read and coded in one go.
+
+    w0_N       bits of the base
+    theta_SN   of the tasks, in memory that the thread's next read uses again
+    multitask  the stored streams of W1
+    parts      a mask per task
+    """
+
+    w0_N: NDArray[np.uint16]
+    theta_SN: NDArray[np.uint16]
+    multitask: list[bytes]
+    parts: list[CodedPart]
 
 
 class MaskCoder:
@@ -40,27 +57,22 @@ class MaskCoder:
         ours = not self._imported and not self._family.multitask
         return bf16 and plain and isinstance(self._method, Sum) and ours
 
-    def all_at_once(
-        self, block: Block
-    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16], list[CodedPart]] | None:
-        """Return W0 (N,), the tasks' weights (S, N) and W1 (N,), bits, and a mask per task.
-
-        The tasks' lie in memory that the thread's next read uses again.
-        None where NaN or Inf is met.
-        """
+    def all_at_once(self, block: Block) -> CommonBlock | None:
+        """Read, merge, mask and code a block; None where NaN or Inf is met."""
         w0_N, theta_SN = read_bits(self._family, block)
         tasks = [self._family.tasks[t] for t in block.tasks]
         lam_S = np.array([self._options.lam_of(task.name) for task in tasks], np.float32)
-        w1_N, bits_SP, chosen_SN, finite = fused.sum_tall_bf16(theta_SN, w0_N, lam_S)
-        if not (finite and floats.all_finite(w0_N, "BF16")):
+        found = fused.sum_tall_bf16(theta_SN, w0_N, lam_S, self._one_in)
+        if found is None:
             return None
-        parts = []
-        for s, task in enumerate(tasks):
-            differs = not np.array_equal(theta_SN[s], w0_N)
-            streams = encode("bits", bits_SP[s])
-            sums = four_sums_of_bf16(w0_N, theta_SN[s], chosen_SN[s], self._one_in)
-            parts.append(_part(block, task, streams, bits_SP[s], chosen_SN[s], differs, sums))
-        return w0_N, theta_SN, w1_N, parts
+        masks = [("bits", bits_P, None) for bits_P in found.bits_SP]
+        multitask, *coded = encode_all([("ulp", found.w1_N, w0_N), *masks])
+        ones_S, differs_S = found.ones_S.tolist(), found.differs_S.tolist()
+        parts = [
+            _part(block, task, coded[s], ones_S[s], found.chosen_SN[s], differs_S[s], sums)
+            for s, (task, sums) in enumerate(zip(tasks, found.sums_S4, strict=True))
+        ]
+        return CommonBlock(w0_N, theta_SN, multitask, parts)
 
     def mask(
         self,
@@ -88,19 +100,20 @@ class MaskCoder:
         archive, dtype = self._options.level == "archive", block.info.dtype
         streams = encode_mask(bits_P, weights.w0_N, w1_N, dtype, archive=archive)
         sums = four_sums(weights.theta0_N, tau_N, rebuilt_N, info.dtype, self._one_in)
-        return _part(block, task, streams, bits_P, rebuilt_N, bool(sums[2] > 0), sums)
+        ones = bits.count(bits_P)
+        return _part(block, task, streams, ones, rebuilt_N, bool(sums[2] > 0), sums)
 
 
 def _part(
     block: Block,
     task: Checkpoint,
     streams: list[bytes],
-    bits_P: NDArray[np.uint8],
+    ones: int,
     rebuilt_N: NDArray[Any],
     differs: bool,
     sums: NDArray[np.float64],
 ) -> CodedPart:
-    ones, info = bits.count(bits_P), task.tensors[block.name]
+    info = task.tensors[block.name]
     return CodedPart(
         names.stem_of("mask", task.name),
         streams,

@@ -170,10 +170,9 @@ class StoreWriter:
     @contextmanager
     def _hashing(self, parts: Iterable[tuple[Key, NDArray[Any]]]) -> Iterator[None]:
         """Feed the next rebuilt elements of each key to its checksum while the block is written."""
-        waiting = [
-            self._pool.submit(self._hashes.setdefault(key, blake3()).update, elements.view("u1"))
-            for key, elements in parts
-        ]
+        new = [(self._hashes.setdefault(k, blake3()), elements) for k, elements in parts]
+        jobs = min(self._job.executor.jobs, len(new))
+        waiting = [self._pool.submit(_update, new[j::jobs]) for j in range(jobs)]
         yield
         for future in waiting:
             future.result()
@@ -205,6 +204,11 @@ class StoreWriter:
         paths = [path for writer in self._writers.values() for path in writer.paths]
         files = file_digests(self._root, paths, self._job.executor)
         return finish(self._root, self._job, self._draft, self.tally, files, share)
+
+
+def _update(new: Sequence[tuple[Hash, NDArray[Any]]]) -> None:
+    for done, elements in new:
+        done.update(elements.view("u1"))
 
 
 def sections_of(draft: m.Manifest, job: PackJob) -> dict[str, dict[str, Layout]]:

@@ -128,6 +128,14 @@ def test_streams_round_trip(data: bytes, zeros: int) -> None:
     assert (stream.load(memoryview(stored), raw.size) == raw).all()
 
 
+@given(st.lists(st.tuples(st.binary(max_size=300), st.integers(0, 40)), max_size=5))
+def test_streams_stored_together_are_those_stored_one_by_one(
+    parts: list[tuple[bytes, int]],
+) -> None:
+    streams = [np.frombuffer(data * times, np.uint8) for data, times in parts]
+    assert stream.store_all(streams) == [stream.store(one) for one in streams]
+
+
 def test_zero_streams_take_nothing() -> None:
     assert stream.store(np.zeros(100_000, np.uint8)) == b""
     assert not stream.load(memoryview(b""), 7).any()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taskstore.kernels import bits, cpu, floats, fused, reference
+from taskstore.kernels.products import four_sums_of_bf16
 from taskstore.kernels.tall import tall
 from taskstore.merging.methods.sum import Sum
 from tests.support.blocks import vectors
@@ -63,27 +64,37 @@ def test_the_whole_chain(dtype: str, n: int, lam: float) -> None:
 @pytest.mark.parametrize("n", SIZES[1:])
 @pytest.mark.parametrize("tasks", [1, 2, 5])
 def test_the_fused_pass_equals_the_general_way(n: int, tasks: int) -> None:
-    """W1, masks and selected weights, bit for bit; a task that is not finite is noticed."""
+    """W1, masks, what they select and its sums, bit for bit; what is not finite is noticed."""
     theta0 = weights(n, "BF16", 1)
     thetas = [
         to_bits((theta0.float() + weights(n, "F32", s, 0.002)).bfloat16()) for s in range(tasks)
     ]
     w0, lam = to_bits(theta0), np.linspace(0.2, 0.6, tasks, dtype=np.float32)
+    thetas[0] = w0.copy() if tasks > 1 else thetas[0]  # a task may be the base
     theta0_f32, tau = floats.to_float32(w0, "BF16"), np.empty((tasks, n), np.float32)
     for s in range(tasks):
         assert cpu.task_vector(thetas[s], "BF16", theta0_f32, tau[s])
     merged = Sum().merge(vectors(tau, np.arange(tasks)))
-    w1, masks, chosen, finite = fused.sum_tall_bf16(np.stack(thetas), w0, lam)
-    assert finite
-    assert (w1 == cpu.add(theta0_f32, merged, w0, "BF16")).all()
-    for s in range(tasks):
-        expected = tall(tau[s], merged, w0, w1, float(lam[s]))
-        assert (masks[s] == expected[0]).all()
-        assert (chosen[s] == expected[1]).all()
+    for one_in in (1, 8):
+        found = fused.sum_tall_bf16(np.stack(thetas), w0, lam, one_in)
+        assert found
+        assert (found.w1_N == cpu.add(theta0_f32, merged, w0, "BF16")).all()
+        for s in range(tasks):
+            packed, chosen = tall(tau[s], merged, w0, found.w1_N, float(lam[s]))
+            assert (found.bits_SP[s] == packed).all()
+            assert (found.chosen_SN[s] == chosen).all()
+            assert found.ones_S[s] == bits.count(packed)
+            assert found.differs_S[s] == (not np.array_equal(thetas[s], w0))
+            sums = four_sums_of_bf16(w0, thetas[s], chosen, one_in)
+            assert found.sums_S4[s].tolist() == sums.tolist()
     for value in (0x7F80, 0xFF80, 0x7FC0):
-        broken = np.stack(thetas)
-        broken[-1, n // 2] = value
-        assert not fused.sum_tall_bf16(broken, w0, lam)[3]
+        for which in range(tasks + 1):
+            broken, base = np.stack(thetas), w0.copy()
+            (base if which == tasks else broken[which])[n // 2] = value
+            assert fused.sum_tall_bf16(broken, base, lam) is None
+        same = np.stack([*thetas, w0])
+        same[:, n // 2] = value
+        assert fused.sum_tall_bf16(same[:-1], same[-1], lam) is None
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50))

@@ -15,6 +15,7 @@ quarter of the speed, because its match finder prefers short, useless matches.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import zstandard
@@ -73,12 +74,34 @@ def store(stream: Bytes, *, weigh_few: bool = False) -> bytes:
 
     `weigh_few`: take the slower way for streams of few different bytes.
     """
-    if not stream[:64].any() and not stream.any():
+    if not _any(stream):
         return b""
     few = weigh_few and np.count_nonzero(np.bincount(stream, minlength=256)) <= FEW
     compressor = _compressor_of_few() if few else _compressor()
-    frame = compressor.compress(memoryview(stream))
-    return frame if len(frame) < stream.size else stream.tobytes()
+    return _smaller(compressor.compress(memoryview(stream)), stream)
+
+
+def store_all(streams: Sequence[Bytes]) -> list[bytes]:
+    """`store` each of them, in one call of zstd: a thread waits for the interpreter once."""
+    full = [i for i, stream in enumerate(streams) if _any(stream)]
+    if len(full) < 2:
+        return [store(stream) for stream in streams]
+    stored = [b""] * len(streams)
+    views = [memoryview(streams[i]) for i in full]
+    frames = _compressor().multi_compress_to_buffer(views, threads=1)
+    for i, at in enumerate(full):
+        stored[at] = _smaller(frames[i], streams[at])
+    return stored
+
+
+def _any(stream: Bytes) -> bool:
+    return bool(stream[:64].any() or stream.any())
+
+
+def _smaller(frame: bytes | zstandard.BufferSegment, stream: Bytes) -> bytes:
+    if len(frame) >= stream.size:
+        return stream.tobytes()
+    return frame if isinstance(frame, bytes) else frame.tobytes()
 
 
 def load(stored: memoryview, size: int) -> Bytes:

@@ -2,15 +2,9 @@
 #include <algorithm>
 
 #include "arrays.hpp"
-#include "bf16.hpp"
+#include "four_sums.hpp"
 
-static const int64_t STRIP = 256;      // elements that a sample takes together
-static const int64_t STRIPS = 32;      // that are added in float32 before float64
-static const int64_t PARTS = 64;       // sums in float32, each of every 64th element
 static const int64_t TILE = 512;       // elements that are summed up at a time, in the nearest cache
-
-static float value(float x) { return x; }
-static float value(uint16_t x) { return widened(x); }
 
 // Of one run in PARTS sums; the parts are added first to last.
 static double dot(const float *a, const float *b, int64_t n) {
@@ -41,61 +35,12 @@ static void inner(In2<float> x_SN, In<int64_t> runs, int64_t length_of_run, Out2
     }
 }
 
-struct Four {  // |e|^2, |w|^2, |tau|^2 and <tau, tau^>, in parts
-    float e[PARTS], w[PARTS], t[PARTS], p[PARTS];
-};
-
-// Four elements a part at a time.
 template <bool WHOLE, class O, class R>
-static void add_strip(Four &sums, const O *w0, const O *x, const R *rebuilt) {
-    for (int64_t j = 0; j < PARTS; ++j) {
-        float e[4], w[4], t[4], p[4];
-        for (int64_t k = 0; k < 4; ++k) {
-            float o = value(w0[j + PARTS * k]), a = value(x[j + PARTS * k]);
-            if (WHOLE) a = a - o;
-            float b = value(rebuilt[j + PARTS * k]) - o, d = b - a, whole = o + a;
-            e[k] = d * d, w[k] = whole * whole, t[k] = a * a, p[k] = a * b;
-        }
-        sums.e[j] += (e[0] + e[1]) + (e[2] + e[3]);
-        sums.w[j] += (w[0] + w[1]) + (w[2] + w[3]);
-        sums.t[j] += (t[0] + t[1]) + (t[2] + t[3]);
-        sums.p[j] += (p[0] + p[1]) + (p[2] + p[3]);
-    }
-}
-
-// `x` is the fine-tune where WHOLE, else the task vector; one strip in `one_in`, a power of two, is looked at.
-template <bool WHOLE, class O, class R>
-static void four_sums(In<O> w0_N, In<O> x_N, In<R> rebuilt_N, int64_t one_in, Out<double> sums_4) {
+static void sums_of(In<O> w0_N, In<O> x_N, In<R> rebuilt_N, int64_t one_in, Out<double> sums_4) {
     int64_t n = length(w0_N);
     require(length(x_N) == n && length(rebuilt_N) == n && length(sums_4) == 4, "vectors differ in size");
-    require(one_in > 0 && one_in <= 1024 && !(one_in & (one_in - 1)), "one in a power of two");
-    const O *w0 = data(w0_N), *x = data(x_N);
-    const R *rebuilt = data(rebuilt_N);
-    double all[4] = {};
-    int64_t group = STRIP * one_in, whole = n / group, groups = (n + group - 1) / group;
-    const float each = 1.0f / static_cast<float>(one_in);  // past the last whole group all are looked at
-    for (int64_t start = 0; start < groups; start += STRIPS) {
-        Four sums = {};
-        for (int64_t k = start; k < std::min(start + STRIPS, whole); ++k) {
-            int64_t i = STRIP * (k * one_in + ((k * 0x9E3779B1) >> 30 & (one_in - 1)));
-            add_strip<WHOLE>(sums, w0 + i, x + i, rebuilt + i);
-        }
-        if (start + STRIPS > whole)
-            for (int64_t i = whole * group; i < n; ++i) {
-                float o = value(w0[i]), a = value(x[i]);
-                if (WHOLE) a = a - o;
-                float b = value(rebuilt[i]) - o;
-                sums.e[0] += (b - a) * (b - a) * each;
-                sums.w[0] += (o + a) * (o + a) * each;
-                sums.t[0] += a * a * each;
-                sums.p[0] += a * b * each;
-            }
-        for (int64_t j = 0; j < PARTS; ++j) {
-            all[0] += sums.e[j], all[1] += sums.w[j];
-            all[2] += sums.t[j], all[3] += sums.p[j];
-        }
-    }
-    for (int64_t k = 0; k < 4; ++k) data(sums_4)[k] = all[k] * static_cast<double>(one_in);
+    require(is_sample(one_in), "one in a power of two");
+    four_sums<WHOLE>(data(w0_N), data(x_N), data(rebuilt_N), n, one_in, data(sums_4));
 }
 
 // Low-rank products in binary64, the same bits on every machine. A matrix library adds the terms of a sum in an
@@ -157,9 +102,9 @@ static void add_four_sums(nb::module_ &m, const char *name,
 
 void add_products(nb::module_ &m) {
     add_loop(m, "inner", inner, "x_SN", "runs", "length_of_run", "sums_SS");
-    add_four_sums(m, "four_sums", four_sums<false, float, float>);
-    add_four_sums(m, "four_sums", four_sums<false, float, uint16_t>);
-    add_four_sums(m, "four_sums_of_bf16", four_sums<true, uint16_t, uint16_t>);
+    add_four_sums(m, "four_sums", sums_of<false, float, float>);
+    add_four_sums(m, "four_sums", sums_of<false, float, uint16_t>);
+    add_four_sums(m, "four_sums_of_bf16", sums_of<true, uint16_t, uint16_t>);
     add_loop(m, "add_product", add_product, "left_OR", "right_RI", "start", "w_N");
     add_loop(m, "add_squares_of_rows", add_squares_of_rows, "w_OI", "squares_O");
     add_loop(m, "add_squares_of_columns", add_squares_of_columns, "w_OI", "squares_I");
