@@ -51,6 +51,7 @@ def measuring(given: Given) -> Given:
     import numpy as np
 
     import taskstore
+    from taskstore.kernels import fused
     from taskstore.merging import similarity
     from taskstore.packing import block_coder, mask_coder
 
@@ -58,7 +59,7 @@ def measuring(given: Given) -> Given:
         *((module, name) for module in (block_coder, mask_coder) for name in vars(module)
           if name.startswith("four_sums")),
         (similarity, "of_vectors"), (similarity, "of_weights"), (similarity, "of_bf16"),
-        (mask_coder.fused, "sum_tall_bf16"),
+        (fused, "sum_tall_bf16"),
     ]  # fmt: skip
     measured = [getattr(module, name) for module, name in places]
 

@@ -30,6 +30,8 @@ def test_weights_and_vectors_are_sampled_alike(dtype: str, share: float) -> None
     tau_SN = values_SN[1:] - values_SN[0]
     found = similarity.of_weights([(row, dtype) for row in raw_SN[1:]], (raw_SN[0], dtype), share)
     assert found == pytest.approx(similarity.of_vectors(tau_SN, share), rel=1e-5, abs=1e-2)
+    if dtype == "BF16":
+        assert (similarity.of_bf16(raw_SN[1:], raw_SN[0], share) == found).all()
 
 
 def test_a_sample_is_near_the_whole_and_reaches_every_part() -> None:

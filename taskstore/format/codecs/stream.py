@@ -87,7 +87,7 @@ def store_all(streams: Sequence[Bytes]) -> list[bytes]:
     if len(full) < 2:
         return [store(stream) for stream in streams]
     stored = [b""] * len(streams)
-    views = [memoryview(streams[i]) for i in full]
+    views: list[bytes | bytearray | memoryview] = [memoryview(streams[i]) for i in full]
     frames = _compressor().multi_compress_to_buffer(views, threads=1)
     for i, at in enumerate(full):
         stored[at] = _smaller(frames[i], streams[at])
