@@ -190,7 +190,7 @@ def place_of(kind: str, root: Path) -> Path:
     return root / KINDS[kind].place.format(asset=asset)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("kind", "entry", "reader"), CASES)
 def test_refused_by_name(kind: str, entry: str, reader: str, fresh: Path) -> None:
     about, path = KINDS[kind], place_of(kind, fresh)

@@ -64,7 +64,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("changes", "message"), HOSTILE.values(), ids=HOSTILE)
 def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     if "hidden_size" in changes and Version(tf.__version__) < Version("5.5"):
@@ -84,7 +84,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("make", BROKEN.values(), ids=BROKEN)
 def test_what_is_no_config(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "config.json")
