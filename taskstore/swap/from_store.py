@@ -33,6 +33,7 @@ Bits = NDArray[Any]
 Report = Callable[[str, int], None]
 Target = tuple[str, Tensor]  # name of a tensor in the store, uint8 memory for it
 OPEN = 64  # tensors whose sections are open
+MASKS = 8  # chunks of a mask that are decoded together: they are an eighth or less of the weights'
 Opened = Callable[[str], Callable[[int], Bits]]  # a tensor's name -> how its chunks are decoded
 
 
@@ -86,7 +87,7 @@ class Source:
 
                 return one
 
-            self._fill(targets, mask, report)
+            self._fill(targets, mask, report, together=MASKS)
 
     def vectors(self, task: str, names: Iterable[str]) -> Iterator[tuple[str, list[Quantised]]]:
         """(name, chunks) of a task's rest, packed as it is stored."""
@@ -115,25 +116,29 @@ class Source:
         location, files = self._store.location, self._manifest.files
         return closing(ShardedReader(location, stem, files, sections))
 
-    def _fill(self, targets: Iterable[Target], opened: Opened, report: Report) -> None:
+    def _fill(
+        self, targets: Iterable[Target], opened: Opened, report: Report, together: int = 1
+    ) -> None:
         """Each target with the chunks of its tensor, one after the other."""
         tensors, chunk, every = self._manifest.tensors, self._manifest.chunk, list(targets)
+        chunks = [layouts.base_layout(tensors[name], chunk).chunks for name, _ in every]
         units = (
-            (i, name, k)
+            (i, name, range(k, min(k + together, chunks[i])))
             for i, (name, _) in enumerate(every)
-            for k in range(layouts.base_layout(tensors[name], chunk).chunks)
+            for k in range(0, chunks[i], together)
         )
         offsets = [0] * len(every)
-        for i, bits_N in self._executor.map(_decoded, lru_cache(OPEN)(opened), units):
+        for i, found in self._executor.map(_decoded, lru_cache(OPEN)(opened), units):
             name, target = every[i]
-            copy_in(target, offsets[i], bits_N)
-            offsets[i] += bits_N.nbytes
-            report(name, bits_N.nbytes)
+            for bits_N in found:
+                copy_in(target, offsets[i], bits_N)
+                offsets[i] += bits_N.nbytes
+                report(name, bits_N.nbytes)
 
 
-def _decoded(opened: Opened, unit: tuple[int, str, int]) -> tuple[int, Bits]:
-    i, name, k = unit
-    return i, opened(name)(k)
+def _decoded(opened: Opened, unit: tuple[int, str, range]) -> tuple[int, list[Bits]]:
+    i, name, chunks = unit
+    return i, list(map(opened(name), chunks))
 
 
 def _quantised(rest: SectionReader, k: int) -> Quantised:

@@ -6,6 +6,7 @@ weight; where masks wait in host memory, one bit per masked weight and two small
 
 from __future__ import annotations
 
+import mmap
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ import torch
 
 from taskstore import devices
 
+LAZY = 1 << 20  # bytes
 WAY_OUT = "attach fewer tasks"
 WAY_OUT_DEVICE = "attach fewer tasks, or use masks='host'"
 
@@ -85,5 +87,8 @@ def require(parts: Iterable[tuple[torch.device, SwapMemory]]) -> None:
 
 
 def blank(nbytes: int, device: torch.device) -> torch.Tensor:
-    """uint8 memory, all zero."""
-    return torch.zeros(nbytes, dtype=torch.uint8, device=device)
+    """uint8 memory, all zero; much of it on a CPU gets its pages when they are first written."""
+    if device.type != "cpu" or nbytes < LAZY:
+        return torch.zeros(nbytes, dtype=torch.uint8, device=device)
+    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.uint8)
