@@ -22,10 +22,12 @@ from taskstore_cli.output import console
 from taskstore_cli.output.console import versioned
 
 import taskstore
-from tests.support import families, json_schema
+from tests.support import azurite, clouds, families, google_storage, json_schema, seaweed
+from tests.support.azurite import Azurite
+from tests.support.google_storage import GoogleStorage
 from tests.support.hub.faults import Hub
 from tests.support.hub.fixtures import a_hub
-from tests.support.seaweed import Seaweed, running
+from tests.support.seaweed import Seaweed
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_CHECKS)
@@ -63,25 +65,64 @@ def packed(small: families.Family, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def seaweed() -> Iterator[Seaweed]:
+def seaweed_server() -> Iterator[Seaweed]:
     """A server of S3, for all tests of a worker."""
-    with running() as server:
+    with seaweed.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite_server() -> Iterator[Azurite]:
+    """A server of Azure's blobs, where azurite of npm is on the path."""
+    if azurite.program() is None:
+        pytest.skip("azurite is not installed: npm install -g azurite")
+    with azurite.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def google_server() -> Iterator[GoogleStorage]:
+    """A server of Google's object store."""
+    with google_storage.running() as server:
         yield server
 
 
 @pytest.fixture
-def s3(
-    seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Seaweed:
-    """The server, an environment in which clients find it, and an empty cache."""
+def emptied_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     monkeypatch.setenv("TASKSTORE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    for name, value in seaweed.environment().items():
-        monkeypatch.setenv(name, value)
-    return seaweed
+
+
+@pytest.fixture
+def s3(seaweed_server: Seaweed, emptied_cache: None, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
+    """The server, an environment in which clients find it, and an empty cache."""
+    clouds.point_at("s3", seaweed_server.environment(), monkeypatch)
+    return seaweed_server
+
+
+@pytest.fixture
+def az(azurite_server: Azurite, emptied_cache: None, monkeypatch: pytest.MonkeyPatch) -> Azurite:
+    """The same for Azure."""
+    clouds.point_at("az", azurite_server.environment(), monkeypatch)
+    return azurite_server
+
+
+@pytest.fixture
+def gs(
+    google_server: GoogleStorage, emptied_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> GoogleStorage:
+    """The same for Google."""
+    clouds.point_at("gs", google_server.environment(), monkeypatch)
+    return google_server
+
+
+@pytest.fixture(params=clouds.EACH)
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Each kind of object store, with its server."""
+    name: str = request.param
+    request.getfixturevalue(name)
+    return name
 
 
 @pytest.fixture

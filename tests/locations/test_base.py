@@ -23,8 +23,7 @@ from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.bucket import Bucket
 from taskstore.locations.remote.repository import Repository, api
 from taskstore.locations.shared import SharedFolder
-from tests.support.azurite import CONTAINER
-from tests.support.seaweed import BUCKET
+from tests.support import clouds
 
 Factory = Callable[[Path], Location]
 
@@ -33,12 +32,8 @@ def in_memory(path: Path) -> Bucket:
     return Bucket(Address("s3", "memory", path.as_posix().strip("/")), MEMORY)
 
 
-def in_bucket(path: Path) -> Bucket:
-    return Bucket(Address("s3", BUCKET, path.as_posix().strip("/")))
-
-
-def in_azure(path: Path) -> Bucket:
-    return Bucket(Address("az", CONTAINER, path.as_posix().strip("/")))
+def on_server(scheme: str) -> Factory:
+    return lambda path: clouds.bucket(scheme, path.as_posix().strip("/"))
 
 
 def in_hub(path: Path) -> Repository:
@@ -53,11 +48,12 @@ KINDS: dict[str, Factory] = {
     "local": LocalFolder,
     "shared": SharedFolder,
     "memory": in_memory,
-    "s3": in_bucket,
+    "s3": on_server("s3"),
     "hub": in_hub,
-    "az": in_azure,
+    "az": on_server("az"),
+    "gs": on_server("gs"),
 }
-BUCKETS = ("memory", "s3", "az")  # a file that changes cannot be read on, and says so
+BUCKETS = ("memory", "s3", "az", "gs")  # a file that changes cannot be read on, and says so
 REMOTE = (*BUCKETS, "hub")
 # How a write to the disk is made to fail, by kind; what is put over a wire: test_bucket.py.
 WRITERS: dict[str, tuple[object, str]] = {

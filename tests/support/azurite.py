@@ -28,11 +28,12 @@ class Azurite:
 
     port: int
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, port: int | None = None) -> dict[str, str]:
+        """What a client's environment says; `port`: of what stands in front of the server."""
         return {
             "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
             "AZURE_STORAGE_ACCOUNT_KEY": KEY,
-            "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{self.port}/{ACCOUNT}",
+            "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port or self.port}/{ACCOUNT}",
         }
 
 

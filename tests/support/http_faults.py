@@ -100,7 +100,7 @@ class Proxy:
             head, length = _head(answer)
             while head.startswith(b"HTTP/1.1 100"):
                 head, length = _head(answer)
-            if cut == LOST:
+            if cut == LOST or not head:
                 return False
             client.sendall(head)
             if method != "HEAD" and b"\r\ntransfer-encoding: chunked" in head.lower():

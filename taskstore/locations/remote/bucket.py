@@ -167,14 +167,18 @@ class Bucket:
         """Read a whole file of at most `limit` bytes; raises OSError, also where it is larger."""
         return self._whole(name, limit)[0]
 
-    def _whole(self, name: str, limit: int | None = None) -> tuple[bytes, str | None]:
-        """Return content and entity tag of a small file, from one answer."""
+    def _whole(self, name: str, limit: int | None = None) -> tuple[bytes, Any]:
+        """Return content and version of a small file, from one answer.
+
+        A put takes its condition from the entity tag, but in Google's store from the generation.
+        """
         key = self._key(name)
         with self._clear(name):
             got = self._obs.get(self._store, key)
             if limit is not None and got.meta["size"] > limit:
                 raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", self._label(name))
-            return bytes(got.bytes()), got.meta["e_tag"]
+            known = {"e_tag": got.meta["e_tag"], "version": got.meta["version"]}
+            return bytes(got.bytes()), {key: value for key, value in known.items() if value}
 
     def put(self, name: str, data: bytes) -> None:
         key = self._key(name)
@@ -192,10 +196,9 @@ class Bucket:
         mode: Any = "create"
         try:
             if seen is not None:
-                there, e_tag = self._whole(name)
+                there, mode = self._whole(name)
                 if there != seen:
                     raise ChangedMeanwhile(self._label(name))
-                mode = {"e_tag": e_tag}
             self._put_once(name, data, seen, mode)
         except (ChangedMeanwhile, FileNotFoundError):
             raise ChangedMeanwhile(

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from taskstore.errors import ChangedMeanwhile, MissingExtra, RemoteError
+from taskstore.errors import MissingExtra, RemoteError
 from taskstore.locations.remote import bucket, windows
 from taskstore.locations.remote.addresses import Address
-from taskstore.locations.remote.bucket import PART, Bucket
-from tests.support.http_faults import LOST, Proxy, status
+from taskstore.locations.remote.bucket import Bucket
+from tests.support.http_faults import Proxy, status
 from tests.support.seaweed import BUCKET, KEY, READER, READER_SECRET, SECRET, Seaweed
 
 pytestmark = pytest.mark.xdist_group("s3")
-DATA = os.urandom(3 << 20)
 
 
 @pytest.fixture
@@ -49,76 +48,6 @@ def whole(place: Bucket, name: str) -> bytes:
         return file.read(0, file.size)
     finally:
         file.close()
-
-
-@pytest.mark.parametrize("code", [500, 503, 429])
-def test_what_does_not_pass_is_said(place: Bucket, proxy: Proxy, code: int) -> None:
-    place.put("f", b"1")
-    file = place.open("f")
-    proxy.failing(10_000, status(code, "Whatever"), "GET")
-    with pytest.raises(OSError, match=f"{code} Whatever.*try again later"):
-        file.read(0, 1)
-    proxy.failing(10_000, status(code, "Whatever"), "PUT")
-    with pytest.raises(RemoteError, match=f"f: .*{code} Whatever.*try again later"):
-        place.put("f", b"2")
-
-
-def test_a_put_that_breaks_leaves_what_was(place: Bucket, proxy: Proxy, tmp_path: Path) -> None:
-    """Also in the middle of a large file's parts."""
-    place.put("f", b"before")
-    large = tmp_path / "large"
-    large.write_bytes(os.urandom(PART + 1000))
-    for answer in (status(403, "AccessDenied"), status(400, "ExpiredToken")):
-        proxy.failing(10_000, answer, "partNumber=2")
-        with pytest.raises(RemoteError, match="may not do that|have expired"):
-            place.put_file("f", large)
-        assert list(place.names()) == ["f"]
-        assert whole(place, "f") == b"before"
-    proxy.failing(1, status(500, "InternalError"), "partNumber=1")
-    place.put_file("f", large)
-    assert whole(place, "f") == large.read_bytes()
-
-
-@pytest.mark.parametrize("seen", [None, b"before"])
-@pytest.mark.parametrize("times", [1, 3])
-def test_a_put_whose_answer_is_lost(
-    place: Bucket, proxy: Proxy, seen: bytes | None, times: int
-) -> None:
-    """What is there is what was sent, so it was no other writer; the next try finds out, too."""
-    if seen is not None:
-        place.put("f", seen)
-    proxy.failing(times, LOST, "PUT")
-    place.put_if_unchanged("f", b"mine", seen)
-    assert whole(place, "f") == b"mine"
-
-
-@pytest.mark.parametrize("seen", [None, b"before"])
-def test_a_put_that_never_came_is_made_again(
-    place: Bucket, proxy: Proxy, seen: bytes | None
-) -> None:
-    if seen is not None:
-        place.put("f", seen)
-    proxy.failing(2, status(500, "InternalError"), "PUT")
-    place.put_if_unchanged("f", b"mine", seen)
-    assert whole(place, "f") == b"mine"
-    proxy.failing(10_000, status(503, "SlowDown"), "PUT")
-    with pytest.raises(RemoteError, match="503 SlowDown.*try again later"):
-        place.put_if_unchanged("f", b"later", b"mine")
-    assert whole(place, "f") == b"mine"
-
-
-def test_another_writer_while_no_answer_comes(place: Bucket, proxy: Proxy) -> None:
-    def fault(method: str, path: str) -> bytes | None:
-        if method != "PUT":
-            return None
-        proxy.fault = lambda method, path: None
-        place.put("f", b"theirs")
-        return status(500, "InternalError")
-
-    proxy.fault = fault
-    with pytest.raises(ChangedMeanwhile, match="f was changed by another writer"):
-        place.put_if_unchanged("f", b"mine", None)
-    assert whole(place, "f") == b"theirs"
 
 
 CASES = {

@@ -1,4 +1,4 @@
-"""What every location over a network does when a request fails: an S3 server's, a hub's."""
+"""What every location over a network does when a request fails: of each object store, of a hub."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from taskstore.locations.base import Location
 from taskstore.locations.remote import bucket, windows
 from taskstore.locations.remote.windows import HEAD
 from tests.locations.test_base import KINDS
+from tests.support import clouds
 from tests.support.http_faults import Proxy, status
 
 DATA = os.urandom(3 << 20)
-READS = {"s3": "GET", "hub": "/resolve/"}  # in the lines of requests that read a file
+READS = {"s3": "GET", "az": "GET", "gs": "GET", "hub": "/resolve/"}  # in lines of what reads a file
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # its own calls
 
 
@@ -35,20 +36,19 @@ class Far:
         self.proxy.failing(times, answer, READS[self.kind])
 
 
-@pytest.fixture(params=[pytest.param("s3", marks=pytest.mark.xdist_group("s3")), "hub"])
+@pytest.fixture(params=[*clouds.EACH, "hub"])
 def far(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Far]:
     kind: str = request.param
     server = request.getfixturevalue(kind)
-    port = server.port if kind == "s3" else int(server.url.rsplit(":", 1)[1])
+    port = int(server.url.rsplit(":", 1)[1]) if kind == "hub" else server.port
     monkeypatch.setitem(bucket._RETRY, "max_retries", 1)
     with Proxy(port) as proxy:
         made = Far(kind, proxy, lambda: KINDS[kind](tmp_path))
         monkeypatch.setattr(windows, "pause", made.waits.append)
-        if kind == "s3":
-            for name, value in server.environment(proxy.port).items():
-                monkeypatch.setenv(name, value)
+        if kind != "hub":
+            clouds.point_at(kind, server.environment(proxy.port), monkeypatch)
         else:
             url = f"http://127.0.0.1:{proxy.port}"
             files = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
