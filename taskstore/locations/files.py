@@ -19,6 +19,7 @@ from taskstore.locations.base import OpenFile, PathLike
 
 COPY_BLOCK = 1 << 20
 TRIES = 50  # to open a file that others replace meanwhile
+_SHARED = ".huggingface-shared-blobs"  # a file in the blobs that all repositories of a cache share
 PARTIAL = ".partial"  # a file that is being written, or was when its writer died
 
 
@@ -67,8 +68,7 @@ def resolve(path: PathLike, folder: PathLike) -> Path:
 def absolute(path: PathLike) -> Path:
     """Return an absolute path that names what the system would open, without "..".
 
-    A folder before ".." may be a link, so its parent is the one of where it leads; other links
-    stay.
+    A folder before ".." may be a link: its parent is that of where it leads. Other links stay.
     """
     path = Path(path)
     if ".." in path.parts:
@@ -83,11 +83,12 @@ def absolute(path: PathLike) -> Path:
 def _blobs(root: Path) -> list[Path]:
     """Return where the hub's cache keeps the files of a snapshot, whose folder has links to them.
 
-    These are .../models--ORG--NAME/snapshots/REVISION[/...] and .../models--ORG--NAME/blobs.
+    These are .../models--ORG--NAME/snapshots/... and .../models--ORG--NAME/blobs, or .../blobs.
     """
-    above = [folder.parent for folder in (root, *root.parents)]
-    found = (a for a in above if a.name == "snapshots" and a.parent.name.startswith("models--"))
-    return [snapshots.parent / "blobs" for snapshots in found]
+    above = (folder.parent for folder in (root, *root.parents))
+    homes = [a.parent for a in above if a.name == "snapshots" and a.parent.name[:8] == "models--"]
+    shared = [home.with_name("blobs") for home in homes]
+    return [home / "blobs" for home in homes] + [s for s in shared if (s / _SHARED).is_file()]
 
 
 def open_regular(path: PathLike, within: PathLike | None = None) -> int:

@@ -155,6 +155,24 @@ def test_only_blobs_of_the_same_repository(small: Family, tmp_path: Path, blob: 
         open_checkpoint(snapshot)
 
 
+def test_blobs_of_xet_are_shared_by_a_whole_cache(small: Family, tmp_path: Path) -> None:
+    """A file of the hub's library says that they are; other folders of that name are refused."""
+    snapshot = save(tmp_path / "models--o--n" / "snapshots" / ("a" * 40), small.tasks["alpha"])
+    shared = tmp_path / "blobs" / "ab"
+    shared.mkdir(parents=True)
+    (shared / "abc").write_text("{}")
+    (snapshot / "tokenizer.json").symlink_to("../../../blobs/ab/abc")
+    with pytest.raises(CheckpointError, match="outside of its folder"):
+        open_checkpoint(snapshot)
+    (tmp_path / "blobs" / ".huggingface-shared-blobs").write_text("1\n")
+    open_checkpoint(snapshot).close()
+    (tmp_path / "elsewhere").write_text(SECRET)
+    (shared / "link").symlink_to(tmp_path / "elsewhere")
+    (snapshot / "key.json").symlink_to("../../../blobs/ab/link")
+    with pytest.raises(CheckpointError, match="outside of its folder"):
+        open_checkpoint(snapshot)
+
+
 def test_blobs_that_are_a_link(small: Family, tmp_path: Path) -> None:
     home = tmp_path / "models--o--n"
     snapshot = save(home / "snapshots" / ("a" * 40), small.tasks["alpha"])

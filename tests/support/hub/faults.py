@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.support.hub.repositories import Repositories
+from tests.support.hub.xet import Xet
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     delay: float = 0.0
     page: int = 1000
+    xet: Xet | None = None  # where clients put large files, instead of LFS
 
     def fault_of(self, line: str) -> Fault | None:
         with self.repositories.lock:

@@ -29,6 +29,7 @@ class Blob:
     data: bytes
     lfs: bool
     said: int | None = None  # the size that the hub tells, where it lies
+    xet: str = ""  # its hash in Xet, where it is kept there
 
     @property
     def size(self) -> int:
@@ -51,6 +52,8 @@ class Blob:
         }  # fmt: skip
         if self.lfs:
             found["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": 134}
+        if self.xet:
+            found["xetHash"] = self.xet
         return found
 
 
@@ -149,6 +152,15 @@ class Repositories:
             {p.relative_to(folder).as_posix(): blob_of(p.name, p.read_bytes()) for p in paths},
             message,
         )
+
+    def in_xet(self, sha256: str) -> tuple[str, str, Blob]:
+        """Return where a file is that is kept in Xet; raises Refused."""
+        for name, repository in self._all.items():
+            for commit in repository.commits.values():
+                for path, blob in commit.files.items():
+                    if blob.xet and blob.sha256 == sha256:
+                        return name, path, blob
+        raise Refused(404, "EntryNotFound", "no such file")
 
     def lie(self, name: str, path: str, size: int) -> None:
         """Let the hub tell another size of a file than it sends."""

@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.support.hub.answering import Answering
 from tests.support.hub.faults import Hub
 from tests.support.hub.repositories import (
     Blob,
@@ -29,19 +30,8 @@ from tests.support.hub.repositories import (
 _PART = 64 << 10
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer of two small packets waits for 40 ms
+class _Handler(Answering):
     hub: Hub
-    cut: int | None = None
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    do_POST = do_PUT = do_HEAD = do_DELETE = do_GET
 
     def _answer(self) -> None:
         hub, self.cut = self.hub, None
@@ -64,36 +54,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self._routed(body, token)
             except Refused as error:
                 self._refuse(error)
-
-    def _body(self) -> bytes:
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        parts = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
-
-    def _send(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        if self.cut is None:
-            self.wfile.write(body)
-            return
-        self.wfile.write(body[: self.cut])
-        self.close_connection = True
-
-    def _json(self, value: Any, status: int = 200, **headers: str) -> None:
-        self._send(status, json.dumps(value).encode(), Content_Type="application/json", **headers)
-
-    def _refuse(self, error: Refused) -> None:
-        headers = {"X_Error_Code": error.code, "X_Error_Message": str(error), **error.headers}
-        self._json({"error": str(error)}, error.status, **headers)
 
     def _routed(self, body: bytes, token: str) -> None:
         user = self.hub.repositories.tokens.get(token)
@@ -198,9 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif key == "file":
                 files[value["path"]] = blob_of("", base64.b64decode(value["content"]))
             elif key == "lfsFile":
-                if value["oid"] not in hub.objects:
-                    raise Refused(400, "", f"LFS object {value['oid']} is not there")
-                files[value["path"]] = Blob(hub.objects[value["oid"]], True)
+                files[value["path"]] = self._sent(value["oid"])
             else:
                 files[value["path"]] = None
         asked = parse_qs(urlsplit(self.path).query)
@@ -214,6 +172,21 @@ class _Handler(BaseHTTPRequestHandler):
             answer["pullRequestUrl"] = f"{self.hub.url}/{name}/discussions/{number}"
         sha = hub.commit(name, branch, files, title, parent)
         self._json(answer | {"commitOid": sha, "commitUrl": f"{self.hub.url}/{name}/commit/{sha}"})
+
+    def _sent(self, oid: str) -> Blob:
+        """A large file that was sent before the commit."""
+        if oid in self.hub.repositories.objects:
+            return Blob(self.hub.repositories.objects[oid], True)
+        if self.hub.xet and (found := self.hub.xet.find(oid)):
+            return Blob(found[1], True, xet=found[0])
+        raise Refused(400, "", f"LFS object {oid} is not there")
+
+    def _xet_token(self, body: bytes, user: str | None, name: str, what: str, rev: str) -> None:
+        self.hub.repositories.of(name, user, reading=True).commit_of(rev)
+        if self.hub.xet is None or (what == "write" and user is None):
+            raise Refused(401, "", "Log in first")
+        said, headers = self.hub.xet.token()
+        self._json(said, 200, **headers)
 
     def _branch(self, body: bytes, user: str | None, name: str, branch: str) -> None:
         repository = self.hub.repositories.of(name, user)
@@ -232,6 +205,21 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X_Repo_Commit": commit.sha, "Accept_Ranges": "bytes", "ETag": tag}
         if blob.lfs:
             headers |= {"X_Linked_Etag": tag, "X_Linked_Size": str(blob.size)}
+        if blob.xet:
+            route = f"{self.hub.url}/api/models/{name}/xet-read-token/{commit.sha}"
+            headers |= {"X_Xet_Hash": blob.xet, "Link": f'<{route}>; rel="xet-auth"'}
+            bridge = self.hub.url.replace("127.0.0.1", "localhost")  # another host, to a client
+            self._send(302, b"", Location=f"{bridge}/bridge/{blob.sha256}", **headers)
+        else:
+            self._ranges(name, path, blob, headers)
+
+    def _bridge(self, body: bytes, user: str | None, sha256: str) -> None:
+        """What gives files of Xet to who speaks plain HTTP; its addresses are rights."""
+        repositories = self.hub.repositories
+        name, path, blob = repositories.in_xet(sha256)
+        self._ranges(name, path, blob, {"Accept_Ranges": "bytes"})
+
+    def _ranges(self, name: str, path: str, blob: Blob, headers: dict[str, str]) -> None:
         data, status, size = blob.data, 200, len(blob.data)
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             begin, end = int(asked[1]), min(int(asked[2] or size) + 1, size)
@@ -266,6 +254,8 @@ _ROUTES: list[tuple[str, Callable[..., None]]] = [
     (rf"/api/models/{_NAME}/preupload/([^/]+)", _Handler._preupload),
     (rf"/api/models/{_NAME}/commit/([^/]+)", _Handler._commit),
     (rf"/api/models/{_NAME}/branch/([^/]+)", _Handler._branch),
+    (rf"/api/models/{_NAME}/xet-(read|write)-token/([^/]+)", _Handler._xet_token),
+    (r"/bridge/([0-9a-f]{64})", _Handler._bridge),
     (rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler._batch),
     (r"/lfs/([0-9a-f]{64})", _Handler._object),
     (rf"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
