@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from taskstore.errors import FormatError
 from taskstore.format.codecs import codec, factored, low_rank, stream
 from taskstore.format.codecs.chained import Order
+from taskstore.format.codecs.deltas import Deltas
 from taskstore.format.codecs.levels import quantised
 from taskstore.format.container import ALIGN, ContainerReader, ContainerWriter
 from taskstore.kernels.factored.low_rank import LowRank
@@ -170,6 +171,12 @@ class SectionReader:
                 given_N = self._update.predict(k * layout.chunk, given_N)
             streams = self._plain(k, given_N)
             return codec(layout.codec).decode(streams, layout.elements(k), layout.itemsize, given_N)
+
+    def head(self, k: int, given_H: Values) -> Values:
+        """Decode the first elements of chunk `k` of `deltas`, as many as are given; unchecked."""
+        assert self.codec == "deltas"
+        with self._labelled(k):
+            return Deltas().head(self._plain(k, None), self._layout.elements(k), given_H)
 
     @property
     def codec(self) -> str:

@@ -239,7 +239,8 @@ class StoreContents:
         from taskstore.store.rebuild import ModelReader
 
         self.check_tier(task, tier)
-        self.have(self.files_of(task, tier=tier))
+        if self.is_elsewhere:
+            self.have(self.files_of(task, tier=tier))
         with (
             self.as_it_was(),
             closing(ModelReader(self.location, self.manifest, task, base, tier)) as opened,

@@ -20,6 +20,7 @@ from taskstore.format.dtypes import numel
 from taskstore.format.manifest import TIERS, Manifest, Task
 from taskstore.format.rules import lineage
 from taskstore.format.section import Layout
+from taskstore.kernels import cpu
 from taskstore.locations.base import Location
 from taskstore.models.readers.stored_adapter import Adapted
 from taskstore.store.base import BaseSource, Bits
@@ -68,7 +69,6 @@ class ModelReader:
         if self._task is not None and self._task.adapter is not None:
             own, chunk = self._readers[self._adapter_stem], manifest.chunk
             self.adapted = Adapted(self._task, own, chunk, lambda name: self._of_base(name)[1])
-        self.tensors = rebuilt_tensors(manifest, task, tier)
         self.saved = (self._task.names if self._task else None) or {}
 
     def close(self) -> None:
@@ -80,6 +80,11 @@ class ModelReader:
     @property
     def label(self) -> str:
         return label_of(self._name)
+
+    @cached_property
+    def tensors(self) -> dict[str, Rebuilt]:
+        """List the tensors as they are rebuilt."""
+        return rebuilt_tensors(self._manifest, self._name, self._tier)
 
     @cached_property
     def own_tensors(self) -> dict[str, Rebuilt]:
@@ -97,6 +102,18 @@ class ModelReader:
                 return decoded(k)
             k -= count
         raise IndexError(f"{name!r} has no chunk {k}")
+
+    def head(self, name: str, k: int, n: int) -> Bits:
+        """Decode the first `n` elements of chunk `k`, alone where its codec can; unchecked."""
+        task = self._task
+        if task and task.tensors[name].kind == "exact" and k < self._of_base(name)[0]:
+            section = self._readers[names.stem_of("exact", self._folder)].section(name)
+            alone = not lineage.has_parents(self._manifest.tasks, task, name)
+            if alone and section.codec == "deltas":
+                dtype, below = self._manifest.tensors[name].dtype, self._of_base(name)[1]
+                w0_N = cpu.cast(below(k)[:n], dtype, task.tensors[name].dtype or dtype)
+                return section.head(k, w0_N)
+        return self.chunk(name, k)[:n]
 
     def sources(self, name: str) -> list[str]:
         """List the files that a tensor is rebuilt from."""
@@ -148,7 +165,7 @@ class ModelReader:
         found: dict[str, Mapping[str, Layout]] = {self._private_stem: self._private_rows}
         if self._task.adapter is not None:
             found[self._adapter_stem] = layouts.adapter_layouts(self._manifest, self._task)
-        needed = {t for name in self._task.tensors for t in self._tiers_of(self._task, name)}
+        needed = {t for n in self._task.tensors for t in tiers_up_to(self._task, n, self._tier)}
         read = [(self._name, tier) for tier in TIERS if tier in needed]
         if "exact" in needed:
             for parent in lineage.parents(self._manifest.tasks, self._name):
@@ -156,9 +173,6 @@ class ModelReader:
         for task, tier in read:
             found |= tiers.BY_NAME[tier].files(self._manifest, task)
         return found
-
-    def _tiers_of(self, task: Task, name: str) -> tuple[str, ...]:
-        return tiers_up_to(task, name, self._tier)
 
     def _open(self, name: str) -> tuple[Part, ...]:
         """Open a tensor: the base's rows, then those that only the task has."""
@@ -190,7 +204,7 @@ class ModelReader:
         Of a task with a parent they are those of the first task of its chain, which the others
         follow.
         """
-        tensor, used = self._manifest.tensors[name], self._tiers_of(task, name)
+        tensor, used = self._manifest.tensors[name], tiers_up_to(task, name, self._tier)
         exact = used[-1:] == ("exact",)
         assert self._name is not None
         all_tasks = self._manifest.tasks

@@ -59,6 +59,14 @@ def test_rows_and_columns_may_begin_anywhere(itemsize: int, data: st.DataObject)
     assert (stored("deltas", coded, w0, n, itemsize) == w).all()
 
 
+@ITEMSIZES
+@pytest.mark.parametrize("first", [0, 1, 8, 511, 512, 700, 5000])
+def test_the_first_elements_are_decoded_alone(itemsize: int, first: int) -> None:
+    w0, w = tuned(5000, itemsize, 3)
+    coded = Deltas(50, 20).encode(w, w0)
+    assert (Deltas().head(coded, 5000, w0[:first]) == w[:first]).all()
+
+
 def test_few_elements_do_not_pay_for_rows_and_columns() -> None:
     w0, w = tuned(300, 2, 1)
     coded = Deltas(90, 70).encode(w, w0)

@@ -1,8 +1,8 @@
 """Chooses the parents of fine-tunes that join a store: of its tasks, of those that join, or none.
 
-A few runs of weights of every task that may be a parent are read out of the store, and each
-fine-tune is coded given them. The best of each is then measured on more runs, beside the base and
-the other fine-tunes. So the cost hardly grows with the tasks that are there.
+A run or two of weights of every task that may be a parent is read out of the store, where the
+fine-tunes moved most, and each is coded given it. The best of each are then measured on more runs,
+beside the base and the other fine-tunes. So the cost hardly grows with the tasks that are there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy as np
 
 from taskstore.errors import TaskstoreError
 from taskstore.executors import Executor
-from taskstore.format.manifest import Manifest
+from taskstore.format.dtypes import numel
+from taskstore.format.manifest import TIERS, Manifest
 from taskstore.format.rules import lineage
+from taskstore.kernels import cpu
 from taskstore.locations.remote import mirror
 from taskstore.models.family import Family
 from taskstore.packing import plan as planning
@@ -26,9 +28,11 @@ from taskstore.packing.parents.choice import GAIN, LEAST
 from taskstore.packing.parents.distances import Run, Samples, Weights, cost
 from taskstore.store import Store
 from taskstore.store.base import BaseSource, Bits
+from taskstore.store.rebuild import ModelReader
 
-LONG = 1 << 13  # weights of a run: a whole chunk is decoded for each
+LONG = 1 << 13  # weights of a run: what lies before it in its chunk is decoded, too
 FEW, OF_ALL = 4, 64  # runs of a task that may be a parent, at most; of all of them
+BEST = 4  # tasks that are measured on all runs
 Node = Mapping[int, Weights]  # by the number of the run
 
 
@@ -92,18 +96,31 @@ def _best(
     store: Store, candidates: list[str], samples: Samples, executor: Executor
 ) -> dict[str, Node]:
     """Return the tasks of a store to which some fine-tune is nearest, nearer than to the base."""
-    few_runs = max(1, min(FEW, OF_ALL // max(1, len(candidates))))
-    step = max(1, len(samples.runs) // few_runs)
-    few = samples.only(range(step // 2, len(samples.runs), step))
+    count = max(1, min(FEW, OF_ALL // max(1, len(candidates))))
+    few = samples.only(_telling(samples, count, store.manifest.chunk))
     new = range(1, len(samples.nodes))
-    least, found = {t: cost(few, (0, t)) for t in new}, dict[int, str]()
+    takes: dict[int, dict[str, int]] = {t: {} for t in new}
     for name, node in _read(store, candidates, few, executor):
         with_it = replace(few, nodes=[*few.nodes, node])
         for t in new:
-            takes = cost(with_it, (len(few.nodes), t))
-            if takes < least[t]:
-                least[t], found[t] = takes, name
-    return dict(_read(store, sorted({*found.values()}), samples, executor))
+            takes[t][name] = cost(with_it, (len(few.nodes), t))
+    found = set[str]()
+    for t in new:
+        given_base = cost(few, (0, t))
+        nearer = {name: taken for name, taken in takes[t].items() if taken < given_base}
+        found |= {*sorted(nearer, key=nearer.__getitem__)[: max(1, BEST // len(new))]}
+    return dict(_read(store, sorted(found), samples, executor))
+
+
+def _telling(samples: Samples, count: int, chunk: int) -> set[int]:
+    """Choose some runs: of those in which fine-tunes moved most, those that are decoded soonest."""
+    base, *new = samples.nodes
+    moved = {
+        i: sum(np.mean(cpu.cast(*base[i], node[i][1]) != node[i][0]) for node in new if i in node)
+        for i in base
+    }
+    most = [i for i in moved if 2 * moved[i] >= max(moved.values())]
+    return {*sorted(most, key=lambda i: samples.runs[i].stop % chunk)[:count]}
 
 
 def _read(
@@ -133,14 +150,26 @@ class _Kept:
 
 def _weights(shared: tuple[Store, BaseSource, Mapping[int, Run]], name: str) -> Node:
     (store, base, runs), node = shared, dict[int, Weights]()
+    manifest, task = store.manifest, store.manifest.tasks[name]
     try:
         with store.reader(name, base) as reader:
             for i, run in runs.items():
-                if run.name in reader.tensors:
-                    pieces = list(reader.elements(run.name, run.start, run.stop))
-                    if sum(piece.size for piece in pieces) == run.stop - run.start:
-                        weights = np.concatenate(pieces)
-                        node[i] = weights, reader.tensors[run.name].dtype
+                entry = task.tensors.get(run.name)
+                if entry is None or entry.kind not in TIERS:
+                    continue  # it is coded against the base
+                tensor = manifest.tensors[run.name]
+                if numel(entry.shape or tensor.shape) >= run.stop:
+                    weights = _run(reader, run, manifest.chunk)
+                    node[i] = weights, entry.dtype or tensor.dtype
     except (TaskstoreError, OSError):
         return {}
     return node
+
+
+def _run(reader: ModelReader, run: Run, chunk: int) -> Bits:
+    """Decode a run, and of its chunk what lies before it; the rest where it ends in another one."""
+    k, start = divmod(run.start, chunk)
+    stop = start + run.stop - run.start
+    if stop <= chunk:
+        return reader.head(run.name, k, stop)[start:]
+    return np.concatenate(list(reader.elements(run.name, run.start, run.stop)))

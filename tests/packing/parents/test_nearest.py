@@ -84,6 +84,24 @@ def test_what_is_asked_for_stays(
     assert parents(store, family, "a2", "b2", **how) == expected
 
 
+def test_it_is_found_among_64(tmp_path: Path) -> None:
+    """The newest of a run is found among strangers, where the most tasks are looked at least."""
+    base = families.random_state(5, torch.bfloat16, shapes={"still": (9000,), "w": (96, 256)})
+    tasks = {f"task{i:02d}": _only_w(base, 100 + i, 0.01) for i in range(61)}
+    run = [_only_w(base, 1, 0.01)]
+    for step in range(2, 5):
+        run.append(_only_w(run[-1], step, 3e-4))
+    tasks |= {f"task{60 + step}": state for step, state in enumerate(run, 1)}
+    family = families.Family(tmp_path / "family", base, tasks)
+    *before, _ = tasks
+    store = packed(family, tmp_path / "s", *before, parent="none")
+    assert parents(store, family, "task64") == {"task64": "task63"}
+
+
+def _only_w(state: State, seed: int, size: float) -> State:
+    return {**state, "w": stepped(state, seed, size)["w"]}
+
+
 def test_no_chain_is_too_deep(family: families.Family, tmp_path: Path) -> None:
     """Tasks at the deepest place are no parents; several that join count with what is there."""
     chain = {"a2": "a1", "a3": "a2", "b1": "a3", "b2": "b1", "b3": "b2", "other": "b3"}

@@ -121,17 +121,14 @@ class Deltas:
     def decode(self, streams: list[Bytes], n: int, itemsize: int, given_N: U | None) -> U:
         """Raises FormatError where the coder does not end as it began, or plain bits are left."""
         assert given_N is not None
-        head = _head(streams[0], n, itemsize)
-        found = tables.read(streams[2], LAST, SMALL)
-        if found is None:
-            raise FormatError("the tables of a chunk of deltas make no sense")
-        contexts_E, shares_CS = found
-        scales, chunk_N = _split(streams[1], head, n), np.empty(n, f"<u{itemsize}")
-        way, coded, plain = (*head.way, head.f), streams[3], streams[4]
-        wrong = loops.decode(given_N, *way, *scales, contexts_E, shares_CS, coded, plain, chunk_N)
+        chunk_N, wrong = _decoded(streams, n, given_N)
         if wrong:
             raise FormatError(WRONG[wrong])
         return chunk_N
+
+    def head(self, streams: list[Bytes], n: int, given_H: U) -> U:
+        """Decode the first elements of `n`, as many as are given; what follows is not looked at."""
+        return _decoded(streams, n, given_H)[0]
 
     def _scales(self, octaves_N: NDArray[np.int16]) -> Bytes:
         """Choose the codes of rows and columns: half octaves below those that moved farthest."""
@@ -142,6 +139,19 @@ class Deltas:
         rows_2R, columns_2K = np.zeros((2, rows), np.int64), np.zeros((2, columns), np.int64)
         delta_tables.sums(octaves_N, first, rows_2R, columns_2K)
         return np.concatenate([_below(*rows_2R), _below(*columns_2K)])
+
+
+def _decoded(streams: list[Bytes], n: int, given_H: U) -> tuple[U, int]:
+    """Decode as many of `n` elements as are given; returns what is wrong at the end, too."""
+    head = _head(streams[0], n, given_H.itemsize)
+    found = tables.read(streams[2], LAST, SMALL)
+    if found is None:
+        raise FormatError("the tables of a chunk of deltas make no sense")
+    contexts_E, shares_CS = found
+    scales, chunk_H = _split(streams[1], head, n), np.empty_like(given_H)
+    way, coded, plain = (*head.way, head.f), streams[3], streams[4]
+    wrong = loops.decode(given_H, *way, *scales, contexts_E, shares_CS, coded, plain, chunk_H)
+    return chunk_H, wrong
 
 
 def _below(total: Counts, moved: Counts) -> Bytes:
