@@ -213,7 +213,7 @@ def _above(
         dtype=info.dtype,
         shape=block.info.shape,
         start=block.start,
-        step=coder.low_ranks.steps.get(t) or 2.0 ** (2 - job.options.bits_of(task.name)),
+        step=coder.low_ranks.step_of(t, block.name, entry.codec),
         archive=job.options.level == "archive",
         label=(task.name, block.name),
         lineage=lineage,

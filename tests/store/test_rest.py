@@ -176,6 +176,10 @@ def test_a_row_is_what_makes_sense() -> None:
     assert levels_for((64, 3, 7, 7), 0, 2.0).columns == 147  # a filter
     assert levels_for((8, 512, 128), 0, 2.0).columns == 128  # experts
     assert levels_for((512,), 0, 2.0).step == 1 / 16  # a norm
+    assert levels_for((256, 1, 7, 7), 0, 2.0).step == 1  # a small filter
+    assert levels_for((256, 1, 7, 7), 0, 0.5).step < 1
+    assert levels_for((1, 1, 256), 0, 0.5).step == levels_for((512,), 0, 0.5).step
+    assert levels_for((1 << 16, 1, 7, 7), 0, 0.5).step > 2  # too many weights for that
 
 
 def test_equal_input_gives_equal_bytes(small: families.Family, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ MIN_ROW = 64  # a row of fewer elements would pay too much for its step
 BITS = 2.0  # from which on `levels` are as small
 FEW, STRETCH_OF_FEW = 1.7, 8.0  # octaves per step above 2, up to this: few levels are not 0
 FINER = 16  # vectors (norms, biases) are few and matter much: their steps are so much smaller
+FINER_OF_FEW = 4  # so much at steps from 2.5 on: at few bits they would be a tenth of all
+SMALL = 1 << 16  # elements of a tensor of one row that is as a vector below two bits
 
 
 class Rest(TierFile):
@@ -92,13 +94,28 @@ def levels_for(shape: tuple[int, ...], start: int, bits: float) -> Levels:
 
 def rest_codec(shape: tuple[int, ...], start: int, step: float, few: bool = False) -> Levels:
     """Make the codec of a chunk by its step; `few`: it is `factored`."""
-    if len(shape) < 2:
-        return Levels(step / FINER)
+    if _is_vector(shape, step):
+        return Levels(step / max(FINER / max(step, 1.0) ** 1.5, FINER_OF_FEW))
     columns = row_length(shape)
     if few:
-        most = min(max(MAX_STRETCH * 2.0 ** (FEW * (step - 2)), MAX_STRETCH), STRETCH_OF_FEW)
-        return factored.Factored(step, columns, start % columns, most)
+        return factored.Factored(step, columns, start % columns, stretch_of(step))
     return Levels(step, columns, start % columns) if columns else Levels(step)
+
+
+def stretch_of(step: float) -> float:
+    """Return how far a row of a rest over a part of low rank is stretched, at most."""
+    return float(min(max(MAX_STRETCH * 2.0 ** (FEW * (step - 2)), MAX_STRETCH), STRETCH_OF_FEW))
+
+
+def _is_vector(shape: tuple[int, ...], step: float) -> bool:
+    """Tell whether a tensor's steps are finer than those of matrices.
+
+    Below two bits, so are those of small filters: a first layer of 7 x 7 patches, left with the
+    steps of a matrix and without factors, had most of the error of a vision model.
+    """
+    if len(shape) < 2:
+        return True
+    return step > 1 and row_length(shape) in (0, numel(shape)) and numel(shape) <= SMALL
 
 
 def row_length(shape: tuple[int, ...]) -> int:

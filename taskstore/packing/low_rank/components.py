@@ -3,9 +3,11 @@
 Rows are taken relative to about their root mean square, u. With noise D per element of u a
 component of singular value S is kept where S^2 > KEPT (m + n) D, since it costs about m + n small
 numbers, and where it is above those of noise as large as what is left: their squares reach twice
-(m + n) times its mean square. Steps are STEP sqrt((m + n) D) / S. Components are found in float64
-by the Gram matrix of a short side, else by subspace iteration. What is stored is whole numbers: a
-machine may choose others than another does, but all read them alike.
+(m + n) times its mean square. Steps are STEP sqrt((m + n) D) / S. Where both parts together would
+be shorter than the matrix, its projection p below 1, factors are made longer by p^-STRETCH, at most
+MOST. Components are found in float64 by the Gram matrix of a short side, else by subspace
+iteration. What is stored is whole numbers: a machine may choose others than another does, but all
+read them alike.
 
 Legend: M = rows, N = columns of the matrix, R = rank.
 """
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taskstore.format.tiers.rest import stretch_of
 from taskstore.kernels.factored.low_rank import (
     LARGEST,
     MAX_CODE,
@@ -27,10 +30,11 @@ from taskstore.kernels.factored.low_rank import (
     LowRank,
     scales_of,
 )
-from taskstore.kernels.quantise import DEAD_ZONE
+from taskstore.kernels.quantise import DEAD_ZONE, quantise
 
 F32 = NDArray[np.float32]
-KEPT, STEP, NOISE = 4.0, 2.0, 2.1
+KEPT, STEP, NOISE = 4.0, 2.5, 2.1
+STRETCH, MOST, LEAST = 0.35, 2.0, 1.01
 EMPTY = 4.0  # a step from which on hardly anything is left in the rest; steps tell the rank alone
 FINEST, COARSEST = 0.02, 1.6  # steps, of unit root mean square
 RANK = 48  # of a matrix, at most
@@ -41,12 +45,16 @@ SOME = 1 << 16  # elements that tell the noise of a rest
 
 @dataclass(frozen=True)
 class Components:
-    """Rows' codes and their scales, without the rows of zeros; u = U S V^T and more."""
+    """Rows' codes and their unit; u = U S V^T and more.
+
+    some_K, x_KN: rows of the matrix that stand for all.
+    """
 
     shape: tuple[int, int]
     codes_M: NDArray[np.uint8]
     unit: int
-    u_MN: F32
+    some_K: NDArray[np.intp]
+    x_KN: F32
     left_MR: F32
     sizes_R: F32
     right_NR: F32
@@ -54,20 +62,37 @@ class Components:
 
     def noise(self, step: float) -> float:
         """The mean squared error of a rest alone."""
-        a = np.abs(self.u_MN.reshape(-1)[:: -(-self.u_MN.size // SOME)]) / np.float32(step)
+        scales_K1 = scales_of(self.codes_M[self.some_K], self.unit)[:, None]
+        a = np.abs(relative(self.x_KN, scales_K1).reshape(-1)) / np.float32(step)
         q = np.floor(a + (1 - DEAD_ZONE)).astype(np.int64)
         middle = np.bincount(q, a) / np.maximum(np.bincount(q), 1)
         middle[0] = 0
         return float(((a - middle[q]) ** 2).mean()) * step * step
 
+    def projection(self, low_rank: LowRank, step: float) -> float:
+        """How much of u a part and its rest have together, <u, v> / |u|^2."""
+        x_N, columns = self.x_KN.reshape(-1), self.shape[1]
+        part_N = np.zeros_like(x_N)
+        low_rank.some(self.some_K).add(0, part_N)
+        rows, points, z_N = quantise(x_N, columns, 0, step, part_N, stretch_of(step))
+        v_N = rows.scaled(points.of(z_N)) + part_N
+        along, size = (np.einsum("i,i->", x_N, y_N, dtype=np.float64) for y_N in (v_N, x_N))
+        return float(along / max(size, 1e-30))
+
 
 def components(x_MN: F32, rank: int = RANK) -> Components:
     rms_M = np.sqrt(np.einsum("ij,ij->i", x_MN, x_MN, dtype=np.float64) / x_MN.shape[1])
     codes_M, unit = _codes(rms_M)
-    scales_M = scales_of(codes_M, unit)
-    u_MN = np.divide(x_MN, scales_M[:, None], out=np.zeros_like(x_MN), where=scales_M[:, None] > 0)
+    u_MN = relative(x_MN, scales_of(codes_M, unit)[:, None])
     energy = float(np.einsum("ij,ij->", u_MN, u_MN, dtype=np.float64))
-    return Components(x_MN.shape, codes_M, unit, u_MN, *svd(u_MN, min(rank, *x_MN.shape)), energy)
+    some_K = np.arange(0, len(x_MN), -(-x_MN.size // SOME))
+    known = x_MN.shape, codes_M, unit, some_K, x_MN[some_K]
+    return Components(*known, *svd(u_MN, min(rank, *x_MN.shape)), energy)
+
+
+def relative(x_MN: F32, scales_M1: F32) -> F32:
+    """Divide rows by their scales; rows of scale 0 become 0."""
+    return np.divide(x_MN, scales_M1, out=np.zeros_like(x_MN), where=scales_M1 > 0)
 
 
 def _codes(rms_M: NDArray[np.float64]) -> tuple[NDArray[np.uint8], int]:
@@ -108,6 +133,15 @@ def svd(u_MN: Any, rank: int) -> tuple[Any, Any, Any]:
 
 def factored(parts: Components, step: float) -> LowRank:
     """The factors of a matrix whose rest has this step."""
+    found = _factored(parts, step, 1.0)
+    if not found.rank:
+        return found
+    short = max(parts.projection(found, step), 1e-3)
+    gain = min(short**-STRETCH, MOST)
+    return found if gain < LEAST else _factored(parts, step, gain)
+
+
+def _factored(parts: Components, step: float, stretch: float) -> LowRank:
     (m, n), live = parts.shape, int(np.count_nonzero(parts.codes_M))
     d = parts.noise(step) * max(1.0, step / EMPTY) ** 2
     squares: NDArray[np.float64] = parts.sizes_R.astype(np.float64) ** 2
@@ -119,7 +153,7 @@ def factored(parts: Components, step: float) -> LowRank:
     want: F32 = STEP * np.sqrt(np.float32(d)) / np.maximum(parts.sizes_R[:rank], np.float32(1e-12))
     for _ in range(20):
         fa, fb = want * math.sqrt(2 * m), want * math.sqrt(2 * n)
-        exponents, a, b = _whole(parts, left, right, fa, fb)
+        exponents, a, b = _whole(parts, stretch, left, right, fa, fb)
         if not rank:
             break
         low = int(exponents.min())
@@ -134,12 +168,12 @@ def factored(parts: Components, step: float) -> LowRank:
 
 
 def _whole(
-    parts: Components, left: F32, right: F32, fa: F32, fb: F32
+    parts: Components, stretch: float, left: F32, right: F32, fa: F32, fb: F32
 ) -> tuple[NDArray[np.int64], F32, F32]:
     """Round the factors so that each component is a power of two times a product of integers."""
     fa = np.maximum(fa.clip(FINEST, COARSEST), np.abs(left).max(0, initial=0) / 127)
     fb = np.maximum(fb.clip(FINEST, COARSEST), np.abs(right).max(0, initial=0) / 127)
-    size = parts.sizes_R[: fa.size] / math.sqrt(left.shape[0] * right.shape[0])
+    size = stretch * parts.sizes_R[: fa.size] / math.sqrt(left.shape[0] * right.shape[0])
     exponents = np.zeros(fa.size, np.int64)
     for tries in range(4):
         a, b = np.rint(left / fa), np.rint(right / fb)

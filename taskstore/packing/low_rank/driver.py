@@ -27,7 +27,7 @@ from taskstore.models.compare import Plan
 from taskstore.models.family import Family
 from taskstore.packing.low_rank import range_finder
 from taskstore.packing.low_rank.components import components, factored
-from taskstore.packing.low_rank.rates import rates
+from taskstore.packing.low_rank.rates import rates, step_of
 from taskstore.packing.options import PackOptions
 
 FACTORED = ("factored", "low_rank")  # codecs with factors of a whole tensor
@@ -70,6 +70,11 @@ class LowRanks:
         """Another process finds the factors that it needs itself."""
         return LowRanks, (self.family, self.options, self.steps, self.parents)
 
+    def step_of(self, t: int, name: str, codec: str | None) -> float:
+        """Return the step of a tensor's rest."""
+        task = self.steps.get(t) or 2.0 ** (2 - self.options.bits_of(self.family.tasks[t].name))
+        return step_of(name, task) if codec == "factored" else task
+
     def of(self, t: int, block: Block) -> LowRank:
         """Return the factors of a task's rest; raises NotFinite."""
         if not block.info.numel:
@@ -82,7 +87,9 @@ class LowRanks:
 
     def _of_rest(self, t: int, name: str) -> LowRank:
         x = whole_vector(self.family, name, t, self.options.chunk)
-        return factored(components(x.reshape(-1, row_length(x.shape))), self.steps[t])
+        return factored(
+            components(x.reshape(-1, row_length(x.shape))), step_of(name, self.steps[t])
+        )
 
     def _of_exact(self, t: int, name: str) -> Update:
         task, tasks = self.family.tasks[t], {task.name: task for task in self.family.tasks}

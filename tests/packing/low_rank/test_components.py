@@ -48,6 +48,19 @@ def test_most_of_a_matrix_of_low_rank_is_in_its_factors(shape: tuple[int, int]) 
     assert np.square(x - finer).sum() < 0.6 * np.square(x - values).sum()
 
 
+def test_factors_are_longer_where_a_rest_is_short() -> None:
+    x = matrix(200, 300, 3, noise=1.0)
+    parts = components(x)
+    low_rank = factored(parts, 6.0)
+    short = parts.projection(low_rank, 6.0)
+    part_N = np.zeros(x.size, np.float32)
+    low_rank.add(0, part_N)
+    along = float(x.reshape(-1) @ part_N / (part_N @ part_N))
+    assert low_rank.rank
+    assert along < 0.97  # best of least error would be 1
+    assert short < 1
+
+
 def test_noise_has_no_factors() -> None:
     values, rank = part(matrix(256, 256, 0, noise=1.0), 3.0)
     assert rank == 0
