@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import pytest
 
+from taskstore.locations.remote import bucket as buckets
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.bucket import Bucket
 from tests.support import azurite, google_storage, seaweed
@@ -32,3 +34,9 @@ def point_at(scheme: str, environment: dict[str, str], patch: pytest.MonkeyPatch
         patch.setenv(name, os.devnull)
     for name, value in environment.items():
         patch.setenv(name, value)
+
+
+def retry_once(patch: pytest.MonkeyPatch) -> None:
+    """Let a client make a request twice, also on a machine that stands still in between."""
+    patch.setitem(buckets._RETRY, "max_retries", 1)
+    patch.setitem(buckets._RETRY, "retry_timeout", timedelta(hours=1))

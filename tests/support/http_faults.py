@@ -7,9 +7,11 @@ start.
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Self
 
@@ -37,14 +39,29 @@ class Proxy:
     received: int = 0
 
     def __enter__(self) -> Self:
-        self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._server.getsockname()[1]
-        self._lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._lock, self._clients, self._open = threading.Lock(), set[socket.socket](), True
+        self._server = _Listener(("127.0.0.1", 0), self._serve)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.close()
+        """Nobody waits for clients any more when the socket is closed.
+
+        A thread that is left in accept() goes on after a stop of the process with whatever socket
+        has that number by then, so it would take the clients of a later proxy.
+        """
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        with self._lock:
+            self._open = False
+            for client in self._clients:
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
 
     def failing(self, times: int, answer: bytes | int, only: str = "") -> None:
         """Fail the next requests whose "METHOD PATH" has `only` in it."""
@@ -59,21 +76,18 @@ class Proxy:
 
         self.fault = fault
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
+    def _serve(self, client: socket.socket, *_: object) -> None:
+        with self._lock:
+            if not self._open:
                 return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, client.makefile("rb") as lines:
-            try:
+            self._clients.add(client)
+        try:
+            with client.makefile("rb") as lines, suppress(OSError):
                 while self._one(client, lines):
                     pass
-            except OSError:
-                return
+        finally:
+            with self._lock:
+                self._clients.remove(client)
 
     def _one(self, client: socket.socket, lines: IO[bytes]) -> bool:
         head, length = _head(lines)
@@ -121,6 +135,14 @@ class Proxy:
                 with self._lock:
                     self.received += len(block)
         return cut is None
+
+
+class _Listener(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], serve: Callable[..., None]) -> None:
+        super().__init__(address, serve)  # type: ignore[arg-type]  # called as a handler is made
 
 
 def _head(lines: IO[bytes]) -> tuple[bytes, int]:

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from taskstore.errors import MissingExtra, RemoteError
-from taskstore.locations.remote import bucket, windows
+from taskstore.locations.remote import windows
 from taskstore.locations.remote.addresses import Address
 from taskstore.locations.remote.bucket import Bucket
+from tests.support import clouds
 from tests.support.http_faults import Proxy, status
 from tests.support.seaweed import BUCKET, KEY, READER, READER_SECRET, SECRET, Seaweed
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("s3")
 def proxy(s3: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """What stands in front of the server, for clients that are made from now on."""
     monkeypatch.setattr(windows, "pause", lambda seconds: None)
-    monkeypatch.setitem(bucket._RETRY, "max_retries", 1)
+    clouds.retry_once(monkeypatch)
     with Proxy(s3.port) as made:
         for name, value in s3.environment(made.port).items():
             monkeypatch.setenv(name, value)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from taskstore.errors import ChangedMeanwhile, RemoteError
-from taskstore.locations.remote import bucket, windows
+from taskstore.locations.remote import windows
 from taskstore.locations.remote.bucket import PART, Bucket
 from tests.support import clouds
 from tests.support.google_storage import GoogleStorage
@@ -28,7 +29,7 @@ def proxy(
     """What stands in front of the server, for clients that are made from now on."""
     server: clouds.Server = request.getfixturevalue(scheme)
     monkeypatch.setattr(windows, "pause", lambda seconds: None)
-    monkeypatch.setitem(bucket._RETRY, "max_retries", 1)
+    clouds.retry_once(monkeypatch)
     with Proxy(server.port) as made:
         clouds.point_at(scheme, server.environment(made.port), monkeypatch)
         yield made
@@ -46,10 +47,10 @@ def whole(place: Bucket, name: str) -> bytes:
 @pytest.mark.parametrize("code", [500, 503, 429])
 def test_what_does_not_pass_is_said(place: Bucket, proxy: Proxy, code: int) -> None:
     place.put("f", b"1")
-    file = place.open("f")
-    proxy.failing(10_000, status(code, "Whatever"), "GET")
-    with pytest.raises(OSError, match=f"{code} Whatever.*try again later"):
-        file.read(0, 1)
+    with closing(place.open("f")) as file:
+        proxy.failing(10_000, status(code, "Whatever"), "GET")
+        with pytest.raises(OSError, match=f"{code} Whatever.*try again later"):
+            file.read(0, 1)
     proxy.failing(10_000, status(code, "Whatever"), "PUT")
     with pytest.raises(RemoteError, match=f"f: .*{code} Whatever.*try again later"):
         place.put("f", b"2")

@@ -12,7 +12,7 @@ import pytest
 
 from taskstore.errors import ChangedMeanwhile, FormatError, RemoteError
 from taskstore.locations.base import Location
-from taskstore.locations.remote import bucket, windows
+from taskstore.locations.remote import windows
 from taskstore.locations.remote.windows import HEAD
 from tests.locations.test_base import KINDS
 from tests.support import clouds
@@ -43,7 +43,7 @@ def far(
     kind: str = request.param
     server = request.getfixturevalue(kind)
     port = int(server.url.rsplit(":", 1)[1]) if kind == "hub" else server.port
-    monkeypatch.setitem(bucket._RETRY, "max_retries", 1)
+    clouds.retry_once(monkeypatch)
     with Proxy(port) as proxy:
         made = Far(kind, proxy, lambda: KINDS[kind](tmp_path))
         monkeypatch.setattr(windows, "pause", made.waits.append)
