@@ -8,7 +8,7 @@ from dataclasses import dataclass
 HEAD_DIM = 64
 GROUP = 4  # query heads that share one key and value head
 ASPECT = 100  # width over layers that real models have, about
-TOLERANCE = 0.005
+TOLERANCE = 0.01
 ARCHITECTURE = "LlamaForCausalLM"
 TORCH_NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 
@@ -78,7 +78,7 @@ class Llama:
 
 
 def of_size(parameters: float) -> Llama:
-    """The best-proportioned Llama within half a percent of `parameters`; ValueError if none is."""
+    """The best-proportioned Llama within one percent of `parameters`; ValueError if none is."""
     vocabulary = 32000 if parameters >= 2e8 else 8192 if parameters >= 1e7 else 1024
     found: list[tuple[float, Llama]] = []
     for width in range(HEAD_DIM * GROUP, 16385, HEAD_DIM * GROUP):
@@ -89,7 +89,9 @@ def of_size(parameters: float) -> Llama:
             break
         # What rounding to whole layers left over goes into the width of the MLP.
         left = (parameters - fixed) / layers - _layer(width, 0)
-        model = Llama(vocabulary, width, layers, max(8, round(left / (3 * width) / 8) * 8))
+        step = 32 if parameters >= 1e7 else 8  # widths of real models are multiples of 32
+        mlp = max(step, round(left / (3 * width) / step) * step)
+        model = Llama(vocabulary, width, layers, mlp)
         if abs(model.parameters / parameters - 1) <= TOLERANCE:
             found.append((abs(math.log(width / layers / ASPECT)), model))
     if not found:

@@ -184,9 +184,13 @@ class _OneTask(Scheduler):
         return any(_ready(request) for queue in queues for request in queue.of(task))
 
     def _fresh(self, task: State, running: list[Request]) -> bool:
-        """Whether a task has requests that wait for their first tokens."""
+        """Whether a task has requests that could have their first tokens now, slots allowing."""
+        if any(one.num_output_tokens == 0 for one in running):
+            return True
+        if len(running) >= self.max_num_running_reqs:
+            return False
         waiting = (one for queue in self._queues for one in queue.of(task) if _ready(one))
-        return any(one.num_output_tokens == 0 for one in (*running, *waiting))
+        return any(one.num_output_tokens == 0 for one in waiting)
 
     def _recomputing(self, running: list[Request]) -> bool:
         """Whether the oldest request still recomputes what it lost to other tasks."""

@@ -140,8 +140,10 @@ class TaskWorker(Base):
         self.taskstore_family.swap(task)
 
     def taskstore_state(self) -> dict[str, Any]:
-        steps = 0 if self._mixed is None else self._mixed.count
-        more = {"held": self._holds.state(), "mixed_steps": steps}
+        steps, why = 0, dict[str, str]()
+        if self._mixed is not None:
+            steps, why = self._mixed.count, self._mixed.mixing.not_mixed()
+        more = {"held": self._holds.state(), "mixed_steps": steps, "not_mixed": why}
         return {**self.taskstore_family.state(), **more}
 
     def taskstore_hold(self, verb: str, *args: Any) -> Any:
@@ -187,6 +189,8 @@ class TaskWorker(Base):
             return {"result": getattr(self, method)(*args), "error": ""}
         except TaskstoreError as error:
             return {"result": None, "error": str(error)}
+        except (KeyError, FileNotFoundError) as error:  # it went from the store meanwhile
+            return {"result": None, "error": f"{type(error).__name__}: {error}"}
 
     def reload_weights(self, *args: Any, **options: Any) -> None:
         """Refuse: swaps would turn other weights into those of no task."""

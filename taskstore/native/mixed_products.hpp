@@ -9,6 +9,7 @@
 namespace mixed {
 
 #define UNROLL _Pragma("GCC unroll 8") // else the sums would lie in memory
+#define UNROLL_ALL _Pragma("GCC unroll 16")
 
 #if defined(__AVX512F__)
 constexpr int ROWS = 4, COLUMNS = 6, WIDTH = 16; // rows of weights, of activations at a time; floats of a register
@@ -148,6 +149,49 @@ TASKSTORE_BF16_PAIRS void chosen_products(const uint16_t *const *w, const uint16
     }
     UNROLL for (int r = 0; r < R; ++r)
         UNROLL for (int c = 0; c < C; ++c) sums[r][c] = _mm512_reduce_add_ps(found[r][c]);
+}
+
+constexpr int FEWER = 8, MORE = 12; // columns at a time: of weights that are chosen, and of others
+
+// A slab of 16 H rows, all pairs of whose columns lie together, by C columns: chosen by bits of each, or as it is.
+template <int H, int C, bool CHOSEN>
+TASKSTORE_BF16_PAIRS void slab_products(const uint16_t *w, const uint16_t *d, const uint8_t *const *masks,
+                                        const uint16_t *const *x, int64_t n, __m512 (*sums)[2]) {
+    __m512 found[C][H];
+    UNROLL_ALL for (int c = 0; c < C; ++c)
+        for (int h = 0; h < H; ++h) found[c][h] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 2, w += 32 * H) {
+        __m512i base[H], other[H];
+        for (int h = 0; h < H; ++h) {
+            base[h] = _mm512_loadu_si512(w + 32 * h);
+            if constexpr (CHOSEN) other[h] = _mm512_xor_si512(base[h], _mm512_loadu_si512(d + i * 16 * H + 32 * h));
+        }
+        UNROLL_ALL for (int c = 0; c < C; ++c) {
+            int32_t pair;
+            std::memcpy(&pair, x[c] + i, 4);
+            __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+            for (int h = 0; h < H; ++h) {
+                __m512i mine = base[h];
+                if constexpr (CHOSEN) {
+                    uint32_t some;
+                    std::memcpy(&some, masks[c] + 2 * i * H + 4 * h, 4);
+                    mine = _mm512_mask_blend_epi16(some, mine, other[h]);
+                }
+                found[c][h] = _mm512_dpbf16_ps(found[c][h], (__m512bh)mine, both);
+            }
+        }
+    }
+    UNROLL_ALL for (int c = 0; c < C; ++c)
+        for (int h = 0; h < H; ++h) sums[c][h] = found[c][h];
+}
+
+// Sixteen sums, rounded as `stored` does.
+inline void store_sums(__m512 sums, const float *bias, uint16_t *y) {
+    if (bias) sums = _mm512_add_ps(sums, _mm512_loadu_ps(bias));
+    __m512i b = _mm512_castps_si512(sums), odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
+    b = _mm512_srli_epi32(_mm512_add_epi32(b, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF))), 16);
+    b = _mm512_mask_mov_epi32(b, _mm512_cmp_ps_mask(sums, sums, _CMP_UNORD_Q), _mm512_set1_epi32(0x7FC0));
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(y), _mm512_cvtepi32_epi16(b));
 }
 #else
 inline bool has_pairs() { return false; }

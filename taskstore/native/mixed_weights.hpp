@@ -2,6 +2,9 @@
 //
 // A matrix is made of segments, one below the other: W0 and D of some of its rows. What a task makes of a
 // segment is a `Way`: W0 ^ (D & mask), or round(that + rest), or nothing.
+//
+// Rows lie one after the other, or in slabs: SLAB of them (the last slab may have fewer), in pairs of columns,
+// [columns / 2][rows of the slab][2]. W0, D and masks lie alike.
 #pragma once
 
 #include <algorithm>
@@ -39,8 +42,11 @@ struct Way {
 struct Segment {
     int64_t first, rows;
     const void *w0, *d;
+    bool slabs;
     std::unordered_map<int32_t, Way> ways;
 };
+
+constexpr int64_t SLAB = 32;
 
 inline float value(Bf16, uint16_t w) { return widened(w); }
 inline float value(F16, uint16_t w) { return static_cast<float>(std::bit_cast<_Float16>(w)); }
@@ -146,6 +152,16 @@ template <class T, class U = typename T::Bits>
 const U *row_of(T type, const Segment &segment, const Way *way, int64_t row, int64_t n, U *out, float *v) {
     int64_t at = row * n;
     const U *below = static_cast<const U *>(segment.w0) + at;
+    if (segment.slabs) {
+        int64_t slab = row / SLAB * SLAB, size = std::min(SLAB, segment.rows - slab);
+        const U *w0 = static_cast<const U *>(segment.w0), *d = static_cast<const U *>(segment.d);
+        for (int64_t i = 0; i < n; ++i) {
+            int64_t place = slab * n + (i / 2 * size + row - slab) * 2 + i % 2;
+            bool own = way && way->mask && way->mask[place >> 3] >> (place & 7) & 1;
+            out[i] = own ? w0[place] ^ d[place] : w0[place];
+        }
+        return out;
+    }
     if (!way) return below;
     if (way->mask) {
         select(below, static_cast<const U *>(segment.d) + at, way->mask, at, n, out);

@@ -113,14 +113,14 @@ def spoken(llm: Any, model: Path) -> str:
 
 
 def test_matrices_in_the_order_of_the_kernel_swap_to_the_same_weights(folders: Path) -> None:
-    """bfloat16 on a processor with AMX; elsewhere they stay as they are."""
+    """bfloat16 where the processor multiplies it; elsewhere they stay as they are."""
     import torch
 
     wanted = {t: loads(folders / (t or "base"), "bfloat16") for t in (None, "german", "roman")}
     changes = serving(folders, "german", "roman", dtype="bfloat16")
     with engine(folders / "assets", **changes) as llm:
         reordered = call(llm, "state")["reordered"]
-        assert bool(reordered) == torch.cpu._is_amx_tile_supported()
+        assert bool(reordered) == torch.cpu._is_avx512_bf16_supported()
         for _ in range(2):
             for task in ("roman", "german", None, "roman"):
                 call(llm, "swap", task)

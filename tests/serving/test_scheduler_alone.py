@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,8 +165,6 @@ def test_requests_ahead_that_read_what_was_not_computed_end_too(config: Any) -> 
 def test_a_failed_step_hides_its_requests_from_the_runner(alone: Alone) -> None:
     from taskstore_serving.engine import failed_step
 
-    from taskstore.errors import SwapError
-
     alone.add("a", "german")
     step = alone.scheduler.schedule()
     step.finished_req_ids.add("gone")
@@ -174,5 +173,39 @@ def test_a_failed_step_hides_its_requests_from_the_runner(alone: Alone) -> None:
     assert left.scheduled_new_reqs == [] and left.finished_req_ids == {"gone"}
     assert step.num_scheduled_tokens == {"a": len(LONG)}
     step.scheduled_encoder_inputs = {"a": [0]}
-    with pytest.raises(SwapError, match="images or sound"):
-        failed_step.emptied(step)
+    assert failed_step.emptied(step).scheduled_encoder_inputs == {}
+
+
+def test_images_that_a_failed_step_did_not_encode_are_not_cached(alone: Alone) -> None:
+    """Who looks at the same image ends too, and the next one that has it encodes it."""
+    from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
+
+    def sees(name: str, image: str) -> Any:
+        request = alone.scheduler.requests[name]
+        request.mm_features = [SimpleNamespace(identifier=image)]
+        request.get_num_encoder_embeds = lambda number: 4
+        return request
+
+    for name, task in (("a", "german"), ("same", "roman"), ("other", "roman")):
+        alone.add(name, task)
+    step = alone.scheduler.schedule()
+    assert step.num_scheduled_tokens.keys() == {"a"}
+    manager = alone.scheduler.encoder_cache_manager = EncoderCacheManager(cache_size=16)
+    manager.allocate(sees("a", "cat"), 0)
+    assert manager.check_and_update_cache(sees("same", "cat"), 0)
+    manager.allocate(sees("other", "dog"), 0)
+    step.scheduled_encoder_inputs = {"a": [0]}
+    alone.answer(step, "the bus is gone")
+    assert alone.ends.keys() == {"a", "same"}
+    assert manager.cached == {"dog": {"other"}}
+    assert (manager.num_free_slots, manager.num_freeable_slots) == (12, 12)
+
+
+def test_requests_without_a_slot_do_not_interrupt_turns(alone: Alone) -> None:
+    """Nothing of a task could have its first token while all of its slots are taken."""
+    scheduler = alone.scheduler
+    alone.add("waits", "german")
+    running = [SimpleNamespace(num_output_tokens=1)] * scheduler.max_num_running_reqs
+    assert scheduler._fresh("german", running[1:])
+    assert not scheduler._fresh("german", running)
+    assert scheduler._fresh("german", [SimpleNamespace(num_output_tokens=0), *running[1:]])

@@ -126,22 +126,37 @@ class Served:
         not end; else TaskstoreError.
         """
         async with self._changing(task):
+            self._check(task)
             try:
-                self.store.check_task(task)
-            except TaskstoreError as error:
-                raise Refusal(404, str(error)) from None
-            if task in self.tasks:
-                if self.is_current(task):
+                if task not in self.tasks:
+                    await self._learn(task)
+                elif self.is_current(task):
                     raise Refusal(409, f"Task `{task}` is served already")
-                await self._replace(task)
-                return
-            assets = self._fitting(task)
-            try:
-                await self._call("taskstore_add", task)
-                await self._publish(task, (await self.state())["tasks"][task], assets)
-            except BaseException:  # some workers may have it
-                await self.engine.collective_rpc("taskstore_try", args=("taskstore_remove", task))
+                else:
+                    await self._replace(task)
+            except (KeyError, FileNotFoundError) as error:
+                self._check(task)
+                why = f"Task `{task}` changed in the store meanwhile; send the request again"
+                raise Refusal(409, why) from error
+            except Exception:
+                self._check(task)  # where it went meanwhile, that is the reason
                 raise
+
+    def _check(self, task: str) -> None:
+        """Raise Refusal 404 where the store has no such task now."""
+        try:
+            self.store.check_task(task)
+        except TaskstoreError as error:
+            raise Refusal(404, str(error)) from None
+
+    async def _learn(self, task: str) -> None:
+        assets = self._fitting(task)
+        try:
+            await self._call("taskstore_add", task)
+            await self._publish(task, (await self.state())["tasks"][task], assets)
+        except BaseException:  # some workers may have it
+            await self.engine.collective_rpc("taskstore_try", args=("taskstore_remove", task))
+            raise
 
     async def _replace(self, task: str) -> None:
         """Give a task that is served its new weights; requests that come meanwhile wait for it."""

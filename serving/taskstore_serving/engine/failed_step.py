@@ -3,7 +3,8 @@
 The worker gives vLLM's runner the step without its requests, so that it still learns what ended,
 and answers with the reason. The scheduler then ends the step's requests. What the step should have
 computed is in the prefix cache already, since vLLM names blocks before they are filled: so the
-cache is emptied, and requests of steps made ahead that read such a block end as well.
+cache is emptied, and requests of steps made ahead that read such a block end as well. So it is with
+images and sound that the step should have encoded.
 """
 
 from __future__ import annotations
@@ -15,18 +16,15 @@ from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import RequestStatus
 
-from taskstore.errors import SwapError
-
 FAILED = "the weights could not be swapped, send the request again: "
 _NAME = "taskstore_failed"
 _LONGEST = 300  # characters of a reason
 
 
 def emptied(step: Any) -> Any:
-    """A `SchedulerOutput` without its requests; raises SwapError where it has images to encode."""
-    if step.scheduled_encoder_inputs:
-        raise SwapError("the swap failed before a step that encodes images or sound")
+    """A `SchedulerOutput` without its requests."""
     left = copy(step)
+    left.scheduled_encoder_inputs = {}
     left.scheduled_new_reqs, left.num_scheduled_tokens = [], {}
     left.scheduled_cached_reqs = CachedRequestData.make_empty()
     left.total_num_scheduled_tokens, left.scheduled_spec_decode_tokens = 0, {}
@@ -57,9 +55,29 @@ def end_requests(scheduler: Any, step: Any) -> list[Any]:
         if any(lost.intersection(ids) for ids in manager.get_block_ids(name))
     }
     manager.evict_blocks(set(range(len(manager.block_pool.blocks))))
-    broken = {*step.num_scheduled_tokens, *reading}
+    encoded, lost_media = scheduler.encoder_cache_manager, _media(step, scheduler.requests)
+    looking = {name for one in lost_media for name in encoded.cached.get(one, ())}
+    broken = {*step.num_scheduled_tokens, *reading, *looking}
     found: list[Any] = scheduler.finish_requests(broken, RequestStatus.FINISHED_ERROR)
+    _forget(encoded, lost_media)
     return found
+
+
+def _media(step: Any, requests: Any) -> set[str]:
+    """Hashes of images and sound that a step should have encoded, and did not."""
+    return {
+        requests[name].mm_features[number].identifier
+        for name, numbers in step.scheduled_encoder_inputs.items()
+        if name in requests
+        for number in numbers
+    }
+
+
+def _forget(manager: Any, media: set[str]) -> None:
+    """Take them out of vLLM's `EncoderCacheManager`, which counts them as encoded."""
+    for one in media & manager.freeable.keys():
+        manager.num_free_slots += manager.freeable.pop(one)
+        del manager.cached[one], manager.num_embeds_by_hash[one]
 
 
 def tell(outputs: dict[int, Any], ended: list[Any], why: str) -> None:

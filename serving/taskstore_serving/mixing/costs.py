@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from taskstore.kernels.mixed.matrix import Groups, MixedMatrix
 from taskstore_serving.mixing.layers import bits
@@ -17,31 +16,32 @@ SAMPLE = 1 << 25  # weights that are measured, of any number
 REPEAT = 3
 ROWS, TASKS = 16, 4
 
+Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Costs = tuple[tuple[float, float], tuple[float, float, float]]
 
 
-def measured(matrices: list[tuple[MixedMatrix, Tensor]], tasks: list[int]) -> Costs:
+def measured(matrices: list[tuple[MixedMatrix, Tensor, Linear]], tasks: list[int]) -> Costs:
     """Seconds of all matrices: (fixed, each row) of one task, (fixed, each task, each row) mixed.
 
-    `matrices` come with their live weights, `tasks` by number.
+    `matrices` come with their live weights and what multiplies by them, `tasks` by number.
     """
-    some, size = list[tuple[MixedMatrix, Tensor]](), 0
-    for matrix, weight in sorted(matrices, key=lambda pair: -pair[1].numel()):
+    some, size = list[tuple[MixedMatrix, Tensor, Linear]](), 0
+    for matrix in sorted(matrices, key=lambda one: -one[1].numel()):
         if size < SAMPLE:
-            some.append((matrix, weight))
-            size += weight.numel()
-    scale = sum(weight.numel() for _, weight in matrices) / max(1, size)
+            some.append(matrix)
+            size += matrix[1].numel()
+    scale = sum(weight.numel() for _, weight, _ in matrices) / max(1, size)
     several = np.resize(np.array(tasks[:TASKS], np.int32), min(TASKS, len(tasks)))
 
     def plain(rows: int) -> float:
-        given = [(weight.new_zeros(rows, weight.shape[1]), weight) for _, weight in some]
-        return scale * _fastest(lambda: [functional.linear(x, w) for x, w in given])
+        given = [(w.new_zeros(rows, w.shape[1]), w, linear) for _, w, linear in some]
+        return scale * _fastest(lambda: [linear(x, w, None) for x, w, linear in given])
 
     def mixed(numbers: np.ndarray[tuple[int], np.dtype[np.int32]]) -> float:
         groups, threads = Groups.of(numbers), torch.get_num_threads()
         given = [
             (matrix, bits(w.new_zeros(len(numbers), n)), bits(w.new_empty(len(numbers), len(w))))
-            for matrix, w in some
+            for matrix, w, _ in some
             for n in [w.shape[1]]
         ]
 

@@ -23,10 +23,10 @@ from taskstore.errors import UnknownTask
 from taskstore.kernels.mixed.matrix import BASE, ITEMSIZE, MixedMatrix
 from taskstore.swap.binding import Live
 from taskstore.swap.states import State
-from taskstore_serving.mixing.costs import Costs, measured
+from taskstore_serving.mixing.costs import Costs, Linear, measured
 from taskstore_serving.mixing.layers import Layer, Lookup, Norm, Product, Step, Vectors
 from taskstore_serving.mixing.sources import Source, sources
-from taskstore_serving.weights import parameters
+from taskstore_serving.weights import kernel_order, parameters
 from taskstore_serving.weights.beside import Beside
 from taskstore_serving.weights.family import LiveFamily
 
@@ -43,6 +43,7 @@ class Mixing:
         self.step, self._beside = Step(), beside
         self._numbers: dict[State, int] = {None: BASE}
         self._matrices: dict[str, tuple[MixedMatrix, Live, list[Source]]] = {}
+        self._linears: dict[str, Linear] = {}  # what computes a matrix of one task
         self._vectors: list[Vectors] = []
         self._astray: dict[str, tuple[str, list[Source]]] = {}
         self.layers: list[Layer] = []
@@ -68,12 +69,16 @@ class Mixing:
                 return f"weight {weight!r} {why}"
         return ""
 
+    def not_mixed(self) -> dict[str, str]:
+        """Weights that no mixed step can have, by their layer, and why."""
+        return {weight: why for weight, (why, _) in self._astray.items()}
+
     def costs(self) -> Costs:
         """Measure what steps of one task and of several cost."""
         matrices = [
-            (matrix, live.tensor)
-            for matrix, live, _ in self._matrices.values()
-            if live.tensor.dim() == 2
+            (matrix, live.tensor, self._linears[name])
+            for name, (matrix, live, _) in self._matrices.items()
+            if name in self._linears
         ]
         return measured(matrices, list(self._numbers.values()))
 
@@ -133,6 +138,8 @@ class Mixing:
             return
         if hasattr(module, "cpu_linear"):
             bias = self._vectors_of(mine.get("bias"))
+            if weight is not None:
+                self._linears[mine["weight"].name] = module.cpu_linear
             product = Product(self.step, weight or _shared(module.weight), bias)
             self.layers.append(Layer(module, "cpu_linear", product))
         if weight is not None and _looks_up(module):
@@ -141,8 +148,8 @@ class Mixing:
 
     def _odd(self, live: Live) -> str:
         """Why the kernel cannot have a tensor; "" where it can."""
-        if live.name in self._reordered:
-            return "is in the order of the processor's own kernel (AMX)"
+        if live.name in self._reordered and not kernel_order.in_slabs():
+            return "is in an order of the processor's own kernel that is not known"
         if live.dtype not in ITEMSIZE:
             return f"is {live.dtype}"
         columns = live.tensor.shape[-1] if live.tensor.dim() == 2 else 1
@@ -157,7 +164,7 @@ class Mixing:
             matrix = MixedMatrix(live.tensor.numel() // columns, columns, live.dtype)
             parts = sources(live, self._beside)
             for part in parts:
-                matrix.segment(part.w0_N, part.d_N)
+                matrix.segment(part.w0_N, part.d_N, live.name in self._reordered)
             self._matrices[live.name] = matrix, live, parts
         return self._matrices[live.name][0]
 

@@ -1,8 +1,8 @@
 """Chooses the kernels that multiply on the CPU: vLLM's own choices drop the original weights.
 
-Where the processor has AMX, bf16 matrices that only linear layers read are put in the order of
-vLLM's AMX kernel, and swapped in that order (kernel_order.py). All others are multiplied as they
-are.
+Where the processor multiplies bf16 (AMX, or AVX-512), bf16 matrices that only linear layers read
+are put in the order of a kernel of vLLM's, and swapped in that order (kernel_order.py). All others
+are multiplied as they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Keeps matrices, their D and masks in the order of the CPU's kernel, so that swaps pack nothing.
 
-On a CPU with AMX vLLM multiplies bf16 matrices from a reordered copy and drops the original. The
-reordering moves weights and changes none. So D and masks that are reordered alike swap the
-reordered weights, and give bit for bit what reordering a task's weights would.
+On a CPU vLLM multiplies from a reordered copy and drops the original. The reordering moves weights
+and changes none. So D and masks that are reordered alike swap the reordered weights, and give bit
+for bit what reordering a task's weights would. Its kernel for that order takes bf16 and runs where
+the processor multiplies it, with AMX or without.
 
 The order is that of vLLM's own `convert_weight_packed`. It reorders 32 rows of a matrix at a time,
 so all of this works in slabs of rows, in place.
@@ -20,13 +21,13 @@ import torch
 from torch import Tensor
 
 from taskstore.executors import Executor
+from taskstore.kernels.mixed.matrix import SLAB as ROWS
 from taskstore.swap.binding import Live
 from taskstore.swap.identify import live_digests
 
 Shape = tuple[int, ...]  # rows, columns
 
-ROWS = 32
-SLAB = 1 << 20  # weights that are reordered at once, or 32 rows of wider matrices
+SIZE = 1 << 20  # weights that are reordered at once, or 32 rows of wider matrices
 
 
 class KernelOrder:
@@ -94,8 +95,20 @@ def fits(tensor: Tensor) -> bool:
         and tensor.dim() == 2
         and tensor.shape[0] % 16 == 0
         and tensor.shape[1] % ROWS == 0
-        and torch.cpu._is_amx_tile_supported()
+        and torch.cpu._is_avx512_bf16_supported()
     )
+
+
+@functools.cache
+def in_slabs() -> bool:
+    """Whether the order is the one that mixed steps know: `MixedMatrix.segment`'s slabs."""
+    rows, columns = ROWS + 16, 2 * ROWS
+    found = torch.arange(rows * columns, dtype=torch.int16).view(rows, columns)
+    wanted = [
+        slab.view(len(slab), columns // 2, 2).transpose(0, 1).reshape(-1)
+        for slab in (found[:ROWS], found[ROWS:])
+    ]
+    return torch.equal(_convert(found).view(-1), torch.cat(wanted))
 
 
 def _plain_digest(order: KernelOrder, live: Live) -> tuple[str, str]:
@@ -125,5 +138,5 @@ def _slabs(memory: Tensor, shape: Shape) -> Iterator[Tensor]:
 
 def _rows(shape: Shape) -> Iterator[tuple[int, int]]:
     rows, columns = shape
-    step = max(ROWS, SLAB // columns // ROWS * ROWS)
+    step = max(ROWS, SIZE // columns // ROWS * ROWS)
     return ((begin, min(rows, begin + step)) for begin in range(0, rows, step))

@@ -24,6 +24,7 @@ from taskstore.native import mixed
 U = NDArray[Any]
 I32 = NDArray[np.int32]
 BASE = -1  # a task's number is 0 or more
+SLAB = 32  # rows that lie together in the order of a CPU's kernel
 ITEMSIZE = {"BF16": 2, "F16": 2, "F32": 4}
 _EMPTY = np.zeros((0, 0), np.float32)
 
@@ -56,9 +57,12 @@ class MixedMatrix:
         self.rows, self.columns, self.dtype = rows, columns, dtype
         self._native = mixed.Matrix(rows, columns, ITEMSIZE[dtype])
 
-    def segment(self, w0_N: U, d_N: U | None = None) -> int:
-        """Add whole rows below those that are there; gives the segment's number."""
-        found: int = self._native.segment(w0_N, w0_N[:0] if d_N is None else d_N)
+    def segment(self, w0_N: U, d_N: U | None = None, slabs: bool = False) -> int:
+        """Add whole rows below those that are there; gives the segment's number.
+
+        slabs   all rows, of 16 bits: SLAB at a time, [C / 2][rows][2], the masks' bits alike
+        """
+        found: int = self._native.segment(w0_N, w0_N[:0] if d_N is None else d_N, slabs)
         return found
 
     def mask(self, segment: int, task: int, bits_P: NDArray[np.uint8]) -> None:

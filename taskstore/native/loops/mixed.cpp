@@ -12,6 +12,7 @@ using namespace mixed;
 
 constexpr int64_t SHARE = 16; // rows of weights that a thread takes at a time
 constexpr int64_t FEW = 4;    // rows of one task from which on its weights are built first
+constexpr int64_t MANY = 8;   // the same of slabs
 
 struct Groups { // rows order[ends[g - 1]] to order[ends[g]] are those of tasks[g]
     const int32_t *order, *ends, *tasks;
@@ -24,13 +25,15 @@ class Matrix {
         require(rows > 0 && columns > 0, "a matrix is empty");
     }
 
-    // Rows below those that are there; W0 and D, of which D may be empty.
-    template <class U> int64_t segment(In<U> w0_N, In<U> d_N) {
+    // Rows below those that are there; W0 and D, of which D may be empty. In slabs: all rows at once.
+    template <class U> int64_t segment(In<U> w0_N, In<U> d_N, bool slabs) {
         int64_t n = length(w0_N), first = segments_.empty() ? 0 : segments_.back().first + segments_.back().rows;
         require(sizeof(U) == static_cast<size_t>(item_), "weights are not of the matrix's dtype");
         require(n && n % columns_ == 0 && first + n / columns_ <= rows_, "a segment is not of whole rows");
         require(!length(d_N) || length(d_N) == n, "W0 and D differ in size");
-        segments_.push_back({first, n / columns_, data(w0_N), length(d_N) ? data(d_N) : nullptr, {}});
+        require(!slabs || (n == rows_ * columns_ && rows_ % 16 == 0 && columns_ % 32 == 0 && item_ == 2),
+                "slabs are of matrices of 16 bits, of 16 rows and 32 columns or multiples");
+        segments_.push_back({first, n / columns_, data(w0_N), length(d_N) ? data(d_N) : nullptr, slabs, {}});
         keep(-1, w0_N, d_N);
         return static_cast<int64_t>(segments_.size()) - 1;
     }
@@ -47,6 +50,7 @@ class Matrix {
               int64_t columns, int64_t first, In<uint32_t> where_E, In<float> points_E, In2<float> left_MR,
               In2<float> right_RN, In<float> scales_M) {
         Segment &mine = at(segment);
+        require(!mine.slabs, "a rest is of rows, not of slabs");
         Way &way = mine.ways[task];
         int64_t packed = length(table_256K, 1), before = way.chunk * static_cast<int64_t>(way.chunks.size());
         int64_t rank = length(left_MR) ? length(left_MR, 1) : 0, touched = (first + n + columns - 1) / columns;
@@ -179,11 +183,18 @@ class Matrix {
         }
         Job<T> job{x, wide.data(), groups, bias, y, rows_};
         for (const Segment &segment : segments_) {
+            if constexpr (std::is_same_v<T, Bf16> && PAIRS)
+                if (segment.slabs && wide.empty()) {
+                    share((rows_ + SLAB - 1) / SLAB, 1, threads, [&](int64_t first, int64_t last) {
+                        for (int64_t slab = first; slab < last; ++slab) multiply_slab(job, segment, slab * SLAB);
+                    });
+                    continue;
+                }
             std::vector<Column> few;
             std::vector<int64_t> many;
             for (int64_t g = 0, begin = 0; g < groups.count; begin = groups.ends[g++]) {
                 const Way *how = way(segment, groups.tasks[g]);
-                bool chosen = wide.empty() && columns_ % 32 == 0 && segment.d && !(how && how->chunk);
+                bool chosen = wide.empty() && columns_ % 32 == 0 && segment.d && !segment.slabs && !(how && how->chunk);
                 if (chosen && groups.ends[g] - begin < FEW)
                     for (int64_t i = begin; i < groups.ends[g]; ++i) few.push_back({i, g, how ? how->mask : nullptr});
                 else if (begin < groups.ends[g]) many.push_back(g);
@@ -223,6 +234,70 @@ class Matrix {
                         job.store(few[at + c].i, few[at + c].group, segment.first + row + r, sums[r][c]);
             }
     }
+
+#if defined(__AVX512BW__)
+    // Rows `row` on: for tasks with few rows weights are chosen in registers, for others the slab is built.
+    void multiply_slab(const Job<Bf16> &job, const Segment &segment, int64_t row) const {
+        int64_t size = std::min(SLAB, rows_ - row), begin = row * columns_, weights = size * columns_;
+        const uint16_t *w0 = static_cast<const uint16_t *>(segment.w0) + begin;
+        const uint16_t *d = segment.d ? static_cast<const uint16_t *>(segment.d) + begin : nullptr;
+        std::vector<uint8_t> none(weights / 8);
+        std::vector<uint16_t> room;
+        std::vector<Column> few, plain;
+        const Groups &groups = job.groups;
+        for (int64_t g = 0, from = 0; g < groups.count; from = groups.ends[g++]) {
+            const Way *how = way(segment, groups.tasks[g]);
+            const uint8_t *mask = how && how->mask ? how->mask + begin / 8 : nullptr;
+            bool build = mask && groups.ends[g] - from >= MANY;
+            std::vector<Column> mine;
+            for (int64_t i = from; i < groups.ends[g]; ++i)
+                (build ? mine : d ? few : plain).push_back({i, g, mask ? mask : none.data()});
+            if (mine.empty()) continue;
+            room.resize(weights);
+            select(w0, d, mask, 0, weights, room.data());
+            multiply_columns<false>(job, room.data(), d, mine, row, size);
+        }
+        multiply_columns<true>(job, w0, d, few, row, size);
+        multiply_columns<false>(job, w0, d, plain, row, size);
+    }
+
+    template <bool CHOSEN>
+    void multiply_columns(const Job<Bf16> &job, const uint16_t *w, const uint16_t *d, const std::vector<Column> &columns,
+                          int64_t row, int64_t size) const {
+        constexpr int MOST = CHOSEN ? FEWER : MORE;
+        for (size_t at = 0; at < columns.size(); at += MOST) {
+            int some = static_cast<int>(std::min<size_t>(MOST, columns.size() - at));
+            const uint8_t *masks[MOST];
+            const uint16_t *x[MOST];
+            __m512 sums[MOST][2];
+            for (int c = 0; c < MOST; ++c) {
+                const Column &column = columns[at + std::min(c, some - 1)];
+                masks[c] = column.mask, x[c] = job.x + job.groups.order[column.i] * columns_;
+            }
+            auto multiply = [&]<int C>(std::integral_constant<int, C>) {
+                if (size == SLAB) slab_products<2, C, CHOSEN>(w, d, masks, x, columns_, sums);
+                else slab_products<1, C, CHOSEN>(w, d, masks, x, columns_, sums);
+            };
+            if (some == 1) multiply(std::integral_constant<int, 1>());
+            else if (some == 2) multiply(std::integral_constant<int, 2>());
+            else if (some <= 4) multiply(std::integral_constant<int, 4>());
+            else if (some <= 6) multiply(std::integral_constant<int, 6>());
+            else if (some <= 8) multiply(std::integral_constant<int, 8>());
+            else multiply(std::integral_constant<int, MOST>());
+            for (int c = 0; c < some; ++c)
+                for (int64_t half = 0; 16 * half < size; ++half) {
+                    const Column &column = columns[at + c];
+                    int64_t first = row + 16 * half;
+                    store_sums(sums[c][half], job.bias ? job.bias + column.group * rows_ + first : nullptr,
+                               job.y + job.groups.order[column.i] * rows_ + first);
+                }
+        }
+    }
+    static constexpr bool PAIRS = true;
+#else
+    void multiply_slab(const Job<Bf16> &, const Segment &, int64_t) const {}
+    static constexpr bool PAIRS = false;
+#endif
 
     // The others: a few rows of a task's weights are built, then multiplied by all of its activations.
     template <class T>
@@ -273,8 +348,8 @@ void add_mixed(nb::module_ &m) {
     using LOOPS_MODULE::Matrix;
     nb::class_<Matrix>(m, "Matrix")
         .def(nb::init<int64_t, int64_t, int>(), nb::arg("rows"), nb::arg("columns"), nb::arg("item"))
-        .def("segment", &Matrix::segment<uint16_t>, nb::arg().noconvert(), nb::arg().noconvert())
-        .def("segment", &Matrix::segment<uint32_t>, nb::arg().noconvert(), nb::arg().noconvert())
+        .def("segment", &Matrix::segment<uint16_t>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
+        .def("segment", &Matrix::segment<uint32_t>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
         .def("mask", &Matrix::mask)
         .def("rest", &Matrix::rest)
         .def("drop", &Matrix::drop)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from taskstore.kernels import cpu
 from taskstore.kernels.factored.low_rank import LowRank
 from taskstore.kernels.floats import from_float32, to_float32
-from taskstore.kernels.mixed.matrix import BASE, Groups, MixedMatrix
+from taskstore.kernels.mixed.matrix import BASE, SLAB, Groups, MixedMatrix
 from taskstore.kernels.quantise import Quantised
 from tests.kernels.test_add_quantised import DTYPES, vector, weights
 
@@ -147,3 +147,69 @@ def test_what_does_not_fit_is_refused_before_it_is_read() -> None:
     matrix.rest(segment, 1, [short])
     with pytest.raises(ValueError, match="lacks chunks"):
         matrix.take(np.array([0]), np.array([1], np.int32))
+
+
+def in_slabs(values_N: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Rows in slabs of SLAB, each in pairs of columns."""
+    slabs = np.split(values_N.reshape(shape), range(SLAB, shape[0], SLAB))
+    pairs = [slab.reshape(len(slab), -1, 2).transpose(1, 0, 2).reshape(-1) for slab in slabs]
+    return np.ascontiguousarray(np.concatenate(pairs))
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.sampled_from([16, 32, 48, 112]), st.sampled_from([32, 96])),
+    rows=st.integers(1, 40),
+    tasks=st.integers(1, 10),
+    has_d=st.booleans(),
+    threads=st.integers(1, 2),
+)
+def test_slabs_are_the_same_matrix(
+    seed: int, shape: tuple[int, int], rows: int, tasks: int, has_d: bool, threads: int
+) -> None:
+    """Few rows of a task, many, and tasks without a mask; weights to the bit."""
+    random, size = np.random.default_rng(seed), shape[0] * shape[1]
+    values = 0.05 * random.standard_normal((2, size)).astype(np.float32)
+    w0, w1 = (from_float32(one, "BF16") for one in values)
+    matrix = MixedMatrix(*shape, "BF16")
+    d = in_slabs(w0 ^ w1, shape) if has_d else None
+    segment = matrix.segment(in_slabs(w0, shape), d, slabs=True)
+    weights = dict.fromkeys(range(BASE, tasks), w0)
+    for task in range(0, tasks if has_d else 0, 2):
+        chosen = random.random(size) < 0.5
+        bits = np.packbits(in_slabs(chosen, shape), bitorder="little")
+        matrix.mask(segment, task, bits)
+        weights[task] = np.where(chosen, w1, w0)
+    every = np.arange(shape[0])
+    for task, wanted in weights.items():
+        found = matrix.take(every, np.full(shape[0], task, np.int32))
+        assert (found.reshape(-1) == wanted).all()
+    of = random.integers(BASE, tasks, rows).astype(np.int32)
+    groups = Groups.of(of)
+    x = from_float32(random.standard_normal(rows * shape[1]).astype(np.float32), "BF16")
+    x[: shape[1]] = 0x7FC0  # a row of NaN spoils no other
+    bias = random.standard_normal((len(groups.ends_G), shape[0])).astype(np.float32)
+    y = np.zeros((rows, shape[0]), np.uint16)
+    matrix.multiply(x.reshape(rows, -1), groups, y, bias, threads)
+    wide = to_float32(x, "BF16").reshape(rows, -1).astype(float)
+    for row, task in enumerate(of):
+        matrix_RC = to_float32(weights[int(task)], "BF16").reshape(shape).astype(float)
+        wanted_R = matrix_RC @ wide[row] + bias[np.searchsorted(groups.tasks_G, task)]
+        found_R = to_float32(y[row], "BF16")
+        if row:
+            assert (np.abs(found_R - wanted_R) <= ERROR["BF16"] * (np.abs(wanted_R) + 1)).all()
+        else:
+            assert np.isnan(found_R).all()
+
+
+def test_slabs_take_no_rests_and_no_odd_sizes() -> None:
+    w0 = np.zeros(48 * 32, np.uint16)
+    for rows, columns in ((24, 64), (96, 16)):
+        with pytest.raises(ValueError, match="slabs are of matrices"):
+            MixedMatrix(rows, columns, "BF16").segment(w0, slabs=True)
+    matrix = MixedMatrix(48, 32, "BF16")
+    segment = matrix.segment(w0, w0.copy(), slabs=True)
+    short = vector(np.random.default_rng(0), 36, 4, 32, 0, -20, 0.0)
+    with pytest.raises(ValueError, match="not of slabs"):
+        matrix.rest(segment, 1, [short])

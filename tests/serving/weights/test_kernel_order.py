@@ -20,9 +20,10 @@ def kernels() -> None:
     need_vllm()
     import vllm._custom_ops  # noqa: F401
 
-    if not torch.cpu._is_amx_tile_supported():
-        pytest.skip("this processor has no AMX")
-    torch.cpu._init_amx()
+    if not torch.cpu._is_avx512_bf16_supported():
+        pytest.skip("this processor does not multiply bf16")
+    if torch.cpu._is_amx_tile_supported():
+        torch.cpu._init_amx()
 
 
 def some_bits(*shape: int, seed: int) -> Tensor:
@@ -73,3 +74,9 @@ def test_what_the_kernel_does_not_take() -> None:
     for shape in ((33, 64), (64, 48), (64,)):
         assert not fits(torch.zeros(shape, dtype=torch.bfloat16))
     assert not fits(torch.zeros(64, 64))
+
+
+def test_mixed_steps_know_the_order() -> None:
+    from taskstore_serving.weights.kernel_order import in_slabs
+
+    assert in_slabs()
