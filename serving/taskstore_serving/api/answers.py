@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import Request
@@ -63,3 +64,24 @@ def unknown_model(name: str, known: Iterable[str]) -> Refusal:
     listed = ", ".join(near + [other for other in names if other not in near])
     shown = name if len(name) <= 100 else f"{name[:100]}..."
     return Refusal(404, f"The model `{shown}` does not exist; there are {listed}", "model")
+
+
+@contextmanager
+def present(store: Callable[[], Any], task: str) -> Iterator[None]:
+    """Answer 404 where the store lacks a task, before the block or in it; 409 where it changed."""
+
+    def check() -> None:
+        try:
+            store().check_task(task)
+        except TaskstoreError as error:
+            raise Refusal(404, str(error)) from None
+
+    check()
+    try:
+        yield
+    except Exception as error:
+        check()  # where it went meanwhile, that is the reason
+        if isinstance(error, KeyError | FileNotFoundError):
+            why = f"Task `{task}` changed in the store meanwhile; send the request again"
+            raise Refusal(409, why) from error
+        raise

@@ -19,9 +19,9 @@ from typing import Any
 from vllm.lora.request import LoRARequest
 from vllm.utils.counter import AtomicCounter
 
-from taskstore.errors import InputError, TaskstoreError
+from taskstore.errors import InputError
 from taskstore.store import Store
-from taskstore_serving.api.answers import WAIT, Refusal, unknown_model
+from taskstore_serving.api.answers import WAIT, Refusal, present, unknown_model
 from taskstore_serving.api.peers import PERIOD, Peers
 from taskstore_serving.api.task_fronts import Front, ServedTask, build
 from taskstore_serving.assets import Assets, write_assets
@@ -126,28 +126,13 @@ class Served:
         not end; else TaskstoreError.
         """
         async with self._changing(task):
-            self._check(task)
-            try:
+            with present(self.options.open_store, task):
                 if task not in self.tasks:
                     await self._learn(task)
                 elif self.is_current(task):
                     raise Refusal(409, f"Task `{task}` is served already")
                 else:
                     await self._replace(task)
-            except (KeyError, FileNotFoundError) as error:
-                self._check(task)
-                why = f"Task `{task}` changed in the store meanwhile; send the request again"
-                raise Refusal(409, why) from error
-            except Exception:
-                self._check(task)  # where it went meanwhile, that is the reason
-                raise
-
-    def _check(self, task: str) -> None:
-        """Raise Refusal 404 where the store has no such task now."""
-        try:
-            self.store.check_task(task)
-        except TaskstoreError as error:
-            raise Refusal(404, str(error)) from None
 
     async def _learn(self, task: str) -> None:
         assets = self._fitting(task)
