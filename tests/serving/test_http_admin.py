@@ -107,7 +107,7 @@ def ends(chunks: Any) -> list[str]:
 def test_a_task_with_running_requests_is_not_removed(server: Server) -> None:
     options = {"max_tokens": 110, "temperature": 1, "extra_body": {"ignore_eos": True}}
     before = taken_in(server, "english")
-    # work for the engine's 16 slots that takes many seconds, however slow this client is
+    # more than a connection holds: it runs until somebody reads it, or closes it
     endless = chat(server, "english", "417", stream=True, n=1000, **options)
     while taken_in(server, "english") < before + 1:
         time.sleep(0.02)
