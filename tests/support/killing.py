@@ -115,8 +115,8 @@ def _child(job: dict[str, Any], out: int) -> None:
         setattr(os, name, deadly.before(getattr(os, name)))
     publish._exchange = deadly.before(publish._exchange) if job["exchange"] else lambda *_: False
     if job["seconds"]:
-        signal.setitimer(signal.ITIMER_REAL, job["seconds"])
         signal.signal(signal.SIGALRM, lambda *_: _die())
+        signal.setitimer(signal.ITIMER_REAL, job["seconds"])
     status = _run(job["words"])
     sys.stdout.flush()
     sys.stderr.flush()

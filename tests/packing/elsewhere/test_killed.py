@@ -51,8 +51,9 @@ def test_killed_copies_and_additions(
             after = whole(target)
             assert after in (before, sorted([*before, f"new{i}"]), [*small.paths])
             again = killer.run(*words)
-            assert again.status == 0 or after != before, again.said
-            assert {*before} <= {*whole(target)}
+            last = whole(target)  # a put that was on its way may have come after `after`
+            assert again.status == 0 or last != before, again.said
+            assert {*before} <= {*last}
     assert killed > KILLS // 3
     collect(f"{where}-0", older=0)
     assert {*small.paths} <= {*whole(f"{where}-0")}
