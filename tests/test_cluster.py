@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,19 +42,30 @@ pytestmark = [
 ]
 
 
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start again what missed the 30 s that Ray gives a node, as on a busy machine."""
+    for _ in range(3):
+        with suppress(Exception):  # Ray raises just this
+            return start()
+    return start()
+
+
 class Nodes:
     """The cluster; `second` is the node that a test may kill, and that is there again after it."""
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
         self.address: str = cluster.address
-        self.second = cluster.add_node(**NODE)
+        self.second = self._another()
+
+    def _another(self) -> Any:
+        return patiently(lambda: self._cluster.add_node(**NODE))
 
     def kill_second(self) -> None:
         self._cluster.remove_node(self.second, allow_graceful=False)
 
     def join_another(self) -> None:
-        self.second = self._cluster.add_node(**NODE)
+        self.second = self._another()
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +73,13 @@ def nodes() -> Iterator[Nodes]:
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    head = {**NODE, "include_dashboard": False}
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
         yield Nodes(cluster)
     finally:
         ray.shutdown()
-        cluster.shutdown()  # type: ignore[no-untyped-call]
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -57,6 +58,10 @@ class Server:
         found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         return found
 
+    def left(self) -> list[psutil.Process]:
+        """All processes of its session, whose parents may have ended."""
+        return [p for p in psutil.process_iter() if session_of(p) == self.process.pid]
+
     def errors(self) -> list[str]:
         return [line for line in self.log.read_text().splitlines() if line.startswith("error:")]
 
@@ -92,8 +97,28 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+def session_of(process: psutil.Process) -> int:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return -1
+
+
+def alive(process: psutil.Process) -> bool:
+    """Not one that only waits for its parent to ask how it ended."""
+    try:
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, PATIENCE)[1]
+    until = time.monotonic() + PATIENCE
+    while left := any(map(alive, processes)):
+        if time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    return not left
 
 
 def test_it_answers_for_its_tasks_and_ends_when_told(
@@ -140,6 +165,7 @@ def test_a_killed_engine_and_a_damaged_store_end_it_with_a_word(
         assert broken.process.wait(PATIENCE) == 1
         (error,) = broken.errors()
         assert "the engine did not start: tasks/roman/masks.safetensors is damaged" in error
+        assert gone(broken.left())
         assert list(broken.temp.iterdir()) == []
 
 
