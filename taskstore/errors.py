@@ -74,6 +74,15 @@ class NotFinite(InputError):
         )
 
 
+class Overflows(NotFinite):
+    def __init__(self, tensor: str, dtype: str) -> None:
+        InputError.__init__(
+            self,
+            f"tensor {tensor!r} overflows {dtype} when it is merged; take a smaller `alpha` or "
+            "another `dtype`",
+        )
+
+
 class NotOneFamily(InputError):
     def __init__(self, model: str, base: str, differences: Iterable[str]) -> None:
         super().__init__(

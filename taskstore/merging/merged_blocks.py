@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.errors import InputError, NotFinite
+from taskstore.errors import NotFinite, Overflows
 from taskstore.kernels import cpu, floats
 from taskstore.locations.files import write_all
 from taskstore.merging.job import MergeJob
@@ -96,7 +96,7 @@ def _copied(output: Output, model: Checkpoint, block: Block) -> Bits:
 def added(theta0_N: F32, tau_N: F32, alpha: float, dtype: str, tensor: str) -> Bits:
     """round(theta_0 + alpha tau) as bits of `dtype`, (N,); what is not finite in theta_0 stays.
 
-    Raises NotFinite, or InputError if only the sum overflows.
+    Raises NotFinite, or Overflows if only the sum is not finite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         scaled_N = tau_N if alpha == 1 else tau_N * np.float32(alpha)
@@ -107,8 +107,5 @@ def added(theta0_N: F32, tau_N: F32, alpha: float, dtype: str, tensor: str) -> B
             return np.where(given_N, bits_N, floats.from_float32(theta0_N, dtype))
         if not np.isfinite(tau_N).all():
             raise NotFinite("the merged vector", tensor)
-        raise InputError(
-            f"tensor {tensor!r} overflows {dtype} when it is merged; take a smaller `alpha` or "
-            "another `dtype`"
-        )
+        raise Overflows(tensor, dtype)
     return bits_N

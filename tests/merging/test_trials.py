@@ -213,3 +213,15 @@ def test_errors_of_the_command(
     assert code == 2
     assert message in err
     assert not os.listdir(tmp_path)
+
+
+def test_a_model_that_overflows_counts_as_worst(tmp_path: Path) -> None:
+    """With alpha 1e6 no weight fits into float16; the search goes on, and lists the model."""
+    half = families.family(tmp_path / "half", 2, torch.float16)
+    scorer = Scorer(lambda model, _: float(model.exists()), scratch=tmp_path)
+    origin = Folders(half.base_path, half.paths)
+    found = search(origin, tmp_path / "out", options(), Grids((0.5, 1e6, 1.0)), scorer)
+    assert found.points.values == [(0.5,), (1.0,)]
+    assert list(found.points.failed) == ["alpha 1e+06"]
+    assert "overflows F16" in found.points.failed["alpha 1e+06"]
+    assert "overflows F16" in (tmp_path / "out" / "README.md").read_text()
