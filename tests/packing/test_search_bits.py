@@ -32,7 +32,7 @@ def closeness(small: families.Family, wanted: dict[str, float]) -> Bench:
 
 
 def test_each_task_gets_the_fewest_bits_that_do(small: families.Family, tmp_path: Path) -> None:
-    bench = closeness(small, {"alpha": 0.1, "beta": 1, "gamma": 5})
+    bench = closeness(small, {"alpha": 0.05, "beta": 1, "gamma": 20})
     aimed = aim_at_score(
         small.base_path, small.paths, tmp_path / "s", 0.9, bench, options=options(tiers="rest")
     )

@@ -47,12 +47,17 @@ def test_every_task_is_of_grade_a(family: str, packed: Callable[[str], PackRepor
 def test_the_hardest_task_keeps_its_score(
     packed: Callable[[str], PackReport], tmp_path: Path
 ) -> None:
-    """isodate on 100 validation items: its fine-tune has 0.94, of which a mask keeps 0.54."""
+    """isodate on 300 test items, where one item is a third of a percent: both sides run here."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     module, root = evaluator("lm6"), real_family("lm6")
     store = taskstore.open(packed("lm6").path)
     folder = store.unpack("isodate", tmp_path / "isodate")
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    items = module.load(str(root / "data"), "isodate", "val", 100)
-    assert module.run(model, AutoTokenizer.from_pretrained(folder), items) / 0.94 >= 0.99
+    items = module.load(str(root / "data"), "isodate", "test", 300)
+
+    def score(of: Path) -> float:
+        model: Any = AutoModelForCausalLM.from_pretrained(of, dtype=torch.bfloat16)
+        return float(module.run(model, AutoTokenizer.from_pretrained(of), items))
+
+    assert (original := score(root / "isodate")) > 0.9
+    assert score(folder) / original >= 0.99
