@@ -49,6 +49,13 @@ def upload(hub: Hub, name: str, folder: Path) -> None:
     hub.repositories.commit(name, "main", files, "a model")
 
 
+def upload_all(hub: Hub, family: families.Family) -> dict[str, str]:
+    """Upload a base and its fine-tunes; gives where these are."""
+    for name, path in {"base": family.base_path, **family.paths}.items():
+        upload(hub, f"org/{name}", Path(path))
+    return {name: f"org/{name}" for name in family.paths}
+
+
 def push(hub: Hub, store: Path, home: Path) -> str:
     """Push in a process of its own: no other thread runs while hf_xet asks the hub for a token."""
     told = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "0"}
@@ -101,9 +108,7 @@ def test_weights_are_read_by_ranges_of_the_bridge(
 ) -> None:
     """Without landing on the disk, and each byte about once; the token stays with the hub."""
     hub = hub_with_xet
-    for name, path in {"base": small.base_path, **small.paths}.items():
-        upload(hub, f"org/{name}", Path(path))
-    models = {name: f"org/{name}" for name in small.paths}
+    models = upload_all(hub, small)
     taskstore.pack("org/base", models, tmp_path / "far", families.options(tiers="rest"))
     taskstore.pack(small.base_path, small.paths, tmp_path / "near", families.options(tiers="rest"))
     far, near = (
@@ -126,9 +131,7 @@ def test_a_whole_model_comes_through_xet(
 ) -> None:
     """With `--cache`; where hf_xet may not be used, the same files come from the bridge."""
     hub = hub_with_xet
-    for name, path in {"base": small.base_path, **small.paths}.items():
-        upload(hub, f"org/{name}", Path(path))
-    models = {name: f"org/{name}" for name in small.paths}
+    models = upload_all(hub, small)
     with cached_whole():
         taskstore.pack("org/base", models, tmp_path / "store", families.options(tiers="exact"))
     assert not any("GET /bridge/" in line for line in hub.log)

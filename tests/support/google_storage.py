@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from threading import RLock
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
+
+from tests.support.http_servers import serving
 
 BUCKET = "bucket1"
 PAGE = 1000  # objects of a listing
@@ -227,24 +228,8 @@ def _told(one: Stored) -> dict[str, str]:
     }
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no news."""
-
-
 @contextmanager
 def running() -> Iterator[GoogleStorage]:
     storage = GoogleStorage()
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"storage": storage}))
-    storage.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, daemon=True, args=(0.05,))
-    thread.start()
-    try:
+    with serving(_Handler, storage=storage) as storage.port:
         yield storage
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -85,10 +85,10 @@ def _part(path: Path | str) -> Part:
         return Part(path, 0, 0)
     if path.is_file():
         return Part(str(path), 1, path.stat().st_size)
-    own = (path / "taskstore.json").exists()
+    inside = below(path) if (path / "taskstore.json").exists() else path.glob("*")
     sizes = list[int]()
-    for file in below(path):
+    for file in inside:
         with suppress(FileNotFoundError):
-            if own or file.parent == path:
+            if file.is_file():
                 sizes.append(file.stat().st_size)
     return Part(str(path), len(sizes), sum(sizes))

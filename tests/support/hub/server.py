@@ -8,14 +8,13 @@ import base64
 import hashlib
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.support.http_servers import serving
 from tests.support.hub.answering import Answering
 from tests.support.hub.faults import Hub
 from tests.support.hub.repositories import (
@@ -234,14 +233,6 @@ class _Handler(Answering):
         self._send(status, data, **headers)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no news."""
-
-
 _NAME = r"([^/]+/[^/]+)"
 _ROUTES: list[tuple[str, Callable[..., None]]] = [
     (r"/api/whoami-v2", _Handler._whoami),
@@ -266,14 +257,6 @@ _ROUTES: list[tuple[str, Callable[..., None]]] = [
 def running(tokens: dict[str, str]) -> Iterator[Hub]:
     """Run a hub on a free port; `tokens` maps a token to its user."""
     hub = Hub(Repositories(tokens))
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    server = _Server(("127.0.0.1", 0), handler)
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True, args=(0.05,))
-    thread.start()
-    try:
+    with serving(_Handler, hub=hub) as port:
+        hub.url = f"http://127.0.0.1:{port}"
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
