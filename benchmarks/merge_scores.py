@@ -67,6 +67,7 @@ TRIES = (
     Try("wudi"),
     Try("tsv+lines", {"shallow": 1, "beta": 2}, DEEP),
     Try("trust_region+wudi+lines", {"ridge": 0.3, "others": 0, "shallow": 1, "beta": 4}, DEEP),
+    Try("wudi+svc+lines", {"ridge": 0.3, "others": 0, "shallow": 1, "beta": 4}, DEEP),
     Try("sum+lines", {"shallow": 1, "beta": 4}, DEEP),
     Try("actmat"),
     Try("iso_cts"),

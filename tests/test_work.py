@@ -143,7 +143,7 @@ def test_units_of_stores_are_plain_data(
 def test_units_of_merges_are_plain_data(small: Family, tmp_path: Path, sent: set[str]) -> None:
     merge(small.base_path, small.paths, tmp_path / "m", MergeOptions("ties"))
     homes = {name.rsplit(".", 1)[0] for name in sent}
-    assert homes >= {"taskstore.merging.task_vectors", "taskstore.merging.merged_blocks"}
+    assert homes >= {"taskstore.merging.job", "taskstore.merging.merged_blocks"}
 
 
 @pytest.mark.parametrize("level", ["speed", "archive"])

@@ -15,14 +15,14 @@ from taskstore.locations import ownership, publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.remote import mirror, outbox
 from taskstore.merging import card, kinship
-from taskstore.merging.job import MergeJob, make_job, read_bytes
+from taskstore.merging.job import MergeJob, VectorScan, make_job, read_bytes
 from taskstore.merging.merged_blocks import fill_tensor, merged_blocks
 from taskstore.merging.methods import split
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import donor_of, named
 from taskstore.merging.report import MergeReport
 from taskstore.merging.scratch import KeptVector
-from taskstore.merging.task_vectors import Source, VectorScan
+from taskstore.merging.task_vectors import Source
 from taskstore.merging.training_runs import spread
 from taskstore.models.config import CONFIG, TORCH, read_config, write_config, write_settings
 from taskstore.models.family import Family, open_family

@@ -2,22 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from numpy.typing import NDArray
+
 from taskstore.cluster import joined
 from taskstore.executors import Executor, threads
 from taskstore.merging import needed_statistics
+from taskstore.merging.methods import Vectors, Whole
 from taskstore.merging.methods.matrix_memory import reserved
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import Output, Outputs, decide
-from taskstore.merging.scratch import KeptVector
-from taskstore.merging.task_vectors import Source
+from taskstore.merging.scratch import KeptVector, Prepared
+from taskstore.merging.task_vectors import Block, Source, blocks, chunk_of
+from taskstore.models import TensorInfo
 from taskstore.models.compare import compare
 from taskstore.models.family import Family
 from taskstore.progress import Callback, Meter, silent
+
+
+@dataclass(frozen=True)
+class VectorScan:
+    """A pass over a family's task vectors, for methods that look before they merge.
+
+    shared   (tensor, the base's, the tasks that share it), in the order of the pass
+    report   is told a tensor's name and the bytes of the family that were read
+    """
+
+    source: Source
+    shared: Sequence[tuple[str, TensorInfo, tuple[int, ...]]]
+    executor: Executor
+    report: Callable[[str, int], None]
+
+    @property
+    def names(self) -> list[str]:
+        return [task.name for task in self.source.family.tasks]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: info.shape for name, info, _ in self.shared}
+
+    def kept(self, key: Hashable) -> NDArray[Any] | None:
+        prepared = self._prepared
+        return prepared.get((self.source.weighted, key)) if prepared else None
+
+    def keep(self, key: Hashable, array: NDArray[Any]) -> None:
+        if prepared := self._prepared:
+            prepared.put((self.source.weighted, key), array)
+
+    @property
+    def _prepared(self) -> Prepared | None:
+        return self.source.kept.prepared if self.source.kept else None
+
+    def whole(self, tensor: str) -> Whole:
+        return next(self.source.whole(tensor, t) for name, _, t in self.shared if name == tensor)
+
+    def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
+        """(tensor, function(block)) for each block, in order."""
+        method = self.source.method
+        every = (
+            block
+            for name, info, tasks in self.shared
+            for block in blocks(name, info, tasks, chunk_of(info, self.source.chunk, method))
+        )
+        for block, result in self.executor.map(_seen, (self.source, function), every):
+            size = block.info.nbytes // max(1, block.info.numel)
+            self.report(block.name, (block.stop - block.start) * size * (1 + len(block.tasks)))
+            yield block.name, result
+
+
+def _seen(shared: tuple[Source, Callable[[Vectors], Any]], block: Block) -> tuple[Block, Any]:
+    source, function = shared
+    return block, function(source.block(block))
 
 
 @dataclass(frozen=True)

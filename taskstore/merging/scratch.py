@@ -1,4 +1,4 @@
-"""What a merge uses again: each thread's memory, and the vector of a merge before on disk.
+"""What a merge uses again: each thread's memory, and what merges before it left on disk.
 
 Fresh pages for every block would cost a tenth of a merge.
 """
@@ -6,8 +6,9 @@ Fresh pages for every block would cost a tenth of a merge.
 from __future__ import annotations
 
 import os
+import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,44 @@ class Scratch(threading.local):
         return memory[: count * n].reshape(count, n)
 
 
-class KeptVector:
-    """A merged vector on disk, float32, for merges that differ in its scale alone.
+class Prepared:
+    """Arrays on disk that merges of the same models share: made by the first, read by the others.
 
-    key     names the merge that comes; set it before
-    whole   whether the vector of that merge is there
+    At most half of what is free on the disk is taken; what goes past it is made anew each time.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._files = folder, dict[Hashable, Path]()
+
+    def get(self, key: Hashable) -> NDArray[Any] | None:
+        """The array of a key, mapped for reading; None: it is not there."""
+        path = self._files.get(key)
+        return None if path is None else np.load(path, mmap_mode="r")
+
+    def put(self, key: Hashable, array: NDArray[Any]) -> None:
+        """Keep an array; raises OutputError."""
+        if 2 * array.nbytes > shutil.disk_usage(self._folder).free:
+            return
+        path = self._folder / f"{len(self._files)}.npy"
+        try:
+            np.save(path, array)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+        self._files[key] = path
+
+
+class KeptVector:
+    """What a search keeps between its merges: a merged vector, float32, and what they share.
+
+    key       names the merge that comes, whose vector is kept; set it before ("": no vector is)
+    whole     whether the vector of that merge is there
+    prepared  what does not hang on the merge's scale, weights and some of its options (None: the
+              merges differ in the scale alone)
+    """
+
+    def __init__(self, path: Path, *, shares: bool = False) -> None:
         self.key, self._path, self._done = "", path, ""
+        self.prepared = Prepared(path.parent) if shares else None
         self._starts: dict[str, int] = {}
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -52,7 +82,7 @@ class KeptVector:
 
     def begin(self, sizes: Mapping[str, int]) -> None:
         """Make room for the tensors, with their numbers of elements; raises OutputError."""
-        if self.whole:
+        if self.whole or not self.key:
             return
         self._done, total = "", 0
         for name, size in sizes.items():

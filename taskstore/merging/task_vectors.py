@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import NotFinite
-from taskstore.executors import Executor
 from taskstore.kernels import cpu, floats
-from taskstore.merging.methods import F32, Method, Vectors, Whole
+from taskstore.merging.methods import F32, Method, Shared, Vectors, Whole
 from taskstore.merging.methods.layer_groups import layer_groups
 from taskstore.merging.scratch import KeptVector, Scratch
 from taskstore.models import TensorInfo
@@ -180,7 +179,7 @@ class Source:
 
     def merge(self, vectors: Vectors) -> F32:
         """The merged vector of a block, float32 (N,)."""
-        if self.kept is None:
+        if self.kept is None or not self.kept.key:
             return self._merged(vectors)
         where = vectors.tensor, vectors.start
         if self.kept.whole:
@@ -211,11 +210,15 @@ class Source:
         rows, columns = info.shape
         weight_S = self._weights_of(name, tasks)
 
-        def vector(s: int) -> F32:
+        def plain(s: int) -> F32:
             tau_XX = whole_vector(self.family, name, tasks[s], self.chunk)
+            return np.ascontiguousarray(tau_XX.T) if turned else tau_XX
+
+        def vector(s: int) -> F32:
+            tau_XX = plain(s)
             if weight_S[s] != 1 and not self.method.weighs:
                 tau_XX *= weight_S[s]
-            return np.ascontiguousarray(tau_XX.T) if turned else tau_XX
+            return tau_XX
 
         def statistic(kind: str, s: int) -> F32:
             assert kind == "gram", kind
@@ -230,7 +233,14 @@ class Source:
 
         shape = (columns, rows) if turned else (rows, columns)
         rows_S = np.array(tasks, np.intp)
-        return Whole(name, shape, rows_S, weight_S, vector, statistic, by_blocks)
+        prepared = self.kept and self.kept.prepared
+        shared = Shared(prepared, plain) if prepared else None
+        return Whole(name, shape, rows_S, weight_S, vector, statistic, by_blocks, shared)
+
+    @property
+    def weighted(self) -> str:
+        """The weights that the method's vectors are multiplied by, in words."""
+        return "" if self.method.weighs else repr((self._weights, self._layer_weights))
 
     def _turned(self, name: str) -> bool:
         """Whether a layer's weight is (I, O), as transformers' Conv1D has it."""
@@ -254,46 +264,3 @@ class Source:
         weights = self._weights if group is None else self._layer_weights[group]
         names = [self.family.tasks[t].name for t in tasks]
         return np.array([weights.get(name, 1) for name in names], np.float32)
-
-
-@dataclass(frozen=True)
-class VectorScan:
-    """A pass over a family's task vectors, for methods that look before they merge.
-
-    shared   (tensor, the base's, the tasks that share it), in the order of the pass
-    report   is told a tensor's name and the bytes of the family that were read
-    """
-
-    source: Source
-    shared: Sequence[tuple[str, TensorInfo, tuple[int, ...]]]
-    executor: Executor
-    report: Callable[[str, int], None]
-
-    @property
-    def names(self) -> list[str]:
-        return [task.name for task in self.source.family.tasks]
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: info.shape for name, info, _ in self.shared}
-
-    def whole(self, tensor: str) -> Whole:
-        return next(self.source.whole(tensor, t) for name, _, t in self.shared if name == tensor)
-
-    def blocks(self, function: Callable[[Vectors], Any]) -> Iterator[tuple[str, Any]]:
-        """(tensor, function(block)) for each block, in order."""
-        method = self.source.method
-        every = (
-            block
-            for name, info, tasks in self.shared
-            for block in blocks(name, info, tasks, chunk_of(info, self.source.chunk, method))
-        )
-        for block, result in self.executor.map(_seen, (self.source, function), every):
-            size = block.info.nbytes // max(1, block.info.numel)
-            self.report(block.name, (block.stop - block.start) * size * (1 + len(block.tasks)))
-            yield block.name, result
-
-
-def _seen(shared: tuple[Source, Callable[[Vectors], Any]], block: Block) -> tuple[Block, Any]:
-    source, function = shared
-    return block, function(source.block(block))

@@ -1,8 +1,7 @@
 """A base and its fine-tunes become a store.
 
 Work goes block by block: read, merge, mask, code, write. One worker does a block from reading to
-coding; the main thread writes and hashes in order. Memory is a few blocks of the family, whatever
-the models' size.
+coding; the main thread writes and hashes in order. Memory is a few blocks of the family.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from taskstore.format.manifest import Manifest
 from taskstore.locations import dry
 from taskstore.locations.base import PathLike
 from taskstore.merging import needed_statistics
+from taskstore.merging.job import VectorScan
 from taskstore.merging.methods import Method, info_of, make
 from taskstore.merging.methods.matrix_memory import reserved
-from taskstore.merging.task_vectors import Source, VectorScan
+from taskstore.merging.task_vectors import Source
 from taskstore.merging.training_runs import spread
 from taskstore.models.family import Family, open_family
 from taskstore.packing import manifest_draft

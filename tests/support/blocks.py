@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from taskstore.kernels.floats import from_float32
 from taskstore.merging.methods import Vectors, Whole, make
+from taskstore.merging.methods.api import Unkept
 
 F32 = NDArray[np.float32]
 
 
-class Flat:
+class Flat(Unkept):
     """A scan over a (T, d) matrix that every task has whole."""
 
     def __init__(self, tau_TN: F32, block: int) -> None:
@@ -71,7 +72,7 @@ def merge(name: str, tau_TN: F32, block: int = 1000, **options: float) -> F32:
 
 
 @dataclass
-class Models:
+class Models(Unkept):
     """Fine-tunes as a merge reads them: several tensors, some of which a task may lack.
 
     tasks       tensor -> task vector, float32 of the tensor's shape, per task

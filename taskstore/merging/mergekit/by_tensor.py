@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from taskstore.merging.job import VectorScan
 from taskstore.merging.mergekit.settings import Call
 from taskstore.merging.methods import F32, Info, Method, Vectors, Whole, make
-from taskstore.merging.methods.api import Scan
-from taskstore.merging.task_vectors import VectorScan
+from taskstore.merging.methods.api import Scan, Unkept
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ByTensor(Method):
 
 
 @dataclass(frozen=True)
-class _Weighed:
+class _Weighed(Unkept):
     """A scan of some tensors, with each one's own weights."""
 
     scan: VectorScan

@@ -1,6 +1,6 @@
 """Merge methods: one formula per file, by name in `registry`."""
 
-from taskstore.merging.methods.api import F32, Info, Method, Vectors, Whole
+from taskstore.merging.methods.api import F32, Info, Method, Shared, Vectors, Whole
 from taskstore.merging.methods.registry import (
     MERGES,
     PROCEDURES,
@@ -18,6 +18,7 @@ __all__ = [
     "PROCEDURES",
     "Info",
     "Method",
+    "Shared",
     "Vectors",
     "Whole",
     "check",

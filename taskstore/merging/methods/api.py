@@ -9,7 +9,7 @@ O and I = rows and columns of a matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -47,6 +47,26 @@ class Vectors:
     statistics: Mapping[str, F32]
 
 
+class Store(Protocol):
+    """Arrays by key; what was kept may be gone."""
+
+    def get(self, key: Hashable) -> NDArray[Any] | None: ...
+
+    def put(self, key: Hashable, array: NDArray[Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What merges of the same models share of a matrix, whatever the tasks weigh.
+
+    store      arrays by key
+    read(s)    float32 (O, I), the vector of task rows[s] without its weight
+    """
+
+    store: Store
+    read: Callable[[int], F32]
+
+
 @dataclass(frozen=True)
 class Whole:
     """A matrix that a method wants whole. Tasks are read one by one, so memory holds one of them.
@@ -55,6 +75,8 @@ class Whole:
                         memory, which may be written to
     statistic(kind, s)  float32, what was measured of this tensor for task rows[s]
     by_blocks(f)        float32 (O, I), f(block) of every block of all tasks, put together
+    shared              what merges of the same models share; None: nothing, or the vectors are
+                        changed
     """
 
     tensor: str
@@ -64,6 +86,7 @@ class Whole:
     read: Callable[[int], F32]
     statistic: Callable[[str, int], F32]
     by_blocks: Callable[[Callable[[Vectors], F32]], F32]
+    shared: Shared | None = None
 
 
 class Scan(Protocol):
@@ -77,6 +100,12 @@ class Scan(Protocol):
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The tensors that are merged, in the order of the pass."""
 
+    def kept(self, key: Hashable) -> NDArray[Any] | None:
+        """What a scan of the same vectors kept in a merge before, or None."""
+
+    def keep(self, key: Hashable, array: NDArray[Any]) -> None:
+        """Keep an array for merges that come, if that is wanted."""
+
     def whole(self, tensor: str) -> Whole:
         """A matrix, for methods that look at what another one makes of it."""
 
@@ -85,6 +114,16 @@ class Scan(Protocol):
 
         `function` is one of a module, or a `functools.partial` of one: another process may run it.
         """
+
+
+class Unkept:
+    """Base of scans that leave nothing to other merges: their vectors are changed."""
+
+    def kept(self, key: Hashable) -> NDArray[Any] | None:
+        return None
+
+    def keep(self, key: Hashable, array: NDArray[Any]) -> None:
+        pass
 
 
 @dataclass(frozen=True)

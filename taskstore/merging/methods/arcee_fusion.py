@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.merging.methods.api import F32, Info, Method, Scan, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Scan, Unkept, Vectors
 from taskstore.merging.methods.over import of_changed
 from taskstore.merging.methods.trim import Trim
 
@@ -55,7 +55,7 @@ class _Quartiles(Trim):
 
 
 @dataclass(frozen=True)
-class Importances:
+class Importances(Unkept):
     """A scan over three times the same vector: what each element matters."""
 
     scan: Scan

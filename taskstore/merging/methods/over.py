@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from taskstore.merging.methods.api import F32, Method, Scan, Vectors, Whole
+from taskstore.merging.methods.api import F32, Method, Scan, Unkept, Vectors, Whole
 
 Change = Callable[[Vectors], Vectors]
 
@@ -84,7 +84,7 @@ class Before(Over):
         def by_blocks(function: Callable[[Vectors], F32]) -> F32:
             return matrix.by_blocks(partial(of_changed, self._change, function))
 
-        return replace(matrix, read=read, by_blocks=by_blocks)
+        return replace(matrix, read=read, by_blocks=by_blocks, shared=None)
 
     def merge(self, block: Vectors) -> F32:
         return self._inner.merge(self._change(block))
@@ -130,7 +130,7 @@ def merged_below(method: Method, matrix: Whole) -> F32:
 
 
 @dataclass(frozen=True)
-class Changed:
+class Changed(Unkept):
     """A scan whose blocks and matrices are changed before a function sees them."""
 
     scan: Scan

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Unkept, Vectors
 from taskstore.merging.methods.over import of_changed
 from taskstore.merging.methods.trim import Trim
 
@@ -60,7 +60,7 @@ class Sce(Method):
 
 
 @dataclass(frozen=True)
-class Variances:
+class Variances(Unkept):
     """A scan over one vector: the variance of each element over the tasks."""
 
     scan: Scan

@@ -43,15 +43,35 @@ class Trim:
         self._found: dict[str, F32] = {}
 
     def fit(self, scan: Scan) -> None:
+        name = "thresholds", self._per_tensor, self._density, tuple(self.densities)
+        found_T = None if self._per_tensor else scan.kept(name)
+        if found_T is not None:
+            self._found[""] = found_T
+            return
         upper: dict[str, Uppers] = {}
         inside: dict[str, Counts] = {}
-        for key, counts_TB in self._count(scan, {}):
+        for key, counts_TB in self._uppers(scan):
             rank_T = np.array([self._rank(d, t) for t, d in enumerate(counts_TB.sum(1).tolist())])
             upper[key], below_T = _bins_of(counts_TB, rank_T)
             inside[key] = rank_T - below_T
         for key, counts_TB in self._count(scan, upper):
             lower_T, _ = _bins_of(counts_TB, inside[key])
             self._found[key] = (upper[key] << np.uint32(16) | lower_T).view(np.float32)
+        if not self._per_tensor and "" in self._found:
+            scan.keep(name, self._found[""])
+
+    def _uppers(self, scan: Scan) -> Iterator[tuple[str, Counts]]:
+        """The counts of upper halves, which hang on no density."""
+        if self._per_tensor:
+            yield from self._count(scan, {})
+            return
+        counts_TB = scan.kept("upper halves")
+        if counts_TB is not None:
+            yield "", counts_TB
+            return
+        for key, counts in self._count(scan, {}):
+            scan.keep("upper halves", counts)
+            yield key, counts
 
     def thresholds(self, block: Vectors) -> F32:
         """The thresholds of the tasks of a block, float32 (S,)."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from taskstore.merging.methods.api import F32, Info, Option, Scan, Vectors, Whole, pieces
+from taskstore.merging.methods.api import F32, Info, Option, Scan, Unkept, Vectors, Whole, pieces
 from taskstore.merging.methods.over import Before
 from taskstore.merging.methods.trim import Trim
 from taskstore.merging.scratch import Scratch
@@ -73,7 +73,7 @@ class TrustRegion(Before):
 
 
 @dataclass(frozen=True)
-class Conflicts:
+class Conflicts(Unkept):
     """A scan of one vector, Omega."""
 
     scan: Scan

@@ -15,11 +15,12 @@ Legend: K = directions taken.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from taskstore.merging.methods.api import F32, Info, Method, Vectors, Whole
+from taskstore.merging.methods.api import F32, Info, Method, Shared, Vectors, Whole
 from taskstore.merging.methods.mean import mean
 from taskstore.merging.methods.singular import SVD, floats_of, rank_of, svd
 
@@ -44,14 +45,35 @@ class Tsv(Method):
         kept = min(matrix.shape) // tasks
         if kept == 0:
             return np.asarray(sum(matrix.read(s) / np.float32(tasks) for s in range(tasks)))
-        parts = [largest(matrix.read(s), kept) for s in range(tasks)]
-        u_OK = orthonormal(np.concatenate([u for u, _, _ in parts], axis=1))
-        v_IK = orthonormal(np.concatenate([v for _, _, v in parts], axis=1))
-        s_K = np.concatenate([s for _, s, _ in parts])
+        if matrix.shared and matrix.weight_S.all():
+            u_OK, s_K, v_IK, of_K = _shared(matrix.shared, matrix.tensor, tasks, kept)
+            s_K = s_K * matrix.weight_S[of_K]  # directions are those of the vectors unweighted
+        else:
+            u_OK, s_K, v_IK, _ = factors(matrix.read, tasks, kept)
         return np.ascontiguousarray((u_OK * s_K) @ v_IK.T)
 
     def matrix_bytes(self, shape: tuple[int, int], tasks: int) -> int:
         return 4 * floats_of(shape)
+
+
+def factors(read: Callable[[int], F32], tasks: int, kept: int) -> tuple[Any, ...]:
+    """U (O, K), S (K,), V (I, K) of all tasks, U and V orthonormal, and each column's task (K,)."""
+    parts = [largest(read(s), kept) for s in range(tasks)]
+    u_OK = orthonormal(np.concatenate([u for u, _, _ in parts], axis=1))
+    v_IK = orthonormal(np.concatenate([v for _, _, v in parts], axis=1))
+    s_K = np.concatenate([s for _, s, _ in parts])
+    return u_OK, s_K, v_IK, np.repeat(np.arange(tasks), [s.size for _, s, _ in parts])
+
+
+def _shared(shared: Shared, tensor: str, tasks: int, kept: int) -> list[Any]:
+    """The same, from a merge before where one left them."""
+    found = [shared.store.get(("tsv", tensor, n)) for n in range(4)]
+    if all(part is not None for part in found):
+        return found
+    made = list(factors(shared.read, tasks, kept))
+    for n, part in enumerate(made):
+        shared.store.put(("tsv", tensor, n), part)
+    return made
 
 
 def largest(tau_OI: Any, k: int) -> tuple[Any, Any, Any]:

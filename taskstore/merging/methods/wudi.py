@@ -21,7 +21,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from taskstore.merging.methods.api import F32, Info, Method, Option, Vectors, Whole
+from taskstore.merging.methods.api import (
+    F32,
+    Info,
+    Method,
+    Option,
+    Shared,
+    Vectors,
+    Whole,
+)
 from taskstore.merging.methods.input_products import F64, GRAM, gram_bytes, solve
 from taskstore.merging.methods.mean import mean
 
@@ -69,6 +77,8 @@ class Wudi(Method):
 def sums(matrix: Whole, *, normed: bool) -> tuple[F64, F64, F64]:
     """sum_t tau_t C_t (O, I), sum_t C_t (I, I) and sum_t tau_t (O, I); C_t `normed` or not."""
     outputs, inputs = matrix.shape
+    if matrix.shared and normed and matrix.weight_S.all():
+        return _shared(matrix, matrix.shared)
     wanted_OI, sum_OI = np.zeros((outputs, inputs)), np.zeros((outputs, inputs))
     gram_II = np.zeros((inputs, inputs))
     for s in range(len(matrix.rows)):
@@ -82,6 +92,31 @@ def sums(matrix: Whole, *, normed: bool) -> tuple[F64, F64, F64]:
         sum_OI += tau_OI
         gram_II += own_II
         wanted_OI += tau_OI @ own_II
+    return wanted_OI, gram_II, sum_OI
+
+
+def _shared(matrix: Whole, shared: Shared) -> tuple[F64, F64, F64]:
+    """The same where merges before left tau_t C_t and sum_t C_t, on which weights do not tell."""
+    outputs, inputs = matrix.shape
+    wanted_OI, sum_OI = np.zeros((outputs, inputs)), np.zeros((outputs, inputs))
+    store, name = shared.store, ("wudi", matrix.tensor)
+    total_II = store.get(name)
+    gram_II = np.zeros((inputs, inputs)) if total_II is None else np.array(total_II)
+    for s, weight in enumerate(matrix.weight_S.tolist()):
+        tau_OI = shared.read(s).astype(np.float64)
+        own_OI = None if total_II is None else store.get((*name, s))
+        if own_OI is None:
+            own_II = tau_OI.T @ tau_OI
+            own_II /= float(np.vdot(tau_OI, tau_OI)) or 1.0
+            own_OI = tau_OI @ own_II
+            if total_II is None:
+                gram_II += own_II
+            store.put((*name, s), own_OI)
+        wanted_OI += weight * own_OI
+        tau_OI *= weight
+        sum_OI += tau_OI
+    if total_II is None:
+        store.put(name, gram_II)
     return wanted_OI, gram_II, sum_OI
 
 

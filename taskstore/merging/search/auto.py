@@ -115,7 +115,8 @@ def search(
         box = _space(chosen, origin, facts) if left > 1 else None
         if box is not None:
             rest = replace(plan, budget=left)
-            trials = cma_search.tried(origin, target, box, [scorer], rest, progress)
+            sharing = cma_search.kept(stack, scorer, target, box)
+            trials = cma_search.tried(origin, target, box, [sharing], rest, progress)
             points = Points.of(trials, scorer, cma_search.NAME, plan.seed)
             text += section(points, scorer)
             if scorer.cost(points.scores[points.best]) < scorer.cost(best.scores[0]):

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from taskstore import extras
+from taskstore.cluster import joined
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.merging.search import front as fronts
@@ -54,7 +55,7 @@ def search(
     target = Path(target)
     with ExitStack() as stack:
         stack.enter_context(publish.alone(target))
-        scorer = _kept(stack, scorer, target, space)
+        scorer = kept(stack, scorer, target, space)
         trials = tried(origin, target, space, [scorer], plan, progress)
         return written(trials, scorer, space.at, NAME, plan.seed)
 
@@ -76,7 +77,7 @@ def pareto(
     target = Path(target)
     with ExitStack() as stack:
         stack.enter_context(publish.alone(target))
-        first = _kept(stack, scorers[0], target, space)
+        first = kept(stack, scorers[0], target, space)
         judges = [first, *scorers[1:]]
         trials = tried(origin, target, space, judges, plan, progress)
         front = Front.of(trials, judges, NAME, plan.seed, point)
@@ -85,10 +86,15 @@ def pareto(
     return OnFront(front, report)
 
 
-def _kept(stack: ExitStack, scorer: Scorer, target: Path, space: Space) -> Scorer:
-    """The scorer; it keeps the merged vector where candidates differ in its scale alone."""
+def kept(stack: ExitStack, scorer: Scorer, target: Path, space: Space) -> Scorer:
+    """The scorer; it keeps the merged vector where candidates differ in its scale alone.
+
+    Else it keeps what they share, unless a cluster merges them, which does not see these files.
+    """
     alone = [axis.kind for axis in space.axes] == ["alpha"]
-    return stack.enter_context(scorer.keeping(target)) if alone else scorer
+    if not alone and joined():
+        return scorer
+    return stack.enter_context(scorer.keeping(target, scaled=alone, shares=not alone))
 
 
 def tried(

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from taskstore.errors import OptionError
 from taskstore.locations.scratch import scratch
 from taskstore.merging.driver import merge_family
-from taskstore.merging.job import make_job
+from taskstore.merging.job import VectorScan, make_job
 from taskstore.merging.methods.api import F32, Info, Method, Rows, Scan, Vectors, Whole
 from taskstore.merging.methods.over import Over, merged_below
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.report import MergeReport
-from taskstore.merging.task_vectors import Source, VectorScan
+from taskstore.merging.task_vectors import Source
 from taskstore.models.compare import compare
 from taskstore.models.family import Family
 from taskstore.progress import Callback, silent

@@ -12,6 +12,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from taskstore.cluster import joined
 from taskstore.locations import publish
 from taskstore.locations.base import PathLike
 from taskstore.merging.options import MergeOptions
@@ -42,8 +43,10 @@ def search(
         stack.enter_context(publish.alone(target))
         origin.check(target, options)
         every = dict(grids.trials(options))
-        if len(grids.alpha) > 1:
-            scorer = stack.enter_context(scorer.keeping(target))
+        scaled, shares = len(grids.alpha) > 1, bool(grids.options)
+        if scaled or (shares and not joined()):
+            keeping = scorer.keeping(target, scaled=scaled, shares=shares)
+            scorer = stack.enter_context(keeping)
         trials = Trials([scorer], origin, target, grids.axes, len(every), progress)
         for values in sorted(every, key=lambda values: values[bool(grids.alpha) :]):
             trials.run(values, every[values])

@@ -65,7 +65,9 @@ class Scorer:
     limit      examples of an evaluation, which the evaluator is called with; None: all it has
     minimise   whether scores are losses
     scratch    folder that holds one model at a time (None: the target's)
-    kept       the vector of the model before, which is not merged again for another alpha
+    kept       what the models before left: their vector, which is not merged again for another
+               alpha, and what does not change between them
+    scaled     whether models that follow each other may differ in alpha alone
     """
 
     evaluator: Evaluator
@@ -77,6 +79,7 @@ class Scorer:
     minimise: bool = False
     scratch: Path | None = None
     kept: KeptVector | None = None
+    scaled: bool = True
     say: Say = unsaid
 
     def expect(self, models: int) -> None:
@@ -126,18 +129,24 @@ class Scorer:
         section: str = "",
     ) -> MergeReport:
         """Write the merged model of those that are named to the folder `target`."""
-        if self.kept:
+        if self.kept and self.scaled:
             inside = "alpha" in registry.options_of(options.method)
             self.kept.key = key(origin, options if inside else replace(options, alpha=None), names)
         return origin.merge(target, options, names, progress, section, self.kept)
 
     @contextmanager
-    def keeping(self, target: Path) -> Iterator[Scorer]:
-        """The same, with a merged vector on disk while the block runs: 4 bytes a weight."""
+    def keeping(
+        self, target: Path, *, scaled: bool = True, shares: bool = False
+    ) -> Iterator[Scorer]:
+        """The same, with files on disk while the block runs.
+
+        `scaled`: a merged vector, 4 bytes a weight. `shares`: what methods make once for models
+        that differ in weights and options (up to 8 bytes a weight and task).
+        """
         with scratch(target, self.scratch) as folder:
-            kept = KeptVector(folder / "vector")
+            kept = KeptVector(folder / "vector", shares=shares)
             with closing(kept):
-                yield replace(self, kept=kept)
+                yield replace(self, kept=kept, scaled=scaled)
 
     def score(self, what: str, key: str, made: Made) -> Scores:
         """The scores of a model; `made` makes it if one is not known. Raises EvaluationFailed."""

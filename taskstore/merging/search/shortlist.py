@@ -28,13 +28,12 @@ import numpy as np
 
 from taskstore.errors import InputError
 from taskstore.merging import similarity
-from taskstore.merging.job import make_job
+from taskstore.merging.job import VectorScan, make_job
 from taskstore.merging.methods import MERGES
 from taskstore.merging.methods.api import Vectors
 from taskstore.merging.methods.lines import depths
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.search.origins import Origin
-from taskstore.merging.task_vectors import VectorScan
 from taskstore.progress import Callback, silent
 from taskstore.statistics import Statistics
 

@@ -1,0 +1,116 @@
+"""Candidates of a search share what does not change between them, and are the models they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from taskstore.merging import MergeOptions, merge
+from taskstore.merging.methods import tsv
+from taskstore.merging.methods.trim import Trim
+from taskstore.merging.scratch import KeptVector, Prepared
+from taskstore.merging.search.grid_search import search
+from taskstore.merging.search.grids import Grids
+from taskstore.merging.search.origins import Folders
+from taskstore.merging.search.scoring import Scorer
+from tests.support import families
+from tests.support.families import Family
+
+WEIGHTS: tuple[dict[str, float], ...] = (
+    {},
+    {"alpha": 0.5, "beta": -1.5},
+    {"alpha": 0.0},
+    {"gamma": 2.0},
+)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    return families.family(tmp_path_factory.mktemp("wide"), 3, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "wudi",
+        "tsv",
+        "ties",
+        "dare+ties",
+        "wudi+lines",
+        "trust_region+wudi",
+        "wudi+svc",
+        "magnitude",
+    ],
+)
+def test_weights_after_weights_make_the_models_that_they_make_alone(
+    wide: Family, tmp_path: Path, method: str
+) -> None:
+    kept = KeptVector(tmp_path / "vector", shares=True)
+    for number, weights in enumerate(WEIGHTS):
+        for alpha in (1.0, 0.5):
+            own = MergeOptions(method, weights=weights, alpha=alpha, chunk=512, jobs=2)
+            found = []
+            for keeps in (kept, None):
+                target = tmp_path / f"{number} {alpha} {keeps is None}"
+                merge(wide.base_path, wide.paths, target, own, kept=keeps)
+                found.append(load_file(target / "model.safetensors"))
+            for name, value in found[1].items():
+                moved = (value - wide.base[name]).norm()
+                assert (found[0][name] - value).norm() <= 1e-5 * moved, name
+    kept.close()
+
+
+def counted(patch: pytest.MonkeyPatch, owner: Any, name: str) -> list[str]:
+    """The calls of a function from now on."""
+    calls, function = list[str](), getattr(owner, name)
+
+    def call(*args: Any, **named: Any) -> Any:
+        calls.append(name)
+        return function(*args, **named)
+
+    patch.setattr(owner, name, call)
+    return calls
+
+
+def test_weights_take_no_new_singular_values(
+    wide: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted(monkeypatch, tsv, "svd")
+    kept = KeptVector(tmp_path / "vector", shares=True)
+    after = []
+    for number, weight in enumerate((1.0, 0.5, 2.0)):
+        own = MergeOptions("tsv", weights={"alpha": weight})
+        merge(wide.base_path, wide.paths, tmp_path / str(number), own, kept=kept)
+        after.append(len(calls))
+    kept.close()
+    assert after[0] > 0
+    assert after == [after[0]] * 3
+
+
+def test_a_grid_of_densities_counts_upper_halves_once(
+    wide: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One count that all share, and one per density."""
+    calls = counted(monkeypatch, Trim, "_count")
+    grids = Grids(alpha=(0.5, 1.0), options={"density": (0.1, 0.2, 0.4)})
+    scorer = Scorer(lambda model, _: float(model.exists()), scratch=tmp_path)
+    search(
+        Folders(wide.base_path, wide.paths), tmp_path / "out", MergeOptions("ties"), grids, scorer
+    )
+    assert len(calls) <= 1 + 3
+
+
+def test_what_does_not_fit_on_the_disk_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = Prepared(tmp_path)
+    prepared.put("here", np.arange(4))
+    assert prepared.get("here").tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Disk", (), {"free": 63}))
+    prepared.put("not", np.arange(4))
+    assert prepared.get("not") is None
