@@ -35,14 +35,46 @@ class Scratch(threading.local):
         return memory[: count * n].reshape(count, n)
 
 
+class Matrices:
+    """Merged matrices that wait for their blocks; each goes once all of its elements were taken.
+
+    Blocks come in order, so few wait at a time. Where some are never taken (a sample of a tensor),
+    the oldest go: two of the largest fit, and `SMALL` beside them.
+    """
+
+    SMALL = 8 << 20  # elements
+
+    def __init__(self) -> None:
+        self._kept, self._left, self._largest = dict[str, F32](), dict[str, int](), 0
+
+    def __contains__(self, tensor: str) -> bool:
+        return tensor in self._kept
+
+    def put(self, tensor: str, merged_M: F32) -> None:
+        self._kept[tensor], self._left[tensor] = merged_M, merged_M.size
+        self._largest = max(self._largest, merged_M.size)
+        while sum(m.size for m in self._kept.values()) > 2 * self._largest + self.SMALL:
+            del self._kept[next(iter(self._kept))]
+
+    def take(self, tensor: str, start: int, n: int) -> F32:
+        """Elements [start, start + n) of one that is here, (n,)."""
+        merged_N = self._kept[tensor][start : start + n]
+        self._left[tensor] -= n
+        if self._left[tensor] <= 0:
+            del self._kept[tensor]
+        return merged_N
+
+
 class Prepared:
     """Arrays on disk that merges of the same models share: made by the first, read by the others.
 
-    At most half of what is free on the disk is taken; what goes past it is made anew each time.
+    At most half of what is free on the disk at first is taken; what goes past it is made anew each
+    time.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._files = folder, dict[Hashable, Path]()
+        self._room = shutil.disk_usage(folder).free // 2  # bytes
 
     def get(self, key: Hashable) -> NDArray[Any] | None:
         """The array of a key, mapped for reading; None: it is not there."""
@@ -51,8 +83,9 @@ class Prepared:
 
     def put(self, key: Hashable, array: NDArray[Any]) -> None:
         """Keep an array; raises OutputError."""
-        if 2 * array.nbytes > shutil.disk_usage(self._folder).free:
+        if array.nbytes > self._room:
             return
+        self._room -= array.nbytes
         path = self._folder / f"{len(self._files)}.npy"
         try:
             np.save(path, array)

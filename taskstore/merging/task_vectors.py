@@ -17,13 +17,12 @@ from taskstore.errors import NotFinite
 from taskstore.kernels import cpu, floats
 from taskstore.merging.methods import F32, Method, Shared, Vectors, Whole
 from taskstore.merging.methods.layer_groups import layer_groups
-from taskstore.merging.scratch import KeptVector, Scratch
+from taskstore.merging.scratch import KeptVector, Matrices, Scratch
 from taskstore.models import TensorInfo
 from taskstore.models.family import Family
 from taskstore.statistics import Statistics
 from taskstore.statistics.statistics_file import DIAGONAL
 
-KEPT = 2  # merged matrices: blocks come in order, so the end of one and the start of the next
 _scratch = Scratch()
 
 
@@ -147,7 +146,7 @@ class Source:
         self._layer_weights = layer_weights
         self._groups = layer_groups(family.base.tensors, len(layer_weights))
         self._kinds = [kind for kind in kinds if kind in DIAGONAL]
-        self._lock, self._matrices = threading.Lock(), dict[str, F32]()
+        self._lock, self._matrices = threading.Lock(), Matrices()
         self.kept = kept
         if kept:
             kept.begin({name: info.numel for name, info in family.base.tensors.items()})
@@ -157,7 +156,7 @@ class Source:
         return {k: v for k, v in vars(self).items() if k not in ("_lock", "_matrices")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock(), _matrices={})
+        vars(self).update(state, _lock=threading.Lock(), _matrices=Matrices())
 
     def block(self, block: Block) -> Vectors:
         """A block as the method wants it; raises NotFinite."""
@@ -192,12 +191,10 @@ class Source:
         if not self.method.wants_whole(vectors.tensor, vectors.shape):
             return self.method.merge(vectors)
         with self._lock:
-            merged_M = self._matrices.get(vectors.tensor)
-            if merged_M is None:
+            if vectors.tensor not in self._matrices:
                 merged_M = self._merged_whole(vectors.tensor, tuple(map(int, vectors.rows)))
-                kept = [*self._matrices.items(), (vectors.tensor, merged_M)][-KEPT:]
-                self._matrices = dict(kept)
-        return merged_M[vectors.start : vectors.start + vectors.w0_N.size]
+                self._matrices.put(vectors.tensor, merged_M)
+            return self._matrices.take(vectors.tensor, vectors.start, vectors.w0_N.size)
 
     def _merged_whole(self, name: str, tasks: tuple[int, ...]) -> F32:
         """The merged vector of a matrix that some tasks have, flat; they are read one by one."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from taskstore.merging import MergeOptions, merge
 from taskstore.merging.methods import tsv
 from taskstore.merging.methods.trim import Trim
-from taskstore.merging.scratch import KeptVector, Prepared
+from taskstore.merging.scratch import KeptVector, Matrices, Prepared
 from taskstore.merging.search.grid_search import search
 from taskstore.merging.search.grids import Grids
 from taskstore.merging.search.origins import Folders
@@ -108,9 +108,34 @@ def test_a_grid_of_densities_counts_upper_halves_once(
 def test_what_does_not_fit_on_the_disk_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Half of 128 bytes is taken, whatever the size of each part."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Disk", (), {"free": 128}))
     prepared = Prepared(tmp_path)
-    prepared.put("here", np.arange(4))
-    assert prepared.get("here").tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Disk", (), {"free": 63}))
-    prepared.put("not", np.arange(4))
-    assert prepared.get("not") is None
+    for key in range(3):
+        prepared.put(key, np.arange(key, key + 4))
+    assert prepared.get(1).tolist() == [1, 2, 3, 4]  # type: ignore[union-attr]
+    assert prepared.get(2) is None
+
+
+def test_a_merged_matrix_stays_until_its_last_block_whatever_came_between() -> None:
+    """A worker may hold a block of the first while others merge many more."""
+    matrices, last = Matrices(), np.arange(4, dtype=np.float32)
+    matrices.put("slow", last)
+    assert matrices.take("slow", 0, 3).tolist() == [0, 1, 2]
+    for name in "abcdef":
+        matrices.put(name, np.zeros(4, np.float32))
+        matrices.take(name, 0, 4)
+        assert name not in matrices
+    assert matrices.take("slow", 3, 1).tolist() == [3]
+    assert "slow" not in matrices
+
+
+def test_matrices_of_which_only_samples_are_taken_do_not_add_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Matrices, "SMALL", 5)
+    matrices = Matrices()
+    for name in "abcdef":
+        matrices.put(name, np.zeros(10, np.float32))
+        matrices.take(name, 0, 1)
+    assert [name for name in "abcdef" if name in matrices] == ["e", "f"]
