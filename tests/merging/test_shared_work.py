@@ -21,11 +21,12 @@ from taskstore.merging.search.scoring import Scorer
 from tests.support import families
 from tests.support.families import Family
 
-WEIGHTS: tuple[dict[str, float], ...] = (
-    {},
-    {"alpha": 0.5, "beta": -1.5},
-    {"alpha": 0.0},
-    {"gamma": 2.0},
+# Weights and alpha of one merge after the other; the second and third differ in alpha alone.
+MERGES: tuple[tuple[dict[str, float], float], ...] = (
+    ({}, 1.0),
+    ({"alpha": 0.5, "beta": -1.5}, 1.0),
+    ({"alpha": 0.5, "beta": -1.5}, 0.5),
+    ({"alpha": 0.0}, 1.0),
 )
 
 
@@ -51,17 +52,16 @@ def test_weights_after_weights_make_the_models_that_they_make_alone(
     wide: Family, tmp_path: Path, method: str
 ) -> None:
     kept = KeptVector(tmp_path / "vector", shares=True)
-    for number, weights in enumerate(WEIGHTS):
-        for alpha in (1.0, 0.5):
-            own = MergeOptions(method, weights=weights, alpha=alpha, chunk=512, jobs=2)
-            found = []
-            for keeps in (kept, None):
-                target = tmp_path / f"{number} {alpha} {keeps is None}"
-                merge(wide.base_path, wide.paths, target, own, kept=keeps)
-                found.append(load_file(target / "model.safetensors"))
-            for name, value in found[1].items():
-                moved = (value - wide.base[name]).norm()
-                assert (found[0][name] - value).norm() <= 1e-5 * moved, name
+    for number, (weights, alpha) in enumerate(MERGES):
+        own = MergeOptions(method, weights=weights, alpha=alpha, chunk=512, jobs=2)
+        found = []
+        for keeps in (kept, None):
+            target = tmp_path / f"{number} {keeps is None}"
+            merge(wide.base_path, wide.paths, target, own, kept=keeps)
+            found.append(load_file(target / "model.safetensors"))
+        for name, value in found[1].items():
+            moved = (value - wide.base[name]).norm()
+            assert (found[0][name] - value).norm() <= 1e-5 * moved, name
     kept.close()
 
 
