@@ -80,6 +80,7 @@ class TorchVector:
     points_E: Tensor
     columns: int
     first: int
+    radix: int
     low_rank: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def values(self, device: torch.device) -> Tensor:
@@ -127,6 +128,7 @@ class TorchVectors:
             tensor(vector.points.of(vector.z_E)),
             vector.rows.columns,
             vector.rows.first,
+            vector.radix,
             None if part is None else self._factors(part, where),
         )
 

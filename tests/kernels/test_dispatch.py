@@ -5,10 +5,6 @@ Triton's run in its interpreter where there is no CUDA device, and on the device
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -180,41 +176,3 @@ def test_triton_on_a_real_card_with_large_tensors() -> None:
     reference.swap(a, b, d, expected)
     _triton_swap(a, b, d, w)
     assert torch.equal(w, expected)
-
-
-_COMPILE = """
-import warnings
-warnings.simplefilter("ignore")
-import sys, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from taskstore.kernels import triton as ours
-
-word = sys.argv[1]
-signature = {"a": "*u8", "b": "*u8", "d": "*" + word, "w": "*" + word}
-signature |= dict.fromkeys(("first", "rows", "n"), "i32")
-signature |= dict.fromkeys(("BOUNDS", "ROWS"), "constexpr")
-aligned = {(i,): [["tt.divisibility", 16]] for i in range(4)}
-source = ASTSource(
-    fn=ours._swap, signature=signature, attrs=aligned,
-    constexprs={"BOUNDS": False, "ROWS": ours.ROWS},
-)
-print(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("word", ["i16", "i32"])
-def test_hopper_code_moves_weights_in_16_bytes(word: str) -> None:
-    """Compiled for compute capability 9.0, which needs no card: no access to W is narrower."""
-    _triton()
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", _COMPILE, word],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    accesses = set(re.findall(r"(?:ld|st)\.global[.\w]*", done.stdout))
-    assert accesses == {"ld.global.b8", "ld.global.v4.b32", "st.global.v4.b32"}
