@@ -394,8 +394,8 @@ TIES = "merge_method: ties\nbase_model: base\n"
         (TA + THREE + "parameters: {normalise: true}", "parameters has an unknown key 'normalise'; "
          "did you mean 'normalize'?"),
         (TA + THREE + "dtype: int64", "dtype is 'int64'; it can be bfloat16, float16, float32"),
-        (TA + THREE + "tokenizer: {source: base, tokens: {a: {}}}", "tokenizer.tokens is not "
-         "supported; rows are those of the tokens, by their texts"),
+        (TA + THREE + "tokenizer: {source: base, tokens: {a: {}}}", "tokenizer.tokens.'a' has "
+         "no source, which is a model, {kind: zero}, or {kind: model_token, ...}"),
         (TA + THREE + "tokenizer_source: other", "tokenizer_source is 'other', which is none of "
          "the models"),
         (TA + THREE + "tokenizer_source: base\ntokenizer: {source: base}", "tokenizer_source "

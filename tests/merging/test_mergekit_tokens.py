@@ -137,6 +137,78 @@ def test_rows_follow_their_tokens(
     assert all(torch.equal(whole[name], found[name]) for name in found)
 
 
+def test_rows_of_tokens_that_the_recipe_gives(states: dict[str, State], tmp_path: Path) -> None:
+    """Of another token, of a number, of a model, zeros; forced or where a model lacks the token."""
+    given = (
+        "  tokens:\n"
+        "    new: {source: {kind: model_token, model: two, token: c1}}\n"
+        "    a0: {source: {kind: zero}}\n"
+        "    both: {source: two, force: true}\n"
+        "    w3: {source: {kind: model_token, model: base, token_id: 5}, force: true}\n"
+    )
+    found, config, tokens = merged(
+        tmp_path, TA + MODELS + "tokenizer:\n  source: union\n" + given, chunk=7
+    )
+    assert tokens == [*WORDS["base"], "a0", "both", "c0", "c1", "new"]
+    assert config["vocab_size"] == len(tokens) == len(found[EMBED])
+    for tensor in (EMBED, HEAD):
+        c1, both, two_w3 = (row(states, tensor, "two", token) for token in ("c1", "both", "w3"))
+        a0 = row(states, tensor, "one", "a0")
+        w3 = states["base"][tensor][5]
+        for token, value in {"new": c1, "a0": 0.5 * a0, "both": both, "w3": w3}.items():
+            torch.testing.assert_close(found[tensor][tokens.index(token)], value)
+        assert not torch.equal(two_w3, w3)
+
+
+def test_rows_are_filled_up_to_a_multiple_by_their_mean(
+    states: dict[str, State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskstore.merging.mergekit.rows.FEW", 4)
+    plain, _, tokens = merged(tmp_path, TA + MODELS + "tokenizer: {source: union}")
+    text = TA + MODELS + "tokenizer: {source: union, pad_to_multiple_of: 8}"
+    found, config, same = merged(tmp_path, text, chunk=7)
+    assert same == tokens
+    assert config["vocab_size"] == len(found[EMBED]) == 24 > len(tokens)
+    for tensor in (EMBED, HEAD):
+        mean = plain[tensor].mean(0).expand(24 - len(tokens), -1)
+        torch.testing.assert_close(found[tensor], torch.cat([plain[tensor], mean]))
+
+
+def test_a_base_of_its_own_tokens_is_filled_up_too(
+    states: dict[str, State], tmp_path: Path
+) -> None:
+    found, config, tokens = merged(
+        tmp_path, TA + MODELS + "tokenizer: {source: base, pad_to_multiple_of: 16}"
+    )
+    assert (len(tokens), len(found[EMBED]), config["vocab_size"]) == (17, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("tokens: {a0: {force: true}}", "tokenizer.tokens.'a0' has no source"),
+        ("tokens: {a0: {source: {kind: mean}}}", "is of kind 'mean'; it can be zero"),
+        ("tokens: {a0: {source: three}}", "is 'three', which is none of the models"),
+        ("tokens: [a0]", "tokenizer.tokens is ['a0'], not a mapping of texts"),
+        ("tokens: {a0: {source: {kind: model_token, model: one}}}",
+         "not one of token and token_id"),
+        ("tokens: {a0: {source: base}}", "token 'a0': base has no row for 'a0'"),
+        ("tokens: {n: {source: {kind: model_token, model: one, token_id: 99}}}",
+         "token 'n': one has no row for 99"),
+        ("pad_to_multiple_of: 0", "pad_to_multiple_of is 0, not a whole number from 1"),
+        ("pad_to_multiple_of: 1.5", "is 1.5, not a whole number from 1"),
+    ],
+)  # fmt: skip
+def test_tokens_that_cannot_be_given_are_refused(
+    states: dict[str, State], tmp_path: Path, given: str, words: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        models, options = origin(tmp_path, TA + MODELS + f"tokenizer: {{source: union, {given}}}")
+        models.merge(tmp_path / "out", options)
+    assert words in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_gradient_moves_rows_too(states: dict[str, State], tmp_path: Path) -> None:
     plain, _, _ = merged(tmp_path, TA + MODELS + "tokenizer_source: union")
     varied = MODELS.replace("weight: 0.5", "weight: [0.5, 0.5]")

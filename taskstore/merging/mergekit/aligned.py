@@ -17,7 +17,7 @@ from taskstore.errors import InputError
 from taskstore.format.dtypes import MASKED
 from taskstore.merging.assets import GENERATION, TEMPLATE, TOKENS, VOCABULARY
 from taskstore.merging.mergekit.layers import PartsReader
-from taskstore.merging.mergekit.rows import I64, Part, Rows, RowsReader, instead
+from taskstore.merging.mergekit.rows import I64, ZERO, Part, Rows, RowsReader, instead, taken
 from taskstore.merging.mergekit.vocabulary import (
     BASE,
     TOKENIZER,
@@ -29,6 +29,7 @@ from taskstore.merging.mergekit.vocabulary import (
     read,
     rows_of,
     union,
+    with_tokens,
 )
 from taskstore.merging.methods.lines import NUMBER
 from taskstore.models.checkpoint import Checkpoint
@@ -102,9 +103,35 @@ class _Vocabularies:
         if wanted.source == UNION:
             models = [self.base, *(self.tasks[n] for n in wanted.order if n in self.tasks)]
             owners = {owner.where: owner for model in models for owner in _owners(model)}
-            return self.base, union(self.of(self.base), [self.of(o) for o in owners.values()])
-        owner = self.base if wanted.source == BASE else self.tasks[wanted.source]
-        return owner, as_it_is(self.of(owner))
+            owner = self.base
+            result = union(self.of(owner), [self.of(o) for o in owners.values()])
+        else:
+            owner = self.base if wanted.source == BASE else self.tasks[wanted.source]
+            result = as_it_is(self.of(owner))
+        result.multiple = wanted.multiple
+        return owner, with_tokens(result, self.of(owner), wanted.tokens)
+
+    def given(
+        self, wanted: Wanted, result: Result, order: Sequence[str]
+    ) -> dict[int, tuple[int, int, bool]]:
+        """Number of a token -> the row that the recipe gives it, of a model's place in `order`.
+
+        Raises InputError for one that its model lacks.
+        """
+        found = {}
+        every = [o for model in (self.base, *self.tasks.values()) for o in _owners(model)]
+        owners = {owner.name: owner for owner in every} | {"": self.base}
+        for token, one in wanted.tokens.items():
+            model, row = ZERO, 0
+            if one.model is not None:
+                owner, name = owners[one.model], token if one.token is None else one.token
+                own = self.of(owner)
+                row = name if isinstance(name, int) else own.tokens.get(name, -1)
+                if not 0 <= row < own.rows or owner.where not in order:
+                    raise InputError(f"token {token!r}: {owner.name} has no row for {name!r}")
+                model = order.index(owner.where)
+            found[result.ids[token]] = (model, row, one.force)
+        return found
 
     def rows(self, model: Checkpoint, result: Result) -> I64:
         """The row of each token of the result, (V,); -1 where the model lacks it."""
@@ -118,7 +145,7 @@ class _Vocabularies:
     def differs(self, model: Checkpoint, result: Result) -> bool:
         """Whether a model's rows are not the result's."""
         row_V = self.rows(model, result)
-        return self.of(model).rows != row_V.size or bool((row_V != np.arange(row_V.size)).any())
+        return self.of(model).rows != result.rows or bool((row_V != np.arange(row_V.size)).any())
 
     def _own(self, model: Checkpoint) -> Vocabulary | None:
         if model.where not in self._read:
@@ -133,7 +160,8 @@ def _with_rows(wanted: Wanted, family: Family, every: _Vocabularies, result: Res
     for name in sorted({name for model in order for name in model.tensors}):
         having = [model for model in order if name in model.tensors]
         parts = [_part(model, name) for model in having]
-        if not any(every.differs(part.model, result) for part in parts):
+        forced = any(one.force for one in wanted.tokens.values())
+        if not forced and not any(every.differs(part.model, result) for part in parts):
             continue
         if not _by_token(parts, [every.of(part.model).rows for part in parts]):
             continue
@@ -143,9 +171,12 @@ def _with_rows(wanted: Wanted, family: Family, every: _Vocabularies, result: Res
         base = 0 if wanted.has_base and having[0] is family.base else None
         from_V = instead(row_MV, base)
         distinct = [parts[n] for n in first]
+        given = every.given(wanted, result, [part.model.where for part in distinct])
         for model, key in zip(having, keys, strict=True):
             own = list(dict.fromkeys(keys)).index(key)
-            moved[model.name][name] = Rows(distinct, row_MV, own, from_V)
+            ways = taken(row_MV, own, from_V, given)
+            fill = result.rows - row_MV.shape[1]
+            moved[model.name][name] = Rows(distinct, row_MV, own, *ways, fill)
     views = {
         model.name: replace(
             model,
@@ -249,7 +280,7 @@ def _settings(model: Checkpoint, own: Vocabulary, result: Result, folder: Path) 
         if isinstance(value, dict):
             return changed(value)
         if key == "vocab_size" and value == own.rows:
-            return len(result.ids)
+            return result.rows
         return number(value) if key.endswith("_token_id") else value
 
     files = {}

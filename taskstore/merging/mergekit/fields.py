@@ -69,6 +69,19 @@ class Node:
             self.fail(f"is {_shown(self.value)}, not a finite number")
         return number
 
+    def whole(self, least: int, most: int | None = None) -> int:
+        number = self.number()
+        if number != int(number) or number < least or (most is not None and number > most):
+            up = "" if most is None else f" to {most}"
+            self.fail(f"is {_shown(self.value)}, not a whole number from {least}{up}")
+        return int(number)
+
+    def named(self) -> dict[str, Node]:
+        """The members of a mapping of any names."""
+        if not isinstance(self.value, dict) or not all(isinstance(k, str) for k in self.value):
+            self.fail(f"is {_shown(self.value)}, not a mapping of texts")
+        return {k: self.child(_shown(k), v) for k, v in self.value.items()}
+
     def flag(self) -> bool:
         if not isinstance(self.value, (bool, int, float)) or self.value not in (0, 1):
             self.fail(f"is {_shown(self.value)}, not true or false")

@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from taskstore.format import names
-from taskstore.locations.publish import recover
 from taskstore.merging.mergekit.aligned import Aligned
 from taskstore.merging.mergekit.fields import Node, load
 from taskstore.merging.mergekit.layers import Slice, Source
@@ -26,8 +24,9 @@ from taskstore.merging.mergekit.methods import (
     translate,
     unused,
 )
+from taskstore.merging.mergekit.named_models import model_path, same_model
 from taskstore.merging.mergekit.settings import RecipeModel, Settings
-from taskstore.merging.mergekit.vocabulary import BASE, UNION, Wanted
+from taskstore.merging.mergekit.tokenizer_settings import tokenizer
 from taskstore.merging.options import MergeOptions
 
 KEYS = (
@@ -92,7 +91,7 @@ def read(path: Path) -> Recipe:
         weights=dict(zip(models, call.weights, strict=True)) if call.weights and plain else {},
         dtype=_dtype(fields),
     )
-    wanted = _tokenizer(fields, base, models)
+    wanted = tokenizer(fields, base, models)
     view = None if wanted is None else Aligned(wanted)
     notes: dict[str, str] = {}
     for part in slices:
@@ -103,7 +102,7 @@ def read(path: Path) -> Recipe:
 def _slices(fields: Mapping[str, Node]) -> list[Slice]:
     """The slices; whole models are one."""
     method, shared = fields["merge_method"], _parameters(fields)
-    named = _model(fields["base_model"]) if "base_model" in fields else None
+    named = model_path(fields["base_model"]) if "base_model" in fields else None
     if named is None and method.value not in BASELESS:
         method.fail(f"{method.value} needs a base_model")
     parts = [fields["models"]] if "models" in fields else fields["slices"].items()
@@ -137,7 +136,7 @@ def _slice(
     if not listed:
         node.fail("names no model")
     base = named if named is not None else listed[0].path
-    inside = any(_same(source.path, base) for source in listed)
+    inside = any(same_model(source.path, base) for source in listed)
     if named is not None and not inside:
         if method.value == "linear":
             fields["base_model"].fail(
@@ -153,9 +152,9 @@ def _slice(
     lengths = {source.stop - source.start for source in listed}
     if len(lengths) > 1:
         node.fail("takes ranges of unequal length from its models")
-    entries = [RecipeModel(s.node, s.parameters, _same(s.path, base)) for s in listed]
+    entries = [RecipeModel(s.node, s.parameters, same_model(s.path, base)) for s in listed]
     settings = Settings(method, shared, entries, given, named is not None)
-    own = next((s for s in listed if _same(s.path, base)), Source(node, base, {}))
+    own = next((s for s in listed if same_model(s.path, base)), Source(node, base, {}))
     return Slice(settings, own, [s for s in listed if s is not own], cut)
 
 
@@ -173,9 +172,9 @@ def _listed(models: Node, cut: bool) -> list[Source]:
         given = _parameters(fields)
         for name in set(given) & set(GLOBAL) - set(PER_MODEL):
             given[name].fail("is no parameter of one model; it belongs into the recipe's own")
-        model = _model(fields["model"])
+        model = model_path(fields["model"])
         for other in result:
-            if _same(model, other.path):
+            if same_model(model, other.path):
                 node.fail(f"is the same model as {other.node.where}; give it one weight")
         start, stop = _range(node, fields) if cut else (0, 0)
         result.append(Source(node, model, given, start, stop))
@@ -194,38 +193,6 @@ def _range(node: Node, fields: Mapping[str, Node]) -> tuple[int, int]:
     ):
         place.fail("is no [first, end] of two whole numbers, the first from 0 and below the end")
     return int(numbers[0]), int(numbers[1])
-
-
-def _model(node: Node, depth: int = 2) -> str:
-    """A model's path or hub id, which mergekit may write in full as {model: {path: ...}}."""
-    if isinstance(node.value, dict) and depth:
-        fields = node.members(("model", "lora", "path", "revision", "override_architecture"))
-        for key in ("lora", "revision", "override_architecture"):
-            if key in fields:
-                fields[key].fail("is not supported; name a folder")
-        inner = fields.get("model", fields.get("path"))
-        if inner is None:
-            node.fail("names no model")
-        return _model(inner, depth - 1)
-    text = node.text()
-    if names.has_control(text):
-        node.fail(f"is {text[:80]!a}, which is no path")
-    places = (Path(os.path.expanduser(text)), node.file.parent / text)  # mergekit's is the first
-    for place in places:
-        with suppress(OSError):  # a name that no file can have
-            recover(place)
-        if os.path.exists(place):
-            return str(place)
-    if "+" in text:
-        node.fail(
-            f"is {text!r}, an adapter on a model; name the adapter's folder alone, it is then one "
-            "of base_model"
-        )
-    return text
-
-
-def _same(model: str, other: str) -> bool:
-    return model == other or os.path.realpath(model) == os.path.realpath(other)
 
 
 def _names(models: Sequence[str]) -> list[str]:
@@ -249,32 +216,3 @@ def _dtype(fields: Mapping[str, Node]) -> str | None:
                 node.fail(f"is {name!r}; it can be {', '.join(DTYPES)}")
             found = DTYPES[name]
     return found
-
-
-def _tokenizer(fields: Mapping[str, Node], base: str, models: Mapping[str, str]) -> Wanted | None:
-    """Whose tokenizer is taken; None where the recipe does not say."""
-    source = fields.get("tokenizer_source")
-    if "tokenizer" in fields:
-        if source is not None:
-            source.fail("stands beside tokenizer; give one of them")
-        node = fields["tokenizer"]
-        members = node.members(("source", "tokens", "pad_to_multiple_of"))
-        for key in ("tokens", "pad_to_multiple_of"):
-            if key in members:
-                members[key].fail("is not supported; rows are those of the tokens, by their texts")
-        source = members.get("source", node.child("source", UNION))
-    if source is None:
-        return None
-    listed, has_base = list(models), "base_model" in fields
-    if source.value in (UNION, BASE):
-        return Wanted(str(source.value), listed, has_base)
-    wanted = _model(source)
-    for name, model in models.items():
-        if _same(model, wanted):
-            return Wanted(name, listed, has_base)
-    if not _same(wanted, base):
-        which = "models"
-        if fields["merge_method"].value == "passthrough":
-            which = "tokenizers that passthrough can take: union, or that of its first model"
-        source.fail(f"is {wanted!r}, which is none of the {which}")
-    return Wanted(BASE, listed, has_base)

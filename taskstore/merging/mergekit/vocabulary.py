@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn
@@ -26,17 +26,35 @@ _NEW = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": Tr
 
 
 @dataclass(frozen=True)
+class Given:
+    """The row that a recipe gives one token.
+
+    model   the name of the model that it is from, "": the base, None: zeros
+    token   its text there, or its number, None: the same token
+    force   also for models that have the token
+    """
+
+    model: str | None
+    token: str | int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What a recipe says of the tokenizer.
 
     source     union, base, or the name of a model
     order      the models beside the base, as the recipe lists them
     has_base   whether the recipe names a base; its rows go before those of others
+    tokens     token -> the row that it takes; those that no tokenizer has are added
+    multiple   the rows are filled up to a multiple of it
     """
 
     source: str
     order: Sequence[str] = ()
     has_base: bool = True
+    tokens: Mapping[str, Given] = field(default_factory=dict)
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,12 @@ class Result:
     ids: dict[str, int]
     file: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    multiple: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of the result's weights: one per token, and those that fill up."""
+        return -(-len(self.ids) // self.multiple) * self.multiple
 
 
 def read(model: Checkpoint, base: Checkpoint) -> Vocabulary | None:
@@ -176,8 +200,23 @@ def union(base: Vocabulary, others: Sequence[Vocabulary]) -> Result:
         if token not in mine:
             number = result.ids.setdefault(token, len(result.ids))
             new.append({**one, "id": number})
+    return _behind(result, base, new)
+
+
+def with_tokens(result: Result, owner: Vocabulary, tokens: Iterable[str]) -> Result:
+    """The result with each token that it lacks behind it, as a plain added token."""
+    new = list[Mapping[str, Any]]()
+    for token in tokens:
+        if token not in result.ids:
+            result.ids[token] = len(result.ids)
+            new.append({"id": result.ids[token], "content": token, **_NEW})
+    return _behind(result, owner, new)
+
+
+def _behind(result: Result, owner: Vocabulary, new: Sequence[Mapping[str, Any]]) -> Result:
+    """The result whose tokenizer has these added tokens, too."""
     if new:
-        file = dict(result.file or base.file)
+        file = dict(result.file or owner.file)
         every = [*(file.get("added_tokens") or []), *new]
         result.file = file | {"added_tokens": sorted(every, key=lambda one: int(one["id"]))}
     return result
