@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from blake3 import blake3
 
@@ -56,15 +59,41 @@ def check_file(root: Path, path: str, recorded: File) -> None:
 
 
 def check_files(
-    root: Path, recorded: Mapping[str, File], paths: Iterable[str], executor: Executor
+    root: Path,
+    recorded: Mapping[str, File],
+    paths: Iterable[str],
+    executor: Executor,
+    stopped: Callable[[], bool] = bool,
 ) -> None:
-    """Check files as `check_file` does, several at a time."""
-    for _ in executor.map(_check_below, root, [(path, recorded[path]) for path in paths]):
+    """Check files as `check_file` does, several at a time, and begin no more once `stopped`."""
+    units = [(path, recorded[path]) for path in paths]
+    for _ in executor.map(_check_below, (root, stopped), units):
         pass
 
 
-def _check_below(root: Path, unit: tuple[str, File]) -> None:
-    check_file(root, *unit)
+def _check_below(shared: tuple[Path, Callable[[], bool]], unit: tuple[str, File]) -> None:
+    root, stopped = shared
+    if not stopped():
+        check_file(root, *unit)
+
+
+@contextmanager
+def meanwhile(check: Callable[[Callable[[], bool]], None]) -> Iterator[Callable[[], None]]:
+    """Run a check of files while the block reads them; yields what waits for it, and raises for it.
+
+    `check` is given what says that nobody waits any more. Where the block fails for a damaged file,
+    what the check says of that file is raised.
+    """
+    stopped = Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="taskstore-check") as pool:
+        found = pool.submit(check, stopped.is_set)
+        try:
+            yield found.result
+        except (FormatError, ChecksumMismatch):
+            found.result()
+            raise
+        finally:
+            stopped.set()
 
 
 def model_digest(checksums: Mapping[str, str]) -> str:

@@ -26,7 +26,7 @@ from taskstore.merging.task_vectors import Source
 from taskstore.merging.training_runs import spread
 from taskstore.models.config import CONFIG, TORCH, read_config, write_config, write_settings
 from taskstore.models.family import Family, open_family
-from taskstore.models.folder import copy_assets, reserve_weights, write_weights
+from taskstore.models.folder import copy_assets, in_order, reserve_weights, write_weights
 from taskstore.progress import Callback, silent
 
 DTYPES = ("dtype", "torch_dtype")  # members of config.json that say a model's dtype
@@ -131,7 +131,7 @@ def _write_weights(job: MergeJob, folder: Path) -> None:
         folder,
         job.outputs.infos,
         job.options.shard_bytes,
-        lambda names: merged_blocks(job, names),
+        lambda names, place: in_order(merged_blocks(job, names), place),
         lambda name, _: job.meter.add(name, unread.pop(name, 0)),
     )
 

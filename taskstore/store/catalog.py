@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from taskstore.format.dtypes import ITEMSIZE, numel
-from taskstore.format.manifest import TIERS, Manifest, Task, TaskTensor
+from taskstore.format.manifest import TIERS, Base, Manifest, Task, TaskTensor
+from taskstore.format.members import Adapter
 from taskstore.format.rules.own_names import own_layout
+from taskstore.locations import ownership
+from taskstore.locations.ownership import Written
+from taskstore.locations.publish import Foreign
 
 
 @dataclass(frozen=True)
@@ -70,3 +75,40 @@ def own_tensors(manifest: Manifest, task: str | None) -> dict[str, Rebuilt]:
         dtype, shape = own_layout(manifest, manifest.tasks[task], made)
         found[name] = Rebuilt(name, dtype, tuple(shape), "")
     return found
+
+
+def foreign_to(manifest: Manifest) -> Foreign:
+    """Return a test for what a folder holds beside models that `unpack` wrote.
+
+    Such a model has a note, but for one that is as it was before it was packed: of that, each file
+    must be the store's to the last bit.
+    """
+    adapters = [task.adapter for task in manifest.tasks.values() if task.adapter is not None]
+    packed: list[Base | Task | Adapter] = [manifest.base, *manifest.tasks.values(), *adapters]
+    models = [_listed(manifest, model) for model in packed]
+
+    def not_of_model(folder: Path) -> list[str]:
+        note = ownership.read_note(folder)
+        if note is not None:
+            return ownership.foreign(folder, note)
+        return min((ownership.foreign(folder, m, whole=True) for m in models), key=len)
+
+    def not_of_models(folder: Path) -> list[str]:
+        found, inside = not_of_model(folder), sorted(folder.iterdir())
+        models = [path for path in inside if path.is_dir() and not path.is_symlink()]
+        below = [f"{model.name}/{name}" for model in models for name in not_of_model(model)]
+        beside = [path.name for path in inside if path not in models]
+        return min(found, [*beside, *below], key=len)
+
+    return not_of_models
+
+
+def _listed(manifest: Manifest, model: Base | Task | Adapter) -> dict[str, Written]:
+    """List the files of a model that a store gives back as they were."""
+    files = dict(model.assets)
+    if isinstance(model, Base | Task):
+        files |= {**(model.beside or {}), **(model.index or {})}
+    return {
+        **{p: Written(bytes=manifest.assets[d].bytes, blake3=d) for p, d in files.items()},
+        **{p: Written(bytes=s.bytes, blake3=s.blake3) for p, s in (model.shards or {}).items()},
+    }

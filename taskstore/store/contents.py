@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,12 +247,14 @@ class StoreContents:
         ):
             yield opened
 
-    def check_files(self, paths: Iterable[str], executor: Executor) -> None:
+    def check_files(
+        self, paths: Iterable[str], executor: Executor, stopped: Callable[[], bool] = bool
+    ) -> None:
         """Raise FormatError or ChecksumMismatch unless these files are the recorded ones."""
         paths = list(paths)
         with self.as_it_was():
             self.have(paths)
-            check_files(self.path, self.manifest.files, paths, executor)
+            check_files(self.path, self.manifest.files, paths, executor, stopped)
 
     def have(self, paths: Iterable[str]) -> None:
         """Fetch files of a store that lies elsewhere, where they are not here yet.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from taskstore.errors import FormatError
@@ -15,8 +16,9 @@ from taskstore.format.weight_files import tensors_in
 from taskstore.models import Originals, TensorInfo, WeightFile
 from taskstore.models.folder import write_shard
 from taskstore.store.assets import read_asset
+from taskstore.store.blocks import own_blocks
 from taskstore.store.catalog import label_of, own_tensors
-from taskstore.store.rebuild import ModelReader, own_blocks
+from taskstore.store.rebuild import ModelReader
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,9 @@ def write(
 ) -> None:
     """Write the files to `folder`; raises ChecksumMismatch where one is not what it was."""
     for file in files:  # one stream per file: its last checksum is compared at its end
-        blocks = own_blocks(reader, file.tensors, executor)
-        write_shard(
-            folder / file.name, file.head, blocks, report, file.recorded.blake3, reader.label
-        )
+        inside, digest = (file.tensors, reader.own_tensors), file.recorded.blake3
+        blocks = partial(own_blocks, reader, file.tensors, executor)
+        write_shard(folder / file.name, file.head, inside, blocks, report, digest, reader.label)
 
 
 def write_index(root: Path, manifest: Manifest, task: str | None, folder: Path) -> None:

@@ -19,9 +19,10 @@ from taskstore.format.dtypes import nbytes
 from taskstore.progress import Meter, silent
 from taskstore.store import original_files
 from taskstore.store.base import BaseSource, Bits
+from taskstore.store.blocks import own_blocks
 from taskstore.store.contents import StoreContents
 from taskstore.store.original_files import Original
-from taskstore.store.rebuild import ModelReader, own_blocks
+from taskstore.store.rebuild import ModelReader
 
 Model = tuple[str | None, str | None]  # task, tier; None: the base, its own
 

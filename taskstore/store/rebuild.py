@@ -1,19 +1,15 @@
-"""Rebuild the tensors of one model, chunk by chunk, and prove each against its checksum.
+"""Rebuild the tensors of one model, chunk by chunk.
 
 A chunk starts with the base's weights; each tier of the task then rebuilds what it keeps from what
-is below it (`format/tiers`). Chunks are independent, so workers decode ahead of the consumer.
+is below it (`format/tiers`). Chunks are independent: `blocks` has them decoded ahead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
-from itertools import groupby
-
-from blake3 import blake3
 
 from taskstore.errors import ChecksumMismatch
-from taskstore.executors import Executor
 from taskstore.format import layouts, names, tiers
 from taskstore.format.container_files import ShardedReader
 from taskstore.format.dtypes import numel
@@ -238,63 +234,3 @@ class ModelReader:
     def _private(self, task: Task, name: str) -> Part:
         count = layouts.private_layouts(self._manifest, task)[name].chunks
         return count, self._readers[self._private_stem].section(name).chunk
-
-
-def rebuild(
-    reader: ModelReader, names: Iterable[str], executor: Executor
-) -> Iterator[tuple[Rebuilt, int, Bits]]:
-    """Yield (tensor, offset in bytes, bits) for each chunk of each tensor, in order.
-
-    A tensor's checksum is compared after its last chunk: read the iterator to its end before
-    you trust what came. Raises ChecksumMismatch.
-    """
-    state, offset = blake3(), 0
-    for name, bits_N in executor.map(_chunk, reader, _units(reader, names)):
-        tensor = reader.tensors[name]
-        if bits_N is not None:
-            state.update(bits_N.view("u1"))
-            yield tensor, offset, bits_N
-            offset += bits_N.nbytes
-            continue
-        reader.check(tensor, offset, state.hexdigest())
-        state, offset = blake3(), 0
-
-
-def _units(reader: ModelReader, names: Iterable[str]) -> Iterator[tuple[str, int | None]]:
-    """Yield the chunks of each tensor by number, and None at its end."""
-    for name in names:
-        yield from ((name, k) for k in range(reader.chunk_count(name)))
-        yield name, None
-
-
-def _chunk(reader: ModelReader, unit: tuple[str, int | None]) -> tuple[str, Bits | None]:
-    name, k = unit
-    return name, None if k is None else reader.chunk(name, k)
-
-
-def own_blocks(
-    reader: ModelReader, names: Iterable[str], executor: Executor
-) -> Iterator[tuple[str, Bits]]:
-    """Yield (tensor's own name, bits) for each chunk, in order, of tensors as `own_tensors` lists.
-
-    See `rebuild`; a tensor that is a part of another is cut out of it once all of that was checked.
-    """
-    saved, checked = reader.saved, set[str]()
-    for part, group in groupby(names, lambda n: n in saved and saved[n].start is not None):
-        if not part:
-            owner = {
-                of: name for name in group for of in (saved[name].of if name in saved else [name])
-            }
-            yield from (
-                (owner[t.name], bits_N) for t, _, bits_N in rebuild(reader, owner, executor)
-            )
-            continue
-        for name in group:
-            whole = saved[name].of[0]
-            if whole not in checked:
-                for _ in rebuild(reader, [whole], executor):
-                    pass
-                checked.add(whole)
-            start = saved[name].start or 0
-            stop = start + numel(saved[name].shape or ())
-            yield from ((name, bits_N) for bits_N in reader.elements(whole, start, stop))

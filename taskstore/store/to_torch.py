@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from taskstore import devices
 from taskstore.errors import NotEnoughMemory
 from taskstore.executors import Executor
+from taskstore.format.dtypes import nbytes
+from taskstore.format.weight_files import Shaped
 from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.progress import Callback, Meter
-from taskstore.store.rebuild import ModelReader, own_blocks
+from taskstore.store.blocks import own_blocks
+from taskstore.store.rebuild import ModelReader
 
 
 def load(
@@ -44,21 +47,31 @@ def load(
                 reader.chunk_count(of)
         raise
     meter = Meter(progress, total)
-    flat: dict[str, torch.Tensor] = {}
-    offset: dict[str, int] = dict.fromkeys(wanted, 0)
-    for name, bits_N in own_blocks(reader, wanted, executor):
-        if name not in flat:  # its sections are open by now: they prove its size
-            size = reader.own_tensors[name].nbytes
-            flat[name] = torch.empty(size, dtype=torch.uint8, device=where)
-        copy_in(flat[name], offset[name], bits_N)
-        offset[name] += bits_N.nbytes
+    target = _Tensors(reader.own_tensors, where)
+    for name, bits_N in own_blocks(reader, wanted, executor, target):
         meter.add(name, bits_N.nbytes)
     nothing = torch.empty(0, dtype=torch.uint8, device=where)
     tensors = {
-        name: flat.get(name, nothing).view(TORCH[t.dtype]).view(t.shape)
+        name: target.flat.get(name, nothing).view(TORCH[t.dtype]).view(t.shape)
         for name, t in ((name, reader.own_tensors[name]) for name in wanted)
     }
     return {name: tensors[aliases.get(name, name)] for name in names}
+
+
+class _Tensors:
+    """Tensors on a device that are filled by those who decode them: name -> uint8 (bytes,)."""
+
+    def __init__(self, tensors: Mapping[str, Shaped], device: torch.device) -> None:
+        self._tensors, self._device = tensors, device
+        self.flat: dict[str, torch.Tensor] = {}
+
+    def begin(self, name: str) -> None:
+        size = nbytes(self._tensors[name].dtype, self._tensors[name].shape)
+        if name not in self.flat:
+            self.flat[name] = torch.empty(size, dtype=torch.uint8, device=self._device)
+
+    def put(self, name: str, offset: int, bits_N: NDArray[Any]) -> None:
+        copy_in(self.flat[name], offset, bits_N)
 
 
 def copy_in(flat: torch.Tensor, offset: int, bits_N: NDArray[Any]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,25 +16,23 @@ from taskstore.cluster import joined
 from taskstore.errors import ChecksumMismatch, InputError, OptionError
 from taskstore.executors import Executor, threads
 from taskstore.format.container_files import ShardedReader
+from taskstore.format.digests import meanwhile
 from taskstore.format.dtypes import nbytes
 from taskstore.format.layouts import adapter_layouts
-from taskstore.format.manifest import Base, Manifest, Task
-from taskstore.format.members import Adapter
 from taskstore.format.names import CARD, adapter_of
 from taskstore.format.rules.kept_adapters import FILE
 from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
 from taskstore.locations import dry, ownership, publish
 from taskstore.locations.files import write_all
-from taskstore.locations.ownership import Written
 from taskstore.locations.publish import Foreign
 from taskstore.models import TensorInfo
-from taskstore.models.folder import write_shard, write_weights
+from taskstore.models.folder import Blocks, Place, in_order, write_shard, write_weights
 from taskstore.models.readers.stored_adapter import Adapted
 from taskstore.progress import Callback, Meter, silent
 from taskstore.store import card, original_files
 from taskstore.store.assets import read_asset, write_assets, write_weights_beside
-from taskstore.store.catalog import label_of, rebuilt_tensors
-from taskstore.store.rebuild import own_blocks
+from taskstore.store.blocks import own_blocks
+from taskstore.store.catalog import foreign_to, label_of, rebuilt_tensors
 from taskstore.store.summary import assets_bytes
 
 if TYPE_CHECKING:
@@ -71,13 +69,18 @@ def unpack(
 ) -> Path:
     """Write models to `target`: folder below it ("" for itself) -> task (None for the base).
 
-    Files are checked against the manifest first, every tensor when it is rebuilt, and a weight
-    file that is written as it was at its end. Raises InputError, FormatError or ChecksumMismatch;
-    the target then is as it was before.
+    The store's files are checked against the manifest while they are read, every tensor when it is
+    rebuilt, and a weight file that is written as it was at its end. Raises InputError, FormatError
+    or ChecksumMismatch; the target then is as it was before.
     """
-    foreign = _not_of(store)
+    foreign = foreign_to(store.manifest)
     _check(store, models, target, options, foreign)
     with ExitStack() as stack:
+        paths = _read_by(store, models, options.tier)
+        checked = stack.enter_context(_checked(store, paths, options.executor))
+        if options.shard_bytes is None:
+            for task in models.values():
+                original_files.read(store.path, store.manifest, task, options.tier)
         base = stack.enter_context(store.open_base(options.executor))
         every = [rebuilt_tensors(store.manifest, task, options.tier) for task in models.values()]
         total = sum(tensor.nbytes for tensors in every for tensor in tensors.values())
@@ -91,11 +94,12 @@ def unpack(
             alone = replace(options, executor=threads(1))
             for name, size in cluster.map(_write_apart, (store, folder, alone), models.items()):
                 meter.add(name, size)
-            return target
+            models = {}
         for below, task in models.items():
             meter.stage("writing", below or target.name)
             _log.info("writing %r of %s to %s", task or "base", store.path, target / below)
             _write_model(store, task, base, folder / below, options, meter)
+        checked()
     return target
 
 
@@ -137,21 +141,36 @@ def _check(
     options: UnpackOptions,
     foreign: Foreign,
 ) -> None:
-    """Refuse what can be refused before anything is written.
-
-    Where several models are written all of the store's files are checked, else those that are read.
-    """
+    """Refuse what can be refused before anything is read or written."""
     tier = options.tier
     for task in models.values():
         store.check_tier(task, tier)
     publish.check_target(target.absolute(), overwrite=options.overwrite, foreign=foreign)
-    everything = len(models) > 1
-    files = store.manifest.files.keys() - {CARD}  # it may have changed since, and is for people
-    paths = sorted(files) if everything else store.files_of(*models.values(), tier=tier)
-    store.check_files(paths, options.executor)
-    if options.shard_bytes is None:
-        for task in models.values():
-            original_files.read(store.path, store.manifest, task, tier)
+
+
+@contextmanager
+def _checked(
+    store: StoreContents, paths: list[str], executor: Executor
+) -> Iterator[Callable[[], None]]:
+    """Check files while the block reads them, and let it wait; before, in a dry run or one thread.
+
+    Those of a store elsewhere are fetched first.
+    """
+    if dry.on() or executor.jobs == 1:
+        store.check_files(paths, executor)
+        yield lambda: None
+        return
+    store.have(paths)
+    half = threads(max(1, executor.jobs // 2))
+    with meanwhile(lambda stopped: store.check_files(paths, half, stopped)) as checked:
+        yield checked
+
+
+def _read_by(store: StoreContents, models: Mapping[str, str | None], tier: str | None) -> list[str]:
+    """List the files that are read for one model; for several, all of the store's."""
+    if len(models) == 1:
+        return store.files_of(*models.values(), tier=tier)
+    return sorted(store.manifest.files.keys() - {CARD})  # that is for people, and may have changed
 
 
 def unpack_adapter(
@@ -173,7 +192,7 @@ def unpack_adapter(
             f"task {task!r} keeps no adapter: it was no PEFT folder, or was not packed with "
             'tiers="exact"; unpack it without `adapter`'
         )
-    foreign = _not_of(store)
+    foreign = foreign_to(store.manifest)
     publish.check_target(target.absolute(), overwrite=options.overwrite, foreign=foreign)
     store.check_files(store.files_of(task), options.executor)
     infos = {n: TensorInfo(t.dtype, tuple(t.shape)) for n, t in adapter.tensors.items()}
@@ -187,8 +206,12 @@ def unpack_adapter(
         order = file.tensors if file else usual_order(infos)
         head = file.head if file else usual_head(infos, order)
         digest = file.recorded.blake3 if file else None
-        blocks = made.blocks(order, label_of(task))
-        write_shard(folder / FILE, head, blocks, meter.add, digest, label_of(task))
+        label = label_of(task)
+
+        def blocks(place: Place) -> Blocks:
+            return in_order(made.blocks(order, label), place)
+
+        write_shard(folder / FILE, head, (order, infos), blocks, meter.add, digest, label)
         for name, hash_ in adapter.assets.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(read_asset(store.path, store.manifest, hash_))
@@ -256,45 +279,9 @@ def _write_weights(
         original_files.write_index(root, manifest, task, folder)
     else:
         limit = SHARD_BYTES if options.shard_bytes is None else options.shard_bytes
-        write_weights(
-            folder, reader.own_tensors, limit, lambda n: own_blocks(reader, n, executor), meter.add
-        )
+
+        def blocks(names: list[str], place: Place) -> Blocks:
+            return own_blocks(reader, names, executor, place)
+
+        write_weights(folder, reader.own_tensors, limit, blocks, meter.add)
     return bool(files)
-
-
-def _not_of(store: StoreContents) -> Foreign:
-    """Return a test for what a folder holds beside models that `unpack` wrote.
-
-    Such a model has a note, but for one that is as it was before it was packed: of that, each file
-    must be the store's to the last bit.
-    """
-    manifest = store.manifest
-    adapters = [task.adapter for task in manifest.tasks.values() if task.adapter is not None]
-    packed: list[Base | Task | Adapter] = [manifest.base, *manifest.tasks.values(), *adapters]
-    models = [_listed(manifest, model) for model in packed]
-
-    def not_of_model(folder: Path) -> list[str]:
-        note = ownership.read_note(folder)
-        if note is not None:
-            return ownership.foreign(folder, note)
-        return min((ownership.foreign(folder, m, whole=True) for m in models), key=len)
-
-    def not_of_models(folder: Path) -> list[str]:
-        found, inside = not_of_model(folder), sorted(folder.iterdir())
-        models = [path for path in inside if path.is_dir() and not path.is_symlink()]
-        below = [f"{model.name}/{name}" for model in models for name in not_of_model(model)]
-        beside = [path.name for path in inside if path not in models]
-        return min(found, [*beside, *below], key=len)
-
-    return not_of_models
-
-
-def _listed(manifest: Manifest, model: Base | Task | Adapter) -> dict[str, Written]:
-    """List the files of a model that a store gives back as they were."""
-    files = dict(model.assets)
-    if isinstance(model, Base | Task):
-        files |= {**(model.beside or {}), **(model.index or {})}
-    return {
-        **{p: Written(bytes=manifest.assets[d].bytes, blake3=d) for p, d in files.items()},
-        **{p: Written(bytes=s.bytes, blake3=s.blake3) for p, s in (model.shards or {}).items()},
-    }

@@ -25,7 +25,8 @@ from taskstore.kernels.quantise import Quantised
 from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.store import Store
 from taskstore.store.base import BaseSource
-from taskstore.store.rebuild import ModelReader, rebuild
+from taskstore.store.blocks import rebuild
+from taskstore.store.rebuild import ModelReader
 from taskstore.store.to_torch import copy_in
 from taskstore.swap.states import State, States
 

@@ -65,7 +65,7 @@ def ask_for_originals(
     stores: Iterable[taskstore.Store] = (),
 ) -> None:
     """Ask before exact tasks go that are nowhere else, nor in `folders` or other `stores`."""
-    from taskstore.store.copies import only_copies
+    from taskstore.packing.changes.copies import only_copies
 
     exact = [task for task in tasks if "exact" in store.manifest.tasks[task].all_tiers]
     lost = {task: store.fidelity(task) for task in only_copies(store, exact, folders, stores)}

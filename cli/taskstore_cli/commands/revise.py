@@ -107,8 +107,8 @@ def remove(store: Path, tasks: tuple[str, ...], yes: bool, out: Output) -> None:
     It asks first where no other copy of a fine-tune is known: on a hub, at a commit, or, with an
     exact tier, in the folder beside STORE that it came from.
     """
+    from taskstore.packing.changes.copies import only_copies
     from taskstore.packing.changes.tasks import remove as run
-    from taskstore.store.copies import only_copies
     from taskstore_cli.output.store import print_summary
 
     with common.store_to_change(store) as opened:

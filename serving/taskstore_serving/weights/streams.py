@@ -15,8 +15,9 @@ from taskstore.format import layouts
 from taskstore.kernels.quantise import Quantised
 from taskstore.kernels.torch_dtypes import TORCH
 from taskstore.store import Store
+from taskstore.store.blocks import rebuild
 from taskstore.store.catalog import Rebuilt, tiers_up_to
-from taskstore.store.rebuild import ModelReader, rebuild
+from taskstore.store.rebuild import ModelReader
 from taskstore.swap.from_store import Source, Target
 from taskstore.swap.memory import blank
 from taskstore_serving.checks.servable import served_as, tier_of
