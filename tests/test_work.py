@@ -135,7 +135,7 @@ def test_units_of_stores_are_plain_data(
     assert homes >= {
         "taskstore.packing.block_coder",
         "taskstore.packing.multitask",
-        "taskstore.store.rebuild",
+        "taskstore.store.blocks",
         "taskstore.store.verify",
     }
 
