@@ -28,8 +28,9 @@ class Matrix:
         first: int,
         where_E: NDArray[np.uint32],
         points_E: _F32,
-        left_MR: _F32,
-        right_RN: _F32,
+        left_RM: NDArray[np.int8],
+        right_RN: NDArray[np.int8],
+        shifts_R: _Bytes,
         scales_M: _F32,
         /,
     ) -> None: ...

@@ -11,10 +11,13 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
-#include "bf16.hpp"
+#include "codecs/add_rounded.hpp"
+#include "codecs/look_up.hpp"
+#include "codecs/low_rank.hpp"
 #if defined(__AVX512BW__)
 #include <immintrin.h>
 #endif
@@ -28,9 +31,11 @@ struct F32 { using Bits = uint32_t; };
 // A quantised chunk of a rest, as taskstore/kernels/add_quantised.py takes it.
 struct Chunk {
     const uint8_t *symbols;
-    const float *table, *steps, *points, *left, *right, *scales;
+    std::vector<float> table; // rows of 4 elements where 3 are packed
+    const float *steps, *points;
     const uint32_t *where;
-    int64_t n, packed, columns, first, escapes, rank;
+    int64_t n, packed, columns, first, escapes;
+    std::shared_ptr<const LowRank> part;
 };
 
 struct Way {
@@ -53,16 +58,9 @@ inline float value(F16, uint16_t w) { return static_cast<float>(std::bit_cast<_F
 inline float value(F32, uint32_t w) { return std::bit_cast<float>(w); }
 
 // To nearest even; `below` where that is not finite.
-inline uint16_t nearest(Bf16, float v, uint16_t below) {
-    uint16_t w = rounded(bits(v));
-    return (bits(v) & 0x7FFFFFFF) >= 0x7F7F8000 ? below : w;
-}
 inline uint16_t nearest(F16, float v, uint16_t below) {
     uint16_t w = std::bit_cast<uint16_t>(static_cast<_Float16>(v));
     return (w & 0x7C00) == 0x7C00 ? below : w;
-}
-inline uint32_t nearest(F32, float v, uint32_t below) {
-    return (bits(v) & 0x7FFFFFFF) >= EXPONENT ? below : bits(v);
 }
 
 // Eight elements of all ones or none for each byte of a mask.
@@ -106,78 +104,70 @@ void select(const U *w0, const U *d, const uint8_t *mask, int64_t at, int64_t n,
     for (; i < n; ++i) out[i] = w0[i] ^ (d[i] & static_cast<U>(0 - (mask[(at + i) >> 3] >> ((at + i) & 7) & 1)));
 }
 
-// Elements [begin, begin + n) of a chunk, all of one row of its tensor: v, float32.
+// Elements [begin, begin + n) of a chunk: v, float32; there is room for 3 elements behind.
 inline void rest_values(const Chunk &chunk, int64_t begin, int64_t n, float *v) {
-    int64_t packed = chunk.packed, place = (chunk.first + begin) % chunk.columns;
-    int64_t row = (chunk.first + begin) / chunk.columns, i = 0;
+    int64_t packed = chunk.packed, step = packed == 3 ? 4 : packed, i = 0;
     for (int64_t j = begin % packed; j && i < n; j = (j + 1) % packed, ++i)
-        v[i] = chunk.table[packed * chunk.symbols[(begin + i) / packed] + j];
+        v[i] = chunk.table[step * chunk.symbols[(begin + i) / packed] + j];
     const uint8_t *symbols = chunk.symbols + (begin + i) / packed;
-    auto whole = [&]<int K>(std::integral_constant<int, K>) {
-        for (; i + K <= n; i += K) std::memcpy(v + i, chunk.table + K * *symbols++, 4 * K);
-    };
-    if (packed == 4) whole(std::integral_constant<int, 4>());
-    else if (packed == 3) whole(std::integral_constant<int, 3>());
-    else if (packed == 2) whole(std::integral_constant<int, 2>());
-    else whole(std::integral_constant<int, 1>());
-    for (int j = 0; i < n; ++i, ++j) v[i] = chunk.table[packed * *symbols + j];
+    const float *table = chunk.table.data();
+    if (packed == 4) look_up<4, 4>(symbols, table, n - i, v + i);
+    else if (packed == 3) look_up<3, 4>(symbols, table, n - i, v + i);
+    else if (packed == 2) look_up<2, 2>(symbols, table, n - i, v + i);
+    else look_up<1, 1>(symbols, table, n - i, v + i);
     const uint32_t *end = chunk.where + chunk.escapes;
     for (const uint32_t *e = std::lower_bound(chunk.where, end, begin); e < end && *e < begin + n; ++e)
         v[*e - begin] = chunk.points[e - chunk.where];
-    float step = chunk.steps[row];
-    for (i = 0; i < n; ++i) v[i] *= step;
-    if (!chunk.rank) return;
-    // whole numbers, whose sums are exact in any order
-    constexpr int64_t TILE = 256;
-    alignas(64) float sums[TILE];
-    const float *left = chunk.left + row * chunk.rank, scale = chunk.scales[row];
-    for (int64_t at = 0; at < n; at += TILE) {
-        int64_t size = std::min(TILE, n - at);
-        std::memset(sums, 0, sizeof sums);
-        for (int64_t r = 0; r < chunk.rank; ++r) {
-            const float *right = chunk.right + r * chunk.columns + place + at;
-            for (int64_t j = 0; j < size; ++j) sums[j] += left[r] * right[j];
+    int64_t first = chunk.first + begin;
+    for (i = 0; i < n;) {
+        float scale = chunk.steps[(first + i) / chunk.columns];
+        for (int64_t stop = std::min(n, i + chunk.columns - (first + i) % chunk.columns); i < stop; ++i) v[i] *= scale;
+    }
+    if (!chunk.part->empty()) chunk.part->add(first, v, n);
+}
+
+// W = round(below + v); `below` may be `out`.
+template <class T, class U> void add_rest(T type, const float *v, const U *below, int64_t n, U *out) {
+    if constexpr (std::is_same_v<T, F16>) {
+        for (int64_t i = 0; i < n; ++i) out[i] = nearest(type, value(type, below[i]) + v[i], below[i]);
+    } else if (below != out) {
+        add_rounded(v, below, out, n);
+    } else {
+        U some[512];
+        for (int64_t i = 0, size; i < n; i += size) {
+            size = std::min<int64_t>(512, n - i);
+            std::copy_n(below + i, size, some);
+            add_rounded(v + i, some, out + i, size);
         }
-        for (int64_t j = 0; j < size; ++j) v[at + j] += scale * sums[j];
     }
 }
 
-// W = round(below + v).
-template <class T, class U> void add_rest(T type, const float *v, const U *below, int64_t n, U *out) {
-    for (int64_t i = 0; i < n; ++i) out[i] = nearest(type, value(type, below[i]) + v[i], below[i]);
-}
-
-// Row `row` of a segment as a task has it: in `out`, or W0's own where the task leaves it so.
+// `count` rows of a segment from `row` on as a task has them, `n` elements each: in `out`, or W0's own where the
+// task leaves them so. `v`: room for as many elements and 3 more.
 template <class T, class U = typename T::Bits>
-const U *row_of(T type, const Segment &segment, const Way *way, int64_t row, int64_t n, U *out, float *v) {
-    int64_t at = row * n;
-    const U *below = static_cast<const U *>(segment.w0) + at;
+const U *rows_of(T type, const Segment &segment, const Way *way, int64_t row, int64_t count, int64_t n, U *out, float *v) {
+    int64_t at = row * n, size = count * n;
+    const U *w0 = static_cast<const U *>(segment.w0), *d = static_cast<const U *>(segment.d), *below = w0 + at;
     if (segment.slabs) {
-        int64_t slab = row / SLAB * SLAB, size = std::min(SLAB, segment.rows - slab);
-        const U *w0 = static_cast<const U *>(segment.w0), *d = static_cast<const U *>(segment.d);
-        for (int64_t i = 0; i < n; ++i) {
-            int64_t place = slab * n + (i / 2 * size + row - slab) * 2 + i % 2;
+        for (int64_t k = 0; k < size; ++k) {
+            int64_t r = row + k / n, i = k % n, slab = r / SLAB * SLAB, high = std::min(SLAB, segment.rows - slab);
+            int64_t place = slab * n + (i / 2 * high + r - slab) * 2 + i % 2;
             bool own = way && way->mask && way->mask[place >> 3] >> (place & 7) & 1;
-            out[i] = own ? w0[place] ^ d[place] : w0[place];
+            out[k] = own ? w0[place] ^ d[place] : w0[place];
         }
         return out;
     }
     if (!way) return below;
     if (way->mask) {
-        select(below, static_cast<const U *>(segment.d) + at, way->mask, at, n, out);
+        select(below, d + at, way->mask, at, size, out);
         below = out;
     }
-    for (int64_t i = 0; i < n && way->chunk;) {
-        int64_t begin = (at + i) % way->chunk, size = std::min(n - i, way->chunk - begin);
-        const Chunk &chunk = way->chunks[(at + i) / way->chunk];
-        for (int64_t done = 0; done < size;) { // a chunk's rows need not be those of the matrix
-            int64_t part = std::min(size - done, chunk.columns - (chunk.first + begin + done) % chunk.columns);
-            rest_values(chunk, begin + done, part, v + i + done);
-            done += part;
-        }
-        i += size;
+    for (int64_t i = 0, some; i < size && way->chunk; i += some) {
+        int64_t begin = (at + i) % way->chunk;
+        some = std::min(size - i, way->chunk - begin);
+        rest_values(way->chunks[(at + i) / way->chunk], begin, some, v + i);
     }
-    if (way->chunk) add_rest(type, v, below, n, out);
+    if (way->chunk) add_rest(type, v, below, size, out);
     return way->mask || way->chunk ? out : below;
 }
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.kernels.factored.low_rank import NONE, LowRank
+from taskstore.kernels.factored.low_rank import NONE
 from taskstore.kernels.quantise import Quantised
 from taskstore.native import mixed
 
@@ -72,11 +72,11 @@ class MixedMatrix:
     def rest(self, segment: int, task: int, chunks: Sequence[Quantised]) -> None:
         """What a task adds to a segment, after its mask where it has one."""
         for chunk in chunks:
-            rows = chunk.rows
+            rows, part = chunk.rows, chunk.low_rank or NONE
             given: tuple[Any, ...] = (
                 *(chunk.n, chunk.symbols, chunk.table(), rows.steps(), rows.columns, rows.first),
                 *(chunk.where_E, chunk.points.of(chunk.z_E)),
-                *_factors(chunk.low_rank or NONE),
+                *(part.left_RM, part.right_RN, part.shifts_R, part.scales()),
             )
             self._native.rest(segment, task, *given)
 
@@ -106,9 +106,3 @@ class MixedMatrix:
         spans = (groups.order_M, groups.ends_G, groups.tasks_G)
         self._native.multiply(self.dtype, x_MC, *spans, bias, y_MR, threads)
 
-
-def _factors(part: LowRank) -> tuple[NDArray[np.float32], ...]:
-    """Factors float32 (M, R) and (R, N), whose product is of whole numbers, and scales (M,)."""
-    shifts_R1 = part.shifts_R.astype(np.int32)[:, None]
-    right_RN = np.ldexp(part.right_RN.astype(np.float32, order="C"), shifts_R1)
-    return np.ascontiguousarray(part.left_RM.T, np.float32), right_RN, part.scales()

@@ -31,22 +31,21 @@ public:
     bool empty() const { return rank_ == 0; }
     size_t size() const { return rows_ * columns_; }
 
-    // To elements [first, first + n), in C order.
+    // To elements [first, first + n), in C order; several rows at a time where there are as many.
     void add(size_t first, float *values, size_t n) const {
-        size_t row = first / columns_, column = first % columns_;
         while (n) {
-            size_t many = std::min(n, columns_ - column);
-            for (size_t j = 0; j < many; j += TILE)
-                tile(row, column + j, values + j, std::min(TILE, many - j));
-            values += many;
-            n -= many;
-            ++row;
-            column = 0;
+            size_t row = first / columns_, column = first % columns_;
+            bool whole = !column && n >= ROWS * columns_;
+            size_t width = std::min(n, columns_ - column), many = whole ? ROWS * columns_ : width;
+            if (whole) tiles<ROWS>(row, 0, width, values);
+            else tiles<1>(row, column, width, values);
+            first += many, values += many, n -= many;
         }
     }
 
 private:
-    static constexpr size_t VECTORS = 8, TILE = VECTORS * pairs::WIDTH;
+    static constexpr size_t ROWS = pairs::WIDTH == 16 ? 4 : 2; // the sums of so many stay in registers
+    static constexpr size_t TILE = 8 * pairs::WIDTH;
 
     // The numbers of component r, shifted, each as one half of a pair.
     static void put(const Factor &factor, size_t r, int shift, int32_t *to, size_t step) {
@@ -57,20 +56,31 @@ private:
             to[i * step] |= r % 2 ? pairs::pair(0, x) : pairs::pair(x, 0);
         }
     }
-    void tile(size_t row, size_t column, float *__restrict values, size_t n) const {
-        pairs::Vector sums[VECTORS];
-        for (auto &sum : sums) sum = pairs::all(0);
+    template <size_t R> void tiles(size_t row, size_t column, size_t width, float *values) const {
+        constexpr size_t VECTORS = R > 1 ? 4 : 8, N = VECTORS * pairs::WIDTH;
+        for (size_t j = 0; j < width; j += N) tile<R, VECTORS>(row, column + j, std::min(N, width - j), values + j);
+    }
+    // `values` of the first row, those of the next are as many elements behind as a row has.
+    template <size_t R, size_t VECTORS> void tile(size_t row, size_t column, size_t n, float *values) const {
+        pairs::Vector sums[R][VECTORS];
+        for (auto &of : sums)
+            for (auto &sum : of) sum = pairs::all(0);
         const int32_t *left = left_.data() + row * pairs_;
         const int32_t *right = right_.data() + column;
         for (size_t p = 0; p < pairs_; ++p, right += width_) {
-            pairs::Vector x = pairs::all(left[p]);
-            for (size_t v = 0; v < VECTORS; ++v)
-                sums[v] = pairs::add_products(sums[v], x, pairs::load(right + v * pairs::WIDTH));
+            pairs::Vector y[VECTORS];
+            for (size_t v = 0; v < VECTORS; ++v) y[v] = pairs::load(right + v * pairs::WIDTH);
+            for (size_t r = 0; r < R; ++r) {
+                pairs::Vector x = pairs::all(left[r * pairs_ + p]);
+                for (size_t v = 0; v < VECTORS; ++v) sums[r][v] = pairs::add_products(sums[r][v], x, y[v]);
+            }
         }
-        int32_t whole[TILE];
-        for (size_t v = 0; v < VECTORS; ++v) pairs::store(whole + v * pairs::WIDTH, sums[v]);
-        float scale = scales_[row];
-        for (size_t j = 0; j < n; ++j) values[j] += scale * float(whole[j]);
+        for (size_t r = 0; r < R; ++r) {
+            int32_t whole[VECTORS * pairs::WIDTH];
+            for (size_t v = 0; v < VECTORS; ++v) pairs::store(whole + v * pairs::WIDTH, sums[r][v]);
+            float scale = scales_[row + r], *__restrict to = values + r * columns_;
+            for (size_t j = 0; j < n; ++j) to[j] += scale * float(whole[j]);
+        }
     }
 
     size_t rank_, rows_, columns_, pairs_, width_;

@@ -3,37 +3,14 @@
 #include <cstring>
 
 #include "arrays.hpp"
-#include "bf16.hpp"
+#include "codecs/add_rounded.hpp"
 #include "codecs/look_up.hpp"
 #include "codecs/low_rank.hpp"
 #include "rows.hpp"
 
 namespace {
 
-const int64_t BLOCK = 1536;                   // whole bytes of every radix
-const uint32_t OVERFLOW_BF16 = 0x7F7F8000;    // bits of the least float32 that rounds to infinity
-const uint32_t SIZE = 0x7FFFFFFF;             // all bits but the sign
-
-// Overflow has a loop of its own, since nearly no block has one: a choice in the first loop would take half as
-// long again.
-void add_rounded(const float *values, const uint16_t *below, uint16_t *w, int64_t n) {
-    uint32_t largest = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        uint32_t u = bits(widened(below[i]) + values[i]);
-        largest = std::max(largest, u & SIZE);
-        w[i] = rounded(u);
-    }
-    if (largest < OVERFLOW_BF16) return;
-    for (int64_t i = 0; i < n; ++i)
-        if ((bits(widened(below[i]) + values[i]) & SIZE) >= OVERFLOW_BF16) w[i] = below[i];
-}
-
-void add_rounded(const float *values, const uint32_t *below, uint32_t *w, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        uint32_t u = bits(std::bit_cast<float>(below[i]) + values[i]);
-        w[i] = (u & SIZE) >= EXPONENT ? below[i] : u;
-    }
-}
+const int64_t BLOCK = 1536, MOST = 42 * BLOCK; // whole bytes of every radix
 
 template <class U>
 void add(In<uint8_t> symbols, In2<float> table_256K, In<uint32_t> where_E, In<float> points_E, In<float> steps_R,
@@ -51,10 +28,14 @@ void add(In<uint8_t> symbols, In2<float> table_256K, In<uint32_t> where_E, In<fl
     const uint32_t *where = data(where_E);
     const U *below = data(below_N);
     U *w = data(w_N);
-    alignas(64) float values[BLOCK + 4], padded[256 * 4] = {}; // three values are copied as four
+    // a part of low rank takes several rows at a time
+    int64_t block = part.empty() ? BLOCK : std::clamp(12 * columns, BLOCK, MOST);
+    std::vector<float> room(std::min(block, n) + 4);
+    float *values = room.data();
+    alignas(64) float padded[256 * 4] = {}; // three values are copied as four
     for (int64_t b = 0; packed == 3 && b < 256; ++b) std::copy_n(table + 3 * b, 3, padded + 4 * b);
-    for (int64_t start = 0; start < n; start += BLOCK) {
-        int64_t stop = std::min(start + BLOCK, n);
+    for (int64_t start = 0; start < n; start += block) {
+        int64_t stop = std::min(start + block, n);
         const uint8_t *from = symbol + start / packed;
         if (packed == 4) look_up<4, 4>(from, table, stop - start, values);
         else if (packed == 3) look_up<3, 4>(from, padded, stop - start, values);

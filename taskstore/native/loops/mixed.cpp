@@ -4,6 +4,7 @@
 
 #include "arrays.hpp"
 #include "mixed_products.hpp"
+#include "rows.hpp"
 #include "threads.hpp"
 
 namespace LOOPS_MODULE { // one Matrix a level: types of one name would be one type to nanobind
@@ -47,28 +48,31 @@ class Matrix {
 
     // The next chunk of a task's rest; all but the last have the size of the first.
     void rest(int64_t segment, int32_t task, int64_t n, In<uint8_t> symbols, In2<float> table_256K, In<float> steps_R,
-              int64_t columns, int64_t first, In<uint32_t> where_E, In<float> points_E, In2<float> left_MR,
-              In2<float> right_RN, In<float> scales_M) {
+              int64_t columns, int64_t first, In<uint32_t> where_E, In<float> points_E, Factor left_RM,
+              Factor right_RN, In<uint8_t> shifts_R, In<float> scales_M) {
         Segment &mine = at(segment);
         require(!mine.slabs, "a rest is of rows, not of slabs");
         Way &way = mine.ways[task];
         int64_t packed = length(table_256K, 1), before = way.chunk * static_cast<int64_t>(way.chunks.size());
-        int64_t rank = length(left_MR) ? length(left_MR, 1) : 0, touched = (first + n + columns - 1) / columns;
         require(n > 0 && columns > 0 && first >= 0 && first < columns, "a chunk is empty");
         require(way.chunks.empty() || way.chunks.back().n == way.chunk, "a chunk follows a shorter one");
         require(before + n <= mine.rows * columns_ && (way.chunks.empty() || n <= way.chunk), "a chunk is too large");
         require(length(table_256K) == 256 && packed >= 1 && packed <= 4, "a table is not one of bytes");
-        require(length(symbols) * packed >= n && length(steps_R) >= touched, "a chunk lacks symbols or steps");
+        require(length(symbols) * packed >= n, "a chunk lacks symbols");
+        Rows(columns, first, n, length(steps_R));
         require(length(where_E) == length(points_E), "escapes differ in number");
         for (int64_t e = 0; e < length(where_E); ++e)
             require(where_E.data()[e] < n && (!e || where_E.data()[e - 1] < where_E.data()[e]), "escapes are out of order");
-        require(!rank || (length(left_MR) >= touched && length(scales_M) >= touched && length(right_RN) == rank &&
-                          length(right_RN, 1) == columns), "a low-rank part is not of the chunk's size");
+        auto part = std::make_shared<LowRank>(left_RM, right_RN, shifts_R, scales_M);
+        require(part->empty() || (length(right_RN, 1) == columns && static_cast<uint64_t>(first + n) <= part->size()),
+                "a low-rank part is not of the chunk's size");
+        std::vector<float> table(256 * (packed == 3 ? 4 : packed));
+        for (int64_t b = 0; b < 256; ++b)
+            std::copy_n(table_256K.data() + packed * b, packed, table.data() + table.size() / 256 * b);
         if (way.chunks.empty()) way.chunk = n;
-        way.chunks.push_back({data(symbols), data(table_256K), data(steps_R), data(points_E), data(left_MR),
-                              data(right_RN), data(scales_M), data(where_E), n, packed, columns, first,
-                              length(where_E), rank});
-        keep(task, symbols, table_256K, steps_R, where_E, points_E, left_MR, right_RN, scales_M);
+        way.chunks.push_back({data(symbols), std::move(table), data(steps_R), data(points_E), data(where_E), n, packed,
+                              columns, first, length(where_E), std::move(part)});
+        keep(task, symbols, steps_R, where_E, points_E, scales_M);
     }
 
     void drop(int32_t task) {
@@ -84,11 +88,11 @@ class Matrix {
         for (int64_t i = 0; i < count; ++i)
             require(which_M.data()[i] >= 0 && which_M.data()[i] < rows_, "a row is not one of the matrix");
         by_type<U>(dtype, [&](auto type) {
-            std::vector<float> v(columns_);
+            std::vector<float> v(columns_ + 3);
             for (int64_t i = 0; i < count; ++i) {
                 const Segment &mine = holding(which_M.data()[i]);
                 U *out = out_MN.data() + i * columns_;
-                const U *found = row_of(type, mine, way(mine, tasks_M.data()[i]), which_M.data()[i] - mine.first, columns_, out, v.data());
+                const U *found = rows_of(type, mine, way(mine, tasks_M.data()[i]), which_M.data()[i] - mine.first, 1, columns_, out, v.data());
                 if (found != out) std::copy(found, found + columns_, out);
             }
         });
@@ -304,15 +308,14 @@ class Matrix {
     void build(T type, const Job<T> &job, const Segment &segment, const std::vector<int64_t> &many, int64_t first, int64_t last) const {
         using U = typename T::Bits;
         std::vector<U> room(many.empty() ? 0 : ROWS * columns_);
-        std::vector<float> v(many.empty() ? 0 : columns_);
+        std::vector<float> v(many.empty() ? 0 : ROWS * columns_ + 3);
         const Groups &groups = job.groups;
         for (int64_t row = first; row < last; row += ROWS)
             for (int64_t g : many) {
                 int count = static_cast<int>(std::min<int64_t>(ROWS, last - row));
-                const U *w[ROWS];
-                for (int r = 0; r < ROWS; ++r)
-                    w[r] = r >= count ? w[0] : row_of(type, segment, way(segment, groups.tasks[g]), row + r, columns_,
-                                                      room.data() + r * columns_, v.data());
+                const U *w[ROWS], *found = rows_of(type, segment, way(segment, groups.tasks[g]), row, count, columns_,
+                                                   room.data(), v.data());
+                for (int r = 0; r < ROWS; ++r) w[r] = found + (r < count ? r : 0) * columns_;
                 for (int64_t i = g ? groups.ends[g - 1] : 0; i < groups.ends[g]; i += COLUMNS) {
                     int some = static_cast<int>(std::min<int64_t>(COLUMNS, groups.ends[g] - i));
                     float sums[ROWS][COLUMNS];
