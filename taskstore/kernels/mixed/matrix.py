@@ -105,4 +105,3 @@ class MixedMatrix:
         bias = _EMPTY if bias_GR is None else bias_GR
         spans = (groups.order_M, groups.ends_G, groups.tasks_G)
         self._native.multiply(self.dtype, x_MC, *spans, bias, y_MR, threads)
-
