@@ -32,17 +32,15 @@ if not __package__:
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 import taskstore
 from benchmarks.common.llama_shapes import of_size
 from benchmarks.common.on_device import write_family
+from benchmarks.on_gpu.mixed import mixed
+from benchmarks.on_gpu.swaps import kernels, rests
 from benchmarks.swapping.clock import finish, is_cuda, name_of
-from taskstore.kernels import reference
-from taskstore.kernels.dispatch import kernel_for
 
 TASKS = ("one", "two")
-SIZES = (1, 7, 8, 9, 2047, 2048, 2049, 100_003)
 RESTS = 2e7  # parameters of the family whose rests are proved
 
 
@@ -101,46 +99,6 @@ class Check:
         """Bytes of tensors on the device; 0 where nobody counts them."""
         gc.collect()
         return torch.cuda.memory_allocated(self.device) if is_cuda(str(self.device)) else 0
-
-
-def kernels(check: Check) -> None:
-    """The swap of 16 and 32 bits: every bit as the oracle has it, and its bytes a second."""
-    swap, native = kernel_for(check.device)
-    random = torch.Generator(check.device).manual_seed(2024)
-    for dtype in (torch.int16, torch.int32):
-        bits, sizes = torch.iinfo(dtype).bits, (*SIZES, check.elements)
-        for n in sizes:
-            a_P, b_P, d_N, w_N = _operands(n, dtype, check.device, random)
-            wanted_N = w_N.clone()
-            reference.swap(a_P, b_P, d_N, wanted_N)
-            views = [native(one.view(torch.uint8), bits // 8) for one in (d_N, w_N)]
-            swap(native(a_P, 1), native(b_P, 1), *views)
-            if not torch.equal(w_N, wanted_N):
-                check.add(f"swap, {bits} bits, {n} weights", right=False, note="not the oracle's")
-        check.add(f"swap, {bits} bits, {len(sizes)} sizes", right=_all_right(check, "swap"),
-                  note="bit for bit the oracle's")  # fmt: skip
-        masks = [native(one, 1) for one in (a_P, b_P)]
-        moved = int((reference.unpack(a_P ^ b_P, check.elements)).sum())
-        own = check.seconds(lambda m=masks, v=views: swap(*m, *v))  # type: ignore[misc]
-        other_N = torch.empty_like(w_N)
-        copy = check.seconds(lambda o=other_N, w=w_N: o.copy_(w))  # type: ignore[misc]
-        touched = 3 * moved * bits // 8 + 2 * (check.elements // 8)
-        check.add(f"swap kernel, {bits} bits, {check.elements:.3g} weights", seconds=own,
-                  against="copy of the weights", other_seconds=copy, nbytes=touched)  # fmt: skip
-
-
-def _operands(n: int, dtype: torch.dtype, device: torch.device, random: Any) -> list[Tensor]:
-    def draw(size: int, kind: torch.dtype) -> Tensor:
-        info = torch.iinfo(kind)
-        low, high = info.min, info.max + (info.bits < 32)
-        return torch.randint(low, high, (size,), generator=random, device=device, dtype=kind)
-
-    bits = [draw((n + 7) // 8, torch.uint8) for _ in range(2)]
-    return [*bits, draw(n, dtype), draw(n, dtype)]
-
-
-def _all_right(check: Check, what: str) -> bool:
-    return all(row.right is not False for row in check.rows if row.what.startswith(what))
 
 
 def family(check: Check, parameters: float, tiers: str = "mask") -> None:
@@ -242,7 +200,8 @@ def run(given: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="gpu-check-", dir=given.work) as scratch:
         work = Path(scratch)
         check = Check(device, work, int(given.elements), began + 60 * given.minutes)
-        check.tried("kernels", partial(kernels, check))
+        for part in (kernels, rests, mixed):
+            check.tried(part.__name__, partial(part, check))
         jobs = [(min(RESTS, *given.params), "mask,rest"), *((n, "mask") for n in given.params)]
         rate = 0.0  # seconds a parameter, of the family before
         for size, tiers in jobs:

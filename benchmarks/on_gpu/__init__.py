@@ -1,0 +1,1 @@
+"""Parts of tools/gpu_check.py: kernels beside their oracles, on a GPU."""
