@@ -32,6 +32,7 @@ UNITS = range(-110, 91)  # so that every step and every product is a normal floa
 DEAD_ZONE = 0.6
 MAX_STRETCH = 2.5
 LEAST_STRETCH = 0.5  # of what a low-rank part leaves
+LONGER = 1.2  # than that projection, at most, at steps above 2: of few levels that are not 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def quantise(
 
     Element 0 stands in column `first` of `columns`; `step` in units of each row's root mean square.
     Given a part of tau, only the rest of it is quantised, with the same steps; the rows of the rest
-    are stretched, up to `most`, until both together have the projection 1.
+    are stretched, up to `most`, until both together have the projection 1, and a little longer.
     """
     steps_R = np.zeros(-(-(first + tau_N.size) // columns) if tau_N.size else 0, np.float32)
     size_R = np.zeros(steps_R.size)
@@ -111,6 +112,7 @@ def quantise(
         ends = (tau_N, part_N, points.of(z_N), columns, first, size_R, steps_R.astype(np.float64))
         stretch_R = np.empty(steps_R.size)
         loops.stretched(*ends, LEAST_STRETCH, most, stretch_R)
+        stretch_R *= min(max(step / 2, 1.0), LONGER)
     codes_R, unit = _codes(steps_R * stretch_R)
     return Rows(columns, first, unit, codes_R), points, z_N
 

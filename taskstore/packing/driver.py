@@ -28,10 +28,10 @@ from taskstore.merging.task_vectors import Source
 from taskstore.merging.training_runs import spread
 from taskstore.models.family import Family, open_family
 from taskstore.packing import manifest_draft
-from taskstore.packing.auto.choose import Choice, choose, finer
+from taskstore.packing.auto.choose import decided, finer
 from taskstore.packing.block_coder import Coder, code, parts_of
 from taskstore.packing.elsewhere.sending import check_target, store_folder
-from taskstore.packing.job import PackJob, expected_bytes, make_job, with_options
+from taskstore.packing.job import PackJob, expected_bytes, make_job
 from taskstore.packing.low_rank import driver as low_rank
 from taskstore.packing.options import PackOptions
 from taskstore.packing.report import PackReport
@@ -142,10 +142,7 @@ def _packed(
     asked, began = make_job(family, options, progress), time.perf_counter()
     refused: set[tuple[str, str]] = set()
     while True:
-        job, choice = asked, Choice(options, [])
-        if options.largest_error is not None:
-            choice = choose(asked, refused)
-            job = with_options(asked, choice.options)
+        job, choice = decided(asked, refused)
         dry.note(expected_bytes(job))
         _log.info("packing %d fine-tunes of %s into %s: %s", len(family.tasks), family.base.name,
                   target, _chosen(job.options))  # fmt: skip

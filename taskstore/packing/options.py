@@ -87,7 +87,8 @@ class PackOptions:
                    masks, "rest" beside a residual for all tasks, else "auto"
     own_tiers      task -> its tiers, where they are others than `tiers`; without masks
     residual, residuals  about how many bits per parameter the rest takes, for all tasks and for
-                   single ones by name (None: 2, or what auto finds); it adds the tier
+                   single ones by name (None: 2, or what auto finds); it adds the tier. Below 2,
+                   that for all is their mean: longer task vectors get more
     level          "speed", or "archive": smaller masks, multi-task model and exact tensors, which
                    take longer to code and to decode
     parent, parents  the task that an exact one is coded against: "auto", the one, or the base, that

@@ -144,7 +144,8 @@ def test_more_bits_miss_less(small: families.Family, tmp_path: Path) -> None:
         chosen = options(tiers="rest", residual=bits)
         taskstore.pack(small.base_path, small.paths, tmp_path / f"{bits}", chosen)
         store = taskstore.open(tmp_path / f"{bits}")
-        assert {task.bits for task in store.manifest.tasks.values()} == {bits}
+        asked = [task.bits or 0 for task in store.manifest.tasks.values()]
+        assert sum(asked) / len(asked) == pytest.approx(bits, abs=1 / 128)
         errors.append(error(small.base, small.tasks["beta"], store.state_dict("beta")))
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
 

@@ -20,6 +20,7 @@ from taskstore.format.manifest import Sums
 from taskstore.format.tiers.rest import BITS as LOW
 from taskstore.packing.auto.mask_trial import measured
 from taskstore.packing.auto.sample import Taken, pieces, rest_bytes, rest_sums, take
+from taskstore.packing.auto.shares import shared
 from taskstore.packing.job import PackJob, with_options
 from taskstore.packing.low_rank.driver import one_thread
 from taskstore.packing.low_rank.rates import Rates, rates
@@ -44,6 +45,16 @@ class Choice:
     options: PackOptions
     notes: list[str]
     others: Mapping[str, float] = field(default_factory=dict)
+
+
+def decided(asked: PackJob, refused: Collection[tuple[str, str]] = ()) -> tuple[PackJob, Choice]:
+    """Return the pack with what options leave open, as `choose`; raises NotFinite."""
+    if asked.options.largest_error is not None:
+        choice = choose(asked, refused)
+    else:
+        choice = Choice(shared(asked), [])
+    same = choice.options is asked.options
+    return asked if same else with_options(asked, choice.options), choice
 
 
 @one_thread()

@@ -27,7 +27,8 @@ from taskstore.models.compare import Plan
 from taskstore.models.family import Family
 from taskstore.packing.low_rank import range_finder
 from taskstore.packing.low_rank.components import components, factored
-from taskstore.packing.low_rank.rates import rates, step_of
+from taskstore.packing.low_rank.rates import rates
+from taskstore.packing.low_rank.shares import shares
 from taskstore.packing.options import PackOptions
 
 FACTORED = ("factored", "low_rank")  # codecs with factors of a whole tensor
@@ -65,6 +66,7 @@ class LowRanks:
         largest = max((i.numel for i in self.family.base.tensors.values()), default=1)
         at_once = max(1, self.options.max_memory // 2 // max(1, BYTES * largest))
         self._at_once = threading.Semaphore(at_once)
+        self._shares = shares(self.family.base.tensors)
 
     def __reduce__(self) -> tuple[type[LowRanks], tuple[object, ...]]:
         """Another process finds the factors that it needs itself."""
@@ -73,7 +75,7 @@ class LowRanks:
     def step_of(self, t: int, name: str, codec: str | None) -> float:
         """Return the step of a tensor's rest."""
         task = self.steps.get(t) or 2.0 ** (2 - self.options.bits_of(self.family.tasks[t].name))
-        return step_of(name, task) if codec == "factored" else task
+        return task * self._shares[name] if codec == "factored" else task
 
     def of(self, t: int, block: Block) -> LowRank:
         """Return the factors of a task's rest; raises NotFinite."""
@@ -87,9 +89,8 @@ class LowRanks:
 
     def _of_rest(self, t: int, name: str) -> LowRank:
         x = whole_vector(self.family, name, t, self.options.chunk)
-        return factored(
-            components(x.reshape(-1, row_length(x.shape))), step_of(name, self.steps[t])
-        )
+        parts = components(x.reshape(-1, row_length(x.shape)))
+        return factored(parts, self.step_of(t, name, "factored"))
 
     def _of_exact(self, t: int, name: str) -> Update:
         task, tasks = self.family.tasks[t], {task.name: task for task in self.family.tasks}

@@ -7,8 +7,7 @@ task of few weights is looked at whole.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,21 +28,14 @@ from taskstore.kernels.quantise import F32
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
 from taskstore.packing.low_rank.components import Components, components, factored
+from taskstore.packing.low_rank.shares import shares
 
 SIZE = 1 << 26  # weights of a task that are looked at
 ROWS = 1 << 16  # of a matrix, that are coded
 STEPS = (0.25, 24.0)
 TRIES = 10  # halvings of the range between them
-# Matrices whose steps are finer than those of others: errors of an embedding reach every layer, and
-# attention minds them more than the wide matrices around it (docs/fidelity.md).
-FINER = ((re.compile(r"embed|wte|wpe|lm_head"), 0.6), (re.compile(r"attn|attention"), 0.75))
 UNITS = 256  # of a bit, in which the fewest are told
 TABLE = 150  # bytes of a section and of its line in the file's header that are no stream
-
-
-def step_of(name: str, step: float) -> float:
-    """Return the step of a matrix by its name, for a task's step."""
-    return step * next((share for known, share in FINER if known.search(name)), 1.0)
 
 
 @dataclass(frozen=True)
@@ -52,6 +44,7 @@ class Looked:
 
     weight     how many weights of the task one of its weights stands for
     share      how many one of these rows does
+    finer      its step, over the task's
     dtype      of the task; below_N bits of it, the base's
     theta0_N, tau_N, missing_N   float32: the base, the task vector, and what the rest has to add
     """
@@ -60,6 +53,7 @@ class Looked:
     shape: tuple[int, ...]
     weight: float
     share: float
+    finer: float
     dtype: str
     below_N: NDArray[Any]
     theta0_N: F32
@@ -114,7 +108,7 @@ def rates(family: Family, plan: Plan, t: int, executor: Executor) -> Rates:
     base, planned = family.base.tensors, plan.tasks[t]
     named = sorted(n for n, e in planned.items() if e.kind == "rest" and base[n].numel)
     total = sum(base[name].numel for name in named)
-    looked = executor.map(_look, (family, t), _some(family, named, total))
+    looked = executor.map(_look, (family, t, shares(base)), _some(family, named, total))
     return Rates([*looked], total, executor)
 
 
@@ -134,8 +128,8 @@ def _some(family: Family, named: Sequence[str], total: int) -> Iterator[tuple[st
     yield from ((name, weight) for name in sorted(chosen))
 
 
-def _look(shared: tuple[Family, int], one: tuple[str, float]) -> Looked:
-    (family, t), (name, weight) = shared, one
+def _look(shared: tuple[Family, int, Mapping[str, float]], one: tuple[str, float]) -> Looked:
+    (family, t, finer), (name, weight) = shared, one
     task, info = family.tasks[t], family.base.tensors[name]
     dtype = task.tensors[name].dtype
     w0_N, theta_N = (model.read(name, 0, info.numel) for model in (family.base, task))
@@ -143,7 +137,8 @@ def _look(shared: tuple[Family, int], one: tuple[str, float]) -> Looked:
     below_N, missing_N = cpu.cast(w0_N, info.dtype, dtype), np.empty_like(tau_N)
     if not cpu.task_vector(theta_N, dtype, floats.to_float32(below_N, dtype), missing_N):
         raise NotFinite(task.name, name)
-    whole = Looked(name, info.shape, weight, 1.0, dtype, below_N, theta0_N, tau_N, missing_N)
+    known = name, info.shape, weight, 1.0, finer[name], dtype
+    whole = Looked(*known, below_N, theta0_N, tau_N, missing_N)
     if not is_factored(info.shape, 0):
         return whole
     columns = row_length(info.shape)
@@ -173,7 +168,7 @@ def _measured(step: float, one: Looked) -> NDArray[np.float64]:
         lead, vector_N = TABLE, dense(streams, one.missing_N.size).values()
     else:
         assert one.rows is not None
-        step = step_of(one.name, step)
+        step *= one.finer
         low_rank = factored(one.parts, step)
         part_N = np.zeros(one.missing_N.size, np.float32)
         low_rank.some(one.rows).add(0, part_N)

@@ -20,7 +20,8 @@ from taskstore.errors import ChangedMeanwhile, InputError, OptionError
 from taskstore.locations.base import Location, PathLike
 from taskstore.merging.methods import Method
 from taskstore.models.family import Family
-from taskstore.packing.auto.choose import Choice, choose
+from taskstore.packing.auto.choose import Choice
+from taskstore.packing.auto.choose import decided as by_measure
 from taskstore.packing.block_coder import Coder
 from taskstore.packing.driver import fitted
 from taskstore.packing.job import Found, make_job, with_options
@@ -138,10 +139,7 @@ def coder_of(
     """
     decided = read(place, FOUND, Decided)
     if decided is None:
-        job, choice = make_job(family, options, progress), Choice(options, [])
-        if options.largest_error is not None:
-            choice = choose(job)
-            job = with_options(job, choice.options)
+        job, choice = by_measure(make_job(family, options, progress))
         with fitted(job) as source:
             coder = Coder.of(job, source)
             mine = Decided.of(coder, choice)
