@@ -29,9 +29,13 @@ _shared: OrderedDict[bytes, Any] = OrderedDict()  # in a worker: by the number o
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that this process has joined; one core per unit."""
+    """A cluster that this process has joined; one core per unit.
+
+    `resume`: what a run that died has done is taken up (locations/remote/claims.py).
+    """
 
     address: str
+    resume: bool = False
 
     @property
     def jobs(self) -> int:
@@ -55,7 +59,7 @@ class Cluster:
                 ray.cancel(one)
 
 
-def connect(address: str) -> Cluster:
+def connect(address: str, *, resume: bool = False) -> Cluster:
     """Join a running cluster: "auto" finds the one of this machine. Raises OptionError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = need("a cluster", "ray")
@@ -69,7 +73,7 @@ def connect(address: str) -> Cluster:
             f"cluster {address!r} cannot be joined ({why}): start one with "
             "`ray start --head`, and give 'auto' on its machines, or its HOST:PORT"
         ) from None
-    return Cluster(address)
+    return Cluster(address, resume)
 
 
 def _reach(address: str) -> None:
@@ -85,17 +89,18 @@ _joined: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
 
 
 @contextmanager
-def on_cluster(address: str | None) -> Iterator[None]:
+def on_cluster(address: str | None, *, resume: bool = False) -> Iterator[None]:
     """In the block, what changes, checks, merges, scores or unpacks a store runs on a cluster.
 
     That is `add`, `replace`, `retier`, `merge`, `verify` with `deep`, `unpack_all` and `evaluate`.
-    `address` is HOST:PORT, or "auto" for the cluster of this machine; None: nothing changes. Raises
+    `address` is HOST:PORT, or "auto" for the cluster of this machine; None: nothing changes.
+    `resume` takes up what a run has done that died, with the same models and options. Raises
     OptionError or MissingExtra.
 
     >>> with taskstore.on_cluster("auto"):  # doctest: +SKIP
     ...     taskstore.verify("/shared/family", deep=True)
     """
-    token = _joined.set(_joined.get() if address is None else connect(address))
+    token = _joined.set(_joined.get() if address is None else connect(address, resume=resume))
     try:
         yield
     finally:

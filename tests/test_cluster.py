@@ -18,9 +18,9 @@ import pytest
 import taskstore
 from taskstore.cluster import connect
 from taskstore.errors import InputError, NotFinite, OptionError, OutputError
+from taskstore.locations.remote.claims import where_parts_lie
 from taskstore.packing.parts import driver, units
 from taskstore.packing.parts.driver import pack_on
-from taskstore.packing.parts.sealing import where_parts_lie
 from taskstore.packing.revise import retier
 from tests.support import families
 from tests.support.families import Family, contents, options

@@ -21,6 +21,8 @@ from tests.support import ROOT
 from tests.support.families import Family, options
 from tests.support.modules import Named
 
+EXECUTORS = ("taskstore/executors.py", "taskstore/locations/remote/claims.py")  # hand functions on
+
 
 def calls_of_map(tree: ast.Module) -> Iterator[ast.Call]:
     """`executor.map(function, shared, units)`; other kinds of `map` take other arguments."""
@@ -80,7 +82,7 @@ def test_all_work_is_a_function_of_a_module() -> None:
     wrong, calls = {}, 0
     for root in ("taskstore", "cli", "serving"):
         for path in sorted((ROOT / root).rglob("*.py")):
-            if path == ROOT / "taskstore/executors.py":
+            if path.relative_to(ROOT).as_posix() in EXECUTORS:
                 continue
             tree = ast.parse(path.read_text())
             calls += len(list(calls_of_map(tree)))

@@ -6,6 +6,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from blake3 import blake3
 
 from taskstore.cluster import joined
 from taskstore.errors import InputError, OptionError
-from taskstore.evaluation.command import Command, Evaluator, checked
+from taskstore.evaluation.command import Command, Evaluator, Measured, checked
 from taskstore.evaluation.journal import Journal, Key
 from taskstore.format import manifest as manifests
 from taskstore.format.digests import model_digest
@@ -22,6 +23,7 @@ from taskstore.format.manifest import TIERS
 from taskstore.format.names import folder_of
 from taskstore.locations.base import PathLike
 from taskstore.locations.publish import recover
+from taskstore.locations.remote import claims
 from taskstore.locations.remote.elsewhere import local
 from taskstore.locations.scratch import scratch
 from taskstore.progress import Callback, Meter, silent
@@ -222,17 +224,19 @@ def evaluate(
     models: list[_Asked] = [(task, task, None) for task in best]
     models += [(task, task, tier) for task, tier in lower]
     models += [(None, task, None) for task in (chosen if base else ())]
-    apart = _scored_apart(bench, store, models)
-    rebuilt = {task: counted(bench.rebuilt(store, task, task, apart=apart), task) for task in best}
-    below = {
-        (task, tier): counted(bench.rebuilt(store, task, task, tier, tier, apart), task)
-        for task, tier in lower
-    }
-    bases = {
-        task: counted(bench.rebuilt(store, None, task, "the base", apart=apart), task)
-        for task in (chosen if base else ())
-    }
-    own = {task: counted(bench.original(originals[task], task), task) for task in with_original}
+    with _scored_apart(bench, store, models) as apart:
+        rebuilt = {
+            task: counted(bench.rebuilt(store, task, task, apart=apart), task) for task in best
+        }
+        below = {
+            (task, tier): counted(bench.rebuilt(store, task, task, tier, tier, apart), task)
+            for task, tier in lower
+        }
+        bases = {
+            task: counted(bench.rebuilt(store, None, task, "the base", apart=apart), task)
+            for task in (chosen if base else ())
+        }
+        own = {t: counted(bench.original(originals[t], t), t) for t in with_original}
     return Evaluation(
         [
             TaskScores(
@@ -247,26 +251,34 @@ def evaluate(
     )
 
 
-def _scored_apart(bench: Bench, store: Store, models: Sequence[_Asked]) -> Iterator[float] | None:
+@contextmanager
+def _scored_apart(
+    bench: Bench, store: Store, models: Sequence[_Asked]
+) -> Iterator[Iterator[float] | None]:
     """Score what the journal does not know in other processes; None: there are none.
 
     Raises OptionError for what scores models in memory.
     """
     cluster = joined()
     if cluster is None:
-        return None
+        yield None
+        return
     if not isinstance(bench.scorer, InFolders):
         raise OptionError("a cluster scores models in folders, by a command; leave one of both out")
     new: dict[Key, _Asked] = {}
     for asked in models:
         if not bench.journal.knows(key := bench.key(store, *asked)):
             new.setdefault(key, asked)
-    return cluster.map(_score, (bench.scorer, store), new.values())
+    how = bench.label, str(bench.evaluator)
+    with claims.judged(cluster, "eval", store.where, store.version, *how) as made:
+        found = made.map(_score, (bench.scorer, store), new.values())
+        yield (Measured.over(score, n) for score, n in found)
 
 
-def _score(shared: tuple[Scorer, Store], asked: _Asked) -> float:
+def _score(shared: tuple[Scorer, Store], asked: _Asked) -> tuple[float, int | None]:
     scorer, store = shared
-    return scorer.rebuilt(store, *asked)
+    score = scorer.rebuilt(store, *asked)
+    return float(score), getattr(score, "n", None)
 
 
 def fingerprint(folder: Path) -> str:

@@ -16,7 +16,7 @@ from taskstore.locations.base import PathLike
 from taskstore.locations.remote import mirror, outbox
 from taskstore.merging import card, kinship
 from taskstore.merging.job import MergeJob, VectorScan, make_job, read_bytes
-from taskstore.merging.merged_blocks import fill_tensor, merged_blocks
+from taskstore.merging.merged_blocks import kept_apart, merged_blocks, write_apart
 from taskstore.merging.methods import split
 from taskstore.merging.options import MergeOptions
 from taskstore.merging.outputs import donor_of, named
@@ -26,7 +26,7 @@ from taskstore.merging.task_vectors import Source
 from taskstore.merging.training_runs import spread
 from taskstore.models.config import CONFIG, TORCH, read_config, write_config, write_settings
 from taskstore.models.family import Family, open_family
-from taskstore.models.folder import copy_assets, in_order, reserve_weights, write_weights
+from taskstore.models.folder import copy_assets, in_order, write_weights
 from taskstore.progress import Callback, silent
 
 DTYPES = ("dtype", "torch_dtype")  # members of config.json that say a model's dtype
@@ -100,8 +100,15 @@ def _written(job: MergeJob, target: Path, section: str) -> MergeReport:
     report = MergeReport.of(job, target)
     if not mirror.address_of(target):
         publish.check_space(target.absolute(), report.bytes)
-    with _folder(target, overwrite=job.options.overwrite) as folder:
-        _write_weights(job, folder)
+    with (
+        kept_apart(job, target) as made,
+        _folder(target, overwrite=job.options.overwrite) as folder,
+    ):
+        job.meter.stage("merging", "")
+        if made:
+            write_apart(job, made, target, folder)
+        else:
+            _write_weights(job, folder)
         job.source.prove()
         _write_assets(job, folder)
         text = card.render(report, job.family) + section
@@ -119,14 +126,7 @@ def _folder(target: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
 
 def _write_weights(job: MergeJob, folder: Path) -> None:
     """Merge block by block into weight files; a tensor counts as read at its first block."""
-    job.meter.stage("merging", "")
     unread = {name: read_bytes(job.family, o) for name, o in job.outputs.tensors.items()}
-    if cluster := job.cluster:
-        at = reserve_weights(folder, job.outputs.infos, job.options.shard_bytes)
-        largest = sorted(at, key=lambda unit: -unread[unit[0]])
-        for name in cluster.map(fill_tensor, (job, folder), largest):
-            job.meter.add(name, unread[name])
-        return
     write_weights(
         folder,
         job.outputs.infos,

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from taskstore.cluster import joined
+from taskstore.cluster import Cluster, joined
 from taskstore.executors import Executor, threads
 from taskstore.merging import needed_statistics
 from taskstore.merging.methods import Vectors, Whole
@@ -99,7 +99,7 @@ class MergeJob:
         return self.source.family
 
     @property
-    def cluster(self) -> Executor | None:
+    def cluster(self) -> Cluster | None:
         """The cluster that was joined, unless the vectors are only here: kept, or a store's."""
         return joined() if type(self.source) is Source and not self.source.kept else None
 

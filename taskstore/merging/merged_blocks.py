@@ -1,13 +1,15 @@
 """The blocks of a merged model: one worker reads, merges, adds and rounds a block.
 
+On a cluster workers put merged tensors beside the target, and one joiner writes each file.
 Arithmetic is float32, rounded once, to the dtype of the output. Legend: N = elements of a block.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.errors import NotFinite, Overflows
+from taskstore.executors import Executor, Threads
+from taskstore.format.dtypes import ITEMSIZE
+from taskstore.format.weight_files import usual_head
 from taskstore.kernels import cpu, floats
-from taskstore.locations.files import write_all
-from taskstore.merging.job import MergeJob
+from taskstore.locations.base import Location
+from taskstore.locations.remote import claims, mirror
+from taskstore.locations.remote.claims import Claims
+from taskstore.merging.job import MergeJob, read_bytes
 from taskstore.merging.methods import F32
+from taskstore.merging.methods.fitted import state_of
 from taskstore.merging.outputs import Output
 from taskstore.merging.task_vectors import Block, blocks, chunk_of
 from taskstore.models import Checkpoint, TensorInfo
+from taskstore.models.folder import Blocks, Place, in_order, shards_of, write_shard
+from taskstore.models.weights_digest import sampled
 
+SEGMENT = 32 << 20  # bytes of a tensor that are put at a time
+Put = tuple[str, int]  # a tensor, and in how many segments it was put
 Bits = NDArray[Any]
 
 
@@ -40,19 +52,100 @@ def merged_blocks(job: MergeJob, names: list[str]) -> Iterator[tuple[str, Bits]]
     return job.executor.map(_block, job, _units(job, names))
 
 
-def fill_tensor(shared: tuple[MergeJob, Path], unit: tuple[str, str, int]) -> str:
-    """Write a tensor into a file that is there: (tensor, file, its first byte); for any process."""
-    (job, folder), (name, file, at) = shared, unit
-    fd = os.open(folder / file, os.O_WRONLY)
-    try:
-        os.lseek(fd, at, os.SEEK_SET)
-        for block in _units(job, [name]):
-            write_all(fd, _block(job, block)[1].data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def blocks_of(job: MergeJob, name: str) -> Iterator[Bits]:
+    """The blocks of one output, one after the other; for a process that has its own copies."""
+    for block in _units(job, [name]):
+        yield _block(job, block)[1]
     job.source.prove()
-    return name
+
+
+@contextmanager
+def kept_apart(job: MergeJob, target: Path) -> Iterator[Claims | None]:
+    """Keep what the cluster that was joined merges until the block ends; None: there is none."""
+    if job.cluster is None:
+        yield None
+        return
+    options = replace(job.options, jobs=1, max_memory=0, overwrite=False)
+    models = [(m.name, m.where, sampled(m)) for m in (job.family.base, *job.family.tasks)]
+    found = [(path, _state(path)) for _, path in sorted(options.statistics.items())]
+    asked = options, models, found, state_of(job.source.method)
+    with claims.made_for(target, job.cluster, "merge", "", *asked) as made:
+        yield made
+
+
+def write_apart(job: MergeJob, made: Claims, target: Path, folder: Path) -> None:
+    """Write the weight files of a merged model into `folder`, with the bytes of one process.
+
+    This process joins them where `target` is in a bucket, and its folder not shared.
+    """
+    infos = job.outputs.infos
+    unread = {name: read_bytes(job.family, o) for name, o in job.outputs.tensors.items()}
+    largest = sorted(infos, key=lambda name: (-unread[name], name))
+    shared, put = (job, made.place, made.folder), dict[str, int]()
+    for name, count in made.map(put_tensor, shared, largest):
+        put[name] = count
+        job.meter.add(name, unread[name])
+    files = [
+        (file, [(name, put[name]) for name in names])
+        for file, names in shards_of(folder, infos, job.options.shard_bytes)
+    ]
+    joiner: Executor = Threads(1, 1) if mirror.address_of(target) else made.cluster
+    for _ in joiner.map(join_file, (folder, infos, made.place, made.folder), files):
+        pass
+
+
+def put_tensor(shared: tuple[MergeJob, Location, str], name: str) -> Put:
+    """Merge a tensor, and put it in segments; for any process."""
+    job, place, folder = shared
+    waiting, size, count = list[bytes](), 0, 0
+    for bits_N in blocks_of(job, name):
+        waiting.append(bits_N.tobytes())
+        size += bits_N.nbytes
+        if size >= SEGMENT:
+            place.put(_segment(folder, name, count), b"".join(waiting))
+            waiting, size, count = [], 0, count + 1
+    if waiting:
+        place.put(_segment(folder, name, count), b"".join(waiting))
+        count += 1
+    return name, count
+
+
+def join_file(
+    shared: tuple[Path, Mapping[str, TensorInfo], Location, str], unit: tuple[str, list[Put]]
+) -> str:
+    """Write one weight file of tensors that were put, in place of what a joiner that died left."""
+    (folder, infos, place, parts), (file, put) = shared, unit
+    (folder / file).unlink(missing_ok=True)
+    names = [name for name, _ in put]
+
+    def blocks(where: Place) -> Blocks:
+        return in_order(_read(infos, place, parts, put), where)
+
+    write_shard(folder / file, usual_head(infos, names), (names, infos), blocks, _unsaid)
+    return file
+
+
+def _read(
+    infos: Mapping[str, TensorInfo], place: Location, folder: str, put: Sequence[Put]
+) -> Blocks:
+    for name, count in put:
+        for number in range(count):
+            with closing(place.open(_segment(folder, name, number))) as file:
+                data = file.read(0, file.size)
+            yield name, np.frombuffer(data, f"<u{ITEMSIZE[infos[name].dtype]}")
+
+
+def _segment(folder: str, name: str, number: int) -> str:
+    return f"{folder}/{claims.digest(name)}.{number}"
+
+
+def _unsaid(_: str, __: int) -> None:
+    """What is joined was counted when it was merged."""
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    found = os.stat(path) if os.path.exists(path) else None
+    return found and (found.st_size, found.st_mtime_ns)
 
 
 def _units(job: MergeJob, names: list[str]) -> Iterator[MergeUnit]:

@@ -77,6 +77,7 @@ class Checkpoint:
     failed: tuple[str, ...] = ()  # rules for names whose weights are not the base's
     release: Callable[[], None] = nothing  # what else is to be closed with it
     address: str | None = None  # of a model that is elsewhere, pinned
+    digest: str | None = None  # of all tensors, where a store has recorded it
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:

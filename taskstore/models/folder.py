@@ -60,32 +60,12 @@ def write_weights(
     `blocks` makes the stream of one file from the names of its tensors, and puts each block in its
     place before it gives it; `report` hears of each block's tensor and bytes.
     """
-    for file, names in _shards(folder, tensors, shard_bytes):
+    for file, names in shards_of(folder, tensors, shard_bytes):
         head = usual_head(tensors, names)
         write_shard(folder / file, head, (names, tensors), partial(blocks, names), report)
 
 
-def reserve_weights(
-    folder: Path, tensors: Mapping[str, Shaped], shard_bytes: int
-) -> list[tuple[str, str, int]]:
-    """Write the files of `write_weights` with room for their tensors; returns where each begins.
-
-    That is (tensor, file, byte).
-    """
-    found = []
-    for file, names in _shards(folder, tensors, shard_bytes):
-        head = usual_head(tensors, names)
-        at = len(head)
-        for name in names:
-            found.append((name, file, at))
-            at += nbytes(tensors[name].dtype, tensors[name].shape)
-        with open(folder / file, "xb") as made:
-            made.write(head)
-            made.truncate(at)
-    return found
-
-
-def _shards(
+def shards_of(
     folder: Path, tensors: Mapping[str, Shaped], shard_bytes: int
 ) -> list[tuple[str, list[str]]]:
     """Return the names of weight files, each with its tensors; writes the index of several."""

@@ -39,7 +39,8 @@ from taskstore.packing.driver import code_family, pack_family
 from taskstore.packing.manifest_draft import with_scores
 from taskstore.packing.only_writer import alone, in_place, only_writer
 from taskstore.packing.options import PackOptions
-from taskstore.packing.parts.sealing import writer
+from taskstore.packing.parts.agreed import by_name
+from taskstore.packing.parts.sealing import writing
 from taskstore.packing.report import PackReport
 from taskstore.progress import Callback, silent
 from taskstore.store import Store
@@ -106,9 +107,13 @@ def _joined(
 ) -> PackReport:
     if options.repack:
         return _repacked(store, finetunes, options, progress)
-    with staged(store) as folder:
+    named = by_name(finetunes)
+    with (
+        staged(store) as folder,
+        writing(store.where, what, store.version, options, named) as write,
+    ):
         manifest = recoded(store, finetunes, folder, options.jobs)
-        manifest, said = join(store, manifest, finetunes, options, folder, progress)
+        manifest, said = join(store, manifest, finetunes, options, folder, progress, write)
         done = commit(store, folder, manifest, what, sorted(finetunes))
     return PackReport(done.path, done.summary(), said)
 
@@ -154,7 +159,10 @@ def _in_its_place(
     tasks: Sequence[str] = (),
 ) -> PackReport:
     """Code all tasks of a store anew, over the base that stays, and swap the manifest."""
-    with staged(store) as folder:
+    with (
+        staged(store) as folder,
+        writing(store.where, what, store.version, options, [*tasks]) as write,
+    ):
         apart, done = folder / "apart", [store]
 
         def taken(new: manifests.Manifest) -> manifests.Manifest:
@@ -164,7 +172,7 @@ def _in_its_place(
             return done[0].manifest
 
         chosen = replace(options, base="reference")
-        _, report = code_family(family, apart, chosen, progress, taken, writer(store.where))
+        _, report = code_family(family, apart, chosen, progress, taken, write)
     return replace(report, path=done[0].where, summary=done[0].summary())
 
 
@@ -201,7 +209,8 @@ def retier(
             if itself:
                 return _in_its_place(store, family, chosen, scores, progress, "retier")
             noted = partial(with_scores, scores=scores)
-            return pack_family(family, where, chosen, progress, noted, writer(where))
+            with writing(where, "retier", store.version, chosen) as write:
+                return pack_family(family, where, chosen, progress, noted, write)
 
 
 def record(store: Store, label: str, scores: Mapping[str, manifests.Score]) -> Store:

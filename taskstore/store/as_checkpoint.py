@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskstore.executors import Executor, threads
+from taskstore.format.digests import model_digest
 from taskstore.format.dtypes import ITEMSIZE
 from taskstore.locations.remote.mirror import address_of
 from taskstore.locations.scratch import scratch
@@ -38,6 +39,7 @@ class StoredReader:
     def __init__(self, model: ModelReader, executor: Executor) -> None:
         self._model, self._executor = model, executor
         self._proof = Proof(model, 2 * executor.jobs + 1)
+        self.recorded = model.tensors
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(t.dtype, t.shape) for name, t in model.tensors.items()
         }
@@ -148,6 +150,7 @@ def _model(
         (manifest.tasks[task].names or {}) if task is not None else {},
         beside=_beside(store, task, folder.with_name(f"{folder.name}-weights")),
         left_out=tuple(recorded.left_out or ()),
+        digest=model_digest({name: t.blake3 for name, t in reader.recorded.items()}),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
 from taskstore.locations import dry, ownership, publish
 from taskstore.locations.files import write_all
 from taskstore.locations.publish import Foreign
+from taskstore.locations.remote import claims
+from taskstore.locations.remote.claims import Claims
 from taskstore.models import TensorInfo
 from taskstore.models.folder import Blocks, Place, in_order, write_shard, write_weights
 from taskstore.models.readers.stored_adapter import Adapted
@@ -88,12 +91,15 @@ def unpack(
         publish.check_space(target.absolute(), total + beside)
         meter = Meter(progress, total)
         overwrite = options.overwrite
+        made = stack.enter_context(_claimed(store, models, target, options))
         folder = stack.enter_context(publish.folder(target, overwrite=overwrite, foreign=foreign))
-        cluster = joined()
-        if cluster is not None and len(models) > 1:
-            alone = replace(options, executor=threads(1))
-            for name, size in cluster.map(_write_apart, (store, folder, alone), models.items()):
+        if made:
+            models_there = Path(claims.where_parts_lie(target), made.folder)
+            shared = store, models_there, replace(options, executor=threads(1))
+            for name, size in made.map(_write_apart, shared, models.items()):
                 meter.add(name, size)
+            for below in models:
+                shutil.copytree(models_there / below, folder / below, copy_function=_linked)
             models = {}
         for below, task in models.items():
             meter.stage("writing", below or target.name)
@@ -122,16 +128,36 @@ def _write_model(
         ownership.write_note(folder)
 
 
+def _claimed(
+    store: StoreContents, models: Mapping[str, str | None], target: Path, options: UnpackOptions
+) -> AbstractContextManager[Claims | None]:
+    """Keep what the cluster that was joined writes of several models; None: there is none."""
+    cluster, asked = joined(), (sorted(models), options.tier, options.shard_bytes)
+    if cluster is None or len(models) == 1:
+        return nullcontext()
+    return claims.made_for(target, cluster, "unpack", store.version, *asked)
+
+
 def _write_apart(
     shared: tuple[StoreContents, Path, UnpackOptions], model: tuple[str, str | None]
 ) -> tuple[str, int]:
     """Write a model in another process, in place of what one that died has written of it."""
     (store, folder, options), (below, task) = shared, model
     shutil.rmtree(folder / below, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with store.open_base(options.executor) as base:
         _write_model(store, task, base, folder / below, options, Meter(silent, 0))
+    publish.sync_all(folder / below)
     tensors = rebuilt_tensors(store.manifest, task, options.tier).values()
     return task or "base", sum(tensor.nbytes for tensor in tensors)
+
+
+def _linked(path: str, target: str) -> None:
+    """Give a file a second name, or copy it where the disk knows none."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
 
 
 def _check(

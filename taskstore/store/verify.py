@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,12 +15,13 @@ from taskstore.errors import (
     RemoteError,
     TaskstoreError,
 )
-from taskstore.executors import threads
+from taskstore.executors import Executor, threads
 from taskstore.format import manifest_file
 from taskstore.format.digests import check_file
 from taskstore.format.dtypes import nbytes
 from taskstore.format.names import CARD, MANIFEST
 from taskstore.locations.base import PathLike
+from taskstore.locations.remote import claims
 from taskstore.progress import Callback, Meter, silent
 from taskstore.public import public
 from taskstore.store.assets import read_asset
@@ -71,27 +73,39 @@ def verify(
     tasks = store.manifest.tasks.items()
     left_out = [f"{path} of {name}" for name, task in tasks for path in task.left_out or ()]
     report = VerifyReport(unlisted=_unlisted(store), left_out=left_out)
-    executor, meter = joined() or threads(jobs), Meter(progress, total)
+    meter = Meter(progress, total)
     meter.stage("checking", "files")
     _log.info("checking %s: %s bytes", store.where, f"{total:,}")
     damaged = list[str]()
-    for path, problem in executor.map(_problem_of_file, store, files):
-        report.files += 1
-        report.problems += [problem] if problem else []
-        damaged += [path] if problem else []
-        meter.add(path, files[path].bytes)
-    if deep:
-        from taskstore.store.proof import prove_models  # loads NumPy and the loops
+    with _executor(store, jobs) as executor:
+        for path, problem in executor.map(_problem_of_file, store, files):
+            report.files += 1
+            report.problems += [problem] if problem else []
+            damaged += [path] if problem else []
+            meter.add(path, files[path].bytes)
+        if deep:
+            from taskstore.store.proof import prove_models  # loads NumPy and the loops
 
-        meter.stage("rebuilding", "base")
-        report.tensors, problems = prove_models(store, _models(store), executor, meter)
-        report.problems += problems
+            meter.stage("rebuilding", "base")
+            report.tensors, problems = prove_models(store, _models(store), executor, meter)
+            report.problems += problems
     if damaged:
         report.lost = [t for t in store.tasks if set(damaged) & set(store.files_of(None, t))]
     if report.problems:
         with suppress(FormatError):
             _check_still_there(store, report)
     return report
+
+
+@contextmanager
+def _executor(store: StoreContents, jobs: int | None) -> Iterator[Executor]:
+    """Yield threads, or the cluster that was joined: what it finds is kept until all is found."""
+    cluster = joined()
+    if cluster is None:
+        yield threads(jobs)
+        return
+    with claims.judged(cluster, "verify", store.where, store.version) as made:
+        yield made
 
 
 def _check_still_there(store: StoreContents, report: VerifyReport) -> None:

@@ -14,23 +14,30 @@ from taskstore.cluster import Cluster
 
 @dataclass
 class OtherProcess:
-    """Does each unit with copies of all that it is given; `did` has the functions' names."""
+    """Does each unit with copies of all that it is given; `did` has the functions' names.
+
+    Its driver dies after `lives` units, when it asks for another.
+    """
 
     jobs: int = 2
+    resume: bool = False
+    lives: int | None = None
     did: list[str] = field(default_factory=list)
 
     def map(self, function: Callable[..., Any], shared: Any, units: Iterable[Any]) -> Iterator[Any]:
         theirs = pickle.loads(pickle.dumps(shared))
         for unit in units:
+            if len(self.did) == self.lives:
+                raise KeyboardInterrupt
             self.did.append(function.__qualname__)
             found = function(theirs, pickle.loads(pickle.dumps(unit)))
             yield pickle.loads(pickle.dumps(found))
 
 
 @contextmanager
-def another_process() -> Iterator[OtherProcess]:
+def another_process(*, resume: bool = False, lives: int | None = None) -> Iterator[OtherProcess]:
     """In the block, work that goes to a cluster goes there."""
-    made = OtherProcess()
+    made = OtherProcess(resume=resume, lives=lives)
     token = cluster._joined.set(cast(Cluster, made))
     try:
         yield made

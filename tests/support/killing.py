@@ -2,7 +2,8 @@
 
 A child is forked from a process that has loaded the command and started no thread, so a run costs
 a tenth of a second. It dies, by SIGKILL, just before its n-th rename, link, flush or removal, or
-after some seconds. `exchange` false: the system cannot exchange two names.
+after some seconds. `exchange` false: the system cannot exchange two names. What a command has its
+cluster do is done by the child itself, so that it is killed there, too; units are small.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def _child(job: dict[str, Any], out: int) -> None:
     os.dup2(out, 2)
     os.close(out)
     sys.stdout, sys.stderr = (os.fdopen(fd, "w", closefd=False) for fd in (1, 2))
+    _be_the_cluster()
     deadly = _Deadly(job["call"])
     for name in CALLS:
         setattr(os, name, deadly.before(getattr(os, name)))
@@ -121,6 +123,19 @@ def _child(job: dict[str, Any], out: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _be_the_cluster() -> None:
+    from taskstore import cluster
+    from taskstore.packing.parts import driver, units
+    from tests.support.elsewhere import OtherProcess
+
+    def connect(_: str, *, resume: bool = False) -> Any:
+        return OtherProcess(resume=resume)
+
+    for module in (cluster, driver):
+        module.__dict__["connect"] = connect
+    units.LEAST = 3000
 
 
 def _run(words: list[str]) -> int:

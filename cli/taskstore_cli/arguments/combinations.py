@@ -18,27 +18,35 @@ from taskstore_cli.output.options import flag
 EVALUATOR = ("key", "timeout", "journal", "scratch")
 EVAL, COUNTED = ("template",), ("overlap", "vectors")
 ASKED: Mapping[str, Sequence[str]] = {"yes": ("overwrite",)}
+TAKEN_UP = {"resume": ["cluster"]}
 LM_EVAL = ("include_path", "limit", "num_fewshot", "batch", "apply_chat_template", "device")
 # Command -> option -> the options of which it needs one.
 NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "pack": {
         **dict.fromkeys(EVALUATOR, EVAL),
         "anyway": ["share"],
-        "resume": ["cluster"],
+        **TAKEN_UP,
         **ASKED,
     },
     "tune": ASKED,
     "copy": ASKED,
+    "add": TAKEN_UP,
+    "replace": TAKEN_UP,
     "merge": {
+        **TAKEN_UP,
         **dict.fromkeys((*EVALUATOR, "limit", "minimise", "plot", "search"), EVAL),
     },
-    "eval": {**dict.fromkeys(("timeout", "scratch"), EVAL), **dict.fromkeys(LM_EVAL, ("lm_eval",))},
-    "retier": {"overwrite": ["target"], **ASKED},
-    "unpack": {"cluster": ["every"]},
+    "eval": {
+        **TAKEN_UP,
+        **dict.fromkeys(("timeout", "scratch"), EVAL),
+        **dict.fromkeys(LM_EVAL, ("lm_eval",)),
+    },
+    "retier": {**TAKEN_UP, "overwrite": ["target"], **ASKED},
+    "unpack": {**TAKEN_UP, "cluster": ["every"]},
     "load": {"repeat": ["timed"]},
     "route": {"interval": ["watch"]},
     "info": dict.fromkeys(("jobs", "base_from"), COUNTED),
-    "verify": {"base_from": ["deep"]},
+    "verify": {**TAKEN_UP, "base_from": ["deep"]},
 }
 # Command -> option -> the options beside which it does nothing.
 WITHOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -182,4 +190,5 @@ def tiers_of(context: click.Context) -> tuple[str, list[str]]:
 def _given(context: click.Context, *sources: ParameterSource) -> set[str]:
     """Options that were typed, or come from `sources`."""
     wanted = sources or (ParameterSource.COMMANDLINE,)
-    return {name for name in context.params if context.get_parameter_source(name) in wanted}
+    names = [p.name for p in context.command.params if p.name]  # also those of no value
+    return {name for name in names if context.get_parameter_source(name) in wanted}

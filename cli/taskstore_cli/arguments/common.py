@@ -17,6 +17,7 @@ from taskstore_cli.arguments.command import Option
 from taskstore_cli.output.console import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
+RESUME = "taskstore_cli.resume"  # key of a context's meta
 
 
 class StorePath(click.Path):
@@ -119,17 +120,33 @@ cache_option = click.option(
 def _joined(ctx: click.Context, _: click.Parameter, given: str | None) -> None:
     from taskstore.cluster import on_cluster
 
-    ctx.with_resource(on_cluster(given))
+    ctx.with_resource(on_cluster(given, resume=ctx.meta[RESUME]))
 
 
-cluster_option = click.option(
-    "--cluster",
-    metavar="auto|HOST:PORT",
-    expose_value=False,
-    callback=_joined,
-    help="Run on a Ray cluster whose machines see the same paths (extra ray); auto: the one of "
-    "this machine.",
-)
+def _resumed(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    ctx.meta[RESUME] = given
+
+
+def cluster_option(command: F) -> F:
+    """--cluster, and --resume, which is read before it."""
+    joined = click.option(
+        "--cluster",
+        metavar="auto|HOST:PORT",
+        expose_value=False,
+        callback=_joined,
+        help="Run on a Ray cluster whose machines see the same paths (extra ray); auto: the one of "
+        "this machine.",
+    )
+    resumed = click.option(
+        "--resume",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_resumed,
+        help="With --cluster: take up what a run has done that died; give the same models and "
+        "options.",
+    )
+    return joined(resumed(command))
 
 
 @contextmanager

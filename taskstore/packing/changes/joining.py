@@ -24,11 +24,10 @@ from taskstore.locations.base import PathLike
 from taskstore.packing.changes import given
 from taskstore.packing.changes.commit import kept_of
 from taskstore.packing.changes.options import AddOptions
-from taskstore.packing.driver import code_family
+from taskstore.packing.driver import Writer, code_family
 from taskstore.packing.elsewhere.sending import named
 from taskstore.packing.options import PackOptions
 from taskstore.packing.parents import nearest
-from taskstore.packing.parts.sealing import writer
 from taskstore.progress import Callback
 from taskstore.store import Store
 
@@ -40,10 +39,12 @@ def join(
     options: AddOptions,
     folder: Path,
     progress: Callback,
+    write: Writer | None = None,
 ) -> tuple[m.Manifest, list[str]]:
     """Code fine-tunes into `folder`; returns `manifest` with them, and what to say.
 
-    A task of the same name is replaced. Raises what `pack` raises.
+    A task of the same name is replaced. `write` writes files, None: this process. Raises what
+    `pack` raises.
     """
     groups, said = list[tuple[PackOptions, Mapping[str, PathLike]]](), list[str]()
     for some in _alike(store, finetunes):
@@ -67,9 +68,7 @@ def join(
             beside = sorted({*chosen.parents.values()} - {*some})
             with given.joined(store, some, masked, beside, executor) as family:
                 alone = folder / f"alone-{number}"
-                new, report = code_family(
-                    family, alone, chosen, progress, write=writer(store.where)
-                )
+                new, report = code_family(family, alone, chosen, progress, write=write)
                 lines = (*report.notes, *report.warnings)
                 said += [line for line in lines if line.startswith(tuple(some))]
                 manifest = adopted(manifest, new, alone, folder, list(some))

@@ -18,21 +18,21 @@ from blake3 import blake3
 
 from taskstore.errors import ChangedMeanwhile, InputError, OptionError
 from taskstore.locations.base import Location, PathLike
+from taskstore.locations.remote.claims import ASKED, encoded, read
 from taskstore.merging.methods import Method
+from taskstore.merging.methods.fitted import put_state, state_of
 from taskstore.models.family import Family
+from taskstore.models.weights_digest import sampled
 from taskstore.packing.auto.choose import Choice
 from taskstore.packing.auto.choose import decided as by_measure
 from taskstore.packing.block_coder import Coder
 from taskstore.packing.driver import fitted
 from taskstore.packing.job import Found, make_job, with_options
 from taskstore.packing.options import PackOptions
-from taskstore.packing.parts.fitted import put_state, state_of
-from taskstore.packing.parts.unit_files import encoded, read
 from taskstore.progress import Callback
 from taskstore.version import __version__
 
-ASKED, FOUND = "asked", "found"
-LOOKS, LOOK = 256, 256  # tensors of a model, about, and elements of each, that tell its weights
+FOUND = "found"
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -55,14 +55,14 @@ class Asked(msgspec.Struct, frozen=True):
         usual = PackOptions()
         mine = replace(options, jobs=1, max_memory=usual.max_memory, overwrite=False)
         mine = replace(mine, statistics={t: _named(f) for t, f in options.statistics.items()})
-        named = {task: os.fspath(_named(model)) for task, model in sorted(finetunes.items())}
-        models = [_print(model) for model in (family.base, *family.tasks)]
+        named = by_name(finetunes)
+        models = [sampled(model) for model in (family.base, *family.tasks)]
         return cls(__version__, os.fspath(_named(base)), named, models, mine, parts)
 
     def check(self, family: Family) -> None:
         """Raise InputError where a model is not the one that others read."""
         for model, known in zip((family.base, *family.tasks), self.models, strict=True):
-            if _print(model) != known:
+            if sampled(model) != known:
                 raise InputError(
                     f"{model.path} has other tensors or weights than when this pack began; every "
                     "machine must read the same models"
@@ -159,19 +159,9 @@ def coder_of(
         yield Coder.of(job, source, decided.codings), decided
 
 
-def _print(model: Any) -> str:
-    """Digest what headers say of a model's tensors, its size and commit, and some of its weights.
-
-    One that was trained on in its place has other weights under the same headers.
-    """
-    every = sorted((name, i.dtype, list(i.shape)) for name, i in model.tensors.items())
-    known = [every, model.original_bytes, model.revision]
-    state = blake3(msgspec.json.encode(known))
-    if os.path.isabs(model.source or ""):  # elsewhere a few bytes may cost a window
-        for name, info in list(model.tensors.items())[:: max(1, len(every) // LOOKS)]:
-            middle = info.numel // 2
-            state.update(model.read(name, middle, min(info.numel, middle + LOOK)).tobytes())
-    return state.hexdigest()
+def by_name(models: Mapping[str, PathLike]) -> dict[str, str]:
+    """Return models in the order of their names, each by a path that means the same anywhere."""
+    return {name: os.fspath(_named(model)) for name, model in sorted(models.items())}
 
 
 def _named(path: PathLike) -> Path:

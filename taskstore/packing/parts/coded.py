@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from taskstore.format import names
 from taskstore.locations.base import Location
+from taskstore.locations.remote import claims
 from taskstore.packing.block_coder import BlockUnit, Coder, code
 from taskstore.packing.manifest_draft import Key
 from taskstore.packing.parts import unit_files
@@ -121,4 +122,4 @@ class _Writer:
     def finish(self) -> None:
         self._flush()
         self.record.digests.extend(Digest(*key, "", found) for key, found in self.values.items())
-        self.place.put(self.name, unit_files.encoded(self.record))
+        self.place.put(self.name, claims.encoded(self.record))

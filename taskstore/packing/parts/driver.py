@@ -17,6 +17,12 @@ from taskstore.format import names
 from taskstore.locations import dry, publish
 from taskstore.locations.base import PathLike
 from taskstore.locations.files import absolute
+from taskstore.locations.remote.claims import (
+    ASKED,
+    place_of_parts,
+    remove_parts,
+    where_parts_lie,
+)
 from taskstore.locations.remote.mirror import address_of
 from taskstore.packing import manifest_draft
 from taskstore.packing.driver import NotNear, every, opened
@@ -24,7 +30,6 @@ from taskstore.packing.elsewhere.sending import check_target, store_folder
 from taskstore.packing.job import expected_bytes
 from taskstore.packing.options import PackOptions
 from taskstore.packing.parts.agreed import (
-    ASKED,
     Asked,
     Decided,
     agree,
@@ -36,11 +41,8 @@ from taskstore.packing.parts.coded import Parts
 from taskstore.packing.parts.sealing import (
     assembled,
     joiner_of,
-    place_of_parts,
-    remove_parts,
     run,
     threads_of,
-    where_parts_lie,
 )
 from taskstore.packing.parts.units import Unit, of_part
 from taskstore.packing.report import PackReport

@@ -2,71 +2,38 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from taskstore.cluster import Cluster, joined
 from taskstore.errors import OptionError
 from taskstore.executors import Executor, Threads
 from taskstore.format import names
 from taskstore.format.manifest import Manifest
-from taskstore.locations.base import Location, PathLike
-from taskstore.locations.files import LocalFolder, absolute
-from taskstore.locations.remote import mirror
+from taskstore.locations.base import PathLike
+from taskstore.locations.remote import claims, mirror
+from taskstore.locations.remote.claims import Claims
+from taskstore.models.weights_digest import sampled
 from taskstore.packing import manifest_draft
-from taskstore.packing.auto.choose import finer
+from taskstore.packing.auto.choose import Choice, finer
 from taskstore.packing.block_coder import Coder
+from taskstore.packing.changes.options import AddOptions
 from taskstore.packing.driver import NotNear, Writer, again, check_moved, fitted, too_far
-from taskstore.packing.elsewhere.sending import bucket
 from taskstore.packing.job import PackJob
 from taskstore.packing.options import PackOptions
-from taskstore.packing.parts import assembly, unit_files
+from taskstore.packing.parts import assembly
+from taskstore.packing.parts.agreed import Decided
 from taskstore.packing.parts.coded import Parts, code_part
 from taskstore.packing.parts.unit_files import Piece, Record
 from taskstore.packing.parts.units import Unit, largest_first
 from taskstore.packing.writer import Tally, finish, sections_of, with_bits
 from taskstore.progress import Meter, silent
 
-PARTS = ".parts"
-
-
-def where_parts_lie(target: PathLike) -> str:
-    """Return the folder or the address of the parts of a store: beside it. Raises OptionError."""
-    address = mirror.address_of(target)
-    if address and not address.path:
-        raise OptionError(
-            f"{address}: parts lie beside a store; name a prefix, as {address}/family"
-        )
-    return f"{address or absolute(target)}{PARTS}"
-
-
-def place_of_parts(target: PathLike) -> Location:
-    """Open the place of the parts of a store, in a folder or a bucket.
-
-    Raises OptionError for a repository of a hub, or OSError.
-    """
-    address = mirror.address_of(where := where_parts_lie(target))
-    return bucket(address) if address else LocalFolder(Path(where))
-
-
-def remove_parts(target: PathLike) -> None:
-    """Remove the parts: what was agreed last, so that a seal that is killed can be run again."""
-    place = place_of_parts(target)
-    for name in sorted(place.names(), reverse=True):
-        place.delete(name)
-    _remove_folder(target)
-
-
-def _remove_folder(target: PathLike) -> None:
-    if not mirror.address_of(target):
-        with suppress(OSError):
-            folder = Path(where_parts_lie(target))
-            for path in sorted(folder.iterdir()):
-                path.rmdir()
-            folder.rmdir()
+Options = TypeVar("Options", PackOptions, AddOptions)
 
 
 def run(work: Parts, units: Sequence[Unit], meter: Meter, executor: Executor) -> None:
@@ -112,7 +79,7 @@ def assembled(
 
 
 def _records(work: Parts) -> list[Record]:
-    found = [unit_files.read(work.place, work.name(unit), Record) for unit in work.units]
+    found = [claims.read(work.place, work.name(unit), Record) for unit in work.units]
     assert None not in found, "a unit without a record"
     return [one for one in found if one is not None]
 
@@ -140,15 +107,27 @@ def _refined(
     return bits, pieces
 
 
-def writer(where: PathLike) -> Writer | None:
-    """Return what writes the files of a store at `where` on the cluster that was joined, if any."""
+@contextmanager
+def writing(
+    where: PathLike, command: str, basis: str, options: Options, models: object = None
+) -> Iterator[Writer | None]:
+    """Yield what writes a store's files on the cluster that was joined; None: there is none.
+
+    Units that are done are kept until the block ends, and taken up; see locations/remote/claims.py.
+    """
     cluster = joined()
-    return partial(_written_on, cluster, where) if cluster else None
+    if cluster is None:
+        yield None
+        return
+    asked = replace(options, jobs=1, max_memory=PackOptions().max_memory)
+    with claims.made_for(where, cluster, command, basis, asked, models) as made:
+        yield partial(_written_on, cluster, where, made)
 
 
 def _written_on(
     cluster: Cluster,
     where: PathLike,
+    made: Claims,
     job: PackJob,
     asked: PackOptions,
     folder: Path,
@@ -157,18 +136,15 @@ def _written_on(
     """Code a job's units on a cluster, and write a store's files into a folder beside the store."""
     if job.masks:
         raise OptionError("masks of files are packed by one process; leave the cluster out")
-    place = place_of_parts(where)
-    mine = f"units-{secrets.token_hex(8)}"
     with fitted(job) as source:
-        work = Parts(Coder.of(job, source), place, mine)
-        try:
-            run(work, work.units, job.meter, cluster)
-            draft = noted(manifest_draft.make(job, source.method.options, work.coder.codings))
-            return assembled(work, draft, asked, folder, cluster, joiner_of(work, where, cluster))
-        finally:
-            for name in [name for name in place.names() if name.startswith(mine)]:
-                place.delete(name)
-            _remove_folder(where)
+        coder = Coder.of(job, source)
+        models = [sampled(model) for model in (job.family.base, *job.family.tasks)]
+        decided = Decided.of(coder, Choice(job.options, []))
+        work = Parts(coder, made.place, f"{made.folder}/{claims.digest(decided, models)}")
+        left = work.pending
+        run(work, left, job.meter, cluster)
+        draft = noted(manifest_draft.make(job, source.method.options, work.coder.codings))
+        return assembled(work, draft, asked, folder, cluster, joiner_of(work, where, cluster))
 
 
 def joiner_of(work: Parts, target: PathLike, executor: Executor) -> Executor:

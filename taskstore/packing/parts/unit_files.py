@@ -6,16 +6,11 @@ write: a file is put whole, and two that do the same unit put the same bytes.
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import msgspec
 
-from taskstore.errors import FormatError
 from taskstore.locations.base import Location
 
 SEGMENT = 32 << 20  # bytes of streams that are put at a time
-
-T = TypeVar("T")
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
@@ -75,28 +70,3 @@ def name_of(folder: str, unit: int) -> str:
 def done(place: Location, folder: str) -> set[str]:
     """Return the names of the records that are there."""
     return {n for n in place.names() if n.startswith(f"{folder}/unit-") and "." not in n}
-
-
-def read(place: Location, name: str, kind: type[T]) -> T | None:
-    """Return what a file holds, None where it is not there; raises FormatError."""
-    try:
-        file = place.open(name)
-    except FileNotFoundError:
-        return None
-    try:
-        return msgspec.msgpack.decode(file.read(0, file.size), type=kind, dec_hook=_made)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise FormatError(
-            f"{name} of the parts is damaged ({error}): remove the parts and pack again"
-        ) from None
-    finally:
-        file.close()
-
-
-def encoded(record: object) -> bytes:
-    return msgspec.msgpack.encode(record, enc_hook=str, order="deterministic")
-
-
-def _made(kind: type[T], value: object) -> T:
-    """Make what msgpack has no form for out of its text: a path."""
-    return kind(value)  # type: ignore[call-arg]

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 import taskstore
 from taskstore import PackOptions
 from taskstore.errors import FormatError, InputError, OptionError, TargetExists
+from taskstore.locations.remote.claims import where_parts_lie
 from taskstore.packing.auto import choose
 from taskstore.packing.parts import coded, unit_files, units
 from taskstore.packing.parts.driver import pack_part, seal
-from taskstore.packing.parts.sealing import where_parts_lie
 from tests.support import families
 from tests.support.families import Family, contents, options
 

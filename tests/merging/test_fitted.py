@@ -8,7 +8,7 @@ import pytest
 
 from taskstore.errors import FormatError
 from taskstore.merging.methods import make
-from taskstore.packing.parts.fitted import put_state, state_of
+from taskstore.merging.methods.fitted import put_state, state_of
 
 
 def test_a_method_gets_what_another_saw() -> None:
