@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -48,6 +49,14 @@ def below(root: PathLike) -> Iterator[Path]:
 
     for here, _, names in os.walk(root, onerror=gone):
         yield from (path for name in names if (path := Path(here, name)).is_file())
+
+
+def link(path: PathLike, target: PathLike) -> None:
+    """Give a file a second name, or copy it where the disk knows none; raises OSError."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
 
 
 def resolve(path: PathLike, folder: PathLike) -> Path:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +23,9 @@ from taskstore.format.names import CARD, adapter_of
 from taskstore.format.rules.kept_adapters import FILE
 from taskstore.format.weight_files import SHARD_BYTES, usual_head, usual_order
 from taskstore.locations import dry, ownership, publish
-from taskstore.locations.files import write_all
+from taskstore.locations.files import link, write_all
 from taskstore.locations.publish import Foreign
 from taskstore.locations.remote import claims
-from taskstore.locations.remote.claims import Claims
 from taskstore.models import TensorInfo
 from taskstore.models.folder import Blocks, Place, in_order, write_shard, write_weights
 from taskstore.models.readers.stored_adapter import Adapted
@@ -91,7 +89,10 @@ def unpack(
         publish.check_space(target.absolute(), total + beside)
         meter = Meter(progress, total)
         overwrite = options.overwrite
-        made = stack.enter_context(_claimed(store, models, target, options))
+        made, asked = None, (sorted(models), options.tier, options.shard_bytes)
+        if (cluster := joined()) and len(models) > 1:
+            kept = claims.made_for(target, cluster, "unpack", store.version, *asked)
+            made = stack.enter_context(kept)
         folder = stack.enter_context(publish.folder(target, overwrite=overwrite, foreign=foreign))
         if made:
             models_there = Path(claims.where_parts_lie(target), made.folder)
@@ -99,7 +100,7 @@ def unpack(
             for name, size in made.map(_write_apart, shared, models.items()):
                 meter.add(name, size)
             for below in models:
-                shutil.copytree(models_there / below, folder / below, copy_function=_linked)
+                shutil.copytree(models_there / below, folder / below, copy_function=link)
             models = {}
         for below, task in models.items():
             meter.stage("writing", below or target.name)
@@ -128,16 +129,6 @@ def _write_model(
         ownership.write_note(folder)
 
 
-def _claimed(
-    store: StoreContents, models: Mapping[str, str | None], target: Path, options: UnpackOptions
-) -> AbstractContextManager[Claims | None]:
-    """Keep what the cluster that was joined writes of several models; None: there is none."""
-    cluster, asked = joined(), (sorted(models), options.tier, options.shard_bytes)
-    if cluster is None or len(models) == 1:
-        return nullcontext()
-    return claims.made_for(target, cluster, "unpack", store.version, *asked)
-
-
 def _write_apart(
     shared: tuple[StoreContents, Path, UnpackOptions], model: tuple[str, str | None]
 ) -> tuple[str, int]:
@@ -150,14 +141,6 @@ def _write_apart(
     publish.sync_all(folder / below)
     tensors = rebuilt_tensors(store.manifest, task, options.tier).values()
     return task or "base", sum(tensor.nbytes for tensor in tensors)
-
-
-def _linked(path: str, target: str) -> None:
-    """Give a file a second name, or copy it where the disk knows none."""
-    try:
-        os.link(path, target)
-    except OSError:
-        shutil.copyfile(path, target)
 
 
 def _check(
