@@ -65,6 +65,7 @@ TRIES = (
     Try("wudi+lines", {"ridge": 0.3, "others": 0, "shallow": 1, "beta": 4}, DEEP),
     Try("wudi+lines", {"ridge": 0.3, "shallow": 1, "beta": 4}, DEEP),
     Try("wudi"),
+    Try("kron+lines", {"others": 0, "shallow": 1, "beta": 4}, DEEP),
     Try("tsv+lines", {"shallow": 1, "beta": 2}, DEEP),
     Try("trust_region+wudi+lines", {"ridge": 0.3, "others": 0, "shallow": 1, "beta": 4}, DEEP),
     Try("wudi+svc+lines", {"ridge": 0.3, "others": 0, "shallow": 1, "beta": 4}, DEEP),

@@ -37,6 +37,28 @@ def test_wudi_is_the_least_squares_solution(tasks: int, ridge: float) -> None:
     near(merge_models("actmat", made, {"ridge": ridge}), oracle.actmat(made.tasks, ridge))
 
 
+@pytest.mark.parametrize(("ridge", "even"), [(0.3, 0.5), (3, 0), (0.05, 1)])
+def test_kron_is_the_solution_of_its_equations(ridge: float, even: float) -> None:
+    made = random_models(3)
+    found = merge_models("kron", made, {"ridge": ridge, "even": even})
+    near(found, oracle.kron(made.tasks, ridge, even))
+
+
+def test_kron_takes_a_long_side_evenly() -> None:
+    """Tables of embeddings: rows of their own inputs, and no Gram matrix of all tokens."""
+    random = np.random.default_rng(7)
+    tasks = [{"w": random.normal(size=(100, 3)).astype("f4")} for _ in range(2)]
+    tall = merge_models("kron", Models(tasks), {"even": 0})["w"]
+    flat = merge_models("kron", Models([{"w": t["w"].T.copy()} for t in tasks]), {"even": 0})["w"]
+    np.testing.assert_allclose(tall, flat.T, rtol=1e-5, atol=1e-6)
+    gram = [
+        3 * v.T @ v / np.vdot(v, v) + 0.3 * np.eye(3) for v in (t["w"].astype("f8") for t in tasks)
+    ]
+    wanted = sum(t["w"] @ g for t, g in zip(tasks, gram, strict=True)) @ np.linalg.inv(sum(gram))
+    np.testing.assert_allclose(tall, wanted, rtol=1e-5, atol=1e-6)
+    assert MERGES["kron"]().matrix_bytes((100_000, 100), 2) < 20 * 8 * 100_000 * 100
+
+
 def test_wudi_in_steps_is_what_adam_does() -> None:
     made = random_models(3)
     options = {"steps": 30, "rate": 1e-3}

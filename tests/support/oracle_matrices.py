@@ -53,6 +53,24 @@ def actmat(tasks: Models, ridge: float = 1) -> dict[str, F64]:
     return _on_matrices(tasks, solved)
 
 
+def kron(tasks: Models, ridge: float, even: float) -> dict[str, F64]:
+    """The normal equations, as one system over all elements of a matrix."""
+
+    def solved(_name: str, tau: F64) -> F64:
+        outputs, inputs = tau.shape[1:]
+        length = [float(np.linalg.norm(one)) for one in tau]
+        system, right = np.zeros((outputs * inputs,) * 2), np.zeros(outputs * inputs)
+        for one, norm in zip(tau, length, strict=True):
+            c = inputs * one.T @ one / norm**2 + ridge * np.eye(inputs)
+            d = outputs * one @ one.T / norm**2 + ridge * np.eye(outputs)
+            own = np.kron(d, c)
+            system += own
+            right += own @ (one * (np.mean(length) / norm) ** even).ravel()
+        return np.asarray(np.linalg.solve(system, right).reshape(outputs, inputs))
+
+    return _on_matrices(tasks, solved)
+
+
 def wudi_loss(tau: Any, vectors: Any) -> Any:
     """sum_t |(tau - tau_t) tau_t^T|^2 / |tau_t|^2, of torch's tensors."""
     return sum(((tau - v) @ v.mT).square().sum() / v.square().sum() for v in vectors)

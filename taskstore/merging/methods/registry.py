@@ -43,6 +43,7 @@ _CLASSES: Mapping[str, str] = {  # name -> module.class
     "iso_cts": "iso_cts.IsoCts",
     "wudi": "wudi.Wudi",
     "actmat": "actmat.ActMat",
+    "kron": "kron.Kron",
     "localize_and_stitch": "localize_and_stitch.LocalizeAndStitch",
     "lors": "lors.Lors",
     "task_vector_bases": "task_vector_bases.TaskVectorBases",
