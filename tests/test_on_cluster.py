@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from taskstore_cli.main import main
 import taskstore
 from taskstore import AddOptions, MergeOptions
 from taskstore.errors import ChecksumMismatch, OptionError
+from taskstore.merging.mergekit import recipe
+from taskstore.merging.mergekit.assembled import merge_recipe
 from taskstore.packing.parts import units
 from tests.support import families
 from tests.support.elsewhere import another_process
@@ -199,3 +202,39 @@ def test_a_store_that_was_changed_is_told(archive: Path, rich: Family, tmp_path:
     taskstore.remove(tmp_path / "s", store.tasks[:1])
     with pytest.raises(taskstore.TaskstoreError, match="changed by another taskstore"):
         pickle.loads(sent)
+
+
+SLICES = """
+slices:
+  - sources: [{model: %(base)s, layer_range: [0, 1]}, {model: %(one)s, layer_range: [0, 1]}]
+  - sources: [{model: %(one)s, layer_range: [0, 2]}, {model: %(base)s, layer_range: [0, 2]}]
+merge_method: %(method)s
+base_model: %(base)s
+parameters: %(parameters)s
+dtype: float32
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("ties", "{density: 0.5, weight: [0.2, 1.0]}"),
+        ("dare_linear", "{density: 0.5, weight: 0.7}"),
+        ("slerp", "{t: [0, 0.5, 1]}"),
+    ],
+)
+def test_slices_of_a_recipe(tmp_path: Path, method: str, parameters: str) -> None:
+    """Layers that stand twice or change places, each tensor with its own numbers."""
+    shapes: dict[str, tuple[int, ...]] = {f"model.layers.{n}.mlp.weight": (48, 32) for n in (0, 1)}
+    shapes |= {"model.embed_tokens.weight": (64, 32), "model.norm.weight": (32,)}
+    family = families.family(tmp_path / "f", shapes=shapes)
+    names = {"base": family.base_path, "one": next(iter(family.paths.values()))}
+    (tmp_path / "r.yaml").write_text(SLICES % {**names, "method": method, "parameters": parameters})
+    read = recipe.read(tmp_path / "r.yaml")
+    chosen = replace(read.options, shard_bytes=4000, unrelated=True)
+    merge_recipe(read, tmp_path / "one", chosen)
+    with another_process() as other:
+        merge_recipe(read, tmp_path / "many", chosen)
+    assert {"put_tensor", "join_file"} <= {*other.did}
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+    assert len([*(tmp_path / "one").glob("*.safetensors")]) > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -92,16 +93,22 @@ def merge_recipe(
 
 
 @contextmanager
-def _opened(recipe: Recipe) -> Iterator[tuple[Family, Mapping[str, Place]]]:
-    """The result's base and tasks, whose tensors are the models' under the result's names."""
+def _opened(
+    recipe: Recipe, where: Mapping[str, str] | None = None
+) -> Iterator[tuple[Family, Mapping[str, Place]]]:
+    """The result's base and tasks, whose tensors are the models' under the result's names.
+
+    `where`: what another process opens the models of the recipe by; None: their paths.
+    """
+    where = where or {}
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="taskstore-")))
-        base = open_checkpoint(recipe.base)
+        base = open_checkpoint(where.get(recipe.base, recipe.base))
         stack.callback(base.close)
         opened = {recipe.base: base}
         paths = {s.path for p in recipe.slices for s in (p.base, *p.tasks)}
         for path in sorted(paths - {recipe.base}):
-            opened[path] = open_finetune(base, path, Path(path).name)
+            opened[path] = open_finetune(base, where.get(path, path), Path(path).name)
             stack.callback(opened[path].close)
         found = places(base, recipe.slices)
         of_base = {n: (opened[p.part.base.path], p.names[p.part.base.path])
@@ -120,7 +127,17 @@ def _opened(recipe: Recipe) -> Iterator[tuple[Family, Mapping[str, Place]]]:
             tasks.append(_view(model, parts, found, scratch / f"{len(tasks)}.json", recipe))
         cut = recipe.slices[0].cut
         # a layer that stands twice is not tied: each has numbers of its own
-        yield Family(own, tuple(tasks), {} if cut else None, parts=cut), found
+        known = {path: model.where for path, model in opened.items()}
+        again = _again, (recipe, known)
+        yield Family(own, tuple(tasks), {} if cut else None, parts=cut, again=again), found
+
+
+def _again(recipe: Recipe, where: Mapping[str, str]) -> Family:
+    """The same in another process, which keeps it open while it has it."""
+    stack = ExitStack()
+    family, _ = stack.enter_context(_opened(recipe, where))
+    weakref.finalize(family, stack.close)
+    return family
 
 
 def _view(
