@@ -105,6 +105,11 @@ class Sums(Struct, frozen=True, kw_only=True):
         return cls(error=error, weights=weights, vector=vector, product=product)
 
 
+class Measured(Struct, frozen=True, kw_only=True):
+    examples: Annotated[int, msgspec.Meta(ge=1, le=(1 << 53))]
+    data: Digest
+
+
 class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam": "lambda"}):
     lam: float
     origin: str
@@ -115,6 +120,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam":
     tensors: dict[str, TaskTensor]
     tiers: list[Literal["mask", "rest", "exact"]] | None = None
     bits: float | None = None
+    statistics: Measured | None = None
     codecs: dict[str, str] | None = None
     fidelity: dict[str, Sums] | None = None
     scores: dict[str, Score] | None = None

@@ -50,6 +50,7 @@ def check(manifest: Manifest) -> None:
         _check_tiers(manifest, task_name, task)
         _check_codecs(manifest, task_name, task)
         said.check_fidelity(manifest, task_name, task)
+        said.check_statistics(manifest, task_name, task)
         for name, entry in task.tensors.items():
             try:
                 _check_entry(manifest, task, name, entry)

@@ -259,11 +259,10 @@ def fitted(job: PackJob, known: Callable[[Method], bool] = lambda _: False) -> I
     """
     family, options = job.family, job.options
     method = make(options.method, options.merge_options)
-    given = needed_statistics.opened(
-        family, method, options.method, options.statistics, job.executor
-    )
+    kinds = info_of(options.method).statistics
+    files = options.statistics if kinds or "rest" not in options.tier_names else {}
+    given = needed_statistics.opened(family, method, options.method, files, job.executor)
     with given as statistics, low_rank.one_thread():
-        kinds = info_of(options.method).statistics
         source = Source(family, method, options.chunk, statistics=statistics, kinds=kinds)
         masked = [
             (name, info, tasks)

@@ -19,6 +19,7 @@ from taskstore.models.readers.lora import LoraReader
 from taskstore.models.tied import twins
 from taskstore.packing import plan as planning
 from taskstore.packing.low_rank import driver as low_rank
+from taskstore.packing.low_rank import importance
 from taskstore.packing.mask_files import matching
 from taskstore.packing.mask_files.matching import Imported
 from taskstore.packing.options import PackOptions
@@ -82,6 +83,8 @@ def make_job(
 ) -> PackJob:
     """Decide what a pack does; raises NotOneFamily or InputError for what cannot be packed."""
     plan, executor = planning.make(family, options), threads(options.jobs)
+    if found is None:
+        importance.check(family, options, executor)
     meter, same = Meter(progress, 0), twins(family)
     job = PackJob(family, plan, options, None, {}, {}, {}, same, meter, executor)
     return with_options(job, options, found)

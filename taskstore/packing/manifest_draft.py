@@ -23,8 +23,10 @@ from taskstore.locations.hub import name_of
 from taskstore.models import Checkpoint
 from taskstore.models.compare import TensorPlan
 from taskstore.packing.job import PackJob
+from taskstore.packing.low_rank.importance import file_of
 from taskstore.packing.options import PackOptions
 from taskstore.packing.plan import PENDING
+from taskstore.statistics import Statistics
 from taskstore.version import __version__
 
 Key = tuple[str | None, str, str]  # of a digest: task (None: base), tensor, tier ("": none)
@@ -82,6 +84,7 @@ def make(job: PackJob, merge: Mapping[str, float], codings: Mapping[str, str]) -
                 parent=job.parents.get(task.name),
                 adapter=_adapter(job, task.name),
                 bits=options.bits_of(task.name) if "rest" in options.tiers_of(task.name) else None,
+                statistics=_measured(options, task.name, planned),
                 tiers=_listed(options.tiers_of(task.name)),
             )
             for task, planned in zip(job.family.tasks, plan.tasks, strict=True)
@@ -134,6 +137,18 @@ def _version(job: PackJob, codings: Mapping[str, str]) -> int:
         if job.parents or job.adapters or "sparse" in used
         else VERSION_OF_VECTORS
     )
+
+
+def _measured(
+    options: PackOptions, task: str, planned: Mapping[str, TensorPlan]
+) -> m.Measured | None:
+    """Say what the statistics are of that weighed a task's rest."""
+    if (path := file_of(options, task)) is None:
+        return None
+    if all(entry.codec != "factored" for entry in planned.values()):
+        return None
+    with Statistics(path) as statistics:
+        return m.Measured(examples=statistics.examples, data=statistics.about.data)
 
 
 def _adapter(job: PackJob, task: str) -> Adapter | None:

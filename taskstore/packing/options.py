@@ -36,7 +36,7 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "lambda": ("mask",),
     "method": ("mask",),
     "option": ("mask",),
-    "statistics": ("mask",),
+    "statistics": ("mask", "rest"),
     "masks": ("mask",),
     "level": ("mask", "exact"),
     "parent": ("exact",),
@@ -54,12 +54,12 @@ def usual_tiers(given: Collection[str]) -> str:
 def check_used(given: Iterable[str], tiers: Collection[str]) -> None:
     """Raise OptionError for an option of `USED_BY` that was given, and that no tier uses.
 
-    `tiers` are names of tiers; AUTO may stand for a rest or masks, and use a level.
+    `tiers` are names of tiers; AUTO may stand for a rest or masks, and use a level or statistics.
     """
     searched = [tier for tier in tiers if tier.startswith(AUTO)]
     for option in given:
         users = USED_BY.get(option, tuple(tiers))
-        if not set(users) & set(tiers) and not (searched and option == "level"):
+        if not set(users) & set(tiers) and not (searched and option in ("level", "statistics")):
             there = ",".join(tiers)
             more = users[0] if searched else f"{users[0]},{there}"
             raise OptionError(
@@ -73,8 +73,8 @@ class PackOptions:
     """How a family is packed. Raises OptionError for a value that makes no sense or does nothing.
 
     method         how task vectors are merged, one of merging.MERGES, what it takes, and files of
-    merge_options  `measure` where it needs them: task -> file, "" -> that of the base
-    statistics
+    merge_options  `measure` where it needs them: task -> file, "" -> that of the base. A rest below
+    statistics     two bits takes the gram of them, the task's or the base's, to choose its factors
     lam, lambdas   mask threshold for all tasks (None: AUTO's of the method), and for single ones
                    by name
     masks          task -> file of its mask, where masks are not to be made but taken from the
@@ -145,7 +145,8 @@ class PackOptions:
                 f"masks of a file select from the vector they were made for, {self.method} makes "
                 'another; add method="sum", or ties where the masks are of ties'
             )
-        check_used([name for name in self._given if name in USED_BY], self._asked)
+        check_used([name for name in self._given if name in USED_BY], self._used)
+        self._check_statistics()
         if not 1 <= self.depth <= MAX_DEPTH:
             raise OptionError(f"depth {self.depth} is not a number from 1 to {MAX_DEPTH}")
         if self.jobs < 1:
@@ -171,6 +172,32 @@ class PackOptions:
     def _asked(self) -> list[str]:
         """The tiers as they were asked for; one may be AUTO, with an error."""
         return (usual_tiers(self._given) if self.tiers is None else self.tiers).split(",")
+
+    @property
+    def _used(self) -> list[str]:
+        """The tiers, as they were asked for; a rest that bits of single tasks add is one."""
+        return [*self._asked, *(["rest"] if self.residuals else [])]
+
+    def _check_statistics(self) -> None:
+        """Refuse statistics of rests that have no use of them."""
+        if self._method_needs_statistics or "rest" not in self.tier_names:
+            return
+        for task in self.statistics:
+            if "mask" in self.tiers_of(task):
+                raise OptionError(
+                    f"method {self.method!r} uses no statistics, and no rest over masks does; "
+                    "leave `statistics` out"
+                )
+            known = self.largest_error is None or task in self.residuals
+            if task and known and self.bits_of(task) >= REST_BITS:
+                raise OptionError(
+                    f"statistics of {task!r} do nothing for a rest of {self.bits_of(task):g} bits, "
+                    "only below 2, where it has a part of low rank: leave them out, or ask for less"
+                )
+
+    @property
+    def _method_needs_statistics(self) -> bool:
+        return bool(registry.info_of(self.method).statistics)
 
     def _check_search(self) -> None:
         most = self.largest_error
@@ -212,10 +239,14 @@ class PackOptions:
         return found | ({"rest"} if self.residual or self.residuals else set())
 
     def chosen(self, tiers: str, bits: Mapping[str, float], own: Mapping[str, str]) -> PackOptions:
-        """Return the options with what auto chose; a level that nothing uses is dropped."""
-        used = {*tiers.split(","), *own.values()} & set(USED_BY["level"])
-        level = self.level if used else "speed"
-        return replace(self, tiers=tiers, residuals=bits, own_tiers=own, level=level)
+        """Return the options with what auto chose; what nothing uses is dropped."""
+        there = {*tiers.split(","), *own.values()}
+        level = self.level if there & set(USED_BY["level"]) else "speed"
+        coarse = {n: f for n, f in self.statistics.items() if bits.get(n, 0.0) < REST_BITS}
+        files = self.statistics if self._method_needs_statistics else coarse if bits else {}
+        return replace(
+            self, tiers=tiers, residuals=bits, own_tiers=own, level=level, statistics=files
+        )
 
     def check_tasks(self, tasks: Iterable[str]) -> None:
         """Raise OptionError unless every lambda, residual and mask by name names a task."""

@@ -10,6 +10,7 @@ from taskstore.executors import default_jobs
 from taskstore_cli.arguments import common
 from taskstore_cli.arguments.dry_run import dry_run_option
 from taskstore_cli.arguments.family import by_task, parents_of, rest_bits_option
+from taskstore_cli.arguments.method import parse_statistics, statistics_option
 from taskstore_cli.arguments.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def joining_options(command: common.F) -> common.F:
                 "measure]",
             ),
             rest_bits_option("As of pack.  [default: what --max-error needs]"),
+            statistics_option,
             click.option(
                 "--max-error",
                 metavar="X|GRADE",
@@ -70,6 +72,7 @@ def add_options(
     *,
     residuals: tuple[str, ...],
     parents: tuple[str, ...],
+    statistics: tuple[str, ...],
     max_error: str,
     jobs: int | None,
     max_memory: str,
@@ -84,6 +87,7 @@ def add_options(
     return AddOptions(
         residual=bits.pop("", None),
         residuals=bits,
+        statistics=parse_statistics(statistics),
         parent=word,
         parents=parent_of,
         max_error=largest_error(max_error),

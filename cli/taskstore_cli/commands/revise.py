@@ -28,7 +28,7 @@ from taskstore_cli.arguments.losses import (
     overwrite_store_option,
     yes_option,
 )
-from taskstore_cli.arguments.method import method_options
+from taskstore_cli.arguments.method import method_options, statistics_option
 from taskstore_cli.output.console import Output, print_json
 
 
@@ -134,6 +134,7 @@ def remove(store: Path, tasks: tuple[str, ...], yes: bool, out: Output) -> None:
 @click.option("--drop-exact", is_flag=True, help="Replace an archive by less, in its own place.")
 @click.option("--lambda", "lambdas", multiple=True, metavar="[NAME=]X", help="As of pack.")
 @method_options()
+@statistics_option
 @common.level_option
 @parent_options
 @common.base_from_option

@@ -1,4 +1,4 @@
-"""Check what a manifest says for people: scores, fidelity, vectors, history."""
+"""Check what a manifest says for people: scores, fidelity, statistics, vectors, history."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from taskstore.format.names import has_control
 from taskstore.format.rules.since import (
     VERSION_OF_CHANGES,
     VERSION_OF_COUNTS,
+    VERSION_OF_FACTORED,
     VERSION_OF_FIDELITY,
     VERSION_OF_SCORES,
     VERSION_OF_TIERS,
@@ -42,6 +43,16 @@ def check_fidelity(manifest: Manifest, name: str, task: Task) -> None:
         sizes = (sums.error, sums.weights, sums.vector)
         if not (all(0 <= x < math.inf for x in sizes) and math.isfinite(sums.product)):
             raise FormatError(f"task {name!r} has a fidelity of {tier} that is no sum of squares")
+
+
+def check_statistics(manifest: Manifest, name: str, task: Task) -> None:
+    """Refuse statistics of a task whose rest has no part of low rank that they could weigh."""
+    if task.statistics is None:
+        return
+    if manifest.version < VERSION_OF_FACTORED:
+        raise FormatError(f"task {name!r} has statistics, in a store of version {manifest.version}")
+    if all(entry.codec != "factored" for entry in task.tensors.values()):
+        raise FormatError(f"task {name!r} has statistics, and no rest that is factored")
 
 
 def check_vectors(manifest: Manifest) -> None:

@@ -107,7 +107,8 @@ class Search:
 
     @cached_property
     def low(self) -> Rates:
-        return rates(self.job.family, self.job.plan, self.t, self.job.executor)
+        job = self.job
+        return rates(job.family, job.plan, self.t, job.executor, job.options)
 
     def fewest(self, most: float, taken: Sequence[Taken] | None = None) -> float | None:
         """Return the fewest bits at which the error is at most `most`; None: there are none."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from taskstore.errors import InputError
+from taskstore.errors import InputError, OptionError
 from taskstore.executors import threads
 from taskstore.format import manifest as m
 from taskstore.format.names import BASE, MAX_NAME, MULTITASK, by_stem, folder_of, stems_of
@@ -46,6 +46,8 @@ def join(
     A task of the same name is replaced. `write` writes files, None: this process. Raises what
     `pack` raises.
     """
+    for name in {*options.statistics} - {"", *finetunes}:
+        raise OptionError(f"statistics are given for {name!r}, which is no task that joins")
     groups, said = list[tuple[PackOptions, Mapping[str, PathLike]]](), list[str]()
     for some in _alike(store, finetunes):
         parents = {n: p for n, p in options.parents.items() if n in some or n not in finetunes}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from taskstore.errors import OptionError
@@ -23,6 +24,7 @@ class AddOptions:
                   else those that most tasks of the store have
     residual      about how many bits per parameter a rest takes; residuals: for single tasks
     lam           threshold of masks
+    statistics    gram of `measure`, for rests below two bits: task -> file, "" -> the base's
     parents       task -> the task of the store, or of those that join it, that it is coded against
                   where it is exact
     parent        of the others: "auto" takes the nearest task, of the store or of those that join
@@ -38,6 +40,7 @@ class AddOptions:
     residual: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
     lam: float | None = None
+    statistics: Mapping[str, Path] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     parent: Literal["auto", "none"] = "auto"
     max_error: float | None = GRADES["A"]
@@ -75,6 +78,7 @@ class AddOptions:
             tiers=",".join(wanted),
             residual=self.residual or ((bits[-1] if bits else REST_BITS) if has_rest else None),
             residuals=self.residuals,
+            statistics=self._files(tasks) if "mask" not in wanted else {},
             level="archive" if archive else "speed",
             parents=self.parents,
             parent=self.parent,
@@ -85,6 +89,9 @@ class AddOptions:
             chunk=store.manifest.chunk,
             **(masked if "mask" in wanted else {}),
         )
+
+    def _files(self, tasks: Collection[str]) -> Mapping[str, Path]:
+        return {n: f for n, f in self.statistics.items() if not tasks or n in ("", *tasks)}
 
     def check_parents(
         self, store: Store, finetunes: Collection[str], tiers: tuple[str, ...]

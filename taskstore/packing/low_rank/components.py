@@ -31,6 +31,7 @@ from taskstore.kernels.factored.low_rank import (
     scales_of,
 )
 from taskstore.kernels.quantise import DEAD_ZONE, quantise
+from taskstore.packing.low_rank.importance import Importance
 
 F32 = NDArray[np.float32]
 KEPT, STEP, NOISE = 4.0, 2.5, 2.1
@@ -47,7 +48,8 @@ SOME = 1 << 16  # elements that tell the noise of a rest
 class Components:
     """Rows' codes and their unit; u = U S V^T and more.
 
-    some_K, x_KN: rows of the matrix that stand for all.
+    some_K, x_KN: rows of the matrix that stand for all. weighed_R, energy: sizes and |u|^2 where
+    columns are weighed (importance.py), in whose order the components are; else as they are.
     """
 
     shape: tuple[int, int]
@@ -58,6 +60,7 @@ class Components:
     left_MR: F32
     sizes_R: F32
     right_NR: F32
+    weighed_R: F32
     energy: float
 
     def noise(self, step: float) -> float:
@@ -80,14 +83,22 @@ class Components:
         return float(along / max(size, 1e-30))
 
 
-def components(x_MN: F32, rank: int = RANK) -> Components:
+def components(x_MN: F32, rank: int = RANK, importance: Importance | None = None) -> Components:
     rms_M = np.sqrt(np.einsum("ij,ij->i", x_MN, x_MN, dtype=np.float64) / x_MN.shape[1])
     codes_M, unit = _codes(rms_M)
     u_MN = relative(x_MN, scales_of(codes_M, unit)[:, None])
+    if importance is not None:
+        u_MN = importance.weighed(u_MN)
     energy = float(np.einsum("ij,ij->", u_MN, u_MN, dtype=np.float64))
     some_K = np.arange(0, len(x_MN), -(-x_MN.size // SOME))
     known = x_MN.shape, codes_M, unit, some_K, x_MN[some_K]
-    return Components(*known, *svd(u_MN, min(rank, *x_MN.shape)), energy)
+    left_MR, weighed_R, right_NR = svd(u_MN, min(rank, *x_MN.shape))
+    sizes_R = weighed_R
+    if importance is not None:
+        right_NR = importance.plain(right_NR)
+        lengths_R = np.linalg.norm(right_NR, axis=0)
+        right_NR, sizes_R = right_NR / np.maximum(lengths_R, 1e-12), weighed_R * lengths_R
+    return Components(*known, left_MR, sizes_R, right_NR, weighed_R, energy)
 
 
 def relative(x_MN: F32, scales_M1: F32) -> F32:
@@ -144,13 +155,14 @@ def factored(parts: Components, step: float) -> LowRank:
 def _factored(parts: Components, step: float, stretch: float) -> LowRank:
     (m, n), live = parts.shape, int(np.count_nonzero(parts.codes_M))
     d = parts.noise(step) * max(1.0, step / EMPTY) ** 2
-    squares: NDArray[np.float64] = parts.sizes_R.astype(np.float64) ** 2
+    squares: NDArray[np.float64] = parts.weighed_R.astype(np.float64) ** 2
     remains = parts.energy - np.append(0, squares[:-1].cumsum())  # before each
     kept = squares > (live + n) * np.maximum(KEPT * d, NOISE * remains / max(1, live * n))
     rank = min(int(np.append(kept, False).argmin()), min(live, n) // 2, MAX_RANK)
     left: F32 = parts.left_MR[:, :rank] * math.sqrt(m)
     right = parts.right_NR[:, :rank] * math.sqrt(n)
-    want: F32 = STEP * np.sqrt(np.float32(d)) / np.maximum(parts.sizes_R[:rank], np.float32(1e-12))
+    sizes_R = np.maximum(parts.weighed_R[:rank], np.float32(1e-12))
+    want: F32 = STEP * np.sqrt(np.float32(d)) / sizes_R
     for _ in range(20):
         fa, fb = want * math.sqrt(2 * m), want * math.sqrt(2 * n)
         exponents, a, b = _whole(parts, stretch, left, right, fa, fb)

@@ -27,6 +27,7 @@ from taskstore.models.compare import Plan
 from taskstore.models.family import Family
 from taskstore.packing.low_rank import range_finder
 from taskstore.packing.low_rank.components import components, factored
+from taskstore.packing.low_rank.importance import file_of, importance
 from taskstore.packing.low_rank.rates import rates
 from taskstore.packing.low_rank.shares import shares
 from taskstore.packing.options import PackOptions
@@ -89,7 +90,9 @@ class LowRanks:
 
     def _of_rest(self, t: int, name: str) -> LowRank:
         x = whole_vector(self.family, name, t, self.options.chunk)
-        parts = components(x.reshape(-1, row_length(x.shape)))
+        columns = row_length(x.shape)
+        weights = importance(file_of(self.options, self.family.tasks[t].name), name, columns)
+        parts = components(x.reshape(-1, columns), importance=weights)
         return factored(parts, self.step_of(t, name, "factored"))
 
     def _of_exact(self, t: int, name: str) -> Update:
@@ -133,7 +136,7 @@ def low_ranks(
     for t, (task, entries) in enumerate(zip(family.tasks, plan.tasks, strict=True)):
         if any(entry.codec == "factored" for entry in entries.values()):
             stage("choosing", task.name)
-            known = rates(family, plan, t, executor)
+            known = rates(family, plan, t, executor, options)
             steps[t] = known.step(options.bits_of(task.name))
     return LowRanks(family, options, steps, parents)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ from taskstore.kernels.quantise import F32
 from taskstore.models.compare import Plan
 from taskstore.models.family import Family
 from taskstore.packing.low_rank.components import Components, components, factored
+from taskstore.packing.low_rank.importance import file_of, importance
 from taskstore.packing.low_rank.shares import shares
+from taskstore.packing.options import PackOptions
 
 SIZE = 1 << 26  # weights of a task that are looked at
 ROWS = 1 << 16  # of a matrix, that are coded
@@ -103,12 +106,13 @@ class Rates:
         return step(low if finer else high)
 
 
-def rates(family: Family, plan: Plan, t: int, executor: Executor) -> Rates:
+def rates(family: Family, plan: Plan, t: int, executor: Executor, options: PackOptions) -> Rates:
     """Look at a task's rests; raises NotFinite."""
     base, planned = family.base.tensors, plan.tasks[t]
     named = sorted(n for n, e in planned.items() if e.kind == "rest" and base[n].numel)
     total = sum(base[name].numel for name in named)
-    looked = executor.map(_look, (family, t, shares(base)), _some(family, named, total))
+    known = family, t, shares(base), file_of(options, family.tasks[t].name)
+    looked = executor.map(_look, known, _some(family, named, total))
     return Rates([*looked], total, executor)
 
 
@@ -128,8 +132,10 @@ def _some(family: Family, named: Sequence[str], total: int) -> Iterator[tuple[st
     yield from ((name, weight) for name in sorted(chosen))
 
 
-def _look(shared: tuple[Family, int, Mapping[str, float]], one: tuple[str, float]) -> Looked:
-    (family, t, finer), (name, weight) = shared, one
+def _look(
+    shared: tuple[Family, int, Mapping[str, float], Path | None], one: tuple[str, float]
+) -> Looked:
+    (family, t, finer, path), (name, weight) = shared, one
     task, info = family.tasks[t], family.base.tensors[name]
     dtype = task.tensors[name].dtype
     w0_N, theta_N = (model.read(name, 0, info.numel) for model in (family.base, task))
@@ -142,7 +148,8 @@ def _look(shared: tuple[Family, int, Mapping[str, float]], one: tuple[str, float
     if not is_factored(info.shape, 0):
         return whole
     columns = row_length(info.shape)
-    parts = components(missing_N.reshape(-1, columns))
+    weights = importance(path, name, columns)
+    parts = components(missing_N.reshape(-1, columns), importance=weights)
     rows = np.arange(0, info.numel // columns, -(-info.numel // ROWS))
 
     def some(x_N: NDArray[Any]) -> NDArray[Any]:
