@@ -35,13 +35,12 @@ def example_store(root: Path) -> Path:
 @contextmanager
 def serving(folders: Path, scheduler: str | None, blocks: int = ROOMY, **changes: Any) -> Any:
     """An engine with the store's tasks; None: vLLM's own scheduler."""
-    quantum, batching = changes.pop("quantum", 0.0), changes.pop("batching", "swap")
+    own: dict[str, Any] = {"quantum": 0.0, "batching": "swap", "residual": 0}
+    chosen = {name: changes.pop(name, usual) for name, usual in own.items()}
     options = {
         "dtype": "float32",
         "load_format": "taskstore",
-        "model_loader_extra_config": ServeOptions(
-            str(folders / "store"), quantum=quantum, batching=batching
-        ).to_dict(),
+        "model_loader_extra_config": ServeOptions(str(folders / "store"), **chosen).to_dict(),
         "worker_cls": "taskstore_serving.worker.TaskWorker",
         "scheduler_cls": scheduler and f"{MODULE}.{scheduler}",
         "block_size": 32,
