@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,7 +52,8 @@ def state(llm: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def wanted(served: Any) -> dict[str, Answer]:
     """Answers one request at a time, each with its task's weights swapped in."""
-    mixer, found = scheduler_of(served)._mixer, {}
+    mixer = scheduler_of(served)._mixer
+    found: dict[str, Answer] = {}
     drain(served)
     add(served, "first", *JOBS[0], sampling("greedy"))
     drain(served)  # the worker tells which tasks it can mix
