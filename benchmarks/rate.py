@@ -29,8 +29,8 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.rates import dropped, low_rank, results, table
 from benchmarks.rates import methods as by
-from benchmarks.rates import results, table
 from benchmarks.rates.eval import KNOWN, Family, open_family
 from benchmarks.rates.methods import Coded, Judge
 from benchmarks.rates.results import Result
@@ -70,13 +70,30 @@ def _tvq(width: int) -> Callable[[Vectors, Judge], Coded]:
 
 
 def _tsv(rate: float) -> Callable[[Vectors, Judge], Coded]:
-    return lambda v, _: by.tsv(v, rate)
+    return lambda v, _: low_rank.tsv(v, rate)
 
 
 def _tsv8(share: float) -> Callable[[Vectors, Judge], Coded]:
-    return lambda v, _: by.tsv8(v, share)
+    return lambda v, _: low_rank.tsv8(v, share)
 
 
+def _delta_come(share: float) -> Callable[[Vectors, Judge], Coded]:
+    return lambda v, _: low_rank.delta_come(v, share)
+
+
+def _rest(share: float, width: int) -> Callable[[Vectors, Judge], Coded]:
+    return lambda v, _: low_rank.quantised_rest(v, share, width)
+
+
+def _d_qrelo(share: float) -> Callable[[Vectors, Judge], Coded]:
+    return lambda v, _: low_rank.d_qrelo(v, share)
+
+
+def _ultradelta(keep: float, rescaled: bool) -> Callable[[Vectors, Judge], Coded]:
+    return lambda v, _: dropped.ultradelta(v, keep, rescaled)
+
+
+KEPT = (0.02, 0.03, 0.06, 0.12, 0.25, 0.5)
 SETTINGS = [
     *(Setting("bitdelta", f"planes {n}", _bitdelta(n)) for n in (1, 2, 3, 4)),
     *(Setting("tvq", f"bits {n}", _tvq(n)) for n in (2, 3, 4)),
@@ -87,7 +104,16 @@ SETTINGS = [
     *(Setting("magnitude", f"keep {k}", _magnitude(k)) for k in (0.1, 0.2, 0.4, 0.6)),
     *(Setting("tsv", f"rate {r}", _tsv(r)) for r in (1.0, 1.5, 2.0, 2.5, 3.0)),
     Setting("tsv8", "share 1/T", _tsv8(0)),
-    *(Setting("tsv8", f"share {s}", _tsv8(s)) for s in (0.02, 0.05, 0.1, 0.2)),
+    *(Setting("tsv8", f"share {s}", _tsv8(s)) for s in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)),
+    *(Setting("delta-come", f"share {s}", _delta_come(s)) for s in (0.02, 0.05, 0.1, 0.2, 0.4)),
+    *(
+        Setting("low-rank-rest", f"share {s}, bits {n}", _rest(s, n))
+        for s in (0.01, 0.05)
+        for n in (2, 3)
+    ),
+    *(Setting("d-qrelo", f"share {s}", _d_qrelo(s)) for s in (0.02, 0.05, 0.1)),
+    *(Setting("ultradelta", f"keep {k}", _ultradelta(k, True)) for k in KEPT),
+    *(Setting("ultradelta", f"keep {k}, gamma 1", _ultradelta(k, False)) for k in KEPT),
     Setting("tall", "lambda val", lambda v, j: by.tall_chosen(v, by.total(v), GRID, j)),
     Setting("tall-ties", "lambda val", lambda v, j: by.tall_chosen(v, by.ties(v), GRID, j)),
 ]

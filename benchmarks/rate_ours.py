@@ -39,7 +39,10 @@ TIERS = [
     "--tiers mask",
     "--tiers exact",
 ]
-_FIELDS = {"lambda": "lam"}  # where PackOptions spells an argument otherwise
+_FIELDS = {
+    "lambda": "lam",
+    "rest_bits": "residual",
+}  # where PackOptions spells an argument otherwise
 
 
 def options(arguments: str) -> PackOptions:
@@ -50,7 +53,8 @@ def options(arguments: str) -> PackOptions:
     known = {field.name for field in dataclasses.fields(PackOptions)}
     wanted: dict[str, Any] = {}
     for flag, value in zip(words[::2], words[1::2], strict=True):
-        name = _FIELDS.get(flag.removeprefix("--"), flag.removeprefix("--").replace("-", "_"))
+        word = flag.removeprefix("--").replace("-", "_")
+        name = _FIELDS.get(word, word)
         if name not in known:
             raise ValueError(f"{flag} is no option of pack with a value")
         wanted[name] = _value(value)

@@ -117,19 +117,19 @@ def bitdelta(vectors: Vectors, planes: int) -> Coded:
 
 def tvq(vectors: Vectors, width: int) -> Coded:
     """Task vectors in 2^width even steps per tensor (arXiv 2503.06921); scale and zero 64 bits."""
-    coded = [_stepped(vectors, tau_N, width) for tau_N in vectors.tau_TN]
+    coded = [stepped(vectors, tau_N, width) for tau_N in vectors.tau_TN]
     return Coded([vectors.moved(back_N) for back_N, _ in coded], [bits for _, bits in coded])
 
 
 def rtvq(vectors: Vectors, base: int, width: int) -> Coded:
     """The vectors' mean in 2^base steps for all, what it misses of each in 2^width (the same)."""
-    mean_N, shared = _stepped(vectors, vectors.tau_TN.mean(0), base)
-    coded = [_stepped(vectors, tau_N - mean_N, width) for tau_N in vectors.tau_TN]
+    mean_N, shared = stepped(vectors, vectors.tau_TN.mean(0), base)
+    coded = [stepped(vectors, tau_N - mean_N, width) for tau_N in vectors.tau_TN]
     thetas = [vectors.moved(mean_N + back_N) for back_N, _ in coded]
     return Coded(thetas, [bits for _, bits in coded], shared)
 
 
-def _stepped(vectors: Vectors, tau_N: Tensor, width: int) -> tuple[Tensor, float]:
+def stepped(vectors: Vectors, tau_N: Tensor, width: int) -> tuple[Tensor, float]:
     """A vector in even steps from its least to its largest value per tensor, and its bits."""
     codes_N, back_N = torch.empty_like(tau_N), torch.empty_like(tau_N)
     for where, _ in vectors.tensors():
@@ -139,63 +139,6 @@ def _stepped(vectors: Vectors, tau_N: Tensor, width: int) -> tuple[Tensor, float
         codes_N[where] = ((tau / step).round() + zero).clamp(0, 2**width - 1)
         back_N[where] = (codes_N[where] - zero) * step
     return back_N, of_codes(vectors, codes_N, width) + 64 * len(vectors.shapes)
-
-
-def tsv(vectors: Vectors, rate: float) -> Coded:
-    """The largest singular triples of each matrix (TSV compress, arXiv 2412.00081).
-
-    k = share of min(m, n) as in the paper, the share such that all costs about `rate` bits per
-    weight: k (m + n) numbers in bf16, singular values multiplied into one factor. Norms and biases
-    have no factors; they are kept as bf16 vectors of 16 bits.
-    """
-    share = _share(vectors, rate)
-    thetas = []
-    for tau_N in vectors.tau_TN:
-        back_N = tau_N.bfloat16().float()
-        for where, shape in vectors.tensors():
-            if size := matrix(shape):
-                u, s, v = torch.linalg.svd(tau_N[where].view(size), full_matrices=False)
-                k = _rank(size, share)
-                left, right = (u[:, :k] * s[:k]).bfloat16(), v[:k].bfloat16()
-                back_N[where] = (left.float() @ right.float()).reshape(-1)
-        thetas.append(vectors.moved(back_N))
-    return Coded(thetas, [_factors(vectors, share)] * vectors.tasks, notes={"share": share})
-
-
-def tsv8(vectors: Vectors, share: float) -> Coded:
-    """The same with factors in 8 bits: 255 even steps and an fp16 scale per column of a factor.
-
-    `share` of min(m, n) singular triples; 0: one of T, as in the paper. Singular values are in the
-    scales. Codes cost the smaller of 8 bits and their entropy, matrix by matrix.
-    """
-    share = share or 1 / vectors.tasks
-    thetas, bits = [], []
-    for tau_N in vectors.tau_TN:
-        back_N, spent = tau_N.bfloat16().float(), 0.0
-        for where, shape in vectors.tensors():
-            size = matrix(shape)
-            if not size:
-                spent += 16 * shape.numel()
-                continue
-            u, s, v = torch.linalg.svd(tau_N[where].view(size), full_matrices=False)
-            k = _rank(size, share)
-            left, cost = _eight(u[:, :k] * s[:k])
-            right, more = _eight(v[:k].mT)
-            back_N[where] = (left @ right.mT).reshape(-1)
-            spent += cost + more
-        thetas.append(vectors.moved(back_N))
-        bits.append(spent)
-    return Coded(thetas, bits, notes={"share": share})
-
-
-def _eight(factor: Tensor) -> tuple[Tensor, float]:
-    """A factor (m, k) in 8 bits, and what it costs."""
-    scale = (factor.abs().amax(0) / 127).clamp(min=1e-7).half().float()
-    codes = (factor / scale).round().clamp(-127, 127)
-    counts = torch.bincount(codes.long().reshape(-1) + 127)
-    counts = counts[counts > 0].double()
-    entropy = float(-(counts * (counts / factor.numel()).log2()).sum())
-    return codes * scale, min(8.0 * factor.numel(), entropy) + 16 * factor.shape[1]
 
 
 def _selected(vectors: Vectors, stored: Merged, masks: list[Tensor]) -> Coded:
@@ -215,28 +158,3 @@ def _tall(tau_N: Tensor, lam: float, merged_N: Tensor) -> Tensor:
 def _largest(tau_N: Tensor, rank: int) -> Tensor:
     """Magnitudes from the one of that rank (from 1) on, counted over the whole vector."""
     return tau_N.abs() >= tau_N.abs().kthvalue(max(1, rank)).values
-
-
-def _rank(size: tuple[int, int], share: float) -> int:
-    return min(min(size), max(1, round(share * min(size))))
-
-
-def _factors(vectors: Vectors, share: float) -> float:
-    """Bits of one task."""
-    numbers = 0
-    for _, shape in vectors.tensors():
-        size = matrix(shape)
-        numbers += _rank(size, share) * sum(size) if size else shape.numel()
-    return 16.0 * numbers
-
-
-def _share(vectors: Vectors, rate: float) -> float:
-    """The largest that costs no more, to a thousandth."""
-    low, high = 0.0, 1.0
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        if _factors(vectors, middle) <= rate * vectors.weights:
-            low = middle
-        else:
-            high = middle
-    return low
