@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.rates.results import Result, load
 
 FLOOR = 0.5  # shares below are drawn on the lower edge
-MOST = 5.0  # bits; points further right are left out
+LEAST, MOST = 0.09, 5.0  # bits; points beyond are left out
+BITS = (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5)
 TOP = 1.02  # the axis of shares is -log(TOP - share): losses of 1 % and of 30 % are both seen
 TICKS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 1.0)
 LABELS = {
@@ -33,10 +34,14 @@ LABELS = {
     "rtvq": ("RTVQ", "d"),
     "tsv": ("TSV compress", "X"),
     "tsv8": ("TSV compress, 8 bits", "P"),
+    "delta-come": ("Delta-CoMe, without data", "<"),
+    "low-rank-rest": ("factors, quantised rest", ">"),
+    "d-qrelo": ("D-QReLO", "h"),
+    "ultradelta": ("UltraDelta", "p"),
 }
 GREYS = ["#222222", "#4d4d4d", "#707070", "#8c8c8c", "#5c6670", "#8a7f72", "#a0a0a0", "#33404d"]
-GREYS += ["#665544"]
-DASHES = ["-", "--", ":", "-", "-", "--", "-.", ":", "--"]
+GREYS += ["#665544", "#3f5f7f", "#7f7f5f", "#5f7f6f", "#9f5f3f"]
+DASHES = ["-", "--", ":", "-", "-", "--", "-.", ":", "--", "-", ":", "-.", "-"]
 COLOURS = ["#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e"]
 
 
@@ -90,7 +95,9 @@ def _panel(axis: Any, family: str, found: list[Result], own: list[Result]) -> No
     axis.axhline(1.0, color="#cccccc", linewidth=0.8, zorder=0)
     axis.set_title(family, fontsize=10)
     axis.set_xlabel("bits per weight and task, base not counted")
-    axis.set_xlim(0, MOST)
+    axis.set_xscale("log")
+    axis.set_xlim(LEAST, MOST)
+    axis.set_xticks(BITS, [f"{bits:g}" for bits in BITS])
     axis.set_yscale("function", functions=(_stretched, lambda y: TOP - 10.0**-y))
     axis.set_yticks(TICKS, [f"{tick:.0%}" for tick in TICKS])
     axis.minorticks_off()
@@ -107,7 +114,7 @@ def _stretched(y: Any) -> Any:
 
 def _points(results: Iterable[Result], family: str, method: str) -> list[Result]:
     wanted = [one for one in results if one.family == family and one.method == method]
-    wanted = [one for one in wanted if one.bits <= MOST]
+    wanted = [one for one in wanted if LEAST <= one.bits <= MOST]
     return sorted(wanted, key=lambda one: one.bits)
 
 
