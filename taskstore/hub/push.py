@@ -17,7 +17,7 @@ from typing import Any
 from blake3 import blake3
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants, errors
 
-from taskstore.errors import BadName, FormatError, OptionError
+from taskstore.errors import BadName, FormatError, InputError, OptionError
 from taskstore.executors import threads
 from taskstore.format.manifest import MAX_BYTES, File, from_bytes
 from taskstore.format.names import CARD, MANIFEST
@@ -83,8 +83,9 @@ def push(
 
     Files that are there already are not sent. `revision` is a branch, which is made too;
     `create_pr` proposes the commit instead. Every file is checked first. Raises FormatError or
-    ChecksumMismatch for a damaged store, RemoteError, ChangedMeanwhile where somebody else
-    committed meanwhile; the repository then shows what it showed before.
+    ChecksumMismatch for a damaged store, InputError for `private` and a repository that is public,
+    RemoteError, ChangedMeanwhile where somebody else committed meanwhile; the repository then shows
+    what it showed before.
 
     >>> taskstore.push("family", "org/family", private=True)  # doctest: +SKIP
     """
@@ -136,9 +137,15 @@ def _prepare(address: Address, private: bool) -> None:
     hub = api()
     with settled(address), explained(address):
         try:
-            hub.repo_info(address.place)
+            is_public = hub.repo_info(address.place).private is False
         except errors.RepositoryNotFoundError:
             hub.create_repo(address.place, private=private, exist_ok=True)
+            is_public = False
+        if private and is_public:
+            raise InputError(
+                f"{address.place} is there, and everybody may read it: make it private first "
+                f"(hf repos settings {address.place} --private), or push without --private"
+            )
         branch = address.revision
         if branch and not branch.startswith("refs/"):
             try:

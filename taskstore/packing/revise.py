@@ -115,7 +115,7 @@ def _joined(
         manifest = recoded(store, finetunes, folder, options.jobs)
         manifest, said = join(store, manifest, finetunes, options, folder, progress, write)
         done = commit(store, folder, manifest, what, sorted(finetunes))
-    return PackReport(done.path, done.summary(), said)
+    return PackReport(done.where, done.summary(), said)
 
 
 def _repacked(

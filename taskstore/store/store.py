@@ -216,7 +216,7 @@ class Store(StoreContents):
             folder = self.write_assets(task, written)
             trust = trust_remote_code
             cls, config = live.model_class(folder, label, trust_remote_code=trust)
-            _log.info("loading %s of %s as %s on %s", label, self.path, cls.__name__, where)
+            _log.info("loading %s of %s as %s on %s", label, self.where, cls.__name__, where)
             state = self.state_dict(task, tier=tier, device=where, jobs=jobs, progress=progress)
             name = task or self.manifest.base.name
             model: PreTrainedModel = live.build(

@@ -104,7 +104,7 @@ def unpack(
             models = {}
         for below, task in models.items():
             meter.stage("writing", below or target.name)
-            _log.info("writing %r of %s to %s", task or "base", store.path, target / below)
+            _log.info("writing %r of %s to %s", task or "base", store.where, target / below)
             _write_model(store, task, base, folder / below, options, meter)
         checked()
     return target

@@ -140,6 +140,13 @@ def test_without_a_token(hub: Hub, packed: Path) -> None:
         taskstore.push(packed, REPOSITORY)
 
 
+def test_a_public_repository_gets_nothing_private(pushed: Hub, packed: Path) -> None:
+    with pytest.raises(InputError, match="everybody may read it"):
+        taskstore.push(packed, REPOSITORY, private=True)
+    pushed.repositories.edit(REPOSITORY).readers = {"ann"}
+    assert taskstore.push(packed, REPOSITORY, private=True).sent == 0
+
+
 @pytest.mark.parametrize("text", ["family", "./ann/family", "s3://bucket/x", "hf://ann/f/sub", ""])
 def test_what_is_no_repository(text: str) -> None:
     with pytest.raises(InputError, match="is no repository of the hub"):

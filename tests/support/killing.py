@@ -2,8 +2,9 @@
 
 A child is forked from a process that has loaded the command and started no thread, so a run costs
 a tenth of a second. It dies, by SIGKILL, just before its n-th rename, link, flush or removal, or
-after some seconds. `exchange` false: the system cannot exchange two names. What a command has its
-cluster do is done by the child itself, so that it is killed there, too; units are small.
+after some seconds; with `remote`, before its n-th request to a hub or a bucket. `exchange` false:
+the system cannot exchange two names. What a command has its cluster do is done by the child itself,
+so that it is killed there, too; units are small.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+REQUESTS = ("put", "get", "head", "list", "delete")  # of a bucket
 CALLS = ("rename", "replace", "link", "unlink", "remove", "rmdir", "mkdir", "fsync")
 _HOME = Path(__file__).parents[2]
 
@@ -55,10 +57,17 @@ class Killer:
             done = self._ask(words=[*map(str, words)])
             assert done.status == 0, done.said
 
-    def run(self, *words: object, call: int = 0, seconds: float = 0, exchange: bool = True) -> Done:
+    def run(
+        self,
+        *words: object,
+        call: int = 0,
+        seconds: float = 0,
+        exchange: bool = True,
+        remote: bool = False,
+    ) -> Done:
         """Run a command; kill it before call number `call`, from 1, or after so many seconds."""
         line = [*map(str, words)]
-        return self._ask(words=line, call=call, seconds=seconds, exchange=exchange)
+        return self._ask(words=line, call=call, seconds=seconds, exchange=exchange, remote=remote)
 
     def _ask(self, **job: object) -> Done:
         assert self._process.stdin is not None
@@ -113,9 +122,14 @@ def _child(job: dict[str, Any], out: int) -> None:
     sys.stdout, sys.stderr = (os.fdopen(fd, "w", closefd=False) for fd in (1, 2))
     _be_the_cluster()
     deadly = _Deadly(job["call"])
-    for name in CALLS:
-        setattr(os, name, deadly.before(getattr(os, name)))
-    publish._exchange = deadly.before(publish._exchange) if job["exchange"] else lambda *_: False
+    if job["remote"]:
+        _count_requests(deadly)
+    else:
+        for name in CALLS:
+            setattr(os, name, deadly.before(getattr(os, name)))
+        publish._exchange = deadly.before(publish._exchange)
+    if not job["exchange"]:
+        publish._exchange = lambda *_: False
     if job["seconds"]:
         signal.signal(signal.SIGALRM, lambda *_: _die())
         signal.setitimer(signal.ITIMER_REAL, job["seconds"])
@@ -123,6 +137,15 @@ def _child(job: dict[str, Any], out: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _count_requests(deadly: _Deadly) -> None:
+    import httpx2
+    import obstore
+
+    for name in REQUESTS:
+        setattr(obstore, name, deadly.before(getattr(obstore, name)))
+    httpx2.Client.send = deadly.before(httpx2.Client.send)  # type: ignore[method-assign]
 
 
 def _be_the_cluster() -> None:

@@ -17,6 +17,7 @@ from taskstore_cli.arguments import common
 
 if TYPE_CHECKING:
     from taskstore.format.fidelity import Fidelity
+    from taskstore.locations.base import PathLike
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
@@ -71,7 +72,7 @@ def ask_for_originals(
     lost = {task: store.fidelity(task) for task in only_copies(store, exact, folders, stores)}
     if lost:
         note_losses(lost, [f"would delete {described(task, lost)}" for task in lost])
-        ask(store.path, lost, yes=yes)
+        ask(store.where, lost, yes=yes)
 
 
 def note_losses(lost: Mapping[str, Fidelity], also: Sequence[str], **facts: Any) -> None:
@@ -82,7 +83,7 @@ def note_losses(lost: Mapping[str, Fidelity], also: Sequence[str], **facts: Any)
     dry.note(would_lose=fidelity, also=also, **facts)
 
 
-def ask(store: Path, lost: Mapping[str, Fidelity], *, yes: bool) -> None:
+def ask(store: PathLike, lost: Mapping[str, Fidelity], *, yes: bool) -> None:
     """Ask before tasks go of which no other copy is known, but in a dry run.
 
     Raises UsageError where nobody can answer.

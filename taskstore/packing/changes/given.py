@@ -79,7 +79,7 @@ def joined(
         if masked:
             if not any(t.multitask for t in store.manifest.tensors.values()):
                 raise InputError(
-                    f"{store.path} has no multi-task model that a mask could select from; take "
+                    f"{store.where} has no multi-task model that a mask could select from; take "
                     'tiers="rest" or tiers="exact"'
                 )
             paths = names.of_stem(names.MULTITASK, store.manifest.files)

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from taskstore_cli.main import main
 
 import taskstore
-from taskstore import AddOptions
+from taskstore import AddOptions, MergeOptions
 from taskstore.cluster import Cluster
 from taskstore.errors import InputError, OptionError
 from taskstore.format.names import CARD
@@ -19,7 +19,7 @@ from taskstore.locations.remote.bucket import Bucket
 from taskstore.packing.parts import driver, units
 from taskstore.packing.parts.driver import pack_on, pack_part, seal
 from tests.support.elsewhere import OtherProcess, another_process
-from tests.support.families import Family, options
+from tests.support.families import Family, contents, options
 from tests.support.seaweed import BUCKET, Seaweed
 
 pytestmark = pytest.mark.xdist_group("s3")
@@ -83,6 +83,20 @@ def test_a_cluster(
         assert taskstore.verify(where, deep=True).ok
     assert {"code_part", "_proved_apart"} <= {*other.did}
     assert digests(where) == digests(tmp_path / "one") and names(f"{where}.parts") == []
+
+
+def test_a_merge(small: Family, where: str, tmp_path: Path) -> None:
+    """Killed after three of its units, and resumed; its parts lie in the bucket."""
+    chosen = MergeOptions("ties", shard_bytes=4000, unrelated=True)
+    taskstore.merge(small.base_path, small.paths, tmp_path / "one", chosen)
+    with another_process(lives=3) as first, pytest.raises(KeyboardInterrupt):
+        taskstore.merge(small.base_path, small.paths, where, chosen)
+    assert names(where) == [] and "asked" in names(f"{where}.parts")
+    with another_process(resume=True) as second:
+        taskstore.merge(small.base_path, small.paths, where, chosen)
+    made = Bucket(Address("s3", BUCKET, where.split("/", 3)[3]))
+    assert {name: made.read(name, 1 << 20) for name in made.names()} == contents(tmp_path / "one")
+    assert {*first.did, *second.did} == {"put_tensor"} and names(f"{where}.parts") == []
 
 
 def test_parts_need_a_place(small: Family, s3: Seaweed) -> None:

@@ -96,7 +96,7 @@ def test_every_change_is_one_of_the_manifest(small: Family, two: str, tmp_path: 
     """Who has the store open reads on, until `gc` is told that nobody does."""
     first, second, new = small.paths
     old = taskstore.open(two)
-    revise.add(two, third(small), AddOptions(tiers="exact"))
+    assert revise.add(two, third(small), AddOptions(tiers="exact")).path == two
     rename(two, second, "other")
     taskstore.remove(two, [first])
     changed = taskstore.open(two)

@@ -111,6 +111,9 @@ class Repositories:
             raise Refused(403, "GatedRepo", f"Access to model {name} is restricted")
         return found
 
+    def names(self) -> list[str]:
+        return [*self._all]
+
     def edit(self, name: str) -> Repository:
         """A repository, to be changed by a test."""
         return self._all[name]
