@@ -1,10 +1,11 @@
-"""Pack a family on a Ray cluster of one worker and of two; prints seconds and the ratio.
+"""Pack a family on a Ray cluster of one worker and of two, in turn; prints seconds and the ratio.
 
     python benchmarks/workers.py --params 3e7
 
-Each worker is a node with one core on the loopback. Rounds with one worker come first, then a node
-joins and the rounds with two follow; each is the whole command, joining and manifest included. The
-ratio is the speed of two over twice that of one.
+Each worker is a node with one core on the loopback; one of two is kept busy by an actor
+while one worker is measured. A round is the whole command, joining and manifest
+included; processor time is that of the driver, Ray and the workers. The ratio is the speed
+of two over twice that of one.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,6 +41,54 @@ NODE: dict[str, Any] = {
     "node_ip_address": "127.0.0.1",
     "object_store_memory": 100_000_000,
 }
+
+
+class Round(NamedTuple):
+    """Seconds of a command: all, until its units were coded, and of processors."""
+
+    seconds: float
+    coded: float
+    driver: float
+    every: float
+
+
+def measured(pack: Callable[..., object]) -> Round:
+    last = [0.0]
+
+    def progress(_: object) -> None:
+        last[0] = time.perf_counter()
+
+    driver, every, began = time.process_time(), of_processors(), time.perf_counter()
+    pack(progress=progress)
+    ended = time.perf_counter()
+    return Round(
+        ended - began, last[0] - began, time.process_time() - driver, of_processors() - every
+    )
+
+
+def of_processors() -> float:
+    """Seconds of processors of this process and all that it started and that runs."""
+    me = psutil.Process()
+    found = 0.0
+    for process in (me, *me.children(recursive=True)):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            found += times.user + times.system
+    return found
+
+
+@contextmanager
+def one_less(ray: Any) -> Iterator[None]:
+    """Keep one core of the cluster from its work."""
+
+    class Idle:
+        def ready(self) -> None:
+            """Be there."""
+
+    actor = ray.remote(num_cpus=1)(Idle).remote()
+    ray.get(actor.ready.remote())
+    yield
+    ray.kill(actor)
 
 
 @click.command()
@@ -57,20 +110,23 @@ def main(params: float, tasks: int, tiers: str, rounds: int, unit: int) -> None:
         base = work / "family" / "base"
         models = {name: work / "family" / name for name in task_names(tasks)}
         cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-        medians = []
-        for workers in (1, 2):
-            if workers == 2:
-                cluster.add_node(**NODE)
-                cluster.wait_for_nodes()
-            seconds = []
-            for turn in range(rounds + 1):  # the first starts Ray's processes
-                began = time.perf_counter()
+        cluster.add_node(**NODE)
+        cluster.wait_for_nodes()
+        taken: dict[int, list[Round]] = {1: [], 2: []}
+        print("workers  seconds  coded after  processor: driver  all", flush=True)
+        for turn in range(rounds + 1):  # the first starts Ray's processes
+            for workers in (2, 1) if turn else (2,):
                 options = PackOptions(tiers=tiers, jobs=1)
-                pack_on(cluster.address, base, models, work / f"{workers}-{turn}", options)
-                seconds.append(time.perf_counter() - began)
-            medians.append(statistics.median(seconds[1:]))
-            print(workers, "workers:", ", ".join(f"{s:.2f}" for s in seconds[1:]), "s", flush=True)
-        print(f"speed of two over twice that of one: {medians[0] / medians[1] / 2:.3f}", flush=True)
+                pack = partial(
+                    pack_on, cluster.address, base, models, work / f"{workers}-{turn}", options
+                )
+                with one_less(ray) if workers == 1 else nullcontext():
+                    found = measured(pack)
+                if turn:
+                    taken[workers].append(found)
+                    print(f"{workers:7}  " + "  ".join(f"{value:.2f}" for value in found))
+        one, two = (statistics.median(r.seconds for r in taken[n]) for n in (1, 2))
+        print(f"speed of two over twice that of one: {one / two / 2:.3f}", flush=True)
         ray.shutdown()
         cluster.shutdown()  # type: ignore[no-untyped-call]
 

@@ -16,7 +16,9 @@ from taskstore_cli.output.console import size as bytes_of
 @command()
 @click.argument("store", type=common.StorePath())
 @click.argument("repository", metavar="ORG/FAMILY")
-@click.option("--private", is_flag=True, help="Make a private repository; refuse one that is public.")
+@click.option(
+    "--private", is_flag=True, help="Make a private repository; refuse one that is public."
+)
 @click.option("--revision", metavar="BRANCH", help="Commit to this branch.  [default: main]")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of a commit.")
 @common.jobs_option

@@ -6,7 +6,7 @@ it ends or has made the new store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,7 @@ def tasks_on(hub: Hub, repository: str, *stores: Path) -> list[str]:
 
 
 def killed(
-    killer: Killer, words: list[object], look: Callable[[], list[str]], calls: Iterable[int]
+    killer: Killer, words: Sequence[object], look: Callable[[], list[str]], calls: Iterable[int]
 ) -> int:
     """Kill a command at its requests `calls`, in turn, then let it end; return how many did."""
     kills, before = 0, look()
