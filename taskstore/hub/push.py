@@ -143,8 +143,8 @@ def _prepare(address: Address, private: bool) -> None:
             is_public = False
         if private and is_public:
             raise InputError(
-                f"{address.place} is there, and everybody may read it: make it private first "
-                f"(hf repos settings {address.place} --private), or push without --private"
+                f"{address.place} is there, and everybody may read it: make it private first, at "
+                f"{constants.ENDPOINT}/{address.place}/settings, or do not ask for a private one"
             )
         branch = address.revision
         if branch and not branch.startswith("refs/"):
