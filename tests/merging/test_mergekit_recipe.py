@@ -209,6 +209,18 @@ def test_paths_are_those_of_the_working_folder_first(
     assert found.models["beta"] == str(floats.base_path.parent / "beta")
 
 
+def test_the_one_module_of_a_model(floats: Family) -> None:
+    """Its own parameters go before the recipe's."""
+    head = "merge_method: ties\nbase_model: base\n"
+    models = "{models: [{model: alpha}, {model: beta}], parameters: {lambda: 2}}"
+    found = recipe(
+        floats,
+        f"{head}modules: {{default: {models}}}\nparameters: {{weight: 3, lambda: 1}}\n",
+    )
+    assert found.options.weights == {"alpha": 3.0, "beta": 3.0}
+    assert found.options.alpha == 2.0
+
+
 def settings(folder: Path, method: str, shared: str, *models: str) -> Settings:
     """Of parameters in YAML."""
 
@@ -248,10 +260,43 @@ def test_model_stock_has_no_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "shared", "wanted"),
+    [
+        ("model_stock", "{filter_wise: true}", ("model_stock", {"by_row": 1.0})),
+        ("ram", "{epsilon: 0.1}", ("ram", {"epsilon": 0.1})),
+        (
+            "ramplus_tl",
+            "{alpha: 2}",
+            ("ram", {"epsilon": 1e-5, "r": 0.1, "bound": 2.0, "per_tensor": 1.0}),
+        ),
+        (
+            "ties",
+            "{rescale: true, density: 0.5}",
+            ("ties", {"per_tensor": 1.0, "mean": 1.0, "rescale": 1.0, "density": 0.5}),
+        ),
+        (
+            "breadcrumbs",
+            "{rescale: true}",
+            ("breadcrumbs", {"restore": 1.0, "keep": 1.0, "gamma": 0.01}),
+        ),
+        (
+            "della_linear",
+            "{rescale: false}",
+            ("della", {"divide": 0.0, "keep": 1.0, "epsilon": 0.15}),
+        ),
+    ],
+)
+def test_parameters_of_the_other_methods(
+    tmp_path: Path, method: str, shared: str, wanted: tuple[str, Mapping[str, float]]
+) -> None:
+    found = translate(settings(tmp_path, method, shared, "{weight: 1}", "{weight: 2}"))
+    assert (found.method, found.options) == wanted
+
+
+@pytest.mark.parametrize(
     ("method", "shared", "problem"),
     [
         ("dare_ties", "{normalize: true}", "has a weight below 0, which mergekit's normalized"),
-        ("model_stock", "{filter_wise: true}", "parameters.filter_wise is true; only whole"),
         ("dare_linear", "{density: 0}", "parameters.density is 0; a density is above 0 and at"),
     ],
 )
@@ -342,8 +387,6 @@ TIES = "merge_method: ties\nbase_model: base\n"
          "did you mean 'slerp'?"),
         (THREE + "merge_method: xyz", "merge_method is 'xyz', which mergekit does not have; read "
          "are linear, task_arithmetic, ties, dare_linear, dare_ties, breadcrumbs, "),
-        (THREE + "merge_method: ram", "merge_method is 'ram', which is not read from recipes; the "
-         "nearest is ties"),
         (THREE + "merge_method: breadcrumbs", "merge_method breadcrumbs needs a base_model"),
         (THREE + "merge_method: passthrough", "models has 3 models, and passthrough takes one"),
         (THREE + "merge_method: slerp\nbase_model: base\nparameters: {t: 0.5}", "merge_method "
@@ -362,7 +405,10 @@ TIES = "merge_method: ties\nbase_model: base\n"
         (TA + "slices: [{sources: [{model: base, layer_range: [0, 2]}, "
          "{model: alpha, layer_range: [0, 1]}]}]",
          "slices[0].sources takes ranges of unequal length from its models"),
-        (TA + "modules: {}\n", "modules merges parts of a model apart, which is not supported"),
+        (TA + "modules: {}\n", "modules is no mapping of one member, default; parts of models"),
+        (TA + "modules: {default: {}, vision: {}}\n", "modules is no mapping of one member"),
+        (TA + "modules: {default:}\n", "the recipe has no models, and no slices"),
+        (TA + THREE + "modules: {default: {}}\n", "models stands beside modules; give one of them"),
         (TA + "chat_template: auto\n", "chat_template is not supported; the merged model has"),
         (TA + "models: [{model: alpha}]", "models[0] has no parameters.weight, and "
          "task_arithmetic needs it"),
@@ -400,8 +446,6 @@ TIES = "merge_method: ties\nbase_model: base\n"
          "the models"),
         (TA + THREE + "tokenizer_source: base\ntokenizer: {source: base}", "tokenizer_source "
          "stands beside tokenizer; give one of them"),
-        (TIES + THREE + "parameters: {rescale: true}", "parameters.rescale is true, which is not "
-         "supported for ties; leave it out"),
         (TIES + THREE + "parameters: {density: 1.5}", "parameters.density is 1.5; a density is "
          "above 0 and at most 1"),
         (TIES + THREE.replace("0.3", "-0.3"), "models[2] has a weight below 0, which mergekit's "

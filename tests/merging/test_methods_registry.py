@@ -104,7 +104,7 @@ def test_pairs_that_make_no_sense(name: str, problem: str) -> None:
     [
         ("ties", {"densty": 0.1}, "'ties' has no option 'densty'; did you mean 'density'"),
         ("sum", {"x": 1}, "'sum' has no option 'x'; it has none"),
-        ("dare+ties", {"q": 1}, "it has density, mean, per_tensor, p, seed"),
+        ("dare+ties", {"q": 1}, "it has density, mean, per_tensor, rescale, p, seed"),
         ("dare", {"density": 0.5}, "'dare' has no option 'density'"),
         ("dare", {"p": 1}, "p=1 of 'dare' is not a number from 0 to 0.9999"),
         ("dare+ties", {"density": 2}, "density=2 of 'dare[+]ties' is not a number from"),
@@ -125,7 +125,9 @@ def test_options_that_are_refused(name: str, options: dict[str, float], problem:
 def test_options_reach_both_of_a_pair() -> None:
     method = make("dare+ties", {"density": 0.5, "p": 0.25})
     assert method.options == {"density": 0.5, "p": 0.25, "seed": 0}
-    assert list(options_of("consensus+ties")) == ["density", "mean", "per_tensor", "k", "lam"]
+    assert list(options_of("consensus+ties")) == [
+        *("density", "mean", "per_tensor", "rescale", "k", "lam")
+    ]
 
 
 def test_merging_changes_what_is_usual_but_not_under_masks() -> None:

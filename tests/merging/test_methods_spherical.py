@@ -208,3 +208,96 @@ def test_a_value_per_task() -> None:
     ties = make("ties", {"per_tensor": 1})
     with pytest.raises(OptionError, match="option 'mean' needs one value for all models here"):
         ties.vary("mean", [0, 1])
+
+
+@pytest.mark.parametrize("by", [1, 2])
+def test_slerp_of_rows_and_columns(by: int) -> None:
+    def formula(base: F64, tau: list[F64]) -> F64:
+        if base.ndim != 2:
+            return flat(lambda a, b: slerp(0.3, a, b) - a)(base, base + tau[0])
+        a, b = (x if by == 1 else x.T for x in (base, base + tau[0]))
+        found = np.stack([slerp(0.3, *rows) for rows in zip(a, b, strict=True)])
+        return np.asarray((found if by == 1 else found.T) - base)
+
+    check("slerp", models(1), formula, t=0.3, by=by, straight=1)
+
+
+def test_model_stock_of_rows() -> None:
+    def formula(_: F64, tau: list[F64]) -> F64:
+        x = np.stack(tau)
+        rows = x.reshape(3, -1, x.shape[-1]) if x.ndim > 2 else x.reshape(3, 1, -1)
+        made = np.empty(rows.shape[1:])
+        for i, three in enumerate(rows.swapaxes(0, 1)):
+            unit = three / np.linalg.norm(three, axis=1, keepdims=True)
+            cos = max(0, (unit @ unit.T)[np.triu_indices(3, 1)].mean())
+            made[i] = 3 * cos / (1 + 2 * cos) * three.mean(0)
+        return made.reshape(tau[0].shape)
+
+    alike = models()
+    common = random_models(1, 5, lacking=False).tasks[0]
+    tasks = [{n: tau + common[n] for n, tau in task.items()} for task in alike.tasks]
+    check("model_stock", replace(alike, tasks=tasks), formula, by_row=1)
+
+
+def largest(x: F64, share: float) -> F64:
+    return np.asarray(x * (np.abs(x) >= np.sort(np.abs(x), None)[-max(1, int(x.size * share))]))
+
+
+def regained(whole: F64, left: F64) -> F64:
+    return np.asarray(left * np.abs(whole).sum() / np.abs(left).sum())
+
+
+def test_ties_that_give_lengths_back() -> None:
+    def formula(_: F64, tau: list[F64]) -> F64:
+        kept = np.stack([regained(x, largest(x, 0.4)) for x in tau])
+        agree = np.sign(kept) == np.sign(kept.sum(0))
+        return np.asarray((kept * agree).sum(0) / np.maximum(agree.sum(0), 1))
+
+    check("ties", models(), formula, density=0.4, mean=1, per_tensor=1, rescale=1)
+
+
+def test_breadcrumbs_that_give_lengths_back() -> None:
+    def formula(_: F64, tau: list[F64]) -> F64:
+        return np.asarray(sum(regained(x, largest(x, 0.4)) for x in tau))
+
+    check("breadcrumbs", models(), formula, keep=0.4, gamma=0, restore=1)
+    given = models()
+    plain = merge_models("breadcrumbs+tsv", given, {"keep": 0.4})
+    again = merge_models("breadcrumbs+tsv", given, {"keep": 0.4, "restore": 1})
+    assert np.abs(again["a.weight"]).sum() > np.abs(plain["a.weight"]).sum()
+
+
+def test_della_that_divides_by_nothing() -> None:
+    given = models(1)
+    for tensor, tau in merge_models("della", given, {"keep": 0.5, "divide": 0}).items():
+        assert ((tau == 0) | (tau == given.tasks[0][tensor])).all()
+        assert tau.any()
+
+
+@pytest.mark.parametrize("per_tensor", [0, 1])
+@pytest.mark.parametrize(("r", "bound"), [(0, 0.2), (0.1, 0.2), (0.5, 40)])
+def test_ram(r: float, bound: float, per_tensor: int) -> None:
+    """Each task changes about a third of the weights; one lacks a tensor."""
+    given = random_models(3, 29)
+    rng = np.random.default_rng(4)
+    tasks = [
+        {n: (x * (rng.random(x.shape) < 0.3)).astype("f4") for n, x in task.items()}
+        for task in given.tasks
+    ]
+    epsilon, names = 0.05, sorted({n for task in tasks for n in task})
+    zeros = {n: np.zeros(SHAPES[n]) for n in names}
+    whole = [{n: task.get(n, zeros[n]).astype("f8") for n in names} for task in tasks]
+    active = [{n: np.abs(task[n]) > epsilon for n in names} for task in whole]
+    count = {n: sum(a[n].astype(int) for a in active) for n in names}
+    wanted = {n: np.zeros(SHAPES[n]) for n in names}
+    for task, mine in zip(whole, active, strict=True):
+        for n in names:
+            seen = [n] if per_tensor else names
+            own = sum((mine[m] & (count[m] == 1)).sum() for m in seen)
+            shared = sum((mine[m] & (count[m] > 1)).sum() for m in seen)
+            factor = 1 + r * min(shared / own if own else 0, bound)
+            part = np.where(count[n] == 1, factor, 1 / np.maximum(count[n], 1)) * task[n]
+            wanted[n] += part * mine[n]
+    options = {"epsilon": epsilon, "r": r, "bound": bound, "per_tensor": per_tensor}
+    found = merge_models("ram", replace(given, tasks=tasks, block=7), options)
+    close(found, wanted, atol=1e-6)

@@ -8,7 +8,7 @@ With w = a model's weight and lambda = the recipe's scale, and tensor by tensor:
                       `density` of each tensor                    (normalize: over their sum w)
     dare_linear, dare_ties   task_arithmetic and ties of vectors of which a random `density` is kept
     breadcrumbs, della   the same two of vectors trimmed so (`_linear`, `_ties`)
-    model_stock, sce, arcee_fusion, nearswap, slerp, nuslerp, multislerp, karcher, passthrough
+    model_stock, sce, ram, arcee_fusion, nearswap, slerp, nuslerp, multislerp, karcher, passthrough
                          the methods of these names
 
 `normalize` is true by default for linear, ties and della, else false. A model's own parameter
@@ -24,22 +24,17 @@ from dataclasses import replace
 
 from taskstore.merging.mergekit.fields import Node
 from taskstore.merging.mergekit.settings import Call, Settings
-from taskstore.merging.methods import MERGES
 
 PER_MODEL = ("weight", "density", "gamma", "epsilon", "scale")
 GLOBAL = (
     *(*PER_MODEL, "normalize", "lambda", "rescale", "int8_mask", "filter_wise", "t"),
     *("select_topk", "nuslerp_flatten", "nuslerp_row_wise", "normalize_weights", "eps"),
-    *("max_iter", "tol"),
+    *("max_iter", "tol", "r", "alpha"),
 )
 SCALED = ("weight", "density", "normalize", "lambda", "rescale")
 MEMORY = {"int8_mask": "it changes only how much memory mergekit takes",
           "eps": "nothing here is divided by zero"}  # fmt: skip
 BASELESS = ("linear", "nuslerp", "multislerp", "karcher", "passthrough")
-INSTEAD: Mapping[str, str] = {  # mergekit's other methods -> the nearest one that a recipe may name
-    "ram": "ties",
-    "ramplus_tl": "ties",
-}
 
 
 def translate(settings: Settings) -> Call:
@@ -55,11 +50,7 @@ def check_name(method: Node) -> None:
     name = method.text()
     if name in _METHODS:
         return
-    if name in INSTEAD:
-        nearest = f"; the nearest is {INSTEAD[name]}" if INSTEAD[name] else ""
-        ours = f', and method="{name}" is there without a recipe' if name in MERGES else ""
-        method.fail(f"is {name!r}, which is not read from recipes{nearest}{ours}")
-    near = difflib.get_close_matches(name, [*_METHODS, *INSTEAD], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, _METHODS, n=1, cutoff=0.5)
     method.fail(
         f"is {name!r}, which mergekit does not have; "
         + (f"did you mean {near[0]!r}?" if near else f"read are {', '.join(_METHODS)}")
@@ -109,9 +100,8 @@ def _task_arithmetic(settings: Settings) -> Call:
 
 
 def _ties(settings: Settings) -> Call:
-    if settings.flag("rescale"):
-        settings.shared["rescale"].fail("is true, which is not supported for ties; leave it out")
     options = {"per_tensor": 1.0, "mean": _mean(settings, default=True)}
+    options |= {"rescale": 1.0} if settings.flag("rescale") else {}
     call = Call("ties", settings.weights(), options, settings.scale())
     return _with(call, density=settings.values("density", 1))
 
@@ -154,7 +144,8 @@ def _breadcrumbs_ties(settings: Settings) -> Call:
 
 
 def _crumbs(call: Call, settings: Settings) -> Call:
-    call = replace(call, alpha=settings.scale())
+    more = {"restore": 1.0} if settings.flag("rescale") else {}
+    call = replace(call, alpha=settings.scale(), options={**call.options, **more})
     return _with(call, keep=settings.values("density", 1), gamma=settings.values("gamma", 0.01))
 
 
@@ -167,13 +158,16 @@ def _della(settings: Settings) -> Call:
 
 
 def _sampled(call: Call, settings: Settings) -> Call:
-    if not settings.flag("rescale", True):
-        settings.shared["rescale"].fail("is false, which is not supported for della; leave it out")
-    note = (
-        "the random choice is another than mergekit's, and what is kept is divided by its "
-        "probability where mergekit scales each tensor to the L1 norm that it had"
-    )
-    call = replace(call, alpha=settings.scale(), notes={settings.method.where: note})
+    rescale = settings.flag("rescale", True)
+    note = "the random choice is another than mergekit's"
+    if rescale:
+        note += (
+            ", and what is kept is divided by its probability where mergekit scales each tensor to "
+            "the L1 norm that it had"
+        )
+    options = call.options if rescale else {**call.options, "divide": 0.0}
+    notes = {settings.method.where: note}
+    call = replace(call, alpha=settings.scale(), options=options, notes=notes)
     epsilon = settings.values("epsilon", 0.15)
     return _with(call, keep=settings.values("density", 1), epsilon=epsilon)
 
@@ -212,11 +206,10 @@ def _nuslerp(settings: Settings) -> Call:
     first, second = (settings.weight(entry) for entry in settings.points)
     if settings.has_base:
         return Call("nuslerp", [first, second], {"by": by})
-    if by:
-        settings.shared["nuslerp_flatten"].fail("is false, which needs a base_model here")
     if abs(first + second) < 1e-12:
         settings.method.fail("nuslerp needs weights whose sum is not 0")
-    return Call("slerp", options={"t": second / (first + second), "straight": 1 - 1e-8})
+    options = {"t": second / (first + second), "straight": 1 - 1e-8, **({"by": by} if by else {})}
+    return Call("slerp", options=options)
 
 
 def _multislerp(settings: Settings) -> Call:
@@ -244,9 +237,17 @@ def _passthrough(settings: Settings) -> Call:
 
 
 def _model_stock(settings: Settings) -> Call:
-    if settings.flag("filter_wise"):
-        settings.shared["filter_wise"].fail("is true; only whole tensors are supported here")
-    return Call("model_stock")
+    return Call("model_stock", options={"by_row": 1.0} if settings.flag("filter_wise") else {})
+
+
+def _ram(settings: Settings) -> Call:
+    return Call("ram", options={"epsilon": settings.number("epsilon", 1e-5)})
+
+
+def _ram_plus(settings: Settings) -> Call:
+    """Counts are of each tensor, as mergekit's name for it says."""
+    more = {"r": settings.number("r", 0.1), "bound": settings.number("alpha", 0.2)}
+    return Call("ram", options={**_ram(settings).options, **more, "per_tensor": 1.0})
 
 
 def _weights(settings: Settings) -> list[float]:
@@ -275,12 +276,14 @@ _METHODS: Mapping[str, tuple[Callable[[Settings], Call], tuple[str, ...]]] = {
     "ties": (_ties, SCALED),
     "dare_linear": (_dare_linear, SCALED),
     "dare_ties": (_dare_ties, SCALED),
-    "breadcrumbs": (_breadcrumbs, (*SCALED[:4], "gamma")),
-    "breadcrumbs_ties": (_breadcrumbs_ties, (*SCALED[:4], "gamma")),
+    "breadcrumbs": (_breadcrumbs, (*SCALED, "gamma")),
+    "breadcrumbs_ties": (_breadcrumbs_ties, (*SCALED, "gamma")),
     "della": (_della, (*SCALED, "epsilon")),
     "della_linear": (_della_linear, (*SCALED, "epsilon")),
     "model_stock": (_model_stock, ("filter_wise",)),
     "sce": (_sce, ("select_topk",)),
+    "ram": (_ram, ("epsilon",)),
+    "ramplus_tl": (_ram_plus, ("epsilon", "r", "alpha")),
     "slerp": (_slerp, ("t",)),
     "nuslerp": (_nuslerp, ("weight", "nuslerp_flatten", "nuslerp_row_wise")),
     "multislerp": (_multislerp, ("weight", "normalize_weights")),

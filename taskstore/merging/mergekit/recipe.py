@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from taskstore.format import names
@@ -34,7 +34,6 @@ KEYS = (
     *("dtype", "out_dtype", "tokenizer_source", "tokenizer", "chat_template"),
 )
 REFUSED = {
-    "modules": "merges parts of a model apart, which is not supported; merge whole `models`",
     "chat_template": "is not supported; the merged model has that of its tokenizer's model",
 }
 MOST_LAYERS = 10_000
@@ -65,6 +64,8 @@ def read(path: Path) -> Recipe:
     for key, problem in REFUSED.items():
         if key in fields:
             fields[key].fail(problem)
+    if "modules" in fields:
+        fields = _one_module(fields)
     if "merge_method" not in fields:
         document.fail("has no merge_method")
     if "slices" in fields and "models" in fields:
@@ -97,6 +98,26 @@ def read(path: Path) -> Recipe:
     for part in slices:
         notes |= {**unused(part.settings), **translate(part.settings.at("", 0)).notes}
     return Recipe(base, models, options, notes, () if plain else slices, view)
+
+
+def _one_module(fields: Mapping[str, Node]) -> dict[str, Node]:
+    """The recipe without `modules`, of which a model of one part has one, named default."""
+    modules = fields["modules"]
+    if not isinstance(modules.value, dict) or list(modules.value) != ["default"]:
+        modules.fail(
+            "is no mapping of one member, default; parts of models of several parts are not merged "
+            "apart here: merge whole `models`"
+        )
+    for other in ("models", "slices"):
+        if other in fields:
+            fields[other].fail("stands beside modules; give one of them")
+    parts = modules.members(("default",))
+    inner = parts["default"].members(("models", "slices", "parameters")) if parts else {}
+    if "parameters" in inner and "parameters" in fields:  # the module's own go first
+        own, every = inner["parameters"], fields["parameters"]
+        _parameters(inner), _parameters(fields)
+        inner["parameters"] = replace(own, value={**every.value, **own.value})
+    return {**{k: v for k, v in fields.items() if k != "modules"}, **inner}
 
 
 def _slices(fields: Mapping[str, Node]) -> list[Slice]:

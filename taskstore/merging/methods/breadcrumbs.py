@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors, Whole
+from taskstore.merging.methods.lengths import RESCALE, lost_lengths
 from taskstore.merging.methods.over import Before, value_of
 from taskstore.merging.methods.trim import Trim
 
@@ -28,6 +29,7 @@ class Breadcrumbs(Before):
         (
             Option("keep", 0.9, 1e-6, 1, "share of each tensor's values that is kept"),
             Option("gamma", 0.01, 0, 1, "share that is dropped, largest first"),
+            replace(RESCALE, name="restore"),
         ),
         stage="before",
     )
@@ -37,21 +39,32 @@ class Breadcrumbs(Before):
     def __init__(self, inner: Method, **options: float) -> None:
         super().__init__(inner, **options)
         self._low, self._high = _Kept(self._values), _Cut(self._values)
+        self._scales: dict[str, F32] = {}
+        self.passes += int(self.options["restore"])
 
     def _look(self, scan: Scan) -> None:
         self._low.fit(scan)
         self._high.fit(scan)
+        if self.options["restore"]:
+            self._scales = lost_lengths(scan, self._trimmed)
 
     def _change(self, block: Vectors) -> Vectors:
+        tau_SN = self._trimmed(block)
+        if self._scales:
+            tau_SN *= self._scales[block.tensor][block.rows, None]
+        return replace(block, tau_SN=tau_SN)
+
+    def _trimmed(self, block: Vectors) -> F32:
         low_S, high_S = self._low.thresholds(block), self._high.thresholds(block)
         cut_S = self._high.cut(block)
         rows = zip(block.tau_SN, low_S, high_S, cut_S, strict=True)
-        return replace(block, tau_SN=np.stack([_between(*row) for row in rows]))
+        return np.stack([_between(*row) for row in rows])
 
     def _change_task(self, tau_OI: F32, matrix: Whole, s: int) -> F32:
         row, key = matrix.rows[s], matrix.tensor
         cut = self._high.count(tau_OI.size, row) > 0
-        return _between(tau_OI, self._low.of(key)[row], self._high.of(key)[row], cut)
+        found = _between(tau_OI, self._low.of(key)[row], self._high.of(key)[row], cut)
+        return found * self._scales[key][row] if self._scales else found
 
 
 class _Kept(Trim):

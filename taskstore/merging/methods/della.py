@@ -29,6 +29,7 @@ class Della(Before):
             Option("keep", 0.3, 1e-6, 1, "share of each task vector that is kept"),
             Option("epsilon", 0.1, 0, 0.5, "how far the share goes up and down with the rank"),
             Option("seed", 0, 0, 2**53, "another one drops others", whole=True),
+            Option("divide", 1, 0, 1, "0: what is kept stays as it is", whole=True),
         ),
         stage="before",
         packs=False,
@@ -66,4 +67,6 @@ class Della(Before):
         np.put_along_axis(keep, order, np.broadcast_to(chance, order.shape), axis=1)
         keep_N = keep.reshape(-1)
         kept_N = words_N < keep_N * 2.0**32
+        if not self.options["divide"]:
+            return tau_N * kept_N
         return np.divide(tau_N, keep_N.astype(np.float32), out=np.zeros_like(tau_N), where=kept_N)

@@ -1,6 +1,6 @@
 """`model_stock`: the mean, pulled towards the base as far as the fine-tunes disagree.
 
-    cos = mean of the pairwise cosines of the tau_t        per tensor
+    cos = mean of the pairwise cosines of the tau_t        per tensor, or per row (`by_row`)
     t   = S cos / (1 + (S - 1) cos),   tau = t mean_t tau_t        (Jang et al., arXiv 2403.19522)
 
 Weights are equal, as in the paper. Four things it leaves open: a cos below 0 counts as 0, which
@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from taskstore.merging.methods.api import F32, Info, Method, Scan, Vectors
+from taskstore.merging.methods.api import F32, Info, Method, Option, Scan, Vectors
 from taskstore.merging.methods.mean import mean
 
 Gram = NDArray[np.float64]
@@ -29,11 +29,16 @@ class ModelStock(Method):
         "Model Stock",
         "t = T cos / (1 + (T - 1) cos), cos = mean pairwise cosine; tau = t mean_t tau_t",
         "Jang et al., arXiv 2403.19522",
+        (Option("by_row", 0, 0, 1, "1: a factor for each row of a matrix", whole=True),),
         least=2,
         packs=False,
         weights=False,
     )
     passes = 1
+
+    def __init__(self, **options: float) -> None:
+        super().__init__(**options)
+        self.rows = bool(self.options["by_row"])
 
     def fit(self, scan: Scan) -> None:
         grams: dict[str, Gram] = {}
@@ -43,7 +48,12 @@ class ModelStock(Method):
 
     def merge(self, block: Vectors) -> F32:
         mean_N = mean(block.tau_SN, np.ones_like(block.weight_S), block.tensor)
-        return self._ratios[block.tensor] * mean_N
+        if not self.rows or len(block.shape) < 2:
+            return self._ratios[block.tensor] * mean_N
+        wide_SRN = block.tau_SN.reshape(len(block.rows), -1, block.shape[-1]).astype(np.float64)
+        gram_RSS = np.einsum("srn,trn->rst", wide_SRN, wide_SRN)
+        ratio_R = np.array([ratio(gram_SS) for gram_SS in gram_RSS], np.float32)
+        return mean_N * np.repeat(ratio_R, block.shape[-1])
 
 
 def _inner_products(block: Vectors) -> Gram:

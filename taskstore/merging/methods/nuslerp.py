@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from taskstore.errors import InputError
-from taskstore.merging.methods.api import F32, Info, Option, Whole
-from taskstore.merging.methods.spherical import PARALLEL, Spherical, Table, between
+from taskstore.merging.methods.api import F32, Info, Whole
+from taskstore.merging.methods.spherical import BY, PARALLEL, Spherical, Table, between, by_lines
 
 STRAIGHT = 1 - PARALLEL
 
@@ -22,7 +22,7 @@ class NuSlerp(Spherical):
         "NuSLERP",
         "t = w_2 / (w_1 + w_2); tau = slerp(t; tau_1, tau_2)",
         "Goddard et al., MergeKit, arXiv 2403.13257",
-        (Option("by", 0, 0, 2, "0: per tensor, 1: per row, 2: per column", whole=True),),
+        (BY,),
         least=2,
         most=2,
         packs=False,
@@ -40,17 +40,8 @@ class NuSlerp(Spherical):
         axis = 1 if self.options["by"] == 1 else 0
         if matrix.rows.size == 1:
             return matrix.read(0)
-        a, b = matrix.read(0), matrix.read(1)
         t = share(matrix.weight_S.astype(np.float64))
-        products = (np.einsum("ij,ij->" + "ij"[1 - axis], x, y, dtype=np.float64)
-                    for x, y in ((a, a), (b, b), (a, b)))  # fmt: skip
-        factors = np.array([between(t, ours, theirs, product, STRAIGHT)
-                            for ours, theirs, product in zip(*products, strict=True)],
-                           np.float32)  # fmt: skip
-        for vectors, factor in zip((a, b), factors.T, strict=True):
-            vectors *= np.expand_dims(factor, axis)
-        a += b
-        return a
+        return by_lines(matrix.read(0), matrix.read(1), axis, t, STRAIGHT)
 
     def _factors(self, table_PP: Table, weight_S: Table) -> Table:
         if weight_S.size == 1:

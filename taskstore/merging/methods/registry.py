@@ -56,6 +56,7 @@ _CLASSES: Mapping[str, str] = {  # name -> module.class
     "multislerp": "multislerp.MultiSlerp",
     "karcher": "karcher.Karcher",
     "sce": "sce.Sce",
+    "ram": "ram.Ram",
     "nearswap": "nearswap.NearSwap",
     "arcee_fusion": "arcee_fusion.ArceeFusion",
     "passthrough": "passthrough.Passthrough",

@@ -15,6 +15,7 @@ from taskstore.merging.methods.api import F32, Method, Option, Scan, Vectors
 Table = NDArray[np.float64]
 BLOCK = 8192  # elements that are widened to float64 at a time
 PARALLEL = 1e-8  # sines below this are those of equal directions
+BY = Option("by", 0, 0, 2, "0: per tensor, 1: per row, 2: per column", whole=True)
 BASE_WEIGHT = Option("base_weight", 0, 0, 1e6, "weight of the base among the models; 0: it is none")
 
 
@@ -82,3 +83,15 @@ def between(t: float, ours: float, theirs: float, product: float, straight: floa
     angle = np.arccos(cos)
     found: Table = np.array([np.sin((1 - t) * angle), np.sin(t * angle)]) / np.sin(angle)
     return found
+
+
+def by_lines(a: F32, b: F32, axis: int, t: float, straight: float) -> F32:
+    """A slerp of each row (`axis` 1) or column (0) of two matrices, which it overwrites."""
+    products = (np.einsum("ij,ij->" + "ij"[1 - axis], x, y, dtype=np.float64)
+                for x, y in ((a, a), (b, b), (a, b)))  # fmt: skip
+    factors = np.array([between(t, *line, straight) for line in zip(*products, strict=True)],
+                       np.float32)  # fmt: skip
+    for vectors, factor in zip((a, b), factors.T, strict=True):
+        vectors *= np.expand_dims(factor, axis)
+    a += b
+    return a

@@ -13,11 +13,11 @@ divides by the weights of the values that it takes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 
 from taskstore.merging.methods.api import BLOCK, F32, Info, Method, Option, Scan, Vectors, pieces
+from taskstore.merging.methods.lengths import RESCALE, lost_lengths
 from taskstore.merging.methods.trim import DENSITY, PER_TENSOR, Trim
 from taskstore.native import sums
 
@@ -31,19 +31,23 @@ class Ties(Method):
             DENSITY,
             Option("mean", 0, 0, 1, "1: mean of the chosen values, 0: their sum", whole=True),
             PER_TENSOR,
+            RESCALE,
         ),
         merging={"mean": 1},
     )
     weighs = True
     passes = Trim.passes + 1
 
-    def __init__(self, density: float = 0.2, mean: float = 0, per_tensor: float = 0) -> None:
-        others = {"mean": mean, "per_tensor": per_tensor}
+    def __init__(self, density: float = 0.2, **options: float) -> None:
+        others = {name: options.get(name, 0) for name in ("mean", "per_tensor", "rescale")}
         self.options: Mapping[str, float] = {
             "density": density,
             **{name: value for name, value in others.items() if value},
         }
-        self._mean, self._trim = bool(mean), Trim(density, per_tensor=bool(per_tensor))
+        self._mean, self._rescale = bool(others["mean"]), bool(others["rescale"])
+        self._trim = Trim(density, per_tensor=bool(others["per_tensor"]))
+        self.passes += self._rescale
+        self._scales: Mapping[str, F32] = {}
 
     def vary(self, option: str, values: Sequence[float]) -> None:
         if option != "density":
@@ -53,16 +57,29 @@ class Ties(Method):
     def fit(self, scan: Scan) -> None:
         """Two passes for the thresholds, a third for the sign where the vectors cancel."""
         self._trim.fit(scan)
-        sums = scan.blocks(partial(_signs_of, self._trim))
+        if self._rescale:
+            self._scales = lost_lengths(scan, self._trimmed)
+        sums = scan.blocks(self._signs_of)
         self._majority = np.float32(np.sign(sum(total for _, total in sums)))
 
     def merge(self, block: Vectors) -> F32:
+        tau_SN, least_S = self._ready(block)
+        return disjoint(tau_SN, least_S, block.weight_S, self._majority, self._mean)
+
+    def _signs_of(self, block: Vectors) -> int:
+        return signs(*self._ready(block), block.weight_S)
+
+    def _ready(self, block: Vectors) -> tuple[F32, F32]:
+        """The vectors, and what their values must reach to be kept."""
+        if not self._scales:
+            return block.tau_SN, self._trim.thresholds(block)
+        scale_S = self._scales[block.tensor][block.rows]
+        return self._trimmed(block) * scale_S[:, None], np.zeros_like(scale_S)
+
+    def _trimmed(self, block: Vectors) -> F32:
         least_S = self._trim.thresholds(block)
-        return disjoint(block.tau_SN, least_S, block.weight_S, self._majority, self._mean)
-
-
-def _signs_of(trim: Trim, block: Vectors) -> int:
-    return signs(block.tau_SN, trim.thresholds(block), block.weight_S)
+        kept: F32 = block.tau_SN * (np.abs(block.tau_SN) >= least_S[:, None])
+        return kept
 
 
 def signs(tau_SN: F32, threshold_S: F32, weight_S: F32) -> int:
