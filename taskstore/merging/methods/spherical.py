@@ -89,7 +89,8 @@ def by_lines(a: F32, b: F32, axis: int, t: float, straight: float) -> F32:
     """A slerp of each row (`axis` 1) or column (0) of two matrices, which it overwrites."""
     products = (np.einsum("ij,ij->" + "ij"[1 - axis], x, y, dtype=np.float64)
                 for x, y in ((a, a), (b, b), (a, b)))  # fmt: skip
-    factors = np.array([between(t, *line, straight) for line in zip(*products, strict=True)],
+    factors = np.array([between(t, ours, theirs, product, straight)
+                        for ours, theirs, product in zip(*products, strict=True)],
                        np.float32)  # fmt: skip
     for vectors, factor in zip((a, b), factors.T, strict=True):
         vectors *= np.expand_dims(factor, axis)
