@@ -59,7 +59,7 @@ def kept(pair: Pair) -> float:
 def short(pair: Pair, share: float) -> bool:
     """Whether less than the share was kept, by more than an item."""
     item = 1 / (ITEMS[pair["family"]] * pair["original"])
-    return kept(pair) + item * 1.001 < share
+    return bool(kept(pair) + item * 1.001 < share)
 
 
 def limit(rule: Rule, pairs: Sequence[Pair], share: float) -> float:
@@ -81,7 +81,7 @@ def best(figure: str, pairs: Sequence[Pair], share: float) -> tuple[Rule, float]
     """The weight whose largest limit without a false promise promises most pairs."""
     rules = [Rule(figure, weight) for weight in WEIGHTS]
     found = [(rule, limit(rule, pairs, share)) for rule in rules]
-    return max(found, key=lambda one: len(promised(*one, pairs)))
+    return max(found, key=lambda one: len(promised(one[0], one[1], pairs)))
 
 
 def left_out(figure: str, pairs: Sequence[Pair], share: float) -> tuple[int, int]:
