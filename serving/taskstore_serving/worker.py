@@ -50,10 +50,12 @@ class TaskWorker(Base):
         self._recent, self._holds = Recent(), Holds()
         super().load_model(*args, **named)
         options = ServeOptions.parse(self.vllm_config.load_config.model_loader_extra_config)
-        if options.batching != "swap" and fits(self.model_runner):
-            mixing = prepare(self.get_model(), self.taskstore_family)
+        if options.batching != "swap" and fits(self.model_runner, options):
+            most = self.model_runner.max_num_tokens
+            mixing = prepare(self.get_model(), self.taskstore_family, most)
             self._mixed = MixedSteps(self.model_runner, mixing)
-            self._told = Told(costs=StepCosts(*mixing.costs()))
+            if current_platform.is_cpu():  # a GPU mixes where it is told to
+                self._told = Told(costs=StepCosts(*mixing.costs()))
         self._tell_mixable()
 
     _told = Told()

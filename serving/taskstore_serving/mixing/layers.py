@@ -6,7 +6,6 @@ each task has a copy, made by the same kernel. All is in float32 and rounded onc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,4 +134,4 @@ class Layer:
 
     module: nn.Module
     attribute: str
-    instead: Callable[..., Any]
+    instead: Any

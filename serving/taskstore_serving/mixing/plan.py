@@ -11,22 +11,20 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.linear import LinearBase
-from vllm.model_executor.layers.vocab_parallel_embedding import (
-    ParallelLMHead,
-    VocabParallelEmbedding,
-)
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
 from taskstore.errors import UnknownTask
-from taskstore.kernels.mixed.matrix import BASE, ITEMSIZE, MixedMatrix
+from taskstore.kernels.mixed.matrix import BASE, ITEMSIZE
 from taskstore.swap.binding import Live
 from taskstore.swap.states import State
 from taskstore_serving.mixing.costs import Costs, Linear, measured
-from taskstore_serving.mixing.layers import Layer, Lookup, Norm, Product, Step, Vectors
+from taskstore_serving.mixing.kernels import Kernels, kernels_of
+from taskstore_serving.mixing.layers import Layer, Norm
 from taskstore_serving.mixing.sources import Source, sources
-from taskstore_serving.weights import kernel_order, parameters
+from taskstore_serving.weights import kernel_order
 from taskstore_serving.weights.beside import Beside
 from taskstore_serving.weights.family import LiveFamily
 
@@ -34,17 +32,24 @@ _ABSENT = object()
 
 
 class Mixing:
-    """Layers of a model on the CPU that compute mixed steps. The base must be live in a step."""
+    """Layers of a model that compute mixed steps. The base must be live in a step."""
 
     def __init__(
-        self, model: nn.Module, lives: list[Live], beside: Beside, reordered: Collection[str]
+        self,
+        model: nn.Module,
+        lives: list[Live],
+        beside: Beside,
+        reordered: Collection[str],
+        most: int,
     ) -> None:
-        """`reordered`: live tensors that are in the order of another kernel."""
-        self.step, self._beside = Step(), beside
+        """`reordered`: live tensors in the order of another kernel; `most` rows of a step."""
+        self._kernels = kernels_of(beside.lane.device)
+        self.step, self._beside = self._kernels.step(most), beside
         self._numbers: dict[State, int] = {None: BASE}
-        self._matrices: dict[str, tuple[MixedMatrix, Live, list[Source]]] = {}
+        self._matrices: dict[str, tuple[Any, Live, list[Source]]] = {}
         self._linears: dict[str, Linear] = {}  # what computes a matrix of one task
-        self._vectors: list[Vectors] = []
+        self._vectors: list[Any] = []
+        self._refused: dict[State, str] = {}
         self._astray: dict[str, tuple[str, list[Source]]] = {}
         self.layers: list[Layer] = []
         self._reordered = reordered
@@ -67,7 +72,7 @@ class Mixing:
         for weight, (why, parts) in self._astray.items():
             if any(part.changes(task) for part in parts):
                 return f"weight {weight!r} {why}"
-        return ""
+        return self._refused.get(task, "")
 
     def not_mixed(self) -> dict[str, str]:
         """Weights that no mixed step can have, by their layer, and why."""
@@ -92,9 +97,12 @@ class Mixing:
         """Take up a task that lies beside the live weights."""
         taken = set(self._numbers.values())
         number = next(n for n in range(len(taken) + 1) if n not in taken)
-        for matrix, _, parts in self._matrices.values():
+        for name, (matrix, _, parts) in self._matrices.items():
             for segment, part in enumerate(parts):
-                part.give(matrix, segment, task, number)
+                try:
+                    part.give(matrix, segment, task, number)
+                except ValueError as error:  # no kernel has it so
+                    self._refused[task] = f"weight {name!r}: {error}"
         for vectors in self._vectors:
             vectors.learn(number)
         self._numbers[task] = number
@@ -102,12 +110,15 @@ class Mixing:
     def forget(self, task: str) -> None:
         """Let a task go, also one that is not here."""
         number = self._numbers.pop(task, None)
+        self._refused.pop(task, None)
         if number is not None:
             for matrix, _, _ in self._matrices.values():
                 matrix.drop(number)
 
     def rename(self, task: str, name: str) -> None:
         self._numbers[name] = self._numbers.pop(task)
+        if task in self._refused:
+            self._refused[name] = self._refused.pop(task)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -126,25 +137,25 @@ class Mixing:
 
     def _cover(self, name: str, module: Any, mine: dict[str, Live]) -> None:
         """Make what a module does in a mixed step, or say why it cannot be in one."""
-        why = next(filter(None, [_problem(module, mine), *map(self._odd, mine.values())]), "")
+        why = next(
+            filter(None, [_problem(self._kernels, module, mine), *map(self._odd, mine.values())]),
+            "",
+        )
         if why:
             for part, live in mine.items():
                 self._astray[f"{name} {part}"] = why, sources(live, self._beside)
             return
         weight = self._matrix(mine["weight"]) if "weight" in mine else None
+        bias = self._vectors_of(mine.get("bias"))
         if _plain_norm(module):
-            vectors = [self._vectors_of(mine.get(part)) for part in ("weight", "bias")]
-            self.layers.append(Layer(module, "forward", Norm(self.step, module, *vectors)))
+            norm = Norm(self.step, module, self._vectors_of(mine.get("weight")), bias)
+            self.layers.append(Layer(module, "forward", norm))
             return
-        if hasattr(module, "cpu_linear"):
-            bias = self._vectors_of(mine.get("bias"))
-            if weight is not None:
-                self._linears[mine["weight"].name] = module.cpu_linear
-            product = Product(self.step, weight or _shared(module.weight), bias)
-            self.layers.append(Layer(module, "cpu_linear", product))
-        if weight is not None and _looks_up(module):
-            lookup = Lookup(self.step, weight, module.weight.dtype)
-            self.layers.append(Layer(module, "forward", lookup))
+        if weight is not None and hasattr(module, "cpu_linear"):
+            self._linears[mine["weight"].name] = module.cpu_linear
+        matrix = weight or self._kernels.shared(module.weight)
+        for attribute, instead in self._kernels.instead(self.step, module, matrix, bias).items():
+            self.layers.append(Layer(module, attribute, instead))
 
     def _odd(self, live: Live) -> str:
         """Why the kernel cannot have a tensor; "" where it can."""
@@ -157,32 +168,33 @@ class Mixing:
             return "is no selection of whole rows"
         return ""
 
-    def _matrix(self, live: Live) -> MixedMatrix:
+    def _matrix(self, live: Live) -> Any:
         """One of a live tensor, whatever layers read it; a vector's rows have one element."""
         if live.name not in self._matrices:
             columns = live.tensor.shape[-1] if live.tensor.dim() == 2 else 1
-            matrix = MixedMatrix(live.tensor.numel() // columns, columns, live.dtype)
+            matrix = self._kernels.matrix(live.tensor.numel() // columns, columns, live.tensor)
             parts = sources(live, self._beside)
             for part in parts:
-                matrix.segment(part.w0_N, part.d_N, live.name in self._reordered)
+                more = (True,) if live.name in self._reordered else ()
+                matrix.segment(part.w0_N, part.d_N, *more)
             self._matrices[live.name] = matrix, live, parts
         return self._matrices[live.name][0]
 
-    def _vectors_of(self, live: Live | None) -> Vectors | None:
+    def _vectors_of(self, live: Live | None) -> Any:
         if live is None:
             return None
-        vectors = Vectors(self._matrix(live), live.tensor.dtype)
+        vectors = self._kernels.vectors(self._matrix(live), live.tensor.dtype)
         self._vectors.append(vectors)
         return vectors
 
 
-def _problem(module: Any, mine: dict[str, Live]) -> str:
+def _problem(kernels: Kernels, module: Any, mine: dict[str, Live]) -> str:
     """Why a module cannot be in a mixed step; "" where it can."""
     if isinstance(module, VocabParallelEmbedding) and module.tp_size > 1:
         return "is cut by tensor parallel"
     dimensions = {part: live.tensor.dim() for part, live in mine.items()}
     linear = isinstance(module, LinearBase | VocabParallelEmbedding)
-    if linear and hasattr(module, "cpu_linear") and module.weight.dim() == 2:
+    if linear and kernels.computes(module) and module.weight.dim() == 2:
         known = {"weight": 2, "bias": 1}
     elif type(module) is nn.Embedding:
         known = {"weight": 2}
@@ -193,16 +205,12 @@ def _problem(module: Any, mine: dict[str, Live]) -> str:
     return ""
 
 
-def _looks_up(module: Any) -> bool:
-    """Whether a module's `forward` is a look-up; a head has none of its own."""
-    return isinstance(module, nn.Embedding | VocabParallelEmbedding) and not isinstance(
-        module, ParallelLMHead
-    )
+def prepare(model: nn.Module, family: LiveFamily, most: int) -> Mixing:
+    """Make a family ready for steps of several tasks, once its weights are in their order.
 
-
-def prepare(model: nn.Module, family: LiveFamily) -> Mixing:
-    """Make a family ready for steps of several tasks, once its weights are in their order."""
-    found = Mixing(model, family.lives, family.beside, family.order.shapes)
+    `most` rows are in a step.
+    """
+    found = Mixing(model, family.lives, family.beside, family.order.shapes, most)
     for task in family.tasks:
         found.learn(task)
     family.beside.follower = found
@@ -213,12 +221,3 @@ def _plain_norm(module: Any) -> bool:
     if type(module) is RMSNorm:
         return module.variance_size_override is None and module.weight is not None
     return type(module) is nn.LayerNorm
-
-
-def _shared(weight: Tensor) -> MixedMatrix:
-    """A matrix that all tasks have as it is."""
-    live = Live(("",), weight.data)
-    matrix = MixedMatrix(weight.shape[0], weight.shape[1], live.dtype)
-    unsigned = f"u{weight.element_size()}"
-    matrix.segment(parameters.integers(weight.data).numpy().view(unsigned))
-    return matrix

@@ -1,4 +1,7 @@
-"""Where a live tensor's parts come from in each task: W0, D, masks and rests, as numpy arrays."""
+"""Where a live tensor's parts come from in each task: W0, D, masks and rests.
+
+They are what the kernels of its device take: numpy arrays on the CPU, tensors elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from taskstore.kernels.mixed.matrix import MixedMatrix
-from taskstore.kernels.quantise import Quantised
+from taskstore.kernels.dispatch import kernel_for
 from taskstore.swap.binding import Live
 from taskstore_serving.weights.beside import Beside
 
@@ -25,8 +25,8 @@ class Source:
 
     name: str
     start: int
-    w0_N: NDArray[Any]
-    d_N: NDArray[Any] | None
+    w0_N: Any
+    d_N: Any
     beside: Beside
     spanned: bool
 
@@ -34,16 +34,15 @@ class Source:
     def n(self) -> int:
         return len(self.w0_N)
 
-    def mask(self, task: str) -> NDArray[np.uint8] | None:
+    def mask(self, task: str) -> Any:
         """A task's bits; None where it has none here."""
         rests = self.beside.lane.rests
         found = (rests.masks[task] if self.spanned else self.beside.masks(task)).get(self.name)
         if found is None or self.d_N is None:
             return None
-        bits: NDArray[np.uint8] = found.numpy()
-        return bits if bits.any() else None
+        return kernel_for(self.beside.lane.device)[1](found, 1) if found.any() else None
 
-    def chunks(self, task: str) -> Sequence[Quantised]:
+    def chunks(self, task: str) -> Sequence[Any]:
         """A task's rest; empty where it has none."""
         rests = self.beside.lane.rests
         return rests.vectors[task].get(self.name, ()) if self.spanned else ()
@@ -52,7 +51,7 @@ class Source:
         """Whether a task differs from the base here."""
         return self.mask(task) is not None or bool(self.chunks(task))
 
-    def give(self, matrix: MixedMatrix, segment: int, task: str, number: int) -> None:
+    def give(self, matrix: Any, segment: int, task: str, number: int) -> None:
         """Tell a matrix what a task makes of this."""
         mask, chunks = self.mask(task), self.chunks(task)
         if mask is not None:
@@ -65,8 +64,8 @@ def sources(live: Live, beside: Beside) -> list[Source]:
     """All of a live tensor, in order."""
     size, rests = live.tensor.element_size(), beside.lane.rests
 
-    def bits(memory: Tensor) -> NDArray[Any]:
-        return memory.numpy().view(f"u{size}")
+    def bits(memory: Tensor) -> Any:
+        return kernel_for(beside.lane.device)[1](memory, size)
 
     found = [
         Source(part.live.name, part.start, bits(part.live.flat), bits(d), beside, False)

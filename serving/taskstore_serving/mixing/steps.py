@@ -4,7 +4,8 @@ A step's rows of activations are the tokens that it computes, in the order of th
 those of the head are a request's last token each, or the tokens of one prompt whose logprobs are
 asked for. Both orders are known only inside the runner, so three of its methods are wrapped.
 
-A mixed step runs what vLLM did not compile: compiled code holds layers as they are.
+A mixed step runs what vLLM did not compile: compiled code and captured graphs hold
+layers as they are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+from vllm.config import CUDAGraphMode
 from vllm.forward_context import get_forward_context
 from vllm.platforms import current_platform
 
@@ -21,13 +23,23 @@ from taskstore.errors import SwapError
 from taskstore.kernels.mixed.matrix import BASE
 from taskstore.swap.states import State
 from taskstore_serving.mixing.plan import Mixing
+from taskstore_serving.options import ServeOptions
+
+_WRAPPED = ("_model_forward", "_get_prompt_logprobs_dict", "input_batch", "query_start_loc")
 
 
-def fits(runner: Any) -> bool:
-    """Whether a runner computes all of a step in the methods that are wrapped, and on the CPU."""
+def fits(runner: Any, options: ServeOptions) -> bool:
+    """Whether a runner computes all of a step in the methods that are wrapped.
+
+    On a GPU only where it is asked for, with masks there, and by vLLM's first model runner: no card
+    has run it.
+    """
     others = runner.is_pooling_model or runner.supports_mm_inputs or runner.enable_prompt_embeds
-    cpu = current_platform.is_cpu()
-    return bool(cpu and not others and not runner.model_config.is_encoder_decoder)
+    if others or runner.model_config.is_encoder_decoder:
+        return False
+    wanted = options.batching == "mixed" and options.masks == "device"
+    known = all(hasattr(runner, name) for name in _WRAPPED)
+    return bool(current_platform.is_cpu() or (current_platform.is_cuda() and wanted and known))
 
 
 class MixedSteps:
@@ -68,7 +80,8 @@ class MixedSteps:
         padding = named["positions"].shape[-1] - len(rows)
         self._rows = np.pad(rows, (0, padding), constant_values=BASE)
         self.mixing.step.show(self._rows)
-        get_forward_context().skip_compiled = True
+        context = get_forward_context()
+        context.skip_compiled, context.cudagraph_runtime_mode = True, CUDAGraphMode.NONE
         with self.mixing.active():
             return self._forward(*args, **named)
 

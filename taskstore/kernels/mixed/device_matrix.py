@@ -126,7 +126,7 @@ class DeviceMatrix:
         begins = range(0, len(one.w0_N), length)
         right = sum(chunk.n for chunk in chunks) == len(one.w0_N) and len(begins) == len(chunks)
         for begin, chunk in zip(begins, chunks, strict=right):
-            right = right and chunk.columns == columns and chunk.first == begin % columns
+            right = right and _is_by_rows(chunk, begin, columns)
         if not right or (one.rests and (length, columns) != (one.length, one.rest_columns)):
             raise ValueError("a rest's chunks are not those of the segment")
         if not one.rests:
@@ -204,8 +204,9 @@ class DeviceMatrix:
         tiles.multiply[(*grid, parts)](
             x_MC, one.w0_N, one.w0_N if one.d_N is None else one.d_N, one.masks_S, one.chunks,
             one.factors, rows.sorted_M, rows.order_M, y_MR, added, sums, rows.count, one.rows,
-            self.columns, one.length, one.chunks.shape[1], len(one.masks_S), stride, self.rows,
-            share, FLOAT=FLOATS[self.dtype], HAS_D=one.d_N is not None, WHOLE=self.columns % 8 == 0,
+            self.columns, one.length, one.chunks.shape[1], len(one.masks_S), one.rest_columns,
+            stride, self.rows, share,
+            FLOAT=FLOATS[self.dtype], HAS_D=one.d_N is not None, WHOLE=self.columns % 8 == 0,
             RESTS=one.rests, HAS_BIAS=bias is not None, RANK=rank,
             SPLIT=parts > 1, BLOCK_M=block_m, BLOCK_R=BLOCK_R, BLOCK_C=block_c,
         )  # fmt: skip
@@ -224,6 +225,14 @@ def _cores(device: torch.device) -> int:
     if device.type != "cuda":
         return 2
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _is_by_rows(chunk: TorchVector, begin: int, columns: int) -> bool:
+    """Whether a chunk's rows are those of its tensor; a vector's chunks are a row each."""
+    first = begin % columns
+    if chunk.first + chunk.n <= chunk.columns:
+        return first + chunk.n <= columns
+    return (chunk.columns, chunk.first) == (columns, first)
 
 
 def _addresses(tensors: Sequence[Tensor]) -> list[int]:

@@ -80,7 +80,7 @@ def _store(
 @triton.jit
 def multiply(
     x, w0, d, masks, chunks, factors, slots, order, y, bias, sums, count, rows, columns, length,
-    pieces, room, bias_stride, y_stride, share,
+    pieces, room, rest_columns, bias_stride, y_stride, share,
     FLOAT: tl.constexpr, HAS_D: tl.constexpr, WHOLE: tl.constexpr, RESTS: tl.constexpr,
     HAS_BIAS: tl.constexpr, RANK: tl.constexpr, SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -119,7 +119,7 @@ def multiply(
             if RESTS:
                 mine = chunks + slot.to(tl.int64) * pieces * _FIELDS
                 if tl.load(mine, mask=slot < room, other=0) != 0:
-                    v_RC = quantised(mine, e_RC, inside_RC, length, columns)
+                    v_RC = quantised(mine, e_RC, inside_RC, length, rest_columns)
                     if RANK > 0:
                         two = factors + slot * _FACTORS
                         if tl.load(two + 3) > 0:

@@ -199,3 +199,27 @@ def test_what_does_not_fit_is_refused_before_it_is_read() -> None:
     other = replace(vector(random, 192, 4, 16, 0, -20, 0.0), low_rank=part)
     with pytest.raises(ValueError, match="of other rows"):
         matrix.rest(segment, 1, [kernels.place(other, DEVICE)])
+
+
+def test_a_rest_of_other_rows_than_the_matrix_is_the_same_in_products() -> None:
+    """Steps are of the rows that the rest was made of: 32 columns here, over rows of 8."""
+    random, kernels = np.random.default_rng(4), TorchVectors(DEVICE)
+    chunks = [vector(random, 96, 6, 32, 0, -24, 0.05) for _ in range(2)]
+    w0_N = from_float32(random.standard_normal(192).astype(np.float32), "F32")
+    matrix = DeviceMatrix(24, 8, torch.float32, DEVICE)
+    matrix.rest(matrix.segment(tensor(w0_N)), 0, [kernels.place(c, DEVICE) for c in chunks])
+    found = multiplied(matrix, torch.eye(8, device=DEVICE), np.zeros(8, np.int32)).T.cpu()
+    wanted_N = w0_N.view(np.float32) + np.concatenate([chunk.values() for chunk in chunks])
+    assert np.array_equal(found.numpy().reshape(-1), wanted_N)
+
+
+def test_a_vectors_rest_has_a_row_for_each_chunk() -> None:
+    random, kernels = np.random.default_rng(4), TorchVectors(DEVICE)
+    chunks = [vector(random, n, 6, n, 0, -24, 0.05) for n in (24, 24, 7)]
+    w0_N = from_float32(random.standard_normal(55).astype(np.float32), "F32")
+    matrix = DeviceMatrix(55, 1, torch.float32, DEVICE)
+    matrix.rest(matrix.segment(tensor(w0_N)), 0, [kernels.place(c, DEVICE) for c in chunks])
+    slots_M = torch.ones(55, dtype=torch.int32, device=DEVICE)
+    found_N = matrix.take(torch.arange(55, device=DEVICE), slots_M)[:, 0].cpu().numpy()
+    wanted_N = w0_N.view(np.float32) + np.concatenate([chunk.values() for chunk in chunks])
+    assert np.array_equal(found_N, wanted_N)
