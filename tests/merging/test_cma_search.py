@@ -142,6 +142,7 @@ def test_what_fails_counts_as_worst(wide: Family, tmp_path: Path) -> None:
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Not scored, and so counted as worst:" in card
     assert card.count("ended with status 9") == len(points.failed)
+    assert not any(what in why for what, why in points.failed.items())  # said once
 
 
 def test_all_fail(wide: Family, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_a_point_that_fails_is_listed(wide: Family, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     evaluator = Stops(wide, 5, EvaluationFailed("", "ended with status 3", "no data"))
     found = on_path(wide, tmp_path / "out", Scorer(evaluator, Journal(journal)))
-    why = "the evaluation of 'alpha 0.4' ended with status 3; it wrote: no data"
+    why = "the evaluation ended with status 3; it wrote: no data"
     assert found.points.failed == {"alpha 0.4": why}
     assert [values for (values,) in found.points.values] == [x for x in TENTHS if x != 0.4]
     assert found.report.alpha == 0.3

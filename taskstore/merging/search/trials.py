@@ -126,12 +126,13 @@ class Trials:
             with _once(made) as made:
                 tried = self._scored(values, what, key, made)
         except (EvaluationFailed, NotFinite) as error:
-            tried = Tried(values, -1, (), (), str(error))
+            bare = error.of("") if isinstance(error, EvaluationFailed) else error
+            tried = Tried(values, -1, (), (), str(bare))  # it is listed beside its values
             self.all.append(tried)
             enough = not self.left or len(self.all) == GIVE_UP
             if enough and all(t.part < 0 for t in self.all):
                 raise
-            scorer.say(f"{what}: failed, counts as worst: {error}")
+            scorer.say(f"{what}: failed, counts as worst: {bare}")
             return tried
         self.all.append(tried)
         return tried
