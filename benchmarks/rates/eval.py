@@ -73,6 +73,21 @@ def _example(model: Any, root: Path, task: str, split: str, limit: int) -> float
     return share_right(model, tokenizer, load_items(task, split, limit or None, data))
 
 
+def _text(model: Any, root: Path, task: str, split: str, limit: int) -> float:
+    """Classes of texts; the data is beside the family's folder, in lines of text and label."""
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(root / task)
+    lines = (root.parent / f"data/{task}.{split}.jsonl").read_text().splitlines()
+    items = [json.loads(line) for line in lines][: limit or None]
+    right = 0
+    for start in range(0, len(items), 50):
+        some = items[start : start + 50]
+        texts = [one["text"] for one in some]
+        inputs = tokenizer(texts, padding=True, truncation=True, max_length=48, return_tensors="pt")
+        found = model(**inputs).logits.argmax(-1).tolist()
+        right += sum(a == one["label"] for a, one in zip(found, some, strict=True))
+    return right / len(items)
+
+
 def _as_stored(folder: Path) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
 
@@ -84,6 +99,7 @@ def _float32(folder: Path) -> Any:
 LM = Kind(_as_stored, _lm)
 VIT = Kind(transformers.ViTForImageClassification.from_pretrained, _vit)
 EXAMPLE = Kind(_float32, _example)
+TEXT = Kind(transformers.AutoModelForSequenceClassification.from_pretrained, _text)
 KNOWN = {
     "numerals": (ROOT / "examples/family", EXAMPLE, 0),
     "vision4": (FAMILIES / "vision4", VIT, 0),
@@ -152,10 +168,16 @@ class Family:
 
 
 def open_family(word: str, limit: int | None, journal: Path) -> Family:
-    """A known name, or NAME=FOLDER for a family of the example's kind; raises ValueError."""
+    """A known name, or NAME=FOLDER for a family of the example's kind or of classifiers of texts.
+
+    Raises ValueError.
+    """
     name, _, folder = word.partition("=")
     if folder:
-        return Family(name, Path(folder).resolve(), EXAMPLE, limit or 0, journal)
+        root = Path(folder).resolve()
+        config = json.loads((root / "base/config.json").read_text())
+        words = "ForSequenceClassification" in "".join(config.get("architectures") or ())
+        return Family(name, root, TEXT if words else EXAMPLE, limit or 0, journal)
     if name not in KNOWN:
         raise ValueError(f"{name} is none of {', '.join(KNOWN)}; for others write NAME=FOLDER")
     root, kind, items = KNOWN[name]
