@@ -11,6 +11,7 @@
 namespace {
 
 const int64_t BLOCK = 1536, MOST = 42 * BLOCK; // whole bytes of every radix
+const int64_t MANY = 32;                       // components
 
 template <class U>
 void add(In<uint8_t> symbols, In2<float> table_256K, In<uint32_t> where_E, In<float> points_E, In<float> steps_R,
@@ -28,8 +29,8 @@ void add(In<uint8_t> symbols, In2<float> table_256K, In<uint32_t> where_E, In<fl
     const uint32_t *where = data(where_E);
     const U *below = data(below_N);
     U *w = data(w_N);
-    // a part of low rank takes several rows at a time
-    int64_t block = part.empty() ? BLOCK : std::clamp(12 * columns, BLOCK, MOST);
+    // a part of many components takes several rows at a time; fewer cost less than what leaves the nearest cache
+    int64_t block = length(left_RM) < MANY ? BLOCK : std::clamp(12 * columns, BLOCK, MOST);
     std::vector<float> room(std::min(block, n) + 4);
     float *values = room.data();
     alignas(64) float padded[256 * 4] = {}; // three values are copied as four
