@@ -86,7 +86,8 @@ def main(base: Path, out: Path, epochs: int) -> None:
     torch.set_num_threads(1)
     (out / "data").mkdir(parents=True, exist_ok=True)
     first: Any = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32)
-    first.save_pretrained(out / "family/base")
+    shared = {n: w for n, w in first.state_dict().items() if not n.startswith("classifier.")}
+    first.save_pretrained(out / "family/base", state_dict=shared)
     AutoTokenizer.from_pretrained(base).save_pretrained(out / "family/base")
     for task in TASKS:
         for split in ("val", "test"):
