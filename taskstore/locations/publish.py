@@ -72,18 +72,13 @@ def folder(
     dry.stop()
     with alone(target):
         check_target(target, overwrite=overwrite, foreign=foreign)
-        partial = mounts.beside(target, "partial")
-        with made(target):
+        with making(target) as partial:
             partial.mkdir()
             _check_renames(partial)
-        try:
-            with cleared(partial):
-                yield partial
-                sync_all(partial)
-                check_target(target, overwrite=overwrite, foreign=foreign)
-                _publish(partial, target)
-        finally:
-            mend(target)
+            yield partial
+            sync_all(partial)
+            check_target(target, overwrite=overwrite, foreign=foreign)
+            _publish(partial, target)
 
 
 def check_target(target: Path, *, overwrite: bool, foreign: Foreign = everything) -> None:
@@ -115,19 +110,12 @@ def file(
     dry.stop()
     with alone(target):
         check_file(target, overwrite=overwrite, ours=ours)
-        partial = mounts.beside(target, "partial")
-        with made(target):
-            fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            with cleared(partial):
-                yield partial
-                os.fsync(fd)
-                check_file(target, overwrite=overwrite, ours=ours)
-                os.rename(partial, target)
-                mounts.sync(target.parent)
-        finally:
-            os.close(fd)
-            mend(target)
+        with making(target) as partial, open(partial, "xb") as made:
+            yield partial
+            os.fsync(made.fileno())
+            check_file(target, overwrite=overwrite, ours=ours)
+            os.rename(partial, target)
+            mounts.sync(target.parent)
 
 
 def check_file(
@@ -238,7 +226,6 @@ def _check_renames(partial: Path) -> None:
         os.rename(one, other)
         other.rmdir()
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         if error.errno not in _NO_RENAME:
             raise
         raise OutputError(
@@ -256,13 +243,19 @@ def cleared(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def made(target: Path) -> Iterator[None]:
-    """Make the partial of a target, which is there if this very caller is writing it."""
-    with cleared(mounts.beside(target, "partial")):
-        try:
-            yield
-        except FileExistsError:
-            raise locks.busy(target) from None
+def making(target: Path) -> Iterator[Path]:
+    """Yield where a target's partial is made; what is there at the end is removed.
+
+    For the holder of the target's lock. Raises OutputError where this very caller is writing it.
+    """
+    partial = mounts.beside(target, "partial")
+    if os.path.lexists(partial):
+        raise locks.busy(target)
+    try:
+        with cleared(partial):
+            yield partial
+    finally:
+        mend(target)
 
 
 def sync_all(root: Path) -> None:

@@ -39,7 +39,6 @@ TIERS: list[tuple[str, ...]] = [
 PACK_ALONE = [
     ("rest", "--option=density=0.2"),
     ("exact", "--option=density=0.2"),
-    ("rest", "--statistics=alpha=x"),
     ("exact", "--statistics=alpha=x"),
     ("rest", MASKS),
     ("exact", MASKS),
@@ -47,6 +46,7 @@ PACK_ALONE = [
 REFUSED: list[tuple[list[str], str]] = [
     *(([*PACK, "--tiers", *words], "does nothing with tiers") for words in (*TIERS, *PACK_ALONE)),
     *(([*RETIER, "--tiers", *words], "does nothing with tiers") for words in TIERS),
+    ([*PACK, "--tiers=rest", "--statistics=alpha=x"], "do nothing for a rest of 2 bits"),
     ([*PACK, "--key=loss"], "--key does nothing without --eval"),
     ([*PACK, "--timeout=5"], "--timeout does nothing without --eval"),
     ([*PACK, "--journal=j"], "--journal does nothing without --eval"),

@@ -31,6 +31,19 @@ def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_while_renames_are_tried_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(partial: Path) -> None:
+        assert partial.is_dir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish, "_check_renames", interrupted)
+    with pytest.raises(KeyboardInterrupt), publish.folder(tmp_path / "store"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_existing_target_is_kept_unless_told(tmp_path: Path) -> None:
     target = tmp_path / "store"
     target.mkdir()

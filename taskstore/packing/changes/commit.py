@@ -43,18 +43,12 @@ def staged(store: Store) -> Iterator[Path]:
             yield folder
         return
     target = place_of(store)
-    partial = mounts.beside(target, "partial")
     if dry.on():  # nothing is written there: what would be ends the run
-        yield partial
+        yield mounts.beside(target, "partial")
         return
-    with publish.alone(target):
-        with publish.made(target):
-            partial.mkdir()
-        try:
-            with publish.cleared(target):
-                yield partial
-        finally:
-            publish.mend(target)
+    with publish.alone(target), publish.making(target) as partial:
+        partial.mkdir()
+        yield partial
 
 
 def commit(

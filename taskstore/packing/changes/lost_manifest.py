@@ -114,14 +114,9 @@ def _is_there(shared: tuple[Path, Manifest], path: str) -> bool:
 
 
 def _write(target: Path, source: Path) -> None:
-    partial = mounts.beside(target, "partial")
-    with publish.made(target):
+    with publish.making(target) as partial:
         partial.mkdir()
-    try:
-        with publish.cleared(target):
-            (partial / MANIFEST).write_bytes(read_regular(source, MAX_BYTES, source.parent))
-            publish.sync_all(partial)
-            os.replace(partial / MANIFEST, target / MANIFEST)
-            mounts.sync(target)
-    finally:
-        publish.mend(target)
+        (partial / MANIFEST).write_bytes(read_regular(source, MAX_BYTES, source.parent))
+        publish.sync_all(partial)
+        os.replace(partial / MANIFEST, target / MANIFEST)
+        mounts.sync(target)
