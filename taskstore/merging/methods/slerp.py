@@ -39,14 +39,14 @@ class Slerp(Spherical):
         packs=False,
         weights=False,
         whole=True,
-        memory="with by=1 or 2 three matrices",
+        memory="with by=1 or 2 four matrices",
     )
 
     def wants_whole(self, tensor: str, shape: tuple[int, ...]) -> bool:
         return bool(self.options["by"]) and len(shape) == 2
 
     def matrix_bytes(self, shape: tuple[int, int], tasks: int) -> int:
-        return 4 * shape[0] * shape[1] * (tasks + 2)
+        return 4 * shape[0] * shape[1] * (2 * tasks + 2)
 
     def merge_whole(self, matrix: Whole) -> F32:
         ours, theirs = matrix.by_blocks(_theta0), matrix.read(0)

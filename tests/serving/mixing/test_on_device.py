@@ -18,22 +18,26 @@ from taskstore.kernels.mixed.matrix import BASE
 from taskstore.kernels.reference import swap
 from taskstore.kernels.torch_dtypes import INTEGERS
 from taskstore.swap.states import State
+from tests.serving.support.engines import need_vllm
 from tests.serving.weights.test_family import Fused
 from tests.serving.weights.test_rests import packed_with
 from tests.support import families
 
 pytest.importorskip("triton", reason="triton is not installed")
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning",  # while vLLM is imported
-    "ignore::RuntimeWarning",  # NumPy's, of what overflows
-)
+pytestmark = [
+    pytest.mark.slow,  # beside the engines' tests: vLLM is imported in their process alone
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning",  # while vLLM is imported
+        "ignore::RuntimeWarning",  # NumPy's, of what overflows
+    ),
+]
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def device() -> Any:
     """What a GPU has, over the CPU's memory."""
-    pytest.importorskip("vllm")
+    need_vllm()
     from taskstore_serving.mixing import kernels
 
     return kernels._OnDevice(CPU)
