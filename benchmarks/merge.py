@@ -42,7 +42,6 @@ METHODS = {
 @click.command()
 @family_options(params=1e8, tasks=8)
 @click.option("--repeat", type=int, default=3, show_default=True, help="Runs of each side.")
-@click.option("--keep", is_flag=True, help="Leave a synthetic family in --work for the next run.")
 def main(
     params: float,
     tasks: str,

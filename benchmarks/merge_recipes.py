@@ -59,7 +59,6 @@ RECIPES: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
 @family_options(params=5e7, tasks=3)
 @click.option("--only", default="", metavar="METHOD,...", help="Methods.  [default: all]")
 @click.option("--repeat", type=int, default=3, show_default=True, help="Runs of each side.")
-@click.option("--keep", is_flag=True, help="Leave a synthetic family in --work for the next run.")
 @click.option("--out", type=click.Path(path_type=Path), help="Rows, a line of JSON each.")
 def main(
     params: float,

@@ -37,7 +37,6 @@ WIDTH = 110  # of the table where the output is no terminal
 @click.option("--skip", default="", help=f"Leave out some of {','.join(TOOLS)}.")
 @click.option("--repeat", type=int, help="Runs of each side.  [default: 3, or 1 for big models]")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write all figures here.")
-@click.option("--keep", is_flag=True, help="Leave a synthetic family in --work for the next run.")
 def main(
     params: float,
     tasks: str,

@@ -70,7 +70,6 @@ class Load:
 @click.option("--output", type=int, default=64, show_default=True, help="Tokens, on the average.")
 @click.option("--repeat", type=int, default=5, show_default=True, help="Rounds of each side.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write all figures here.")
-@click.option("--keep", is_flag=True, help="Leave a synthetic family in --work for the next run.")
 def main(
     params: float,
     tasks: str,

@@ -19,7 +19,7 @@ Command = Callable[..., Any]
 
 
 def family_options(params: float, tasks: int) -> Callable[[Command], Command]:
-    """--params, --tasks, --dtype, --family, --base, --jobs and --work, with these defaults."""
+    """Options of a family, from --params to --keep, with these defaults."""
     cores = len(os.sched_getaffinity(0))
     options = [
         click.option(
@@ -40,6 +40,9 @@ def family_options(params: float, tasks: int) -> Callable[[Command], Command]:
         click.option("--jobs", type=int, default=lambda: cores, help="Threads."),
         click.option(
             "--work", type=click.Path(path_type=Path), default=HERE / ".data", help="Scratch."
+        ),
+        click.option(
+            "--keep", is_flag=True, help="Leave a synthetic family in --work for the next run."
         ),
     ]
 

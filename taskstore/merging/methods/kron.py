@@ -22,16 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from taskstore.merging.methods.api import F32, Info, Method, Option, Vectors, Whole
+from taskstore.merging.methods.api import F32, Info, Option, Whole
 from taskstore.merging.methods.input_products import F64
-from taskstore.merging.methods.mean import mean
-from taskstore.merging.methods.wudi import OTHERS
+from taskstore.merging.methods.wudi import OTHERS, Wudi
 
 LONG, NEAR, MOST = 16, 1e-6, 500
 MEMORY = "one matrix of every task, and Gram matrices of both sides, in float64"
 
 
-class Kron(Method):
+class Kron(Wudi):
     INFO = Info(
         "WUDI over both sides",
         "min sum_t |D_t^1/2 (tau - tau'_t) C_t^1/2|^2, C_t and D_t of tau_t^T tau_t, tau_t tau_t^T",
@@ -44,13 +43,6 @@ class Kron(Method):
         whole=True,
         memory=MEMORY,
     )
-
-    def merge(self, block: Vectors) -> F32:
-        scale = np.float32(self.options["others"])
-        return scale * mean(block.tau_SN, np.ones_like(block.weight_S), block.tensor)
-
-    def wants_whole(self, tensor: str, shape: tuple[int, ...]) -> bool:
-        return len(shape) == 2
 
     def merge_whole(self, matrix: Whole) -> F32:
         ridge, unit_SOI, length_S = float(self.options["ridge"]), list[F64](), list[float]()

@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskstore.kernels import cpu
 from taskstore.kernels.device_ops import TorchVectors
 from taskstore.kernels.floats import from_float32, to_float32
 from taskstore.kernels.mixed.matrix import BASE
 from taskstore.kernels.quantise import Quantised
 from taskstore.kernels.torch_dtypes import TORCH
-from tests.kernels.mixed.test_matrix import ERROR, low_rank
+from tests.kernels.mixed.test_matrix import ERROR, add_rest, low_rank
 from tests.kernels.test_add_quantised import vector, weights
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -84,16 +83,7 @@ class Family:
                     chunks = rest_of(random, stop - start, columns, length, task == 3)
                     placed = TorchVectors(DEVICE)
                     self.matrix.rest(segment, task, [placed.place(c, DEVICE) for c in chunks])
-                    self._add(chunks, self.weights[task][mine_N])
-
-    def _add(self, chunks: list[Quantised], w_N: NDArray[Any]) -> None:
-        at = 0
-        for chunk in chunks:
-            below_N = w_N[at : at + chunk.n].copy()
-            with np.errstate(all="ignore"):
-                wide = to_float32(below_N, self.dtype)
-                w_N[at : at + chunk.n] = cpu.add(wide, chunk.values(), below_N, self.dtype)
-            at += chunk.n
+                    add_rest(chunks, self.weights[task][mine_N], self.dtype)
 
     def taken(self, task: int) -> NDArray[Any]:
         """All rows of a task, as bits."""

@@ -29,6 +29,17 @@ def low_rank(random: np.random.Generator, rows: int, columns: int) -> LowRank:
     return LowRank(columns, -20, codes.astype(np.uint8), shifts.astype(np.uint8), *factors)
 
 
+def add_rest(chunks: list[Quantised], w_N: NDArray[Any], dtype: str) -> None:
+    """What a swap makes of weights: each chunk's values are added, and rounded."""
+    at = 0
+    for chunk in chunks:
+        below_N = w_N[at : at + chunk.n].copy()
+        with np.errstate(all="ignore"):
+            wide = to_float32(below_N, dtype)
+            w_N[at : at + chunk.n] = cpu.add(wide, chunk.values(), below_N, dtype)
+        at += chunk.n
+
+
 def rest(random: np.random.Generator, n: int, columns: int) -> list[Quantised]:
     """A rest in chunks that need not end with a row."""
     size = int(random.integers(1, n // 12 + 2)) * 12
@@ -67,16 +78,7 @@ class Family:
                 if task & 2:
                     chunks = rest(random, stop - start, columns)
                     self.matrix.rest(segment, task, chunks)
-                    self._add(chunks, self.weights[task][start:stop])
-
-    def _add(self, chunks: list[Quantised], w_N: NDArray[Any]) -> None:
-        at = 0
-        for chunk in chunks:
-            below_N = w_N[at : at + chunk.n].copy()
-            with np.errstate(all="ignore"):
-                wide = to_float32(below_N, self.dtype)
-                w_N[at : at + chunk.n] = cpu.add(wide, chunk.values(), below_N, self.dtype)
-            at += chunk.n
+                    add_rest(chunks, self.weights[task][start:stop], self.dtype)
 
     def product(
         self, x: NDArray[Any], tasks: NDArray[np.int32]
